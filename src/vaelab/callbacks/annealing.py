@@ -1,0 +1,74 @@
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from pydantic import PositiveFloat
+
+from vaelab.errors import UserError
+
+
+class Annealing(Callback):
+    """Scales one weight of the model during training steps, and only then.
+
+    The factor is a function of the training batches seen, so a resumed run goes on where it
+    stopped. Validation, checkpoints and everything else see the configured value.
+
+    Args:
+        target: The weight to scale, such as `beta`.
+        schedule: (batches seen, steps=...) -> factor, see `vaelab.schedules`.
+        duration: How long the schedule runs.
+        unit: What `duration` counts: training batches, epochs, or the whole training.
+
+    Raises:
+        UserError: In `setup`, if the model has no such weight.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        schedule: Callable[..., float],
+        duration: PositiveFloat,
+        unit: Literal["steps", "epochs", "fraction"],
+    ) -> None:
+        self.target = target
+        self.schedule = schedule
+        self.duration = duration
+        self.unit = unit
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        weight = getattr(module, self.target, None)
+        if isinstance(weight, (int, float)) and not isinstance(weight, bool):
+            device = trainer.strategy.root_device
+            vars(module)[self.target] = torch.tensor(float(weight), device=device)
+        elif not (isinstance(weight, torch.Tensor) and weight.dim() == 0):
+            weights = [name for name, b in module.named_buffers(recurse=False) if b.dim() == 0]
+            raise UserError(
+                f"annealing.target={self.target}: {type(module).__name__} has no such weight; "
+                f"it has {', '.join(weights) or 'none'}"
+            )
+        self.full = float(getattr(module, self.target))
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        epoch = trainer.num_training_batches
+        total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+        unit = {"steps": 1, "epochs": epoch, "fraction": total}[self.unit]
+        self.steps = max(1, round(self.duration * unit))
+        if self.steps > total:
+            rank_zero_warn(
+                f"annealing {self.target} takes {self.steps:,} steps and training has {total:,.0f}: "
+                f"it will end at {self.value(round(total) - 1):.3g}, not at {self.full:g}"
+            )
+
+    def value(self, step: int) -> float:
+        """The weight at a training batch."""
+        return self.full * self.schedule(step, steps=self.steps)
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        getattr(module, self.target).fill_(self.value(trainer.fit_loop.total_batch_idx))
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        getattr(module, self.target).fill_(self.full)
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            module.log(f"train/{self.target}", self.value(trainer.fit_loop.total_batch_idx))

@@ -1,0 +1,93 @@
+from time import monotonic
+from typing import Any
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from vaelab.callbacks.speed import Speed
+
+
+class Progress(ProgressBar):
+    """A bar over the whole training with the bound in it; plain lines when there is no terminal.
+
+    Args:
+        refresh_steps: Training batches between two looks at the bar.
+        line_seconds: Least time between two lines where there is no terminal.
+    """
+
+    def __init__(self, refresh_steps: int = 20, line_seconds: float = 5.0) -> None:
+        super().__init__()
+        self.refresh_steps = refresh_steps
+        self.line_seconds = line_seconds
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.bar: Bar | None = None
+        self.enabled = True
+        self.last_line = float("-inf")
+
+    def disable(self) -> None:
+        self.enabled = False
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        batches = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+        if self.enabled and self.console.is_terminal:
+            columns = (
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
+            self.bar = Bar(*columns, console=self.console, refresh_per_second=4, transient=True)
+            total = None if batches == float("inf") else batches
+            self.task = self.bar.add_task("", total=total)
+            self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.bar and batch_idx % self.refresh_steps == 0:
+            self.bar.update(
+                self.task,
+                completed=trainer.fit_loop.total_batch_idx + 1,
+                description=self.line(trainer),
+            )
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.batch_progress.total.ready:
+            return
+        if self.bar:
+            self.bar.update(self.task, description=self.line(trainer))
+        elif self.enabled and trainer.is_global_zero:
+            last = trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs
+            if last or monotonic() - self.last_line >= self.line_seconds:
+                self.last_line = monotonic()
+                self.console.print(self.line(trainer))
+
+    def line(self, trainer: Trainer) -> str:
+        """Where training is, in words."""
+        epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
+        parts = [f"epoch {trainer.current_epoch + 1}{epochs}"]
+        metrics = trainer.callback_metrics
+        for name in ("val/elbo", "val/distortion", "val/rate"):
+            if name in metrics:
+                parts.append(f"{name} {metrics[name]:.2f}")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Speed) and callback.images_per_second:
+                parts.append(f"{callback.images_per_second:,.0f} images/s")
+        return "  ".join(parts)
+
+    def stop(self) -> None:
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.stop()
+
+    def on_exception(self, *_: Any) -> None:
+        self.stop()

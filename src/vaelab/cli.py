@@ -1,0 +1,159 @@
+"""What surrounds a Hydra task: short errors, exit codes and names of run folders.
+
+Hydra imports this at start, so it stays free of torch.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vaelab.errors import UserError, nearest
+
+CONF = Path(__file__).parents[2] / "conf"
+TRACEBACK = "HYDRA_FULL_ERROR"
+QUIET = ("ckpt", "compile", "logger", "model", "paths", "trainer", "callbacks", "hydra")
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """Overrides as the end of a folder's name: `_beta-4_latent_dim-8` for what tells runs apart.
+
+    No `=`, which a command line that names the folder could not hold.
+    """
+    parts = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        top, *rest = key.split(".")
+        if top not in QUIET or (top == "model" and rest):
+            parts.append(f"{key.split('.')[-1]}-{value}")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", "_".join(parts))
+    return f"_{name[:80]}" if name else ""
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+
+
+def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Makes a function of the composed configuration a command.
+
+    What the user can mend is one line and exit code 2; SIGTERM is 143, and SIGINT 130, after a
+    checkpoint. HYDRA_FULL_ERROR=1 asks for tracebacks.
+    """
+
+    def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        def command() -> None:
+            asked = os.environ.get(TRACEBACK) == "1"
+            os.environ[TRACEBACK] = "1"  # or Hydra would end the process in its own words
+            run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
+            try:
+                run(function)()
+            except SystemExit as error:
+                interrupted = isinstance(error.__context__, KeyboardInterrupt)
+                sys.exit(130 if interrupted else error.code)
+            except KeyboardInterrupt:
+                sys.exit(130)
+            except BaseException as error:
+                if type(error).__name__ == "SIGTERMException":
+                    sys.exit(143)
+                message = explain(error, config_name)
+                if asked or message is None:
+                    raise
+                if os.environ.get("LOCAL_RANK", "0") == "0":
+                    print(f"error: {message}", file=sys.stderr)
+                sys.exit(2)
+
+        return command
+
+    return decorate
+
+
+def explain(error: BaseException, config_name: str) -> str | None:
+    """One line about what the user can mend, or None for a fault of the program."""
+    for cause in causes(error):
+        if isinstance(cause, UserError):
+            return str(cause)
+    if isinstance(error, MissingConfigException):
+        return unknown_choice(error)
+    if isinstance(error, ConfigCompositionException):
+        return unknown_key(error, config_name)
+    if isinstance(error, InstantiationException):
+        innermost = list(causes(error))[-1]
+        key = re.search(r"full_key: (\S+)", str(error))
+        return f"{key[1] if key else 'configuration'}: {first_line(innermost)}"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return first_line(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def unknown_choice(error: MissingConfigException) -> str:
+    """`model=foo` where conf/model has no foo.yaml."""
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = [*(error.options or [])]
+    if not group or not options:
+        return first_line(error)
+    return f"{group}={choice}: there is no such {group}; possible are {', '.join(sorted(options))}"
+
+
+def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
+    """`model.betta=4` or `modle=vae`, with the nearest name that there is."""
+    found = re.search(r"Could not (?:override|append to config|delete) '([^']+)'", str(error))
+    if not found:
+        return first_line(error)
+    wrong = found[1].partition("@")[0]
+    overrides = [o for o in sys.argv[1:] if re.match(r"[+~\w]", o) and "=" in o]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    rest = [o.input_line for o in parsed if o.key_or_group != wrong and not o.is_sweep_override()]
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose(config_name, [o for o in rest if o])
+    except HydraException:
+        return f"{wrong}: there is no such setting"
+    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+    known = [*keys(OmegaConf.to_container(cfg)), *groups]
+    return f"{wrong}: there is no such setting; {nearest_key(wrong, known)}"
+
+
+def nearest_key(wrong: str, known: Sequence[str]) -> str:
+    """The nearest dotted name, looked for beside the wrong one first."""
+    parent, dot, _ = wrong.rpartition(".")
+    siblings = [key for key in known if key.rpartition(".")[0] == parent]
+    if siblings:
+        return nearest(wrong, siblings)
+    return nearest(wrong, known) if not dot else f"there is no {parent} either"
+
+
+def keys(node: Any, path: str = "") -> Iterator[str]:
+    """The dotted names of all settings."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if not str(key).startswith("_"):
+                yield f"{path}{key}"
+                yield from keys(value, f"{path}{key}.")

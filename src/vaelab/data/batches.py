@@ -1,0 +1,95 @@
+"""Batches as slices of tensors in memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaelab.data.pixels import Pixels, draw
+from vaelab.randomness import generator
+
+
+class Batches:
+    """Batches (x [B, C, H, W], y [B, Y]) whose order and noise are a function of (seed, epoch).
+
+    It is its own sampler, which is how Lightning tells it the epoch, and it has the state
+    that Lightning keeps of a loader, so that training goes on in the middle of an epoch.
+
+    Args:
+        images: uint8 [N, C, H, W].
+        labels: One-hot [N, Y].
+        rows: Which of the N images, in the order that they have when not shuffled.
+        pixels: What is made of a pixel.
+        batch_size: Images in a batch, over all processes.
+        seed: Names the random streams.
+        shuffle: Whether to draw a new order for each epoch, and leave out a ragged last batch.
+        rank: Number of this process, which gets its share of every batch.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        rows: Tensor,
+        *,
+        pixels: Pixels,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.images, self.labels, self.rows = images, labels, rows
+        self.pixels: Pixels = pixels
+        self.batch_size = batch_size
+        self.seed = seed
+        self.shuffle = shuffle
+        self.rank, self.world_size = rank, world_size
+        self.sampler = self.batch_sampler = self
+        self.epoch = 0
+        self.position = 0  # batches handed out in this epoch
+        self.resumed = False
+
+    def __len__(self) -> int:
+        full, rest = divmod(len(self.rows), self.batch_size)
+        return full if self.shuffle else full + (rest > 0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.position = state["position"]
+        self.resumed = True
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        # Up to the first batch nothing may be fixed: Lightning tells the epoch after iter().
+        start, self.resumed = self.position if self.resumed else 0, False
+        rows = self.order()
+        for batch in range(start, len(self)):
+            self.position = batch + 1
+            chosen = rows[batch * self.batch_size : (batch + 1) * self.batch_size]
+            yield self.make(chosen, batch)
+        self.position = 0
+
+    def order(self) -> Tensor:
+        if not self.shuffle:
+            return self.rows
+        shuffled = torch.randperm(
+            len(self.rows), generator=generator("order", self.seed, self.epoch)
+        )
+        return self.rows[shuffled.to(self.rows.device)]
+
+    def make(self, rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """This process's share of a batch, with the same noise whatever the number of processes."""
+        epoch = self.epoch if self.shuffle else 0
+        noise = generator("pixels", self.seed, epoch, batch, device=self.images.device)
+        x = draw(self.images.index_select(0, rows), self.pixels, noise)
+        y = self.labels.index_select(0, rows)
+        if self.world_size > 1:
+            return x[self.rank :: self.world_size], y[self.rank :: self.world_size]
+        return x, y

@@ -1,0 +1,149 @@
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from vaelab.data.batches import Batches
+from vaelab.data.pixels import Pixels, binarize
+from vaelab.data.store import Splits
+from vaelab.errors import UserError
+from vaelab.randomness import generator
+
+
+class Images(LightningDataModule):
+    """Training, validation and test images, in memory and on the device of the model.
+
+    The validation images, and the test images of a source that has none, are held out of the
+    training part by `split_seed`, which also fixes the noise of their pixels: every run of
+    every sweep is judged on the same bits. An official test part is the test set.
+
+    Args:
+        source: Called for the `Splits`.
+        batch_size: Images in a batch, over all devices.
+        val_size: Training images held out for validation.
+        test_size: Training images held out as the test set where there is none.
+        pixels: What is made of a pixel, see `vaelab.data.pixels`.
+        seed: Names the random streams of order and noise in training.
+        split_seed: Names those of the split and of validation and test noise.
+
+    Raises:
+        UserError: If the sizes do not fit the images.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Callable[[], Splits],
+        batch_size: PositiveInt,
+        val_size: PositiveInt,
+        pixels: Pixels,
+        test_size: NonNegativeInt = 0,
+        seed: NonNegativeInt = 0,
+        split_seed: NonNegativeInt = 0,
+    ) -> None:
+        super().__init__()
+        self.source = source
+        self.batch_size = batch_size
+        self.val_size = val_size
+        self.test_size = test_size
+        self.pixels: Pixels = pixels
+        self.seed = seed
+        self.split_seed = split_seed
+
+    @cached_property
+    def splits(self) -> Splits:
+        return self.source()
+
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """What a model must know: x_shape (C, H, W), num_classes Y and pixels."""
+        return {
+            "x_shape": tuple(self.splits.train_images.shape[1:]),
+            "num_classes": self.splits.num_classes,
+            "pixels": self.pixels,
+        }
+
+    @cached_property
+    def rows(self) -> dict[str, Tensor]:
+        """The rows of the training part that are for training, validation and (perhaps) test."""
+        count = len(self.splits.train_images)
+        test_size = 0 if len(self.splits.test_images) else self.test_size
+        held_out = self.val_size + test_size
+        if held_out >= count:
+            raise UserError(
+                f"data.val_size={self.val_size} and data.test_size={test_size} leave nothing "
+                f"of the {count:,} images for training"
+            )
+        shuffled = torch.randperm(count, generator=generator("split", self.split_seed))
+        sizes = [count - held_out, self.val_size, test_size]
+        rows = dict(zip(("train", "val", "test"), shuffled.split(sizes), strict=True))
+        if self.batch_size > sizes[0]:
+            raise UserError(
+                f"data.batch_size={self.batch_size} is larger than the {sizes[0]:,} training images"
+            )
+        return {name: part.sort().values for name, part in rows.items()}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of images for training, validation and test."""
+        sizes = {name: len(part) for name, part in self.rows.items()}
+        return sizes | {"test": sizes["test"] or len(self.splits.test_images)}
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.train = self.batches("train")
+        if stage in ("fit", "validate"):
+            self.val = self.batches("val")
+        if stage == "test":
+            self.test = self.batches("test")
+
+    def batches(self, part: str) -> Batches:
+        """The batches of a part, on the trainer's device and of this process."""
+        images, labels, rows = self.splits.train_images, self.splits.train_labels, self.rows[part]
+        if part == "test" and len(self.splits.test_images):
+            images, labels = self.splits.test_images, self.splits.test_labels
+            rows = torch.arange(len(images))
+        pixels = self.pixels
+        if part != "train":
+            images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))
+            if pixels == "binary":  # the same bits for every batch size, device and epoch
+                noise = generator(f"{part} bits", self.split_seed)
+                images, pixels = binarize(images, noise).byte() * 255, "grey"
+
+        trainer = self.trainer
+        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        world_size = trainer.world_size if trainer else 1
+        if self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
+            )
+        return Batches(
+            images.to(device),
+            one_hot(labels, self.splits.num_classes).float().to(device)
+            if self.splits.num_classes
+            else torch.zeros(len(labels), 0, device=device),
+            rows.to(device),
+            pixels=pixels,
+            batch_size=self.batch_size,
+            seed=self.seed if part == "train" else self.split_seed,
+            shuffle=part == "train",
+            rank=trainer.global_rank if trainer else 0,
+            world_size=world_size,
+        )
+
+    def train_dataloader(self) -> Batches:
+        return self.train
+
+    def val_dataloader(self) -> Batches:
+        return self.val
+
+    def test_dataloader(self) -> Batches:
+        return self.test
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
+        return batch  # it is there already

@@ -1,0 +1,185 @@
+"""Images on disk: the four arrays of a data set in one file, and what can be wrong with it.
+
+train_images uint8 [N, C, H, W]    train_labels int64 [N]
+test_images  uint8 [M, C, H, W]    test_labels  int64 [M]
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from vaelab.errors import UserError
+
+Arrays = dict[str, np.ndarray]
+NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+SMALLEST = 8  # pixels a side
+DTYPES = {"U8": np.uint8, "BOOL": np.bool_, "I64": np.int64, "I32": np.int32, "I16": np.int16}
+DTYPES |= {"I8": np.int8, "U16": np.uint16, "U32": np.uint32, "F32": np.float32, "F64": np.float64}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Images uint8 [N, C, H, W] and labels int64 [N]; without labels those are zeros.
+
+    The test part is empty where a data set has none of its own.
+    """
+
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    num_classes: int
+
+
+def prepared(path: Path, make: Callable[[], Arrays]) -> Splits:
+    """The data set in `path`, made first if there is no such file, and mapped into memory.
+
+    Processes that map the same file share its pages. Two that make it at once do no harm: one
+    waits for the other, and the file appears whole or not at all.
+    """
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_suffix(".lock")):
+                if not path.exists():
+                    write(path, make())
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    return read(path)
+
+
+def write(path: Path, arrays: Arrays) -> None:
+    """Saves arrays as safetensors, whole or not at all."""
+    with NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
+        partial = Path(file.name)
+    try:
+        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial)
+        partial.chmod(0o644)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path, num_classes: int | None = None) -> Splits:
+    """The data set in an `.npz` or `.safetensors` file.
+
+    Args:
+        path: The file; images may also be [N, H, W], the test part and the labels absent.
+        num_classes: Y; otherwise the largest training label plus one.
+
+    Raises:
+        UserError: If the file cannot be read or its arrays are of the wrong type or shape.
+    """
+    try:
+        arrays = load_npz(path) if path.suffix == ".npz" else map_safetensors(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # whatever a zip, JSON or array parser makes of a damaged file
+        raise UserError(f"{path}: truncated, or no {path.suffix or '.npz'} file") from error
+    try:
+        return checked(arrays, num_classes)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def load_npz(path: Path) -> Arrays:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in NAMES if name in file}
+
+
+def map_safetensors(path: Path) -> Arrays:
+    """The arrays as views of the file; reading them loads pages that all processes share.
+
+    The library's own loader copies. The format is a length, a JSON header and the bytes.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("header is longer than the file")
+        header = json.loads(file.read(size))
+    pages = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + size)
+    arrays = {}
+    for name in NAMES:
+        if name in header:
+            entry = header[name]
+            start, stop = entry["data_offsets"]
+            arrays[name] = pages[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return arrays
+
+
+def checked(arrays: Arrays, num_classes: int | None) -> Splits:
+    """Arrays as Splits; raises UserError where they are not such a data set."""
+    if "train_images" not in arrays:
+        raise UserError("has no array train_images")
+    train = checked_images("train_images", arrays["train_images"])
+    test = train[:0]
+    if "test_images" in arrays:
+        test = checked_images("test_images", arrays["test_images"])
+        if test.shape[1:] != train.shape[1:]:
+            raise UserError(
+                f"test_images are {tuple(test.shape[1:])} and train_images {tuple(train.shape[1:])}"
+            )
+    if "train_labels" not in arrays:
+        zeros = [torch.zeros(len(images), dtype=torch.int64) for images in (train, test)]
+        return Splits(train, zeros[0], test, zeros[1], num_classes=0)
+    if len(test) and "test_labels" not in arrays:
+        raise UserError("has train_labels but no test_labels")
+    classes = num_classes or int(arrays["train_labels"].max(initial=0)) + 1
+    empty = np.zeros(0, dtype=np.int64)
+    train_labels = checked_labels("train_labels", arrays["train_labels"], len(train), classes)
+    test_labels = checked_labels(
+        "test_labels", arrays.get("test_labels", empty), len(test), classes
+    )
+    if classes > max(1000, len(train)):
+        raise UserError(
+            f"train_labels reach {classes - 1}, too many classes for {len(train)} images"
+        )
+    return Splits(train, train_labels, test, test_labels, classes)
+
+
+def checked_images(name: str, images: np.ndarray) -> Tensor:
+    if images.dtype == np.bool_:
+        images = images.astype(np.uint8) * 255
+    if images.dtype != np.uint8:
+        raise UserError(f"{name} are {images.dtype}, but should be uint8 from 0 to 255")
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.ndim != 4:
+        raise UserError(
+            f"{name} have shape {images.shape}, but should be (N, H, W) or (N, C, H, W)"
+        )
+    if images.shape[-1] in (1, 3, 4) and images.shape[1] >= SMALLEST:
+        raise UserError(f"{name} have shape {images.shape}, channels last; should be (N, C, H, W)")
+    if not len(images):
+        raise UserError(f"{name} is empty")
+    if min(images.shape[-2:]) < SMALLEST or images.shape[1] == 0:
+        height, width = images.shape[-2:]
+        raise UserError(
+            f"{name} are too small: {height} x {width} pixels, at least {SMALLEST} x {SMALLEST} "
+            "are needed"
+        )
+    return torch.from_numpy(images)
+
+
+def checked_labels(name: str, labels: np.ndarray, count: int, num_classes: int) -> Tensor:
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UserError(f"{name} are {labels.dtype}, but should be integers")
+    if labels.shape != (count,):
+        raise UserError(f"{name} have shape {labels.shape}, but should be ({count},)")
+    if count and not 0 <= labels.min() <= labels.max() < num_classes:
+        raise UserError(
+            f"{name} reach from {labels.min()} to {labels.max()}, "
+            f"but should be from 0 to {num_classes - 1}"
+        )
+    return torch.from_numpy(labels.astype(np.int64))

@@ -1,0 +1,268 @@
+"""The evidence lower bound, and the module that every variant derives from.
+
+Shapes: K samples, B images, D latents, Y label width, C x H x W pixels.
+Units: nats per image, unless a name says `bits`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, kl_divergence
+from torch.optim import Optimizer
+
+from vaelab.errors import UserError
+from vaelab.metrics import SCALARS, Totals, Window, bits_per_dim
+from vaelab.precision import full_precision
+
+Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One Monte Carlo estimate of the ELBO and what it was made from."""
+
+    x: Tensor  # [B, C, H, W]
+    q: Distribution  # q(z | x, y), batch [B], event [D]
+    prior: Distribution  # p(z | y), batch [B] or [], event [D]
+    z: Tensor  # [K, B, D], drawn from q
+    p: Distribution  # p(x | z, y), batch [K, B], event [C, H, W]
+
+    @cached_property
+    def log_likelihood(self) -> Tensor:
+        """log p(x | z, y), shape [K, B]."""
+        return self.p.log_prob(self.x)
+
+    @cached_property
+    def distortion(self) -> Tensor:
+        """-E_q[log p(x | z, y)], shape [B]."""
+        return -self.log_likelihood.mean(0)
+
+    @cached_property
+    def rate_per_latent(self) -> Tensor:
+        """The rate split over independent groups of latents, [B, D] for factorised q and prior.
+
+        Where there is no closed form it is estimated from the samples, as one group: [B, 1].
+        """
+        try:
+            if isinstance(self.q, Independent) and isinstance(self.prior, Independent):
+                return kl_divergence(self.q.base_dist, self.prior.base_dist)
+            return kl_divergence(self.q, self.prior).unsqueeze(-1)
+        except NotImplementedError:
+            log_ratio = self.q.log_prob(self.z) - self.prior.log_prob(self.z)
+            return log_ratio.mean(0).unsqueeze(-1)
+
+    @cached_property
+    def rate(self) -> Tensor:
+        """KL(q(z | x, y) || p(z | y)), shape [B]."""
+        return self.rate_per_latent.sum(-1)
+
+    @cached_property
+    def elbo(self) -> Tensor:
+        """A lower bound on log p(x | y), never weighted or annealed, shape [B]."""
+        return -(self.distortion + self.rate)
+
+    @cached_property
+    def log_weights(self) -> Tensor:
+        """log p(x, z | y) - log q(z | x, y) of each sample, shape [K, B]."""
+        return self.log_likelihood + self.prior.log_prob(self.z) - self.q.log_prob(self.z)
+
+
+class ELBO(LightningModule):
+    """p(x | z, y) p(z | y), an approximate posterior q(z | x, y), and their bound.
+
+    A variant overrides `objective`, and little else. The parts are factories: the YAML
+    chooses them, this constructor tells them the shapes.
+
+    Args:
+        x_shape: (C, H, W) of one image; the data module knows it.
+        num_classes: Y, the width of the one-hot labels; zero for images without labels.
+        pixels: What the data module makes of a pixel, see `vaelab.data.pixels`.
+        latent_dim: D.
+        encoder: (x_shape, Y) -> module from (x, y) to features [B, F].
+        posterior: (F, D) -> module from features to q(z | x, y).
+        prior: (D, Y) -> module from y to p(z | y).
+        decoder: (D, Y, shape) -> module from (z, y) to likelihood parameters.
+        likelihood: Module from parameters to p(x | z, y).
+        optimizer: (parameters) -> optimizer.
+        conditional: Whether the labels are used; if not, their width is zero everywhere.
+        num_samples: K, the samples of z for each image.
+
+    Raises:
+        UserError: If the parts contradict each other or the data.
+    """
+
+    def __init__(
+        self,
+        *,
+        x_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+        num_classes: NonNegativeInt,
+        pixels: str,
+        latent_dim: PositiveInt,
+        encoder: Callable[..., nn.Module],
+        posterior: Callable[..., nn.Module],
+        prior: Callable[..., nn.Module],
+        decoder: Callable[..., nn.Module],
+        likelihood: Any,
+        optimizer: Callable[..., Optimizer],
+        conditional: bool = False,
+        num_samples: PositiveInt = 1,
+    ) -> None:
+        super().__init__()
+        if conditional and not num_classes:
+            raise UserError("model.conditional=true needs labels, and the images have none")
+        if pixels not in likelihood.pixels:
+            accepted = " or ".join(f"data.pixels={kind}" for kind in likelihood.pixels)
+            raise UserError(
+                f"data.pixels={pixels} cannot be modelled by the "
+                f"{type(likelihood).__name__} likelihood, which takes {accepted}"
+            )
+        self.x_shape = tuple(x_shape)
+        self.latent_dim = latent_dim
+        self.num_classes = num_classes
+        self.context_dim = num_classes if conditional else 0
+        self.num_samples = num_samples
+        self.bits_offset: float | None = likelihood.pixels[pixels]
+
+        channels, height, width = x_shape
+        self.encoder = encoder(x_shape, self.context_dim)
+        self.posterior = posterior(self.encoder.features, latent_dim)
+        self.prior = prior(latent_dim, self.context_dim)
+        out_shape = (channels * likelihood.params_per_channel, height, width)
+        self.decoder = decoder(latent_dim, self.context_dim, out_shape)
+        self.likelihood = likelihood
+        self.make_optimizer = optimizer
+
+        self.window = Window()
+        self.totals = Totals()
+        self.rate_per_latent = torch.zeros(latent_dim)  # of the last evaluation
+
+    def add_weight(self, name: str, value: float) -> None:
+        """Makes `self.<name>` a number that a callback may change without a recompilation.
+
+        It belongs to the configuration, so it is in no checkpoint.
+        """
+        self.register_buffer(name, torch.tensor(float(value)), persistent=False)
+
+    # The model.
+
+    def context(self, y: Tensor) -> Tensor:
+        """The part of the labels the model may see: [B, Y], or [B, 0] if unconditional."""
+        return y[:, : self.context_dim]
+
+    def latent_prior(self, y: Tensor) -> Distribution:
+        """p(z | y), batch [B] or, the same for every label, []."""
+        return self.prior(self.context(y))
+
+    def encode(self, x: Tensor, y: Tensor) -> Distribution:
+        """q(z | x, y), batch [B]."""
+        return self.posterior(self.encoder(x, self.context(y)))
+
+    def decode(self, z: Tensor, y: Tensor) -> Distribution:
+        """p(x | z, y) for z [..., B, D] and y [B, Y], batch [..., B]."""
+        context = self.context(y)
+        if z.dim() > 2:
+            context = context.expand(*z.shape[:-1], -1).flatten(0, -2)
+        params = full_precision(self.decoder(z.flatten(0, -2), context))
+        return self.likelihood(params.unflatten(0, z.shape[:-1]))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """The reconstruction of x through the posterior mean, [B, C, H, W]."""
+        return self.decode(self.encode(x, y).mean, y).mean
+
+    @torch.no_grad()
+    def sample(self, y: Tensor) -> Tensor:
+        """The mean image of one z from the prior for each label, [B, C, H, W]."""
+        return self.decode(self.latent_prior(y).expand(y.shape[:1]).sample(), y).mean
+
+    # The bound.
+
+    def terms(self, x: Tensor, y: Tensor, num_samples: int | None = None) -> Terms:
+        """The bound's estimate from K samples of z for each image."""
+        q = self.encode(x, y)
+        z = q.rsample((num_samples or self.num_samples,))
+        return Terms(x, q, self.latent_prior(y), z, self.decode(z, y))
+
+    def objective(self, terms: Terms) -> Tensor:
+        """The scalar to minimise. The difference between variants is written here."""
+        raise NotImplementedError
+
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The objective, and SCALARS of the batch, [4] and detached."""
+        terms = self.terms(x, y)
+        loss = self.objective(terms)
+        means = {"distortion": terms.distortion.mean(), "rate": terms.rate.mean(), "loss": loss}
+        means["elbo"] = -(means["distortion"] + means["rate"])
+        return loss, torch.stack([means[name] for name in SCALARS]).detach()
+
+    # Training. Nothing here waits for the device but once in `log_every_n_steps`.
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss, row = self.loss(*batch)
+        self.window.append(row)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        step = self.trainer.global_step
+        if step % self.trainer.log_every_n_steps == 0 and step != self.logged_step:
+            self.logged_step = step
+            self.log_scalars("train", self.read_window())
+
+    def on_train_start(self) -> None:
+        self.logged_step = self.trainer.global_step
+
+    def on_validation_start(self) -> None:
+        if self.window:
+            self.read_window()  # nothing that is not finite shall reach a checkpoint
+
+    def read_window(self) -> dict[str, float]:
+        return self.window.read(last_batch=self.trainer.fit_loop.total_batch_idx)
+
+    def configure_optimizers(self) -> Any:
+        return self.make_optimizer(self.parameters())
+
+    # Validation and test.
+
+    def on_validation_epoch_start(self) -> None:
+        self.totals = Totals()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        terms = self.terms(*batch)
+        self.totals.add(terms, self.objective(terms))
+
+    def on_validation_epoch_end(self) -> None:
+        values, self.rate_per_latent = self.totals.read(self.trainer.strategy)
+        self.log_scalars("test" if self.trainer.testing else "val", values)
+
+    on_test_epoch_start = on_validation_epoch_start
+    test_step = validation_step
+    on_test_epoch_end = on_validation_epoch_end
+
+    def log_scalars(self, stage: str, values: dict[str, float]) -> None:
+        """Logs means over images, in nats per image, and the bits per dimension they amount to."""
+        if self.bits_offset is not None:
+            bits = bits_per_dim(values["elbo"], self.x_shape, self.bits_offset)
+            values = values | {"bits_per_dim": bits}
+        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+
+    # Checkpoints hold tensors and plain values.
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.window:
+            self.read_window()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises UserError if the checkpoint is of another architecture."""
+        own, other = self.state_dict(), checkpoint["state_dict"]
+        for name in sorted(own.keys() | other.keys()):
+            ours, theirs = (tuple(d[name].shape) if name in d else "absent" for d in (own, other))
+            if ours != theirs:
+                raise UserError(
+                    f"the checkpoint is of another architecture: {name} is {theirs} in it "
+                    f"and {ours} in this model"
+                )

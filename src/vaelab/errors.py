@@ -1,0 +1,19 @@
+"""What the user can mend: shown on one line, without a traceback (see `vaelab.cli`)."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A request that cannot be met. The message says what was asked and what is possible."""
+
+
+class NotFiniteError(UserError):
+    """A term of the bound, or the loss, became infinite or not a number."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: the closest of the known ones, or else all of them."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"possible are {', '.join(names)}"

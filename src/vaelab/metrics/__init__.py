@@ -1,0 +1,7 @@
+"""Numbers we report but do not optimise."""
+
+from vaelab.metrics.bits import bits_per_dim
+from vaelab.metrics.totals import ACTIVE, Totals
+from vaelab.metrics.window import SCALARS, Window
+
+__all__ = ["ACTIVE", "SCALARS", "Totals", "Window", "bits_per_dim"]

@@ -1,0 +1,58 @@
+"""Sums over the images of a data set, so that a ragged last batch weighs what it holds."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor
+
+from vaelab.errors import NotFiniteError
+from vaelab.metrics.window import SCALARS
+
+if TYPE_CHECKING:
+    from vaelab.elbo import Terms
+
+ACTIVE = 0.01
+"""A latent is active if Var_x(E_q[z]) is above this (Burda et al., 2016, arXiv:1509.00519, 5.2)."""
+
+
+class Totals:
+    """Accumulates an evaluation on the device; `strategy` adds up the processes at the end."""
+
+    def __init__(self) -> None:
+        self.sums: Tensor | None = None
+        self.latents = 0  # D
+        self.groups = 0  # columns of the rate: D, or fewer where it does not split
+
+    def add(self, terms: "Terms", loss: Tensor) -> None:
+        """Takes the terms of one batch and its objective."""
+        means = terms.q.mean.detach()
+        count, self.latents = means.shape
+        self.groups = terms.rate_per_latent.shape[1]
+        scalars = torch.stack([terms.distortion, terms.rate, loss.expand(count), terms.elbo], 1)
+        columns = torch.cat(
+            [scalars, terms.rate_per_latent, means, means.square(), means.new_ones(count, 1)], 1
+        )
+        # Double precision, or the variance of the means suffers; Apple's GPUs have none.
+        kind = torch.float32 if columns.device.type == "mps" else torch.float64
+        sums = columns.detach().to(kind).sum(0)
+        self.sums = sums if self.sums is None else self.sums + sums
+
+    def read(self, strategy: Strategy) -> tuple[dict[str, float], Tensor]:
+        """The mean of SCALARS and the number of active units; the mean rate of each latent [D].
+
+        Raises:
+            NotFiniteError: If one of them is not finite.
+        """
+        assert self.sums is not None, "no batch was added"
+        sums = strategy.reduce(self.sums, reduce_op="sum").cpu()
+        parts = sums.split([len(SCALARS), self.groups, self.latents, self.latents, 1])
+        scalars, rates, means, squares = (part / parts[-1] for part in parts[:-1])
+        values = dict(zip(SCALARS, scalars.tolist(), strict=True))
+        for name, value in values.items():
+            if not torch.isfinite(torch.tensor(value)):
+                raise NotFiniteError(
+                    f"the {name} of the evaluated images is {value}; the last good checkpoint is kept"
+                )
+        values["active_units"] = float(((squares - means.square()) > ACTIVE).sum())
+        return values, rates

@@ -1,0 +1,50 @@
+"""p(z | y): modules from the context [B, Y] to a distribution over latents [D].
+
+The batch of that distribution is [B], or [] where every label has the same prior.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from vaelab.errors import UserError
+from vaelab.precision import full_precision
+
+
+class StandardNormal(nn.Module):
+    """N(0, I), whatever the label."""
+
+    zeros: Tensor
+    ones: Tensor
+
+    def __init__(self, latent_dim: int, context_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("zeros", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("ones", torch.ones(latent_dim), persistent=False)
+
+    def forward(self, y: Tensor) -> Distribution:
+        return Independent(Normal(self.zeros, self.ones), 1)
+
+
+class ConditionalNormal(nn.Module):
+    """N(mu_y, diag(sigma_y^2)), learned for each label and N(0, I) at the start.
+
+    Sohn et al. (2015), section 3; for one-hot labels a linear map is a table.
+
+    Raises:
+        UserError: If the model is unconditional.
+    """
+
+    def __init__(self, latent_dim: int, context_dim: int) -> None:
+        super().__init__()
+        if not context_dim:
+            raise UserError(
+                "prior=conditional_normal is p(z|y), and this model sees no labels; "
+                "use model=cvae or model.conditional=true"
+            )
+        self.params = nn.Linear(context_dim, 2 * latent_dim, bias=False)
+        nn.init.zeros_(self.params.weight)
+
+    def forward(self, y: Tensor) -> Distribution:
+        mean, log_scale = full_precision(self.params(y)).chunk(2, dim=-1)
+        return Independent(Normal(mean, log_scale.exp()), 1)

@@ -1,0 +1,211 @@
+"""A run and its folder: what it says at the start, and what it leaves at the end."""
+
+import json
+import logging
+import os
+import platform
+import subprocess
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torchvision.utils import save_image
+
+from vaelab import pictures
+from vaelab.callbacks import Board, Speed
+from vaelab.callbacks.board import first_images
+from vaelab.callbacks.checkpoint import load
+from vaelab.data import Images
+from vaelab.elbo import ELBO
+from vaelab.errors import UserError
+
+PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
+FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
+
+
+class Run:
+    """One training run: `cfg` composed, in the folder that Hydra made for it."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg = cfg
+        self.choices = HydraConfig.get().runtime.choices
+        self.overrides = list(HydraConfig.get().overrides.task)
+        self.folder = Path(HydraConfig.get().runtime.output_dir)
+        self.began = monotonic()
+        self.console = Console(highlight=False, soft_wrap=True)
+        if rank_zero_only.rank != 0:
+            self.console.quiet = True
+        quieten()
+
+    @property
+    def path(self) -> Path:
+        """The folder as the user would type it."""
+        here = Path.cwd()
+        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    def resume(self) -> Path | None:
+        """The checkpoint that `ckpt` asks for.
+
+        Raises:
+            UserError: If it is not there.
+        """
+        ckpt = self.cfg.ckpt
+        if ckpt is None:
+            return None
+        path = Path(ckpt)
+        if ckpt in ("last", "best"):
+            path = self.folder / "checkpoints" / f"{ckpt}.ckpt"
+            if not path.exists():
+                raise UserError(
+                    f"ckpt={ckpt}: there is no {path.name} in {self.path}; name the run that goes "
+                    "on with hydra.run.dir=FOLDER, or the file with ckpt=PATH"
+                )
+        if path.is_dir():
+            path = path / "checkpoints" / "last.ckpt"
+        load(path)  # complains now rather than after the loggers have started
+        return path
+
+    def introduce(self, model: ELBO, data: Images, trainer: L.Trainer) -> None:
+        """Says what will be trained, on what, and where."""
+        sizes = data.sizes
+        channels, height, width = model.x_shape
+        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        note = getattr(data.source, "note", None)
+        device = trainer.strategy.root_device
+        where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+        self.console.print(
+            f"[bold]{self.choices.model}[/] on [bold]{self.choices.data}[/]"
+            + (f" ({note})" if note else "")
+            + f": {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} "
+            f"test images of {height} x {width} x {channels}, {model.num_classes} classes, "
+            f"{data.pixels} pixels"
+        )
+        self.console.print(
+            f"{self.choices.network} network, {parameters:,} parameters, "
+            f"{model.latent_dim} latents, {self.choices.likelihood} likelihood; "
+            f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
+        )
+        self.console.print(f"run folder {self.path}")
+
+    def log_settings(self, trainer: L.Trainer) -> None:
+        """Gives the configuration to the loggers, for TensorBoard's hparams tab too."""
+        settings = flat(OmegaConf.to_container(self.cfg, resolve=True))
+        for logger in trainer.loggers:
+            if Board.writer(trainer) is not None and hasattr(logger, "log_graph"):
+                unknown = {f"hp/{name.replace('/', '_')}": float("nan") for name in FINAL}
+                logger.log_hyperparams(settings, metrics=unknown)  # type: ignore[call-arg]
+            else:
+                logger.log_hyperparams(settings)
+
+    def finish(
+        self, model: ELBO, data: Images, trainer: L.Trainer, metrics: dict[str, float]
+    ) -> None:
+        """Writes results.json and figures, shows a table and the next commands."""
+        if not trainer.is_global_zero:
+            return
+        board = Board.writer(trainer)
+        if board is not None:
+            for name in FINAL:
+                if name in metrics:
+                    board.add_scalar(f"hp/{name.replace('/', '_')}", metrics[name])
+            board.flush()
+        self.draw(model, data, trainer)
+        self.write(metrics | self.circumstances(trainer))
+        self.console.print(table(metrics))
+        self.console.print(f"run folder  {self.path}")
+        self.console.print(f"curves      tensorboard --logdir {self.path}")
+        more = 2 * (trainer.max_epochs or 1)
+        given = [o for o in self.overrides if not o.startswith(("trainer.max_epochs", "ckpt="))]
+        again = " ".join(["python train.py", *given, f"trainer.max_epochs={more}"])
+        self.console.print(f"go on       {again} hydra.run.dir={self.path} ckpt=last")
+
+    def circumstances(self, trainer: L.Trainer) -> dict[str, Any]:
+        """What the metrics were measured with."""
+        speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
+        return {
+            "seed": self.cfg.seed,
+            "seconds": round(monotonic() - self.began, 2),
+            "train/images_per_second": round(speed.average, 1) if speed else None,
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "device": str(trainer.strategy.root_device),
+            "devices": trainer.world_size,
+            "versions": {name: version(name) for name in PACKAGES}
+            | {"python": platform.python_version()},
+            "git_commit": git_commit(),
+            "overrides": self.overrides,
+            "config": OmegaConf.to_container(self.cfg, resolve=True),
+        }
+
+    def write(self, results: dict[str, Any]) -> None:
+        target = self.folder / "results.json"
+        partial = target.with_suffix(".partial")
+        partial.write_text(json.dumps(results, indent=2) + "\n")
+        os.replace(partial, target)
+
+    def draw(self, model: ELBO, data: Images, trainer: L.Trainer) -> None:
+        folder = self.folder / "figures"
+        folder.mkdir(exist_ok=True)
+        x, y = first_images(trainer, 64)
+        model.to(x.device)
+        for name, picture in pictures.of(model).items():
+            grid = pictures.enlarged(pictures.draw(picture, model, x, y))
+            save_image(grid, folder / f"{name}.png")
+
+
+def quieten() -> None:
+    """Leaves warnings, one line each, and takes Lightning's talk from the screen."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).handlers.clear()
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*is not empty.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        Console(stderr=True, highlight=False, soft_wrap=True).print(
+            f"[yellow]warning:[/] {str(message).strip()}"
+        )
+
+    warnings.showwarning = show
+
+
+def table(metrics: dict[str, float]) -> Table:
+    """The metrics of a finished run, for the screen."""
+    grid = Table(title="best checkpoint, nats per image", title_justify="left")
+    grid.add_column("metric")
+    grid.add_column("value", justify="right")
+    for name, value in sorted(metrics.items()):
+        grid.add_row(name, f"{value:.3f}")
+    return grid
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """A nested configuration as dotted names and plain values."""
+    if not isinstance(node, dict):
+        return {path: node if isinstance(node, (int, float, str, bool)) else str(node)}
+    parts = [flat(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def git_commit() -> str | None:
+    """The commit of the code, marked where it has been changed since."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40"]
+    try:
+        found = subprocess.run([*command, "--dirty"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

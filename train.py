@@ -1,0 +1,64 @@
+"""Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4"""
+
+from typing import Any
+
+from omegaconf import DictConfig
+from pydantic import NonNegativeInt
+
+from vaelab import cli
+
+
+def settings(
+    *,
+    model: Any,
+    data: Any,
+    annealing: Any,
+    callbacks: Any,
+    trainer: Any,
+    logger: Any,
+    paths: dict[str, str],
+    seed: NonNegativeInt,
+    ckpt: str | None,
+    compile: bool,  # noqa: A002
+) -> None:
+    """The top-level settings, for the check."""
+
+
+@cli.task("train")
+def main(cfg: DictConfig) -> float:
+    """Trains, tests the best checkpoint, and returns its ELBO on the validation images."""
+    # Here and not above, so that --help and --cfg answer at once.
+    import lightning as L
+    import torch
+    from hydra.utils import instantiate
+
+    from vaelab import runs, schema
+
+    schema.check(cfg, settings)
+    run = runs.Run(cfg)
+    ckpt = run.resume()
+    L.seed_everything(cfg.seed, verbose=False)
+    torch.distributions.Distribution.set_default_validate_args(False)
+
+    data = instantiate(cfg.data, _convert_="all")
+    model = instantiate(cfg.model, _convert_="all", **data.shapes)
+    callbacks = [c for c in instantiate(cfg.callbacks, _convert_="all").values() if c]
+    trainer = instantiate(cfg.trainer, _convert_="all", callbacks=callbacks)
+    if cfg.compile:
+        model.loss = torch.compile(model.loss)
+
+    run.introduce(model, data, trainer)
+    run.log_settings(trainer)
+    trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+
+    best = None if trainer.fast_dev_run else run.best
+    (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
+    checkpoint = trainer.checkpoint_callback
+    score = checkpoint.best_model_score if checkpoint else None
+    metrics["val/elbo"] = float(trainer.callback_metrics["val/elbo"] if score is None else score)
+    run.finish(model, data, trainer, metrics)
+    return metrics["val/elbo"]
+
+
+if __name__ == "__main__":
+    main()
