@@ -61,14 +61,13 @@ def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             try:
                 run(function)()
-            except SystemExit as error:
+            except SystemExit as error:  # Lightning's SIGTERMException is one, without a code
                 interrupted = isinstance(error.__context__, KeyboardInterrupt)
-                sys.exit(130 if interrupted else error.code)
+                stopped = type(error).__name__ == "SIGTERMException" and not error.code
+                sys.exit(130 if interrupted else 143 if stopped else error.code)
             except KeyboardInterrupt:
                 sys.exit(130)
-            except BaseException as error:
-                if type(error).__name__ == "SIGTERMException":
-                    sys.exit(143)
+            except Exception as error:
                 message = explain(error, config_name)
                 if asked or message is None:
                     raise

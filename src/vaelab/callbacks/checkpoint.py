@@ -1,11 +1,14 @@
 import os
+import signal
 from pathlib import Path
+from threading import current_thread, main_thread
 from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vaelab.errors import UserError
@@ -14,8 +17,9 @@ from vaelab.errors import UserError
 class Checkpoint(ModelCheckpoint):
     """Keeps `best.ckpt`, by the highest validation ELBO, and `last.ckpt`.
 
-    An interrupt or a SIGTERM leaves a `last.ckpt` of that very step; any other end leaves
-    the one before.
+    A SIGTERM or a Ctrl-C ends training after the batch, or the validation, that is under way,
+    with a `last.ckpt` of that very step; a second Ctrl-C ends it at once. Any other end leaves
+    the checkpoint before.
 
     Args:
         dirpath: The folder.
@@ -32,13 +36,53 @@ class Checkpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self.interrupted = False
+        self.sigterm_held = False
+        self.handlers: dict[int, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.replace_handler(signal.SIGINT, self.interrupt)
+
+    def interrupt(self, *_: Any) -> None:
+        """Ctrl-C: ends like a SIGTERM."""
+        self.interrupted = True
+        self.restore_handler(signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:  # half a validation could not be resumed
+            self.replace_handler(signal.SIGTERM, self.hold)
+
+    def hold(self, *_: Any) -> None:
+        self.sigterm_held = True
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        super().on_validation_end(trainer, module)
+        self.restore_handler(signal.SIGTERM)
+        if self.sigterm_held:
+            self.sigterm_held = False
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+        self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        stopped = isinstance(exception, (SIGTERMException, KeyboardInterrupt))
-        if stopped and trainer.training and trainer.global_step > self._last_global_step_saved:
-            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if isinstance(exception, SIGTERMException) and trainer.training:
+            if trainer.global_step > self._last_global_step_saved:
+                self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+            exception.code = 130 if self.interrupted else 143
+        for number in list(self.handlers):
+            self.restore_handler(number)
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.restore_handler(signal.SIGINT)
+
+    def replace_handler(self, number: int, handler: Any) -> None:
+        if current_thread() is main_thread():  # Python lets no other thread do it
+            self.handlers[number] = signal.signal(number, handler)
+
+    def restore_handler(self, number: int) -> None:
+        if number in self.handlers:
+            signal.signal(number, self.handlers.pop(number))
 
 
 class AtomicFiles(TorchCheckpointIO):
