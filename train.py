@@ -1,6 +1,6 @@
 """Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4"""
 
-from typing import Any
+from typing import Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import NonNegativeInt
@@ -19,6 +19,7 @@ def settings(
     paths: dict[str, str],
     seed: NonNegativeInt,
     ckpt: str | None,
+    precision: Literal[32, "bf16"],
     compile: bool,  # noqa: A002
 ) -> None:
     """The top-level settings, for the check."""
@@ -50,14 +51,14 @@ def main(cfg: DictConfig) -> float:
     run.introduce(model, data, trainer)
     run.log_settings(trainer)
     trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+    last = trainer.callback_metrics["val/elbo"]
+    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    elbo = float(last if score is None else score)
 
     best = None if trainer.fast_dev_run else run.best
     (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    checkpoint = trainer.checkpoint_callback
-    score = checkpoint.best_model_score if checkpoint else None
-    metrics["val/elbo"] = float(trainer.callback_metrics["val/elbo"] if score is None else score)
-    run.finish(model, data, trainer, metrics)
-    return metrics["val/elbo"]
+    run.finish(model, data, trainer, {"val/elbo": elbo, **metrics})
+    return elbo
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -58,9 +59,24 @@ def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
         def command() -> None:
             asked = os.environ.get(TRACEBACK) == "1"
             os.environ[TRACEBACK] = "1"  # or Hydra would end the process in its own words
+
+            def report(error: Exception) -> NoReturn:
+                message = explain(error, config_name)
+                if asked or message is None:
+                    raise error
+                if os.environ.get("LOCAL_RANK", "0") == "0":
+                    print(f"error: {message}", file=sys.stderr)
+                sys.exit(2)
+
+            def job(cfg: DictConfig) -> Any:
+                try:
+                    return function(cfg)
+                except Exception as error:  # here, before Hydra says that there was one
+                    return report(error)
+
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             try:
-                run(function)()
+                run(wraps(function)(job))()
             except SystemExit as error:  # Lightning's SIGTERMException is one, without a code
                 interrupted = isinstance(error.__context__, KeyboardInterrupt)
                 stopped = type(error).__name__ == "SIGTERMException" and not error.code
@@ -68,12 +84,7 @@ def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
             except KeyboardInterrupt:
                 sys.exit(130)
             except Exception as error:
-                message = explain(error, config_name)
-                if asked or message is None:
-                    raise
-                if os.environ.get("LOCAL_RANK", "0") == "0":
-                    print(f"error: {message}", file=sys.stderr)
-                sys.exit(2)
+                report(error)
 
         return command
 

@@ -224,7 +224,10 @@ class ELBO(LightningModule):
         return self.window.read(last_batch=self.trainer.fit_loop.total_batch_idx)
 
     def configure_optimizers(self) -> Any:
-        return self.make_optimizer(self.parameters())
+        try:
+            return self.make_optimizer(self.parameters())
+        except ValueError as error:
+            raise UserError(f"model.optimizer: {error}") from error
 
     # Validation and test.
 
@@ -248,7 +251,7 @@ class ELBO(LightningModule):
         if self.bits_offset is not None:
             bits = bits_per_dim(values["elbo"], self.x_shape, self.bits_offset)
             values = values | {"bits_per_dim": bits}
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        self.log_dict({f"{stage}/{name}": v for name, v in values.items()}, sync_dist=True)
 
     # Checkpoints hold tensors and plain values.
 

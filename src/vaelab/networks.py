@@ -25,11 +25,11 @@ class Modulation(nn.Module):
 
     def __init__(self, context_dim: int, features: int) -> None:
         super().__init__()
-        self.context_dim = context_dim
-        self.table = nn.Parameter(torch.zeros(context_dim, 2 * features))
+        table = torch.zeros(context_dim, 2 * features)
+        self.table = nn.Parameter(table) if context_dim else None
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
-        if not self.context_dim:
+        if self.table is None:
             return h
         scale, shift = (y @ self.table).chunk(2, dim=-1)
         trailing = (...,) + (None,) * (h.dim() - 2)

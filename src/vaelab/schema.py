@@ -41,7 +41,7 @@ def check(cfg: DictConfig, task: Callable[..., Any]) -> None:
 def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: str) -> None:
     """Checks the settings of one target, and of those inside it."""
     known, open_ended = parameters(target)
-    for key, value in settings.items():
+    for key, value in sorted(settings.items(), key=lambda item: has_target(item[1])):
         here = f"{path}{key}"
         if key in {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}:
             continue

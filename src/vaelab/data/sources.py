@@ -72,7 +72,7 @@ class TorchvisionDataset:
         try:
             data: Any = getattr(datasets, self.name)(self.folder, train=train, download=True)
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
             raise UserError(
                 f"{self.name} could not be downloaded to {self.folder} ({reason}); place "
                 f"{self.by_hand}, or {self.path.name} itself, there by hand; "

@@ -1,0 +1,26 @@
+from typing import Any, Literal
+
+import lightning as L
+from pydantic import PositiveInt
+
+from vaelab.callbacks.checkpoint import AtomicFiles
+
+
+class Trainer(L.Trainer):
+    """Lightning's Trainer, with checkpoints that are written whole or not at all.
+
+    Args:
+        max_epochs: Passes over the training images, or -1 for no end but `max_steps`.
+        options: Whatever `lightning.Trainer` takes.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_epochs: PositiveInt | Literal[-1],
+        max_steps: PositiveInt | Literal[-1] = -1,
+        plugins: list[Any] | None = None,
+        **options: Any,
+    ) -> None:
+        plugins = [*(plugins or []), AtomicFiles()]
+        super().__init__(max_epochs=max_epochs, max_steps=max_steps, plugins=plugins, **options)

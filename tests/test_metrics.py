@@ -1,0 +1,207 @@
+import math
+
+import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+from torch.distributions import (
+    Bernoulli,
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+)
+from torch.testing import assert_close
+
+from vaelab.elbo import Terms
+from vaelab.errors import NotFiniteError, UserError
+from vaelab.metrics import ACTIVE, SCALARS, Totals, Window, bits_per_dim
+
+COUNT, LATENTS = 9, 4
+ALONE = SingleDeviceStrategy(device="cpu")
+
+
+def standard_normal(latents=LATENTS):
+    return Independent(Normal(torch.zeros(latents), torch.ones(latents)), 1)
+
+
+def mixture():
+    means = torch.tensor([[-1.0], [1.0]]).expand(2, LATENTS)
+    return MixtureSameFamily(Categorical(torch.ones(2)), Independent(Normal(means, 1.0), 1))
+
+
+@pytest.fixture
+def images():
+    """(rows, prior) -> Terms of some of the same nine images."""
+    mean, scale = torch.randn(COUNT, LATENTS), torch.rand(COUNT, LATENTS) + 0.1
+    noise = torch.randn(2, COUNT, LATENTS)
+    x, logits = torch.rand(COUNT, 1, 3, 3).round(), torch.randn(2, COUNT, 1, 3, 3)
+
+    def terms(rows=slice(None), prior=None):
+        q = Independent(Normal(mean[rows], scale[rows]), 1)
+        z = mean[rows] + scale[rows] * noise[:, rows]
+        p = Independent(Bernoulli(logits=logits[:, rows]), 3)
+        return Terms(x[rows], q, prior or standard_normal(), z, p)
+
+    return terms
+
+
+def loss_of(terms):
+    return (terms.distortion + 4 * terms.rate).mean()
+
+
+def totals_of(*parts):
+    totals = Totals()
+    for terms in parts:
+        totals.add(terms, loss_of(terms))
+    return totals
+
+
+RAGGED = [(4, 4, 1), (1, 8), (9,), (1,) * 9]
+
+
+@pytest.mark.parametrize("sizes", RAGGED)
+def test_ragged_batches_weigh_what_they_hold(images, sizes):
+    rows = torch.arange(COUNT).split(sizes)
+    values, rates = totals_of(*(images(part) for part in rows)).read(ALONE)
+    whole = images()
+    for name in ("distortion", "rate", "elbo"):
+        assert values[name] == pytest.approx(getattr(whole, name).mean().item(), rel=1e-6)
+    assert values["loss"] == pytest.approx(loss_of(whole).item(), rel=1e-6)
+    assert_close(rates.float(), whole.rate_per_latent.mean(0))
+    assert rates.sum().item() == pytest.approx(values["rate"], rel=1e-6)
+    assert values.keys() == {*SCALARS, "active_units"}
+
+
+def test_processes_are_added_up(images):
+    first, second = totals_of(images(slice(0, 7))), totals_of(images(slice(7, None)))
+
+    class Two:
+        def reduce(self, tensor, reduce_op):
+            assert reduce_op == "sum"
+            return tensor + second.sums
+
+    values, rates = first.read(Two())
+    expected, expected_rates = totals_of(images()).read(ALONE)
+    assert values == pytest.approx(expected, rel=1e-6)
+    assert_close(rates, expected_rates, rtol=1e-6, atol=0)
+
+
+def test_an_empty_share_adds_nothing(images):
+    """The last batch may hold fewer images than there are processes."""
+    values, _ = totals_of(images(), images(slice(0, 0))).read(ALONE)
+    assert values == totals_of(images()).read(ALONE)[0]
+
+
+def test_a_rate_that_does_not_split_is_one_group(images):
+    prior = mixture()
+    parts = (images(part, prior) for part in torch.arange(COUNT).split((5, 4)))
+    values, rates = totals_of(*parts).read(ALONE)
+    whole = images(prior=prior)
+    assert_close(rates.float(), whole.rate.mean()[None])
+    assert values["rate"] == pytest.approx(whole.rate.mean().item(), rel=1e-6)
+    assert values["active_units"] == LATENTS
+
+
+def test_nothing_is_kept_for_a_gradient(images):
+    terms = images()
+    mean = terms.q.mean.clone().requires_grad_()
+    q = Independent(Normal(mean, terms.q.stddev), 1)
+    totals = totals_of(Terms(terms.x, q, terms.prior, terms.z, terms.p))
+    assert not totals.sums.requires_grad
+
+
+def active_units(codes, sizes):
+    """Of posterior means [N, D], in batches of these sizes."""
+    totals = Totals()
+    for mean in codes.split(sizes):
+        q = Independent(Normal(mean, torch.ones_like(mean)), 1)
+        x, logits = torch.zeros(len(mean), 1, 1, 1), torch.zeros(1, len(mean), 1, 1, 1)
+        p = Independent(Bernoulli(logits=logits), 3)
+        totals.add(Terms(x, q, standard_normal(codes.shape[1]), q.rsample((1,)), p), x.sum())
+    return totals.read(ALONE)[0]["active_units"]
+
+
+def test_active_units_of_known_codes():
+    assert ACTIVE == 0.01
+    signs = torch.tensor([1.0, -1.0]).repeat(50)[:, None]
+    spreads = torch.tensor([0.0, 0.09, 0.11, 1.0])  # standard deviations; active above 0.1
+    codes = signs * spreads
+    for sizes in (100, [99, 1], [60, 40]):
+        assert active_units(codes, sizes) == 2
+
+
+def test_active_units_where_batches_differ_only_from_each_other():
+    codes = torch.cat([torch.zeros(50, 2), torch.ones(50, 2)])
+    codes[:, 1] = 3
+    assert active_units(codes, 50) == 1
+
+
+@pytest.mark.parametrize("offset", [10.0, 1000.1, 12345.6])
+def test_active_units_far_from_the_origin(offset):
+    """A constant code is not active wherever it lies, and a varying one is."""
+    codes = torch.full((100, 2), offset)
+    codes[::2, 1] += 1
+    assert active_units(codes, 30) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("name", ["distortion", "rate", "loss"])
+def test_totals_name_the_term_that_is_not_finite(images, name, value):
+    terms = images()
+    loss = loss_of(terms)
+    if name == "distortion":
+        terms.__dict__["distortion"] = terms.distortion.index_fill(0, torch.tensor([3]), value)
+    if name == "rate":
+        rates = terms.rate_per_latent.clone()
+        rates[3, 1] = value
+        terms.__dict__["rate_per_latent"] = rates
+    totals = Totals()
+    totals.add(images(slice(0, 3)), loss)
+    totals.add(terms, loss * value if name == "loss" else loss)
+    with pytest.raises(NotFiniteError, match=f"the {name} of the evaluated images is"):
+        totals.read(ALONE)
+
+
+def test_window_is_a_mean_over_batches_and_then_empty():
+    window = Window()
+    rows = torch.arange(12.0).reshape(3, 4)
+    for row in rows:
+        window.append(row)
+    assert len(window) == 3
+    assert window.read(last_batch=3) == dict(zip(SCALARS, rows.mean(0).tolist(), strict=True))
+    assert len(window) == 0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("column", range(4))
+@pytest.mark.parametrize("row", [0, 2, 4])
+def test_window_names_the_first_step_and_term(row, column, value):
+    window = Window()
+    for i in range(5):
+        values = torch.ones(4)
+        if i == row:
+            values[column:] = value
+        if i > row:
+            values[:] = math.nan
+        window.append(values)
+    expected = f"the {SCALARS[column]} became .* at training step {16 + row};"
+    with pytest.raises(NotFiniteError, match=expected):
+        window.read(last_batch=20)
+    assert not window
+
+
+def test_not_finite_is_an_error_of_the_user():
+    assert issubclass(NotFiniteError, UserError)
+
+
+@pytest.mark.parametrize(
+    ("elbo", "shape", "offset", "expected"),
+    [
+        (-784 * math.log(2), (1, 28, 28), 0.0, 1.0),
+        (0.0, (3, 32, 32), 8.0, 8.0),
+        (3072 * math.log(2) * 5, (3, 32, 32), 8.0, 3.0),
+        (-100.0, (1, 10, 10), 0.0, 1 / math.log(2)),
+    ],
+)
+def test_bits_per_dim(elbo, shape, offset, expected):
+    assert bits_per_dim(elbo, shape, offset) == pytest.approx(expected, abs=1e-12)
