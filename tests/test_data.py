@@ -190,7 +190,7 @@ def test_labels_stay_with_their_images(shuffle):
 
 @pytest.mark.parametrize("pixels", ["binary", "dequantized", "grey"])
 @pytest.mark.parametrize("shuffle", [True, False])
-@pytest.mark.parametrize("count", [9, 10, 12])
+@pytest.mark.parametrize("count", [10, 12])
 def test_the_shares_of_two_processes_are_the_batch_of_one(count, shuffle, pixels):
     settings = {"count": count, "shuffle": shuffle, "pixels": pixels}
     torch.manual_seed(0)
@@ -207,6 +207,12 @@ def test_the_shares_of_two_processes_are_the_batch_of_one(count, shuffle, pixels
             merged = torch.empty_like(whole[i])
             merged[0::2], merged[1::2] = parts[0][i], parts[1][i]
             assert torch.equal(merged, whole[i])
+
+
+def test_a_last_batch_of_one_image_goes_to_one_process():
+    shares = [batches(count=9, shuffle=False, rank=rank, world_size=2) for rank in (0, 1)]
+    assert flat(numbers(shares[0])) == [0, 2, 4, 6, 8]
+    assert flat(numbers(shares[1])) == [1, 3, 5, 7]
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -237,8 +243,16 @@ def test_the_state_counts_the_batches_handed_out():
         states.append(loader.state_dict())  # noqa: PERF401
     assert states == [{"position": n} for n in range(4)]
     assert loader.state_dict() == {"position": 0}
+
+
+def test_an_epoch_that_was_given_up_leaves_no_trace():
+    loader = batches(count=12)
+    whole = numbers(loader)
     next(iter(loader))
-    assert len(numbers(loader)) == 3  # an iteration that was given up leaves no trace
+    assert numbers(loader) == whole
+    loader.load_state_dict({"position": 1})
+    next(iter(loader))
+    assert numbers(loader) == whole
 
 
 # Images.
@@ -302,7 +316,7 @@ def test_bits_of_an_evaluation_are_fixed(part, test):
     torch.manual_seed(0)
     fixed = x_of(getattr(module(source, pixels="binary", test_size=5), part))
     assert fixed.unique().tolist() == [0, 1]
-    for changes in ({"batch_size": 3}, {"batch_size": 40}, {"seed": 1}):
+    for changes in ({"batch_size": 3}, {"batch_size": 35}, {"seed": 1}):
         torch.manual_seed(0)  # the same images
         loader = getattr(module(source, pixels="binary", test_size=5, **changes), part)
         for epoch in (0, 1):
@@ -604,14 +618,12 @@ def test_refuses_a_header_of_another_kind(tmp_path, header):
     refusal(path)
 
 
-@pytest.mark.parametrize("offsets", [[-1440, 0], [0, 1439], [0, 10**12], [1440, 0], ["a", "b"]])
+@pytest.mark.parametrize("offsets", [[0, 1439], [1, 1441], [1440, 0], ["a", "b"], [0]])
 def test_refuses_offsets_that_are_not_in_the_file(tmp_path, offsets):
     entry = {"dtype": "U8", "shape": [20, 8, 9], "data_offsets": offsets}
     header = json.dumps({"train_images": entry}).encode()
     path = tmp_path / "a.safetensors"
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(1440))
-    if offsets == [-1440, 0]:
-        offsets.reverse()
     refusal(path)
 
 

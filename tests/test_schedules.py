@@ -1,5 +1,6 @@
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_starts_at_zero_and_is_one_after_the_steps(schedule, steps):
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
 def test_rises_and_is_symmetric(schedule):
     factors = [SCHEDULES[schedule](step, steps=50) for step in range(51)]
-    assert all(a < b for a, b in zip(factors, factors[1:], strict=False))
+    assert all(a < b for a, b in pairwise(factors))
     assert factors == pytest.approx([1 - f for f in reversed(factors)], abs=1e-12)
 
 

@@ -1,15 +1,14 @@
 """Random streams that have names, so that any step of a run can be taken again."""
 
-from zlib import crc32
+from hashlib import blake2b
 
-import numpy as np
 import torch
 
 
 def stream(purpose: str, *key: int) -> int:
     """The seed, 63 well-mixed bits, of a stream such as ("order", seed, epoch)."""
-    words = (crc32(purpose.encode()), len(key), *key)
-    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1)
+    name = repr((purpose, *key)).encode()
+    return int.from_bytes(blake2b(name, digest_size=8).digest(), "little") >> 1
 
 
 def generator(purpose: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:

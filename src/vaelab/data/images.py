@@ -86,7 +86,7 @@ class Images(LightningDataModule):
             raise UserError(
                 f"data.batch_size={self.batch_size} is larger than the {sizes[0]:,} training images"
             )
-        return {name: part.sort().values for name, part in rows.items()}
+        return rows
 
     @property
     def sizes(self) -> dict[str, int]:
