@@ -1,4 +1,4 @@
-"""Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4"""
+"""Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4."""
 
 from typing import Any, Literal
 
@@ -29,16 +29,16 @@ def settings(
 def main(cfg: DictConfig) -> float:
     """Trains, tests the best checkpoint, and returns its ELBO on the validation images."""
     # Here and not above, so that --help and --cfg answer at once.
-    import lightning as L
     import torch
     from hydra.utils import instantiate
+    from lightning import seed_everything
 
     from vaelab import runs, schema
 
     schema.check(cfg, settings)
     run = runs.Run(cfg)
     ckpt = run.resume()
-    L.seed_everything(cfg.seed, verbose=False)
+    seed_everything(cfg.seed, verbose=False)
     torch.distributions.Distribution.set_default_validate_args(False)
 
     data = instantiate(cfg.data, _convert_="all")

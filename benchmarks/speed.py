@@ -14,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from time import perf_counter, process_time
@@ -62,7 +63,7 @@ class HandWritten:
 
 def dense(sizes: list[int], out: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b in zip(sizes, sizes[1:], strict=False):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(sizes[-1], out))
 
@@ -129,7 +130,9 @@ def main() -> None:
         batch_size = json.loads((Path(folder) / "run" / "results.json").read_text())["config"][
             "data"
         ]["batch_size"]
-    print(f"{len(blocks)} paired blocks of 100 steps, batch {batch_size}, {options.threads} thread(s)")
+    print(
+        f"{len(blocks)} paired blocks of 100 steps, batch {batch_size}, {options.threads} thread(s)"
+    )
     for clock in ("cpu", "wall"):
         ratios = sorted(b[f"hand_{clock}"] / b[f"ours_{clock}"] for b in blocks)
         speed = median(100 * batch_size / b[f"ours_{clock}"] for b in blocks)

@@ -359,6 +359,32 @@ def test_the_gradient_vanishes_at_the_exact_posterior(linear):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
+@pytest.mark.parametrize("model", ["vae", "cvae with p(z|y)"])
+def test_gradients_are_those_of_the_loss(small, model, likelihood):
+    """Of all of it, the way through the samples too: against differences of the loss."""
+    model = small(MODELS[model], LIKELIHOODS[likelihood], "model.num_samples=2").double()
+    x, y = (t.double() for t in batch(model))
+
+    def loss():
+        torch.manual_seed(1)
+        return model.loss(x, y)[0]
+
+    loss().backward()
+    step = 1e-5
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        values, index = parameter.data.view(-1), parameter.grad.abs().argmax()
+        values[index] += step
+        above = loss().item()
+        values[index] -= 2 * step
+        below = loss().item()
+        values[index] += step
+        expected = pytest.approx((above - below) / (2 * step), rel=1e-5, abs=1e-6)
+        assert parameter.grad.view(-1)[index].item() == expected, name
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("model", MODELS)
 def test_gradients_reach_every_parameter(build, model, network, likelihood):

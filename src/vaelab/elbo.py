@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from torch.optim import Optimizer
 
 from vaelab.errors import UserError
-from vaelab.metrics import SCALARS, Totals, Window, bits_per_dim
+from vaelab.metrics import SCALARS, Totals, Window, bits_per_dim, due
 from vaelab.precision import full_precision
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
@@ -35,7 +35,7 @@ class Terms:
 
     @cached_property
     def log_likelihood(self) -> Tensor:
-        """log p(x | z, y), shape [K, B]."""
+        """The log-likelihood log p(x | z, y), shape [K, B]."""
         return self.p.log_prob(self.x)
 
     @cached_property
@@ -69,7 +69,7 @@ class Terms:
 
     @cached_property
     def log_weights(self) -> Tensor:
-        """log p(x, z | y) - log q(z | x, y) of each sample, shape [K, B]."""
+        """The log-ratio log p(x, z | y) - log q(z | x, y) of each sample, shape [K, B]."""
         return self.log_likelihood + self.prior.log_prob(self.z) - self.q.log_prob(self.z)
 
 
@@ -208,20 +208,15 @@ class ELBO(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        step = self.trainer.global_step
-        if step % self.trainer.log_every_n_steps == 0 and step != self.logged_step:
-            self.logged_step = step
-            self.log_scalars("train", self.read_window())
-
-    def on_train_start(self) -> None:
-        self.logged_step = self.trainer.global_step
+        if due(self.trainer):
+            self.log_scalars("train", self.window.read(self.trainer.fit_loop.total_batch_idx))
 
     def on_validation_start(self) -> None:
-        if self.window:
-            self.read_window()  # nothing that is not finite shall reach a checkpoint
+        self.check_window()  # nothing that is not finite shall reach a checkpoint
 
-    def read_window(self) -> dict[str, float]:
-        return self.window.read(last_batch=self.trainer.fit_loop.total_batch_idx)
+    def check_window(self) -> None:
+        if self.window:
+            self.window.check(self.trainer.fit_loop.total_batch_idx)
 
     def configure_optimizers(self) -> Any:
         try:
@@ -256,8 +251,7 @@ class ELBO(LightningModule):
     # Checkpoints hold tensors and plain values.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.window:
-            self.read_window()
+        self.check_window()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Raises UserError if the checkpoint is of another architecture."""

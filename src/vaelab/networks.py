@@ -7,14 +7,16 @@ layer, so that a label can change what a layer does and not only where its input
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Annotated
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from vaelab.errors import UserError
 
 Shape = Sequence[int]  # (C, H, W)
+Widths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class Modulation(nn.Module):
@@ -65,7 +67,7 @@ class MLPEncoder(nn.Module):
         hidden: Widths of the layers; the last is F.
     """
 
-    def __init__(self, x_shape: Shape, context_dim: int, *, hidden: list[PositiveInt]) -> None:
+    def __init__(self, x_shape: Shape, context_dim: int, *, hidden: Widths) -> None:
         super().__init__()
         self.layers = mlp(math.prod(x_shape), hidden, context_dim)
         self.features = hidden[-1]
@@ -82,7 +84,7 @@ class MLPDecoder(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, context_dim: int, out_shape: Shape, *, hidden: list[PositiveInt]
+        self, latent_dim: int, context_dim: int, out_shape: Shape, *, hidden: Widths
     ) -> None:
         super().__init__()
         self.out_shape = tuple(out_shape)
@@ -106,7 +108,7 @@ class ConvEncoder(nn.Module):
         x_shape: Shape,
         context_dim: int,
         *,
-        channels: list[PositiveInt],
+        channels: Widths,
         features: PositiveInt,
     ) -> None:
         super().__init__()
@@ -132,7 +134,7 @@ class ConvDecoder(nn.Module):
         context_dim: int,
         out_shape: Shape,
         *,
-        channels: list[PositiveInt],
+        channels: Widths,
         features: PositiveInt,
     ) -> None:
         super().__init__()

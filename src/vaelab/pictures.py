@@ -88,7 +88,7 @@ def classes(model: ELBO, x: Tensor, y: Tensor, columns: int = 10) -> Tensor:
     """A row for each class (at most 20), every column from the same random numbers."""
     count = min(model.num_classes, 20)
     y = torch.eye(model.num_classes, device=x.device)[:count].repeat_interleave(columns, 0)
-    prior = model.latent_prior(y).expand(y.shape[:1]).base_dist  # type: ignore[attr-defined]
+    prior = model.latent_prior(y).expand(y.shape[:1]).base_dist
     noise = torch.randn(columns, model.latent_dim, device=x.device).repeat(count, 1)
     z = prior.mean + prior.stddev * noise
     return make_grid(model.decode(z, y).mean, nrow=columns, pad_value=0.5)

@@ -11,10 +11,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-import lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
-from lightning.pytorch.utilities import rank_zero_only
+from hydra.utils import instantiate
+from lightning import Trainer
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +23,7 @@ from torchvision.utils import save_image
 from vaelab import pictures
 from vaelab.callbacks import Board, Speed
 from vaelab.callbacks.board import first_images
-from vaelab.callbacks.checkpoint import load
+from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
@@ -32,17 +32,38 @@ PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy"
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
 
 
+def load(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
+    """The model, in evaluation mode, and the data of a finished run.
+
+    Args:
+        folder: The run folder.
+        checkpoint: `best` or `last`.
+
+    Raises:
+        UserError: If this is no run folder, or its checkpoint is damaged.
+    """
+    composed = Path(folder) / ".hydra" / "config.yaml"
+    if not composed.exists():
+        raise UserError(f"{folder} is no run folder: there is no {composed}")
+    cfg = OmegaConf.load(composed)
+    data = instantiate(cfg.data, _convert_="all")
+    model = instantiate(cfg.model, _convert_="all", **data.shapes)
+    state = load_checkpoint(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")
+    model.load_state_dict(state["state_dict"])
+    return model.eval(), data
+
+
 class Run:
     """One training run: `cfg` composed, in the folder that Hydra made for it."""
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg = cfg
-        self.choices = HydraConfig.get().runtime.choices
+        self.choices: dict[str, str] = dict(HydraConfig.get().runtime.choices)
         self.overrides = list(HydraConfig.get().overrides.task)
         self.folder = Path(HydraConfig.get().runtime.output_dir)
         self.began = monotonic()
         self.console = Console(highlight=False, soft_wrap=True)
-        if rank_zero_only.rank != 0:
+        if os.environ.get("LOCAL_RANK", "0") != "0":
             self.console.quiet = True
         quieten()
 
@@ -75,10 +96,10 @@ class Run:
                 )
         if path.is_dir():
             path = path / "checkpoints" / "last.ckpt"
-        load(path)  # complains now rather than after the loggers have started
+        load_checkpoint(path)  # complains now rather than after the loggers have started
         return path
 
-    def introduce(self, model: ELBO, data: Images, trainer: L.Trainer) -> None:
+    def introduce(self, model: ELBO, data: Images, trainer: Trainer) -> None:
         """Says what will be trained, on what, and where."""
         sizes = data.sizes
         channels, height, width = model.x_shape
@@ -87,31 +108,31 @@ class Run:
         device = trainer.strategy.root_device
         where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
         self.console.print(
-            f"[bold]{self.choices.model}[/] on [bold]{self.choices.data}[/]"
+            f"[bold]{self.choices['model']}[/] on [bold]{self.choices['data']}[/]"
             + (f" ({note})" if note else "")
             + f": {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} "
             f"test images of {height} x {width} x {channels}, {model.num_classes} classes, "
             f"{data.pixels} pixels"
         )
         self.console.print(
-            f"{self.choices.network} network, {parameters:,} parameters, "
-            f"{model.latent_dim} latents, {self.choices.likelihood} likelihood; "
+            f"{self.choices['network']} network, {parameters:,} parameters, "
+            f"{model.latent_dim} latents, {self.choices['likelihood']} likelihood; "
             f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
         )
         self.console.print(f"run folder {self.path}")
 
-    def log_settings(self, trainer: L.Trainer) -> None:
+    def log_settings(self, trainer: Trainer) -> None:
         """Gives the configuration to the loggers, for TensorBoard's hparams tab too."""
         settings = flat(OmegaConf.to_container(self.cfg, resolve=True))
         for logger in trainer.loggers:
             if Board.writer(trainer) is not None and hasattr(logger, "log_graph"):
                 unknown = {f"hp/{name.replace('/', '_')}": float("nan") for name in FINAL}
-                logger.log_hyperparams(settings, metrics=unknown)  # type: ignore[call-arg]
+                logger.log_hyperparams(settings, metrics=unknown)
             else:
                 logger.log_hyperparams(settings)
 
     def finish(
-        self, model: ELBO, data: Images, trainer: L.Trainer, metrics: dict[str, float]
+        self, model: ELBO, data: Images, trainer: Trainer, metrics: dict[str, float]
     ) -> None:
         """Writes results.json and figures, shows a table and the next commands."""
         if not trainer.is_global_zero:
@@ -132,7 +153,7 @@ class Run:
         again = " ".join(["python train.py", *given, f"trainer.max_epochs={more}"])
         self.console.print(f"go on       {again} hydra.run.dir={self.path} ckpt=last")
 
-    def circumstances(self, trainer: L.Trainer) -> dict[str, Any]:
+    def circumstances(self, trainer: Trainer) -> dict[str, Any]:
         """What the metrics were measured with."""
         speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
         return {
@@ -156,7 +177,7 @@ class Run:
         partial.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(partial, target)
 
-    def draw(self, model: ELBO, data: Images, trainer: L.Trainer) -> None:
+    def draw(self, model: ELBO, data: Images, trainer: Trainer) -> None:
         folder = self.folder / "figures"
         folder.mkdir(exist_ok=True)
         x, y = first_images(trainer, 64)

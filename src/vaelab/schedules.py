@@ -24,9 +24,8 @@ def sigmoid(step: int, *, steps: int, sharpness: PositiveFloat = 10.0) -> float:
     Args:
         sharpness: Length of the piece of the logistic's axis that is passed through.
     """
-    low = 1 / (1 + math.exp(sharpness / 2))
-    here = 1 / (1 + math.exp(sharpness * (0.5 - linear(step, steps=steps))))
-    return (here - low) / (1 - 2 * low)
+    centred = linear(step, steps=steps) - 0.5
+    return 0.5 + 0.5 * math.tanh(sharpness * centred / 2) / math.tanh(sharpness / 4)
 
 
 def cyclical(step: int, *, steps: int, cycles: PositiveInt = 4, ramp: PositiveFloat = 0.5) -> float:

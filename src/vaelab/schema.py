@@ -106,7 +106,7 @@ def parameters(target: Callable[..., Any]) -> tuple[Parameters, bool]:
     for owner in target.__mro__:
         if "__init__" not in vars(owner):
             continue
-        own, passes_on = of_function(owner.__init__)
+        own, passes_on = of_function(vars(owner)["__init__"])
         found = own | found
         if not passes_on:
             return found, False

@@ -1,12 +1,12 @@
 from typing import Any, Literal
 
-import lightning as L
+import lightning
 from pydantic import PositiveInt
 
 from vaelab.callbacks.checkpoint import AtomicFiles
 
 
-class Trainer(L.Trainer):
+class Trainer(lightning.Trainer):
     """Lightning's Trainer, with checkpoints that are written whole or not at all.
 
     Args:

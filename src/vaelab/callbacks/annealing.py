@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from pydantic import PositiveFloat
 
 from vaelab.errors import UserError
+from vaelab.metrics import due
 
 
 class Annealing(Callback):
@@ -57,8 +58,8 @@ class Annealing(Callback):
         self.steps = max(1, round(self.duration * unit))
         if self.steps > total:
             rank_zero_warn(
-                f"annealing {self.target} takes {self.steps:,} steps and training has {total:,.0f}: "
-                f"it will end at {self.value(round(total) - 1):.3g}, not at {self.full:g}"
+                f"annealing {self.target} takes {self.steps:,} batches and training {total:,.0f}: "
+                f"it ends at {self.value(round(total) - 1):.3g}, not at {self.full:g}"
             )
 
     def value(self, step: int) -> float:
@@ -70,5 +71,5 @@ class Annealing(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         getattr(module, self.target).fill_(self.full)
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if due(trainer):
             module.log(f"train/{self.target}", self.value(trainer.fit_loop.total_batch_idx))

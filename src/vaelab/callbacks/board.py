@@ -42,7 +42,7 @@ class Board(Callback):
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         board = self.writer(trainer)
-        if board is None or trainer.datamodule is None:
+        if board is None:
             return
         x, y = first_images(trainer, self.projector_images)
         means = module.eval().encode(x, y).mean  # type: ignore[operator]

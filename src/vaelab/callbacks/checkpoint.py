@@ -32,10 +32,11 @@ class Checkpoint(ModelCheckpoint):
             filename="best",
             monitor=monitor,
             mode="max",
-            save_last=True,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )
+        self.last = Path(dirpath) / "last.ckpt"
+        self.saved_step = -1
         self.interrupted = False
         self.sigterm_held = False
         self.handlers: dict[int, Any] = {}
@@ -58,20 +59,35 @@ class Checkpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         super().on_validation_end(trainer, module)
+        within_epoch = not trainer.is_last_batch  # at its end the epoch is not counted yet
+        if trainer.state.fn == TrainerFn.FITTING and within_epoch and not trainer.sanity_checking:
+            self.save_last_step(trainer)
         self.restore_handler(signal.SIGTERM)
         if self.sigterm_held:
             self.sigterm_held = False
             os.kill(os.getpid(), signal.SIGTERM)
 
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, module)
+        self.save_last_step(trainer)
+
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        if isinstance(exception, SIGTERMException) and trainer.training:
-            if trainer.global_step > self._last_global_step_saved:
-                self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+            self.save_last_step(trainer)
             exception.code = 130 if self.interrupted else 143
         for number in list(self.handlers):
             self.restore_handler(number)
+
+    def save_last_step(self, trainer: Trainer) -> None:
+        """Writes `last.ckpt`, unless it is of this step already.
+
+        Lightning's own `save_last` writes it only along with a new best one.
+        """
+        if trainer.global_step != self.saved_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.last)
+            self.saved_step = trainer.global_step
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.restore_handler(signal.SIGINT)

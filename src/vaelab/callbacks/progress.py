@@ -73,12 +73,10 @@ class Progress(ProgressBar):
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         parts = [f"epoch {trainer.current_epoch + 1}{epochs}"]
         metrics = trainer.callback_metrics
-        for name in ("val/elbo", "val/distortion", "val/rate"):
-            if name in metrics:
-                parts.append(f"{name} {metrics[name]:.2f}")
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Speed) and callback.images_per_second:
-                parts.append(f"{callback.images_per_second:,.0f} images/s")
+        shown = ("val/elbo", "val/distortion", "val/rate")
+        parts += [f"{name} {metrics[name]:.2f}" for name in shown if name in metrics]
+        clocks = [c for c in trainer.callbacks if isinstance(c, Speed)]  # type: ignore[attr-defined]
+        parts += [f"{c.images_per_second:,.0f} images/s" for c in clocks if c.images_per_second]
         return "  ".join(parts)
 
     def stop(self) -> None:

@@ -29,7 +29,10 @@ class Seeding(Callback):
     ) -> None:
         reseed(module.device, stream("evaluation", batch_idx, trainer.global_rank))
 
-    on_test_batch_start = on_validation_batch_start
+    def on_test_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        self.on_validation_batch_start(trainer, module, batch, batch_idx)
 
 
 def reseed(device: torch.device, seed: int) -> None:

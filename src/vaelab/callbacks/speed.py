@@ -3,6 +3,8 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from vaelab.metrics import due
+
 
 class Speed(Callback):
     """Logs training images per second, over all devices, and the learning rate.
@@ -22,7 +24,7 @@ class Speed(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         self.batches += 1
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if due(trainer):
             self.stop(trainer)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             module.log("train/learning_rate", rate)

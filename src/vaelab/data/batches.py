@@ -54,7 +54,7 @@ class Batches:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.rows), self.batch_size)
-        return full if self.shuffle else full + (rest > 0)
+        return full if self.shuffle else full + (rest > self.rank)  # or its share were empty
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch

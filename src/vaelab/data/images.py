@@ -19,8 +19,9 @@ class Images(LightningDataModule):
     """Training, validation and test images, in memory and on the device of the model.
 
     The validation images, and the test images of a source that has none, are held out of the
-    training part by `split_seed`, which also fixes the noise of their pixels: every run of
-    every sweep is judged on the same bits. An official test part is the test set.
+    training part by `split_seed`, which also fixes the noise of their pixels. Binary pixels are
+    the same bits in every run of every sweep; dequantised ones depend on the batch size too.
+    An official test part is the test set.
 
     Args:
         source: Called for the `Splits`.

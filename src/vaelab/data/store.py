@@ -22,8 +22,11 @@ from vaelab.errors import UserError
 Arrays = dict[str, np.ndarray]
 NAMES = ("train_images", "train_labels", "test_images", "test_labels")
 SMALLEST = 8  # pixels a side
-DTYPES = {"U8": np.uint8, "BOOL": np.bool_, "I64": np.int64, "I32": np.int32, "I16": np.int16}
-DTYPES |= {"I8": np.int8, "U16": np.uint16, "U32": np.uint32, "F32": np.float32, "F64": np.float64}
+DTYPES = {"BOOL": np.dtype(np.bool_)} | {
+    f"{kind.upper()}{8 * size}": np.dtype(f"{kind}{size}")
+    for kind, sizes in {"u": (1, 2, 4, 8), "i": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
+    for size in sizes
+}  # of safetensors, in numpy's words
 
 
 @dataclass(frozen=True)
@@ -79,12 +82,16 @@ def read(path: Path, num_classes: int | None = None) -> Splits:
     Raises:
         UserError: If the file cannot be read or its arrays are of the wrong type or shape.
     """
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file")
+    if path.suffix not in READERS:
+        raise UserError(f"{path}: should be an .npz or a .safetensors file")
     try:
-        arrays = load_npz(path) if path.suffix == ".npz" else map_safetensors(path)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such file") from error
+        arrays = READERS[path.suffix](path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UserError:
+        raise
     except Exception as error:  # whatever a zip, JSON or array parser makes of a damaged file
         raise UserError(f"{path}: truncated, or no {path.suffix or '.npz'} file") from error
     try:
@@ -95,7 +102,10 @@ def read(path: Path, num_classes: int | None = None) -> Splits:
 
 def load_npz(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in NAMES if name in file}
+        arrays = {name: file[name] for name in NAMES if name in file}
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError("has members that are no arrays")
+    return arrays
 
 
 def map_safetensors(path: Path) -> Arrays:
@@ -114,8 +124,13 @@ def map_safetensors(path: Path) -> Arrays:
         if name in header:
             entry = header[name]
             start, stop = entry["data_offsets"]
+            if entry["dtype"] not in DTYPES:
+                raise UserError(f"{path}: {name} are {entry['dtype']}, which is no type for it")
             arrays[name] = pages[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
+
+
+READERS = {".npz": load_npz, ".safetensors": map_safetensors}
 
 
 def checked(arrays: Arrays, num_classes: int | None) -> Splits:
@@ -124,7 +139,7 @@ def checked(arrays: Arrays, num_classes: int | None) -> Splits:
         raise UserError("has no array train_images")
     train = checked_images("train_images", arrays["train_images"])
     test = train[:0]
-    if "test_images" in arrays:
+    if "test_images" in arrays and len(arrays["test_images"]):
         test = checked_images("test_images", arrays["test_images"])
         if test.shape[1:] != train.shape[1:]:
             raise UserError(
@@ -135,12 +150,11 @@ def checked(arrays: Arrays, num_classes: int | None) -> Splits:
         return Splits(train, zeros[0], test, zeros[1], num_classes=0)
     if len(test) and "test_labels" not in arrays:
         raise UserError("has train_labels but no test_labels")
-    classes = num_classes or int(arrays["train_labels"].max(initial=0)) + 1
-    empty = np.zeros(0, dtype=np.int64)
-    train_labels = checked_labels("train_labels", arrays["train_labels"], len(train), classes)
-    test_labels = checked_labels(
-        "test_labels", arrays.get("test_labels", empty), len(test), classes
-    )
+    train_labels = checked_labels("train_labels", arrays["train_labels"], len(train), num_classes)
+    classes = num_classes or int(train_labels.max()) + 1
+    test_labels = train_labels[:0]
+    if len(test):
+        test_labels = checked_labels("test_labels", arrays["test_labels"], len(test), classes)
     if classes > max(1000, len(train)):
         raise UserError(
             f"train_labels reach {classes - 1}, too many classes for {len(train)} images"
@@ -172,14 +186,13 @@ def checked_images(name: str, images: np.ndarray) -> Tensor:
     return torch.from_numpy(images)
 
 
-def checked_labels(name: str, labels: np.ndarray, count: int, num_classes: int) -> Tensor:
+def checked_labels(name: str, labels: np.ndarray, count: int, num_classes: int | None) -> Tensor:
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{name} are {labels.dtype}, but should be integers")
     if labels.shape != (count,):
         raise UserError(f"{name} have shape {labels.shape}, but should be ({count},)")
-    if count and not 0 <= labels.min() <= labels.max() < num_classes:
-        raise UserError(
-            f"{name} reach from {labels.min()} to {labels.max()}, "
-            f"but should be from 0 to {num_classes - 1}"
-        )
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= (num_classes or high + 1):
+        last = f" to {num_classes - 1}" if num_classes else ""
+        raise UserError(f"{name} reach from {low} to {high}, but should be from 0{last}")
     return torch.from_numpy(labels.astype(np.int64))

@@ -2,6 +2,6 @@
 
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.metrics.totals import ACTIVE, Totals
-from vaelab.metrics.window import SCALARS, Window
+from vaelab.metrics.window import SCALARS, Window, due
 
-__all__ = ["ACTIVE", "SCALARS", "Totals", "Window", "bits_per_dim"]
+__all__ = ["ACTIVE", "SCALARS", "Totals", "Window", "bits_per_dim", "due"]

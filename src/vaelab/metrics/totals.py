@@ -29,13 +29,11 @@ class Totals:
         means = terms.q.mean.detach()
         count, self.latents = means.shape
         self.groups = terms.rate_per_latent.shape[1]
-        scalars = torch.stack([terms.distortion, terms.rate, loss.expand(count), terms.elbo], 1)
-        columns = torch.cat(
-            [scalars, terms.rate_per_latent, means, means.square(), means.new_ones(count, 1)], 1
-        )
         # Double precision, or the variance of the means suffers; Apple's GPUs have none.
-        kind = torch.float32 if columns.device.type == "mps" else torch.float64
-        sums = columns.detach().to(kind).sum(0)
+        means = means if means.device.type == "mps" else means.double()
+        scalars = torch.stack([terms.distortion, terms.rate, loss.expand(count), terms.elbo], 1)
+        columns = [scalars, terms.rate_per_latent, means, means.square(), means.new_ones(count, 1)]
+        sums = torch.cat([column.detach().to(means) for column in columns], 1).sum(0)
         self.sums = sums if self.sums is None else self.sums + sums
 
     def read(self, strategy: Strategy) -> tuple[dict[str, float], Tensor]:
@@ -52,7 +50,8 @@ class Totals:
         for name, value in values.items():
             if not torch.isfinite(torch.tensor(value)):
                 raise NotFiniteError(
-                    f"the {name} of the evaluated images is {value}; the last good checkpoint is kept"
+                    f"the {name} of the evaluated images is {value}; "
+                    "the last good checkpoint is kept"
                 )
         values["active_units"] = float(((squares - means.square()) > ACTIVE).sum())
         return values, rates

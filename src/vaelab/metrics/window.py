@@ -1,11 +1,22 @@
 """The training scalars of the last batches, kept on the device until someone reads them."""
 
 import torch
+from lightning import Trainer
 from torch import Tensor
 
 from vaelab.errors import NotFiniteError
 
 SCALARS = ("distortion", "rate", "loss", "elbo")  # in the order in which a fault would appear
+
+
+def due(trainer: Trainer) -> bool:
+    """Whether the training batch that just ended is one to log after.
+
+    It is where it completed an optimizer step whose number `log_every_n_steps` divides.
+    """
+    every, together = trainer.log_every_n_steps, trainer.accumulate_grad_batches  # type: ignore[attr-defined]
+    stepped = (trainer.fit_loop.batch_idx + 1) % together == 0 or trainer.is_last_batch
+    return stepped and trainer.global_step % every == 0
 
 
 class Window:
@@ -25,7 +36,13 @@ class Window:
         self.rows.append(row)
 
     def read(self, last_batch: int) -> dict[str, float]:
-        """Empties the window into the mean of each scalar, after a look at every row.
+        """Empties the window into the mean of each scalar, after `check`."""
+        rows = self.check(last_batch)
+        self.rows.clear()
+        return dict(zip(SCALARS, rows.mean(0).tolist(), strict=True))
+
+    def check(self, last_batch: int) -> Tensor:
+        """All rows, [N, 4] on the CPU, if they are finite.
 
         Args:
             last_batch: The number of the newest row's training batch.
@@ -34,7 +51,6 @@ class Window:
             NotFiniteError: If a row is not finite; names the first batch and the term.
         """
         rows = torch.stack(self.rows).cpu()
-        self.rows.clear()
         broken = ~rows.isfinite()
         if broken.any():
             first = int(broken.any(1).nonzero()[0])
@@ -44,4 +60,4 @@ class Window:
                 f"{last_batch - len(rows) + 1 + first}; the last good checkpoint is kept. "
                 "Try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1"
             )
-        return dict(zip(SCALARS, rows.mean(0).tolist(), strict=True))
+        return rows

@@ -1,0 +1,48 @@
+"""Parts and callbacks for tests, named in a configuration as a user's own would be."""
+
+import os
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+
+class Narrow(nn.Module):
+    """N(mean, 1e-6 I): a sample of it is its mean."""
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.mean = nn.Linear(features, latent_dim)
+
+    def forward(self, h: Tensor) -> Distribution:
+        mean = self.mean(h)
+        return Independent(Normal(mean, mean.new_full((1,), 1e-6).expand_as(mean)), 1)
+
+
+class Fault(Callback):
+    """Breaks a weight before a training step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.step:
+            module.decoder.out.bias.data[0] = float("nan")
+
+
+class Stop(Callback):
+    """Sends the process a signal, in the middle of a training step or of a validation."""
+
+    def __init__(self, number: int, step: int, validating: bool = False) -> None:
+        self.number = number
+        self.step = step
+        self.validating = validating
+
+    def on_before_zero_grad(self, trainer: Trainer, *_: Any) -> None:
+        if not self.validating and trainer.global_step == self.step:
+            os.kill(os.getpid(), self.number)
+
+    def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.validating and trainer.global_step >= self.step:
+            os.kill(os.getpid(), self.number)

@@ -1,0 +1,188 @@
+"""The command line: what it refuses, in one line, and what it answers at once."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vaelab.cli import run_name
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import train  # noqa: E402
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys, tmp_path) -> Refused:
+    """(*overrides) -> what `python train.py` says to them, after exit code 2 and one line."""
+
+    def run(*overrides: str) -> str:
+        given = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data", *overrides]
+        monkeypatch.setattr(sys, "argv", ["train.py", *given])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        with pytest.raises(SystemExit) as exit_:
+            train.main()
+        assert exit_.value.code == 2
+        said = capsys.readouterr().err.strip()
+        *warnings, error = said.splitlines()
+        assert all(line.startswith("warning: ") for line in warnings)
+        assert error.startswith("error: ")
+        return error
+
+    return run
+
+
+SETTINGS = {
+    "model=foo": "possible are beta_vae, cvae, vae",
+    "data=nist": "there is no such data",
+    "modle=vae": "did you mean model?",
+    "model.betta=4 model=beta_vae": "did you mean model.beta?",
+    "+model.betta=4 model=beta_vae": "did you mean beta?",
+    "+foo=1": "foo=1: there is no such setting",
+    "trainer.max_epoch=3": "did you mean trainer.max_epochs?",
+    "data.batchsize=3": "did you mean data.batch_size?",
+    "model=beta_vae model.beta=-1": "model.beta=-1: should be greater than or equal to 0",
+    "model=beta_vae model.beta=abc": "model.beta=abc: should be a valid number",
+    "model=beta_vae model.beta=nan": "should be a finite number",
+    "model.latent_dim=0": "model.latent_dim=0: should be greater than 0",
+    "model.latent_dim=2.5": "model.latent_dim=2.5: should be a valid integer",
+    "model.num_samples=0": "model.num_samples=0",
+    "model.encoder.hidden=[]": "model.encoder.hidden",
+    "model.optimizer.lr=-1": "Invalid learning rate: -1",
+    "seed=-1": "seed=-1",
+    "precision=17": "precision=17",
+    "trainer.max_epochs=0": "trainer.max_epochs=0",
+    "trainer.accelerator=abacus": "trainer",
+    "data.batch_size=100000": "larger than the 4,000 training images",
+    "data.val_size=4800": "leave nothing of the 5,000 images",
+    "prior=conditional_normal": "use model=cvae",
+    "likelihood=bernoulli data.pixels=grey": "data.pixels=binary",
+    "network=conv model.encoder.channels=[8,8,8,8,8]": "28 x 28 pixels are too small",
+    "annealing=linear annealing.target=gamma": "it has beta",
+    "annealing=linear annealing.unit=hours": "annealing.unit=hours",
+    "data=arrays": "data.source.path has no value",
+    "ckpt=last": "there is no last.ckpt",
+    "ckpt=nowhere.ckpt": "nowhere.ckpt: there is no such checkpoint",
+    "hydra.run.dir=/proc/nowhere/run": "/proc/nowhere",
+    "model._target_=vaelab.models.Nothing": "cannot be imported",
+    "foo": "foo",
+}
+
+
+@pytest.mark.parametrize("overrides", SETTINGS)
+def test_refuses_settings(refused, overrides):
+    assert SETTINGS[overrides] in refused(*overrides.split())
+
+
+def test_a_download_that_fails_says_what_to_do(refused, monkeypatch):
+    from torchvision import datasets
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("Error downloading x:\ntried a\ntried b")
+
+    monkeypatch.setattr(datasets, "MNIST", fail)
+    said = refused("data=mnist")
+    assert "by hand" in said
+    assert "data=mnist_5k needs no download" in said
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"train_images": np.zeros((50, 12, 12))}, "float64"),
+        ({"train_images": np.zeros((50, 7, 12), np.uint8)}, "too small"),
+        ({"train_images": np.zeros((50, 12), np.uint8)}, "(N, C, H, W)"),
+        (
+            {
+                "train_images": np.zeros((50, 12, 12), np.uint8),
+                "train_labels": np.arange(50) - 1,
+            },
+            "from -1 to 48",
+        ),
+    ],
+)
+def test_refuses_arrays(refused, tmp_path, arrays, message):
+    np.savez(tmp_path / "mine.npz", **arrays)
+    assert message in refused("data=arrays", f"data.source.path={tmp_path}/mine.npz")
+
+
+def test_labels_are_needed_where_they_are_used(refused, tmp_path):
+    np.savez(tmp_path / "mine.npz", train_images=np.zeros((50, 12, 12), np.uint8))
+    sizes = ["data.val_size=5", "data.test_size=5", "data.batch_size=10"]
+    said = refused("data=arrays", f"data.source.path={tmp_path}/mine.npz", "model=cvae", *sizes)
+    assert "needs labels" in said
+
+
+def test_a_truncated_file_is_refused(refused, tmp_path):
+    np.savez(tmp_path / "mine.npz", train_images=np.zeros((50, 12, 12), np.uint8))
+    whole = (tmp_path / "mine.npz").read_bytes()
+    (tmp_path / "mine.npz").write_bytes(whole[: len(whole) // 2])
+    assert "truncated" in refused("data=arrays", f"data.source.path={tmp_path}/mine.npz")
+
+
+@pytest.fixture
+def finished(monkeypatch, tmp_path) -> Path:
+    """The last checkpoint of a tiny run."""
+    folder = tmp_path / "finished"
+    overrides = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
+    given = [f"hydra.run.dir={folder}", f"paths.data={tmp_path}/data", "logger=none", *overrides]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def test_refuses_checkpoints(refused, finished, tmp_path):
+    assert "another architecture" in refused(f"ckpt={finished}")
+    half = tmp_path / "half.ckpt"
+    half.write_bytes(finished.read_bytes()[: finished.stat().st_size // 2])
+    assert "truncated" in refused(f"ckpt={half}")
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finished):
+    before = finished.read_bytes()
+    small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none"]
+    folder = finished.parents[1]
+    said = refused(
+        f"hydra.run.dir={folder}", "ckpt=last", "trainer.max_epochs=3", *small,
+        "+callbacks.fault._target_=parts.Fault", "+callbacks.fault.step=40",
+    )  # fmt: skip
+    assert "distortion became nan at training step 40" in said
+    assert finished.read_bytes() == before
+    assert all(p.isfinite().all() for p in torch.load(finished)["state_dict"].values())
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+@pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]])
+def test_answers_without_importing_torch(question):
+    answer = command("-X", "importtime", "train.py", *question)
+    assert answer.returncode == 0
+    imported = {line.rsplit("|")[-1].strip() for line in answer.stderr.splitlines()}
+    assert "vaelab.cli" in imported
+    assert not imported & {"torch", "lightning", "torchvision", "tensorboard", "matplotlib"}
+
+
+def test_run_names_are_readable_and_fit_a_command_line():
+    overrides = ["model=beta_vae", "model.beta=4", "trainer.max_epochs=3", "data=mnist"]
+    assert run_name(overrides) == "_beta-4_data-mnist"
+    assert run_name([]) == ""
+    assert "=" not in run_name(["data.source.path=/a/b=c,d.npz"])
+    assert "/" not in run_name(["data.source.path=/a/b=c,d.npz"])
+
+
+def test_a_disk_without_room_for_the_run_is_one_line(refused, tmp_path):
+    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+    (tmp_path / "run").write_text("a file")
+    assert str(tmp_path / "run") in refused()

@@ -1,0 +1,119 @@
+"""Every choice in conf/ composes, is valid, and takes a step of each loop."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+
+from vaelab import schema
+from vaelab.cli import CONF
+from vaelab.errors import UserError
+
+sys.path.insert(0, str(CONF.parent))
+
+import train
+
+NEEDS = {"data=arrays": ["data.source.path=mine.npz"], "prior=conditional_normal": ["model=cvae"]}
+CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml"))]
+MODELS = [path.stem for path in sorted((CONF / "model").glob("*.yaml"))]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_valid(compose, choice):
+    cfg = compose(choice, *NEEDS.get(choice, []))
+    if choice.startswith("logger="):
+        cfg.logger = None  # its folder is known only where Hydra runs
+    schema.check(cfg, train.settings)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("prior", ["standard_normal", "conditional_normal"])
+def test_every_combination_trains(monkeypatch, tmp_path_factory, model, network, likelihood, prior):
+    folder, data = tmp_path_factory.mktemp("run"), tmp_path_factory.getbasetemp() / "digits"
+    overrides = [f"model={model}", f"network={network}", f"likelihood={likelihood}"]
+    overrides += [f"prior={prior}", "trainer=fast", f"hydra.run.dir={folder}", f"paths.data={data}"]
+    if prior == "conditional_normal":
+        overrides.append("model.conditional=true")
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+    train.main()
+    assert (folder / "results.json").exists()
+    assert not list(folder.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=adamw", "annealing=cyclical", "model.num_samples=3"],
+        ["precision=bf16", "annealing=cosine"],
+        ["trainer=cpu", "+trainer.gradient_clip_val=1", "+trainer.accumulate_grad_batches=4"],
+        ["logger=csv", "annealing=sigmoid", "annealing.unit=epochs", "annealing.duration=1"],
+        ["model=beta_vae", "model.beta=0"],
+        ["model=beta_vae", "model.beta=0.5"],
+        ["likelihood=gaussian", "model.likelihood.scale=0.5", "data.pixels=grey"],
+        ["model.optimizer._target_=torch.optim.SGD", "~model.optimizer.fused"],
+    ],
+)
+def test_settings_that_users_change(monkeypatch, tmp_path_factory, overrides):
+    folder, data = tmp_path_factory.mktemp("run"), tmp_path_factory.getbasetemp() / "digits"
+    small = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "trainer.max_epochs=2"]
+    paths = [f"hydra.run.dir={folder}", f"paths.data={data}", "callbacks.board=null"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *small, *paths, *overrides])
+    train.main()
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+
+
+def test_the_command_line_wins_over_what_a_data_set_chooses(compose):
+    cfg = compose("data=cifar10")
+    assert cfg.model.likelihood._target_.endswith("Gaussian")
+    assert cfg.model.encoder._target_.endswith("ConvEncoder")
+    cfg = compose("data=cifar10", "likelihood=bernoulli", "network=mlp", "model.latent_dim=3")
+    assert cfg.model.likelihood._target_.endswith("Bernoulli")
+    assert cfg.data.pixels == "binary"
+    assert cfg.model.encoder._target_.endswith("MLPEncoder")
+    assert cfg.model.latent_dim == 3
+
+
+def test_settings_reach_the_parts(compose):
+    cfg = compose("model=beta_vae", "model.beta=2.5", "model.latent_dim=3", "optimizer=adamw")
+    model = instantiate(cfg.model, x_shape=(1, 8, 8), num_classes=0, pixels="binary")
+    assert float(model.beta) == 2.5
+    assert model.posterior.params.out_features == 6
+    assert model.configure_optimizers().defaults["weight_decay"] == 0.01
+
+
+def parts(*, count: int, name: str = "x", ratio: float | None = None) -> None:
+    """A target with a signature to check against."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": 1}, None),
+        ({"count": 1, "ratio": 2}, None),
+        ({"count": 1, "ratio": None}, None),
+        ({"count": "1"}, "part.count=1: should be a valid integer"),
+        ({"count": True}, "part.count=true: should be a valid integer"),
+        ({"count": 1.0}, "part.count=1.0: should be a valid integer"),
+        ({"count": 1, "ratio": "half"}, "part.ratio=half"),
+        ({"count": 1, "nome": "y"}, "part.nome=y: parts has no such setting; did you mean name?"),
+    ],
+)
+def test_schema_is_the_signature(settings, message):
+    node = {"_target_": f"{__name__}.parts", **settings}
+    if message is None:
+        schema.check_node(node, "part")
+    else:
+        with pytest.raises(UserError) as refused:
+            schema.check_node(node, "part")
+        assert message in str(refused.value)
+
+
+def test_no_setting_has_a_second_home():
+    """What a file of conf/ names exists: no stale target after a move."""
+    for path in CONF.rglob("*.yaml"):
+        for line in path.read_text().splitlines():
+            if "_target_: vaelab." in line:
+                assert schema._locate(line.split()[-1]), Path(path)
