@@ -17,7 +17,7 @@ from torch.distributions import Distribution, Independent, kl_divergence
 from torch.optim import Optimizer
 
 from vaelab.errors import UserError
-from vaelab.metrics import SCALARS, Totals, Window, bits_per_dim, due
+from vaelab.metrics import Totals, Window, bits_per_dim, due
 from vaelab.precision import full_precision
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
@@ -192,19 +192,16 @@ class ELBO(LightningModule):
         """The scalar to minimise. The difference between variants is written here."""
         raise NotImplementedError
 
-    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The objective, and SCALARS of the batch, [4] and detached."""
+    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective [], and what it was made from, detached: distortion [B] and rate [B]."""
         terms = self.terms(x, y)
-        loss = self.objective(terms)
-        means = {"distortion": terms.distortion.mean(), "rate": terms.rate.mean(), "loss": loss}
-        means["elbo"] = -(means["distortion"] + means["rate"])
-        return loss, torch.stack([means[name] for name in SCALARS]).detach()
+        return self.objective(terms), terms.distortion.detach(), terms.rate.detach()
 
     # Training. Nothing here waits for the device but once in `log_every_n_steps`.
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss, row = self.loss(*batch)
-        self.window.append(row)
+        loss, distortion, rate = self.loss(*batch)
+        self.window.append(distortion, rate, loss.detach())
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:

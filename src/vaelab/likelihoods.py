@@ -13,6 +13,7 @@ from pydantic import PositiveFloat
 from torch import Tensor, nn
 from torch.distributions import Bernoulli as BernoulliDistribution
 from torch.distributions import Distribution, Independent, Normal
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 class Bernoulli(nn.Module):
@@ -22,7 +23,16 @@ class Bernoulli(nn.Module):
     pixels: ClassVar[dict[str, float | None]] = {"binary": 0.0}
 
     def forward(self, logits: Tensor) -> Distribution:
-        return Independent(BernoulliDistribution(logits=logits), 3)
+        return BernoulliImage(BernoulliDistribution(logits=logits), 3)
+
+
+class BernoulliImage(Independent):
+    """Independent bits of an image, summed before the sign is turned: one pass less each way."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits = self.base_dist.logits
+        loss = binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none")
+        return -loss.flatten(-3).sum(-1)
 
 
 class Gaussian(nn.Module):

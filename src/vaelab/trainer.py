@@ -1,9 +1,13 @@
+import os
 from typing import Any, Literal
 
 import lightning
 from pydantic import PositiveInt
 
 from vaelab.callbacks.checkpoint import AtomicFiles
+
+# Lightning sets this to 1, and then every optimizer step looks for a driver's library on disk.
+os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 class Trainer(lightning.Trainer):

@@ -41,6 +41,11 @@ class Checkpoint(ModelCheckpoint):
         self.sigterm_held = False
         self.handlers: dict[int, Any] = {}
 
+    @property
+    def state_key(self) -> str:
+        """A constant: Lightning asks for it around every hook, and its own is slow to make."""
+        return "Checkpoint"
+
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.replace_handler(signal.SIGINT, self.interrupt)
 

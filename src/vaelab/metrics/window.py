@@ -20,37 +20,39 @@ def due(trainer: Trainer) -> bool:
 
 
 class Window:
-    """A row of SCALARS for each training batch since the last reading.
+    """The distortion and rate of every training image, and the loss, since the last reading.
 
-    Appending costs the device nothing and never waits for it.
+    Appending costs the device nothing and never waits for it; the arithmetic is done when read.
     """
 
     def __init__(self) -> None:
-        self.rows: list[Tensor] = []
+        self.batches: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.batches)
 
-    def append(self, row: Tensor) -> None:
-        """Takes SCALARS of one batch, shape [4]."""
-        self.rows.append(row)
+    def append(self, distortion: Tensor, rate: Tensor, loss: Tensor) -> None:
+        """Takes distortion [B] and rate [B] of one batch, and its loss []."""
+        self.batches.append((distortion, rate, loss))
 
     def read(self, last_batch: int) -> dict[str, float]:
         """Empties the window into the mean of each scalar, after `check`."""
         rows = self.check(last_batch)
-        self.rows.clear()
+        self.batches.clear()
         return dict(zip(SCALARS, rows.mean(0).tolist(), strict=True))
 
     def check(self, last_batch: int) -> Tensor:
-        """All rows, [N, 4] on the CPU, if they are finite.
+        """SCALARS of every batch, [N, 4] on the CPU, if they are finite.
 
         Args:
-            last_batch: The number of the newest row's training batch.
+            last_batch: The number of the newest training batch.
 
         Raises:
-            NotFiniteError: If a row is not finite; names the first batch and the term.
+            NotFiniteError: If one is not finite; names the first batch and the term.
         """
-        rows = torch.stack(self.rows).cpu()
+        distortions, rates, losses = (torch.stack(term) for term in zip(*self.batches, strict=True))
+        distortion, rate = distortions.mean(1), rates.mean(1)
+        rows = torch.stack([distortion, rate, losses, -(distortion + rate)], 1).cpu()
         broken = ~rows.isfinite()
         if broken.any():
             first = int(broken.any(1).nonzero()[0])
