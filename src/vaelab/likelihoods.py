@@ -30,8 +30,8 @@ class BernoulliImage(Independent):
     """Independent bits of an image, summed before the sign is turned: one pass less each way."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        logits = self.base_dist.logits
-        loss = binary_cross_entropy_with_logits(logits, value.expand_as(logits), reduction="none")
+        logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
+        loss = binary_cross_entropy_with_logits(logits, value, reduction="none")
         return -loss.flatten(-3).sum(-1)
 
 
