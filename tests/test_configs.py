@@ -15,7 +15,11 @@ sys.path.insert(0, str(CONF.parent))
 import train
 
 NEEDS = {"data=arrays": ["data.source.path=mine.npz"], "prior=conditional_normal": ["model=cvae"]}
-CHOICES = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml"))]
+CHOICES = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if path.stem != "images"
+]
 MODELS = [path.stem for path in sorted((CONF / "model").glob("*.yaml"))]
 
 

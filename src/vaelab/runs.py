@@ -15,6 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +31,7 @@ from vaelab.errors import UserError
 
 PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
+COMPARED = ("model", "data", "network", "likelihood", "prior", "annealing", "seed", "precision")
 
 
 def load(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
@@ -122,14 +124,20 @@ class Run:
         self.console.print(f"run folder {self.path}")
 
     def log_settings(self, trainer: Trainer) -> None:
-        """Gives the configuration to the loggers, for TensorBoard's hparams tab too."""
-        settings = flat(OmegaConf.to_container(self.cfg, resolve=True))
+        """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab."""
+        chosen = {name: self.choices[name] for name in COMPARED if name in self.choices}
+        composed = OmegaConf.to_container(self.cfg, resolve=True)
+        settings = {
+            name: value
+            for name, value in flat(composed).items()
+            if name.partition(".")[0] in COMPARED and "._" not in name and name not in chosen
+        }
+        unknown = {final_tag(name): float("nan") for name in FINAL}
         for logger in trainer.loggers:
-            if Board.writer(trainer) is not None and hasattr(logger, "log_graph"):
-                unknown = {f"hp/{name.replace('/', '_')}": float("nan") for name in FINAL}
-                logger.log_hyperparams(settings, metrics=unknown)
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(chosen | settings, metrics=unknown)
             else:
-                logger.log_hyperparams(settings)
+                logger.log_hyperparams(chosen | settings)
 
     def finish(
         self, model: ELBO, data: Images, trainer: Trainer, metrics: dict[str, float]
@@ -141,7 +149,7 @@ class Run:
         if board is not None:
             for name in FINAL:
                 if name in metrics:
-                    board.add_scalar(f"hp/{name.replace('/', '_')}", metrics[name])
+                    board.add_scalar(final_tag(name), metrics[name])
             board.flush()
         self.draw(model, data, trainer)
         self.write(metrics | self.circumstances(trainer))
@@ -202,6 +210,11 @@ def quieten() -> None:
         )
 
     warnings.showwarning = show
+
+
+def final_tag(name: str) -> str:
+    """The tag of a final metric: apart from its curve, which a NaN at the start would spoil."""
+    return f"hp/{name.replace('/', '_')}"
 
 
 def table(metrics: dict[str, float]) -> Table:

@@ -37,7 +37,7 @@ class Progress(ProgressBar):
         batches = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
         if self.enabled and self.console.is_terminal:
             columns = (
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=16),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TimeRemainingColumn(),
                 TextColumn("{task.description}"),
@@ -54,26 +54,25 @@ class Progress(ProgressBar):
             self.bar.update(
                 self.task,
                 completed=trainer.fit_loop.total_batch_idx + 1,
-                description=self.line(trainer),
+                description=self.line(trainer, "val/elbo"),
             )
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.batch_progress.total.ready:
             return
         if self.bar:
-            self.bar.update(self.task, description=self.line(trainer))
+            self.bar.update(self.task, description=self.line(trainer, "val/elbo"))
         elif self.enabled and trainer.is_global_zero:
             last = trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs
             if last or monotonic() - self.last_line >= self.line_seconds:
                 self.last_line = monotonic()
-                self.console.print(self.line(trainer))
+                self.console.print(self.line(trainer, "val/elbo", "val/distortion", "val/rate"))
 
-    def line(self, trainer: Trainer) -> str:
-        """Where training is, in words."""
+    def line(self, trainer: Trainer, *shown: str) -> str:
+        """Where training is, in words, with the metrics of these names."""
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         parts = [f"epoch {trainer.current_epoch + 1}{epochs}"]
         metrics = trainer.callback_metrics
-        shown = ("val/elbo", "val/distortion", "val/rate")
         parts += [f"{name} {metrics[name]:.2f}" for name in shown if name in metrics]
         clocks = [c for c in trainer.callbacks if isinstance(c, Speed)]  # type: ignore[attr-defined]
         parts += [f"{c.images_per_second:,.0f} images/s" for c in clocks if c.images_per_second]
