@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import subprocess
+import sys
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -64,7 +65,7 @@ class Run:
         self.overrides = list(HydraConfig.get().overrides.task)
         self.folder = Path(HydraConfig.get().runtime.output_dir)
         self.began = monotonic()
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         if os.environ.get("LOCAL_RANK", "0") != "0":
             self.console.quiet = True
         quieten()
