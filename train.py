@@ -1,5 +1,6 @@
 """Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4."""
 
+import math
 from typing import Any, Literal
 
 from omegaconf import DictConfig
@@ -50,14 +51,15 @@ def main(cfg: DictConfig) -> float:
 
     run.introduce(model, data, trainer)
     run.log_settings(trainer)
-    trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
-    last = trainer.callback_metrics["val/elbo"]
+    with run.stopping():
+        trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+    last = trainer.callback_metrics.get("val/elbo", math.nan)
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     elbo = float(last if score is None else score)
 
-    best = None if trainer.fast_dev_run else run.best
+    best = run.best if run.best.exists() else None  # None: the weights as they are
     (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    run.finish(model, data, trainer, {"val/elbo": elbo, **metrics})
+    run.finish(model, trainer, {"val/elbo": elbo, **metrics})
     return elbo
 
 

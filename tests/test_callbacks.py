@@ -128,6 +128,11 @@ def test_a_warm_up_longer_than_training_is_a_warning(fit):
         fit(Annealing("beta", linear, 10, "steps"))
 
 
+def test_a_fraction_of_an_endless_training_is_refused(fit):
+    with pytest.raises(UserError, match=r"needs a trainer\.max_epochs"):
+        fit(Annealing("beta", linear, 0.5, "fraction"), max_epochs=-1)
+
+
 def test_the_best_checkpoint_is_of_the_highest_elbo(fit, tmp_path):
     trainer, _ = fit(Checkpoint(str(tmp_path)), Seeding(0), max_epochs=5)
     best = load(tmp_path / "best.ckpt")

@@ -189,8 +189,11 @@ def test_a_run_stopped_in_its_warm_up_goes_on_to_the_same_bits(
     stop = ["_target_=parts.Stop", f"number={number}", f"step={step}", f"validating={validating}"]
     overrides = [*WARM_UP, *(f"+callbacks.stop.{setting}" for setting in stop)]
     command = arguments(tmp_path, prepared, *overrides)
-    stopped = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, timeout=120)
+    options = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True}
+    stopped = subprocess.run(command, timeout=120, **options)
     assert stopped.returncode == code, stopped.stderr
+    if number != signal.SIGKILL:
+        assert f"hydra.run.dir={tmp_path} ckpt=last" in stopped.stdout
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == kept
 

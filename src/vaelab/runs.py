@@ -4,9 +4,12 @@ import json
 import logging
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
@@ -20,6 +23,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from torchvision.utils import save_image
 
 from vaelab import pictures
@@ -110,19 +114,19 @@ class Run:
         note = getattr(data.source, "note", None)
         device = trainer.strategy.root_device
         where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
-        self.console.print(
-            f"[bold]{self.choices['model']}[/] on [bold]{self.choices['data']}[/]"
+        self.say(
+            f"{self.choices['model']} on {self.choices['data']}"
             + (f" ({note})" if note else "")
             + f": {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} "
             f"test images of {height} x {width} x {channels}, {model.num_classes} classes, "
             f"{data.pixels} pixels"
         )
-        self.console.print(
+        self.say(
             f"{self.choices['network']} network, {parameters:,} parameters, "
             f"{model.latent_dim} latents, {self.choices['likelihood']} likelihood; "
             f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
         )
-        self.console.print(f"run folder {self.path}")
+        self.say(f"run folder {self.path}")
 
     def log_settings(self, trainer: Trainer) -> None:
         """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab."""
@@ -140,9 +144,26 @@ class Run:
             else:
                 logger.log_hyperparams(chosen | settings)
 
-    def finish(
-        self, model: ELBO, data: Images, trainer: Trainer, metrics: dict[str, float]
-    ) -> None:
+    @contextmanager
+    def stopping(self) -> Iterator[None]:
+        """Says how to go on if what is inside is stopped by a signal."""
+        try:
+            yield
+        except SystemExit:
+            self.say(f"stopped; go on with  {self.command()}")
+            raise
+
+    def command(self, *changes: str) -> str:
+        """The command line that goes on with this run, with these overrides changed."""
+        changed = ("ckpt=", *(change.partition("=")[0] for change in changes))
+        kept = [o for o in self.overrides if not o.startswith(changed)]
+        folder = f"hydra.run.dir={self.path}"
+        return shlex.join(["python", "train.py", *kept, *changes, folder, "ckpt=last"])
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def finish(self, model: ELBO, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Writes results.json and figures, shows a table and the next commands."""
         if not trainer.is_global_zero:
             return
@@ -152,15 +173,12 @@ class Run:
                 if name in metrics:
                     board.add_scalar(final_tag(name), metrics[name])
             board.flush()
-        self.draw(model, data, trainer)
+        self.draw(model, trainer)
         self.write(metrics | self.circumstances(trainer))
         self.console.print(table(metrics))
-        self.console.print(f"run folder  {self.path}")
-        self.console.print(f"curves      tensorboard --logdir {self.path}")
-        more = 2 * (trainer.max_epochs or 1)
-        given = [o for o in self.overrides if not o.startswith(("trainer.max_epochs", "ckpt="))]
-        again = " ".join(["python train.py", *given, f"trainer.max_epochs={more}"])
-        self.console.print(f"go on       {again} hydra.run.dir={self.path} ckpt=last")
+        self.say(f"run folder  {self.path}")
+        self.say(f"curves      tensorboard --logdir {self.path}")
+        self.say(f"go on       {self.command(f'trainer.max_epochs={2 * trainer.current_epoch}')}")
 
     def circumstances(self, trainer: Trainer) -> dict[str, Any]:
         """What the metrics were measured with."""
@@ -186,7 +204,7 @@ class Run:
         partial.write_text(json.dumps(results, indent=2) + "\n")
         os.replace(partial, target)
 
-    def draw(self, model: ELBO, data: Images, trainer: Trainer) -> None:
+    def draw(self, model: ELBO, trainer: Trainer) -> None:
         folder = self.folder / "figures"
         folder.mkdir(exist_ok=True)
         x, y = first_images(trainer, 64)
@@ -206,9 +224,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(
-            f"[yellow]warning:[/] {str(message).strip()}"
-        )
+        text = Text.assemble(("warning: ", "yellow"), str(message).strip())
+        Console(stderr=True, soft_wrap=True).print(text)
 
     warnings.showwarning = show
 

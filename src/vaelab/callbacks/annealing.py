@@ -57,6 +57,8 @@ class Annealing(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.num_training_batches
         total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+        if self.unit == "fraction" and total == float("inf"):
+            raise UserError("annealing.unit=fraction needs a trainer.max_epochs or max_steps")
         unit = {"steps": 1, "epochs": epoch, "fraction": total}[self.unit]
         self.steps = max(1, round(self.duration * unit))
         if self.steps > total:
