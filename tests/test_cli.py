@@ -152,7 +152,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finis
     folder = finished.parents[1]
     said = refused(
         f"hydra.run.dir={folder}", "ckpt=last", "trainer.max_epochs=3", *small,
-        "+callbacks.fault._target_=parts.Fault", "+callbacks.fault.step=40",
+        "+callbacks.fault._target_=faults.Fault", "+callbacks.fault.step=40",
     )  # fmt: skip
     assert "distortion became nan at training step 40" in said
     assert finished.read_bytes() == before

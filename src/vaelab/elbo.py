@@ -139,6 +139,7 @@ class ELBO(LightningModule):
         self.make_optimizer = optimizer
 
         self.window = Window()
+        self.rank, self.world_size = 0, 1
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(latent_dim)  # of the last evaluation
 
@@ -185,8 +186,19 @@ class ELBO(LightningModule):
     def terms(self, x: Tensor, y: Tensor, num_samples: int | None = None) -> Terms:
         """The bound's estimate from K samples of z for each image."""
         q = self.encode(x, y)
-        z = q.rsample((num_samples or self.num_samples,))
+        z = self.draw(q, num_samples or self.num_samples)
         return Terms(x, q, self.latent_prior(y), z, self.decode(z, y))
+
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        """Samples [K, B, D] of q, with gradients.
+
+        Where several processes share a batch, each draws the noise of all of it and keeps its
+        part, so that they train to what one would.
+        """
+        if self.world_size == 1:
+            return q.rsample((num_samples,))
+        shares = q.expand((self.world_size, *q.batch_shape))
+        return shares.rsample((num_samples,))[:, self.rank]
 
     def objective(self, terms: Terms) -> Tensor:
         """The scalar to minimise. The difference between variants is written here."""
@@ -196,6 +208,9 @@ class ELBO(LightningModule):
         """The objective [], and what it was made from, detached: distortion [B] and rate [B]."""
         terms = self.terms(x, y)
         return self.objective(terms), terms.distortion.detach(), terms.rate.detach()
+
+    def setup(self, stage: str) -> None:
+        self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
 
     # Training. Nothing here waits for the device but once in `log_every_n_steps`.
 

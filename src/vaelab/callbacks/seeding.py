@@ -8,7 +8,7 @@ from vaelab.randomness import stream
 
 
 class Seeding(Callback):
-    """Makes the noise of every step a function of (seed, stage, batch, process).
+    """Makes the noise of every step a function of (seed, stage, batch), in every process.
 
     So a resumed run draws what it would have drawn, without a random state in the checkpoint,
     and every validation of every run draws the same.
@@ -21,13 +21,12 @@ class Seeding(Callback):
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        batch = trainer.fit_loop.total_batch_idx
-        reseed(module.device, stream("noise", self.seed, batch, trainer.global_rank))
+        reseed(module.device, stream("noise", self.seed, trainer.fit_loop.total_batch_idx))
 
     def on_validation_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        reseed(module.device, stream("evaluation", batch_idx, trainer.global_rank))
+        reseed(module.device, stream("evaluation", batch_idx))
 
     def on_test_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, *_: Any

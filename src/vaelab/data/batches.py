@@ -54,7 +54,13 @@ class Batches:
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.rows), self.batch_size)
-        return full if self.shuffle else full + (rest > self.rank)  # or its share were empty
+        ragged = not self.shuffle and len(range(rest)[self.share(rest)]) > 0
+        return full + ragged
+
+    def share(self, count: int) -> slice:
+        """This process's part of a batch: of equal parts in a row, the last perhaps smaller."""
+        part = -(-count // self.world_size)
+        return slice(self.rank * part, (self.rank + 1) * part)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -90,6 +96,5 @@ class Batches:
         noise = generator("pixels", self.seed, epoch, batch, device=self.images.device)
         x = draw(self.images.index_select(0, rows), self.pixels, noise)
         y = self.labels.index_select(0, rows)
-        if self.world_size > 1:
-            return x[self.rank :: self.world_size], y[self.rank :: self.world_size]
-        return x, y
+        share = self.share(len(rows))
+        return x[share], y[share]

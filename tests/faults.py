@@ -1,23 +1,9 @@
-"""Parts and callbacks for tests, named in a configuration as a user's own would be."""
+"""Callbacks for tests, named in a configuration as a user's own would be."""
 
 import os
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal
-
-
-class Narrow(nn.Module):
-    """N(mean, 1e-6 I): a sample of it is its mean."""
-
-    def __init__(self, features: int, latent_dim: int) -> None:
-        super().__init__()
-        self.mean = nn.Linear(features, latent_dim)
-
-    def forward(self, h: Tensor) -> Distribution:
-        mean = self.mean(h)
-        return Independent(Normal(mean, mean.new_full((1,), 1e-6).expand_as(mean)), 1)
 
 
 class Fault(Callback):
