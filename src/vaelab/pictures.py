@@ -1,6 +1,6 @@
-"""Pictures of a model, each a grid [C, H', W'] with values in [0, 1].
+"""Pictures of a model, each a grid [3, H', W'] with values in [0, 1].
 
-`x` and `y` are images and one-hot labels to draw from, at least eight.
+`x` and `y` are images and one-hot labels to draw from; where there are too few, they come again.
 """
 
 from collections.abc import Callable
@@ -33,14 +33,23 @@ def of(model: ELBO) -> dict[str, Picture]:
 
 @torch.no_grad()
 def draw(picture: Picture, model: ELBO, x: Tensor, y: Tensor) -> Tensor:
-    """One picture, on the CPU, with the same random numbers at each call."""
+    """One picture, on the CPU, with the same random numbers at each call.
+
+    Images of neither one nor three channels are shown by their first one, or first three.
+    """
     devices = [x.device] if x.device.type == "cuda" else []
     training = model.training
     with torch.random.fork_rng(devices):
         torch.manual_seed(stream("pictures"))
         grid = picture(model.eval(), x, y)
     model.train(training)
-    return grid.float().clamp(0, 1).cpu()
+    shown = grid[:3] if len(grid) >= 3 else grid[:1].expand(3, -1, -1)
+    return shown.float().clamp(0, 1).cpu()
+
+
+def cycled(rows: Tensor, count: int) -> Tensor:
+    """The first `count` rows, from the start again where there are fewer."""
+    return rows[torch.arange(count, device=rows.device) % len(rows)]
 
 
 def enlarged(grid: Tensor, pixels: int = 640) -> Tensor:
@@ -51,15 +60,14 @@ def enlarged(grid: Tensor, pixels: int = 640) -> Tensor:
 
 def reconstructions(model: ELBO, x: Tensor, y: Tensor, count: int = 32) -> Tensor:
     """Rows of images, each above the row of their reconstructions through the posterior mean."""
-    x, y = x[:count], y[:count]
+    x, y = cycled(x, count), cycled(y, count)
     pairs = zip(x.split(8), model(x, y).split(8), strict=True)
     return make_grid(torch.cat([row for pair in pairs for row in pair]), nrow=8, pad_value=0.5)
 
 
 def samples(model: ELBO, x: Tensor, y: Tensor, count: int = 64) -> Tensor:
     """One sample from the prior for each label."""
-    y = y[torch.arange(count) % len(y)]
-    return make_grid(model.sample(y), nrow=8, pad_value=0.5)
+    return make_grid(model.sample(cycled(y, count)), nrow=8, pad_value=0.5)
 
 
 def traversals(model: ELBO, x: Tensor, y: Tensor, limit: float = 3.0, columns: int = 11) -> Tensor:
@@ -76,7 +84,7 @@ def traversals(model: ELBO, x: Tensor, y: Tensor, limit: float = 3.0, columns: i
 
 def interpolations(model: ELBO, x: Tensor, y: Tensor, rows: int = 6, columns: int = 11) -> Tensor:
     """From one image (left) to another (right) along a line in latent space, label and all."""
-    x, y = x[: 2 * rows], y[: 2 * rows]
+    x, y = cycled(x, 2 * rows), cycled(y, 2 * rows)
     ends = torch.cat([model.encode(x, y).mean, y], 1)  # [2 * rows, D + Y]
     along = torch.linspace(0, 1, columns, device=x.device)[:, None]
     lines = [torch.lerp(start, end, along) for start, end in ends.split(2)]
