@@ -53,7 +53,7 @@ def test_every_combination_trains(monkeypatch, tmp_path_factory, model, network,
     [
         ["optimizer=adamw", "annealing=cyclical", "model.num_samples=3"],
         ["precision=bf16", "annealing=cosine"],
-        ["trainer=cpu", "+trainer.gradient_clip_val=1", "+trainer.accumulate_grad_batches=4"],
+        ["trainer=cpu", "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=4"],
         ["logger=csv", "annealing=sigmoid", "annealing.unit=epochs", "annealing.duration=1"],
         ["model=beta_vae", "model.beta=0"],
         ["model=beta_vae", "model.beta=0.5"],

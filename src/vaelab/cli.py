@@ -146,24 +146,20 @@ def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
             cfg = compose(config_name, [o for o in rest if o])
     except HydraException:
         return f"{wrong}: there is no such setting"
-    groups = [path.name for path in CONF.iterdir() if path.is_dir()]
-    known = [*keys(OmegaConf.to_container(cfg)), *groups]
-    return f"{wrong}: there is no such setting; {nearest_key(wrong, known)}"
+    parent, _, name = wrong.rpartition(".")
+    if not parent:
+        groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+        return f"{wrong}: there is no such setting; {nearest(wrong, [*cfg, *groups])}"
+    beside = OmegaConf.select(cfg, parent)
+    if not isinstance(beside, DictConfig):
+        return f"{wrong}: there is no such setting, nor a {parent}"
+    known = {str(key) for key in beside if not str(key).startswith("_")}
+    if "_target_" in beside:
+        from vaelab import schema  # slow: what the target would take
 
-
-def nearest_key(wrong: str, known: Sequence[str]) -> str:
-    """The nearest dotted name, looked for beside the wrong one first."""
-    parent, dot, _ = wrong.rpartition(".")
-    siblings = [key for key in known if key.rpartition(".")[0] == parent]
-    if siblings:
-        return nearest(wrong, siblings)
-    return nearest(wrong, known) if not dot else f"there is no {parent} either"
-
-
-def keys(node: Any, path: str = "") -> Iterator[str]:
-    """The dotted names of all settings."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            if not str(key).startswith("_"):
-                yield f"{path}{key}"
-                yield from keys(value, f"{path}{key}.")
+        known |= schema.settings(beside["_target_"])
+    if name in known:
+        return f"{wrong}: is not in the configuration yet; add it with +{wrong}=..."
+    return (
+        f"{wrong}: there is no such setting; {nearest(wrong, [f'{parent}.{key}' for key in known])}"
+    )

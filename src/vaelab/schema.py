@@ -131,6 +131,11 @@ def of_function(function: Callable[..., Any]) -> tuple[Parameters, bool]:
 NAMED = {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
 
 
+def settings(target: str) -> set[str]:
+    """The names of all settings of a target, such as `vaelab.models.VAE`."""
+    return set(parameters(_locate(target))[0])
+
+
 def has_target(value: Any) -> bool:
     """Whether there is a `_target_` in the value, at any depth."""
     if isinstance(value, Mapping):
