@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -174,8 +174,9 @@ class Run:
                     board.add_scalar(final_tag(name), metrics[name])
             board.flush()
         self.draw(model, trainer)
-        self.write(metrics | self.circumstances(trainer))
-        self.console.print(table(metrics))
+        write_json(self.folder / "results.json", metrics | self.circumstances(trainer))
+        rows = [(name, f"{value:.3f}") for name, value in sorted(metrics.items())]
+        self.console.print(table("best checkpoint, nats per image", rows, "value"))
         self.say(f"run folder  {self.path}")
         self.say(f"curves      tensorboard --logdir {self.path}")
         self.say(f"go on       {self.command(f'trainer.max_epochs={2 * trainer.current_epoch}')}")
@@ -198,12 +199,6 @@ class Run:
             "config": OmegaConf.to_container(self.cfg, resolve=True),
         }
 
-    def write(self, results: dict[str, Any]) -> None:
-        target = self.folder / "results.json"
-        partial = target.with_suffix(".partial")
-        partial.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(partial, target)
-
     def draw(self, model: ELBO, trainer: Trainer) -> None:
         folder = self.folder / "figures"
         folder.mkdir(exist_ok=True)
@@ -212,6 +207,18 @@ class Run:
         for name, picture in pictures.of(model).items():
             grid = pictures.enlarged(pictures.draw(picture, model, x, y))
             save_image(grid, folder / f"{name}.png")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file holds; empty where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
 
 
 def quieten() -> None:
@@ -235,13 +242,13 @@ def final_tag(name: str) -> str:
     return f"hp/{name.replace('/', '_')}"
 
 
-def table(metrics: dict[str, float]) -> Table:
-    """The metrics of a finished run, for the screen."""
-    grid = Table(title="best checkpoint, nats per image", title_justify="left")
-    grid.add_column("metric")
-    grid.add_column("value", justify="right")
-    for name, value in sorted(metrics.items()):
-        grid.add_row(name, f"{value:.3f}")
+def table(title: str, rows: Iterable[Sequence[str]], *columns: str) -> Table:
+    """Metrics for the screen: their names, and columns of figures."""
+    grid = Table("metric", title=title, title_justify="left")
+    for column in columns:
+        grid.add_column(column, justify="right")
+    for row in rows:
+        grid.add_row(*row)
     return grid
 
 
