@@ -1,6 +1,5 @@
 """Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4."""
 
-import math
 from typing import Any, Literal
 
 from omegaconf import DictConfig
@@ -38,7 +37,6 @@ def main(cfg: DictConfig) -> float:
 
     schema.check(cfg, settings)
     run = runs.Run(cfg)
-    ckpt = run.resume()
     seed_everything(cfg.seed, verbose=False)
     torch.distributions.Distribution.set_default_validate_args(False)
 
@@ -49,11 +47,15 @@ def main(cfg: DictConfig) -> float:
     if cfg.compile:
         model.loss = torch.compile(model.loss)
 
+    ckpt = run.resume(model)
+    run.record()
     run.introduce(model, data, trainer)
     run.log_settings(trainer)
     with run.stopping():
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
-    last = trainer.callback_metrics.get("val/elbo", math.nan)
+    if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
+        trainer.validate(model, data, verbose=False)
+    last = trainer.callback_metrics["val/elbo"]
     score = getattr(trainer.checkpoint_callback, "best_model_score", None)
     elbo = float(last if score is None else score)
 

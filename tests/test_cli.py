@@ -18,6 +18,7 @@ sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 
 Refused = Callable[..., str]
+TINY = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def refused(monkeypatch, capsys, tmp_path) -> Refused:
         given = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data", *overrides]
         monkeypatch.setattr(sys, "argv", ["train.py", *given])
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.delenv("VAELAB_SHORT_ERROR", raising=False)
         with pytest.raises(SystemExit) as exit_:
             train.main()
         assert exit_.value.code == 2
@@ -65,11 +67,15 @@ SETTINGS = {
     "trainer.max_epochs=0": "trainer.max_epochs=0",
     "trainer.accelerator=abacus": "trainer",
     "data.batch_size=100000": "larger than the 4,000 training images",
+    "data.test_size=0": "no test part of their own",
     "data.val_size=4800": "leave nothing of the 5,000 images",
     "prior=conditional_normal": "use model=cvae",
     "likelihood=bernoulli data.pixels=grey": "data.pixels=binary",
     "network=conv model.encoder.channels=[8,8,8,8,8]": "28 x 28 pixels are too small",
     "annealing=linear annealing.target=gamma": "it has beta",
+    "annealing=linear annealing.target=latent_dim": "it has beta",
+    "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0",
+    "trainer.val_check_interval=1000": "trainer: ",
     "annealing=linear annealing.unit=hours": "annealing.unit=hours",
     "data=arrays": "data.source.path has no value",
     "ckpt=last": "there is no last.ckpt",
@@ -135,8 +141,7 @@ def test_a_truncated_file_is_refused(refused, tmp_path):
 def finished(monkeypatch, tmp_path) -> Path:
     """The last checkpoint of a tiny run."""
     folder = tmp_path / "finished"
-    overrides = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
-    given = [f"hydra.run.dir={folder}", f"paths.data={tmp_path}/data", "logger=none", *overrides]
+    given = [f"hydra.run.dir={folder}", f"paths.data={tmp_path}/data", "logger=none", *TINY]
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     train.main()
     return folder / "checkpoints" / "last.ckpt"
@@ -147,6 +152,56 @@ def test_refuses_checkpoints(refused, finished, tmp_path):
     half = tmp_path / "half.ckpt"
     half.write_bytes(finished.read_bytes()[: finished.stat().st_size // 2])
     assert "truncated" in refused(f"ckpt={half}")
+
+
+def test_a_folder_with_a_run_in_it_is_left_as_it_is(refused, finished):
+    folder = finished.parents[1]
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
+    here, small = f"hydra.run.dir={folder}", ["logger=none", *TINY]
+    assert "holds a run already" in refused(here, *small)
+    assert "another architecture" in refused(here, "ckpt=last", "logger=none")
+    assert "of 1 epochs already" in refused(here, "ckpt=last", *small)
+    assert "beta=-1" in refused(here, "ckpt=last", "model=beta_vae", "model.beta=-1", *small)
+    after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
+    assert after == before
+
+
+def test_a_resumed_run_takes_the_configured_optimizer(finished, monkeypatch, tmp_path):
+    folder = finished.parents[1]
+    given = [f"hydra.run.dir={folder}", "ckpt=last", "model.optimizer.lr=0.0"]
+    given += [f"paths.data={tmp_path}/data", "logger=none", "model.encoder.hidden=[8]"]
+    given += ["model.decoder.hidden=[8]", "trainer.max_epochs=2"]
+    before = torch.load(finished, weights_only=True)["state_dict"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()
+    after = torch.load(finished, weights_only=True)
+    assert after["global_step"] == 62
+    assert all(torch.equal(after["state_dict"][name], value) for name, value in before.items())
+
+
+def test_a_moved_run_knows_its_best_checkpoint(finished, monkeypatch, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.move(finished.parents[1], moved)
+    best = (moved / "checkpoints" / "best.ckpt").read_bytes()
+    given = [f"hydra.run.dir={moved}", f"paths.data={tmp_path}/data", "ckpt=last", "logger=none"]
+    given += [*TINY[:2], "trainer.max_epochs=2", "model.optimizer.lr=0.0"]  # so it gets no better
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()
+    assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
+
+
+def test_a_sweep_goes_on_after_a_job_that_fails(monkeypatch, capsys, tmp_path):
+    sweep = [f"hydra.sweep.dir={tmp_path}/sweep", f"paths.data={tmp_path}/data", "logger=none"]
+    given = [*sweep, *TINY, "model=beta_vae", "model.beta=-1,1", "-m"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    monkeypatch.delenv("VAELAB_SHORT_ERROR", raising=False)
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 2
+    assert "error: model.beta=-1" in capsys.readouterr().err
+    (finished,) = (tmp_path / "sweep").rglob("results.json")
+    assert finished.parent.name.startswith("1_")
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finished):

@@ -1,6 +1,5 @@
 """Every choice in conf/ composes, is valid, and takes a step of each loop."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -44,8 +43,8 @@ def test_every_combination_trains(monkeypatch, tmp_path_factory, model, network,
         overrides.append("model.conditional=true")
     monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
     train.main()
-    assert (folder / "results.json").exists()
-    assert not list(folder.rglob("*.ckpt"))
+    left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+    assert {path.parent.name for path in left} == {".hydra"}
 
 
 @pytest.mark.parametrize(
@@ -68,19 +67,6 @@ def test_settings_that_users_change(monkeypatch, tmp_path_factory, overrides):
     monkeypatch.setattr(sys, "argv", ["train.py", *small, *paths, *overrides])
     train.main()
     assert (folder / "checkpoints" / "best.ckpt").exists()
-
-
-def test_a_finished_run_that_goes_on_to_its_own_end_is_tested_again(monkeypatch, tmp_path_factory):
-    folder, data = tmp_path_factory.mktemp("run"), tmp_path_factory.getbasetemp() / "digits"
-    small = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "trainer.max_epochs=2"]
-    paths = [f"hydra.run.dir={folder}", f"paths.data={data}", "callbacks.board=null"]
-    results = []
-    for ckpt in ([], ["ckpt=last"]):
-        monkeypatch.setattr(sys, "argv", ["train.py", *small, *paths, *ckpt])
-        train.main()
-        results.append(json.loads((folder / "results.json").read_text()))
-    for name in ("val/elbo", "test/elbo", "test/rate"):
-        assert results[1][name] == pytest.approx(results[0][name], rel=1e-6)
 
 
 def test_the_command_line_wins_over_what_a_data_set_chooses(compose):

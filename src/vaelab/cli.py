@@ -6,6 +6,7 @@ Hydra imports this at start, so it stays free of torch.
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
@@ -20,6 +22,7 @@ from hydra.errors import (
     InstantiationException,
     MissingConfigException,
 )
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,6 +30,7 @@ from vaelab.errors import UserError, nearest
 
 CONF = Path(__file__).parents[2] / "conf"
 TRACEBACK = "HYDRA_FULL_ERROR"
+OURS = "VAELAB_SHORT_ERROR"
 QUIET = ("ckpt", "compile", "logger", "model", "paths", "trainer", "callbacks", "hydra")
 
 
@@ -57,8 +61,9 @@ def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def command() -> None:
-            asked = os.environ.get(TRACEBACK) == "1"
-            os.environ[TRACEBACK] = "1"  # or Hydra would end the process in its own words
+            asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
+            # Or Hydra would end the process in its own words; a process of this one's knows.
+            os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
 
             def report(error: Exception) -> NoReturn:
                 message = explain(error, config_name)
@@ -72,6 +77,8 @@ def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
                 try:
                     return function(cfg)
                 except Exception as error:  # here, before Hydra says that there was one
+                    if HydraConfig.get().mode == RunMode.MULTIRUN:
+                        raise  # or the jobs after this one would not run
                     return report(error)
 
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
@@ -106,6 +113,10 @@ def explain(error: BaseException, config_name: str) -> str | None:
         return f"{key[1] if key else 'configuration'}: {first_line(innermost)}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return first_line(error)
+    if isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException":
+        frame = traceback.extract_tb(error.__traceback__)[-1].filename
+        if "lightning" in Path(frame).parts:
+            return f"trainer: {first_line(error)}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None
@@ -143,7 +154,10 @@ def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
     rest = [o.input_line for o in parsed if o.key_or_group != wrong and not o.is_sweep_override()]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose(config_name, [o for o in rest if o])
+            try:
+                cfg = compose(config_name, [o for o in rest if o])
+            except ConfigCompositionException:  # another one is wrong too: the choices alone
+                cfg = compose(config_name, [o for o in rest if o and "." not in o.split("=")[0]])
     except HydraException:
         return f"{wrong}: there is no such setting"
     parent, _, name = wrong.rpartition(".")

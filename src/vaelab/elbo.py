@@ -212,6 +212,13 @@ class ELBO(LightningModule):
     def setup(self, stage: str) -> None:
         self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
 
+    def on_train_start(self) -> None:
+        """A resumed optimizer goes on with the configured options, not with the saved ones."""
+        if not self.trainer.lr_scheduler_configs:
+            for optimizer in self.trainer.optimizers:
+                for group in optimizer.param_groups:
+                    group.update({k: v for k, v in optimizer.defaults.items() if k in group})
+
     # Training. Nothing here waits for the device but once in `log_every_n_steps`.
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -266,8 +273,11 @@ class ELBO(LightningModule):
         self.check_window()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises UserError if the checkpoint is of another architecture."""
-        own, other = self.state_dict(), checkpoint["state_dict"]
+        self.check_architecture(checkpoint["state_dict"])
+
+    def check_architecture(self, other: dict[str, Tensor]) -> None:
+        """Raises UserError if a state is of another architecture."""
+        own = self.state_dict()
         for name in sorted(own.keys() | other.keys()):
             ours, theirs = (tuple(d[name].shape) if name in d else "absent" for d in (own, other))
             if ours != theirs:

@@ -55,8 +55,9 @@ def load(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
     cfg = OmegaConf.load(composed)
     data = instantiate(cfg.data, _convert_="all")
     model = instantiate(cfg.model, _convert_="all", **data.shapes)
-    state = load_checkpoint(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")
-    model.load_state_dict(state["state_dict"])
+    state = load_checkpoint(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")["state_dict"]
+    model.check_architecture(state)
+    model.load_state_dict(state)
     return model.eval(), data
 
 
@@ -84,18 +85,24 @@ class Run:
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best.ckpt"
 
-    def resume(self) -> Path | None:
-        """The checkpoint that `ckpt` asks for.
+    def resume(self, model: ELBO) -> Path | None:
+        """The checkpoint that `ckpt` asks for, and that the model can go on from.
 
         Raises:
-            UserError: If it is not there.
+            UserError: If it is not there, of another model, or has nothing left to do; or if
+                nothing is asked for and the folder holds another run.
         """
-        ckpt = self.cfg.ckpt
+        ckpt, checkpoints = self.cfg.ckpt, self.folder / "checkpoints"
         if ckpt is None:
+            if (checkpoints / "last.ckpt").exists():
+                raise UserError(
+                    f"{self.path} holds a run already; go on with ckpt=last, or name another "
+                    "folder with hydra.run.dir=FOLDER"
+                )
             return None
         path = Path(ckpt)
         if ckpt in ("last", "best"):
-            path = self.folder / "checkpoints" / f"{ckpt}.ckpt"
+            path = checkpoints / f"{ckpt}.ckpt"
             if not path.exists():
                 raise UserError(
                     f"ckpt={ckpt}: there is no {path.name} in {self.path}; name the run that goes "
@@ -103,8 +110,25 @@ class Run:
                 )
         if path.is_dir():
             path = path / "checkpoints" / "last.ckpt"
-        load_checkpoint(path)  # complains now rather than after the loggers have started
+        state = load_checkpoint(path)
+        model.check_architecture(state["state_dict"])
+        done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
+            if 0 < self.cfg.trainer[name] <= count:
+                raise UserError(
+                    f"{path} is of {count:,} {name[4:]} already; "
+                    f"give a larger trainer.{name} than {self.cfg.trainer[name]:,}"
+                )
         return path
+
+    def record(self) -> None:
+        """Writes the composed configuration into the folder, where Hydra keeps it."""
+        if self.console.quiet:  # a process beside the first one
+            return
+        hidden = self.folder / ".hydra"
+        hidden.mkdir(exist_ok=True)
+        OmegaConf.save(self.cfg, hidden / "config.yaml")
+        OmegaConf.save(OmegaConf.create(self.overrides), hidden / "overrides.yaml")
 
     def introduce(self, model: ELBO, data: Images, trainer: Trainer) -> None:
         """Says what will be trained, on what, and where."""
@@ -173,13 +197,19 @@ class Run:
                 if name in metrics:
                     board.add_scalar(final_tag(name), metrics[name])
             board.flush()
+        best = "best checkpoint" if self.best.exists() else "last weights"
+        rows = [(name, f"{value:.3f}") for name, value in sorted(metrics.items())]
+        self.console.print(table(f"{best}, nats per image", rows, "value"))
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self.draw(model, trainer)
         write_json(self.folder / "results.json", metrics | self.circumstances(trainer))
-        rows = [(name, f"{value:.3f}") for name, value in sorted(metrics.items())]
-        self.console.print(table("best checkpoint, nats per image", rows, "value"))
         self.say(f"run folder  {self.path}")
         self.say(f"curves      tensorboard --logdir {self.path}")
-        self.say(f"go on       {self.command(f'trainer.max_epochs={2 * trainer.current_epoch}')}")
+        more = f"trainer.max_epochs={2 * trainer.current_epoch}"
+        if trainer.global_step == trainer.max_steps:
+            more = f"trainer.max_steps={2 * trainer.max_steps}"
+        self.say(f"go on       {self.command(more)}")
 
     def circumstances(self, trainer: Trainer) -> dict[str, Any]:
         """What the metrics were measured with."""

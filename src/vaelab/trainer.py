@@ -23,8 +23,15 @@ class Trainer(lightning.Trainer):
         *,
         max_epochs: PositiveInt | Literal[-1],
         max_steps: PositiveInt | Literal[-1] = -1,
+        accumulate_grad_batches: PositiveInt = 1,
         plugins: list[Any] | None = None,
         **options: Any,
     ) -> None:
         plugins = [*(plugins or []), AtomicFiles()]
-        super().__init__(max_epochs=max_epochs, max_steps=max_steps, plugins=plugins, **options)
+        super().__init__(
+            max_epochs=max_epochs,
+            max_steps=max_steps,
+            accumulate_grad_batches=accumulate_grad_batches,
+            plugins=plugins,
+            **options,
+        )

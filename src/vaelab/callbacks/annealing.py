@@ -43,7 +43,7 @@ class Annealing(Callback):
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         weight = getattr(module, self.target, None)
-        if isinstance(weight, (int, float)) and not isinstance(weight, bool):
+        if isinstance(weight, float):
             device = trainer.strategy.root_device
             vars(module)[self.target] = torch.tensor(float(weight), device=device)
         elif not (isinstance(weight, torch.Tensor) and weight.dim() == 0):

@@ -46,6 +46,18 @@ class Checkpoint(ModelCheckpoint):
         """A constant: Lightning asks for it around every hook, and its own is slow to make."""
         return "Checkpoint"
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Knows the best checkpoint again in a folder that was moved or copied."""
+        best = Path(str(self.dirpath)) / "best.ckpt"
+        if best.exists():
+            state_dict = state_dict | {
+                "dirpath": self.dirpath,
+                "best_model_path": str(best),
+                "kth_best_model_path": str(best),
+                "best_k_models": {str(best): state_dict["best_model_score"]},
+            }
+        super().load_state_dict(state_dict)
+
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.replace_handler(signal.SIGINT, self.interrupt)
 

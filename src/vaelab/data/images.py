@@ -91,9 +91,12 @@ class Images(LightningDataModule):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The number of images for training, validation and test."""
+        """The number of images for training, validation and test; raises UserError for none."""
         sizes = {name: len(part) for name, part in self.rows.items()}
-        return sizes | {"test": sizes["test"] or len(self.splits.test_images)}
+        sizes["test"] = sizes["test"] or len(self.splits.test_images)
+        if not sizes["test"]:
+            raise UserError("data.test_size=0, but these images have no test part of their own")
+        return sizes
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -123,6 +126,8 @@ class Images(LightningDataModule):
             raise UserError(
                 f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
             )
+        if len(rows) < world_size:
+            raise UserError(f"{len(rows)} {part} images are too few for {world_size} devices")
         return Batches(
             images.to(device),
             one_hot(labels, self.splits.num_classes).float().to(device)

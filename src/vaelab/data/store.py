@@ -193,6 +193,6 @@ def checked_labels(name: str, labels: np.ndarray, count: int, num_classes: int |
         raise UserError(f"{name} have shape {labels.shape}, but should be ({count},)")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= (num_classes or high + 1):
-        last = f" to {num_classes - 1}" if num_classes else ""
-        raise UserError(f"{name} reach from {low} to {high}, but should be from 0{last}")
+        allowed = f"from 0 to {num_classes - 1}" if num_classes else "0 or more"
+        raise UserError(f"{name} reach from {low} to {high}, but should be {allowed}")
     return torch.from_numpy(labels.astype(np.int64))
