@@ -126,7 +126,7 @@ class Images(LightningDataModule):
             raise UserError(
                 f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
             )
-        if len(rows) < world_size:
+        if 0 < len(rows) < world_size:
             raise UserError(f"{len(rows)} {part} images are too few for {world_size} devices")
         return Batches(
             images.to(device),
