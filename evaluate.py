@@ -27,11 +27,11 @@ def main(cfg: DictConfig) -> dict[str, Any]:
     from rich.console import Console
     from rich.progress import track
 
-    from vaelab import evaluation, runs, schema
+    from vaelab import evaluation, records, runs, schema
 
     schema.check(cfg, settings)
     file = Path(cfg.run) / "evaluation.json"
-    results = runs.read_json(file)
+    results = records.read_json(file)
     asked = {name: cfg[name] for name in ("num_samples", "seed")}
     if cfg.rerun or any(results.get(name) != value for name, value in asked.items()):
         torch.distributions.Distribution.set_default_validate_args(False)
@@ -39,9 +39,9 @@ def main(cfg: DictConfig) -> dict[str, Any]:
         data.batch_size = cfg.batch_size
         batches = track(data.batches("test"), f"{cfg.num_samples:,} samples an image")
         results = evaluation.evaluate(model, batches, **asked) | asked
-        runs.write_json(file, results)
+        records.write_json(file, results)
     title = f"{cfg.run}, {cfg.num_samples:,} samples an image"
-    Console().print(runs.table(title, evaluation.rows(results), "value", "standard error"))
+    Console().print(records.table(title, evaluation.rows(results), "value", "standard error"))
     return results
 
 

@@ -21,11 +21,11 @@ from torch.testing import assert_close
 
 from vaelab import likelihoods, posteriors
 from vaelab.data.batches import Batches
-from vaelab.elbo import Terms
 from vaelab.errors import UserError
 from vaelab.models import VAE
 from vaelab.networks import Layers, Modulation
 from vaelab.priors import ConditionalNormal, StandardNormal
+from vaelab.terms import Terms
 
 SHAPE, CLASSES, LATENTS = (1, 8, 8), 5, 4
 SMALL = f"model.latent_dim={LATENTS}"

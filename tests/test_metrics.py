@@ -12,9 +12,9 @@ from torch.distributions import (
 )
 from torch.testing import assert_close
 
-from vaelab.elbo import Terms
 from vaelab.errors import NotFiniteError, UserError
 from vaelab.metrics import ACTIVE, SCALARS, Totals, Window, bits_per_dim
+from vaelab.terms import Terms
 
 COUNT, LATENTS = 9, 4
 ALONE = SingleDeviceStrategy(device="cpu")

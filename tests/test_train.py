@@ -18,7 +18,7 @@ SMALL = ["model.encoder.hidden=[32]", "model.decoder.hidden=[32]", "model.latent
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory) -> Path:
-    """A data folder that all runs of the session share."""
+    """A data folder that all of these runs share."""
     return tmp_path_factory.mktemp("data")
 
 

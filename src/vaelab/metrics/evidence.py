@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from vaelab.elbo import ELBO, Terms
+from vaelab.elbo import ELBO
+from vaelab.terms import Terms
 
 ROWS = 8192
 """Decoded images at a time: enough to fill a processor, little enough for its memory."""

@@ -10,7 +10,7 @@ from vaelab.errors import NotFiniteError
 from vaelab.metrics.window import SCALARS
 
 if TYPE_CHECKING:
-    from vaelab.elbo import Terms
+    from vaelab.terms import Terms
 
 ACTIVE = 0.01
 """A latent is active if Var_x(E_q[z]) is above this (Burda et al., 2016, arXiv:1509.00519, 5.2)."""

@@ -2,7 +2,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vaelab.elbo import ELBO, Terms
+from vaelab.elbo import ELBO
+from vaelab.terms import Terms
 
 
 class VAE(ELBO):

@@ -1,0 +1,70 @@
+"""What any command writes into a run folder and shows on the screen."""
+
+import json
+import logging
+import os
+import subprocess
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file holds; empty where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def quieten() -> None:
+    """Leaves warnings, one line each, and takes Lightning's talk from the screen."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).handlers.clear()
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*is not empty.*")
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = Text.assemble(("warning: ", "yellow"), str(message).strip())
+        Console(stderr=True, soft_wrap=True).print(text)
+
+    warnings.showwarning = show
+
+
+def table(title: str, rows: Iterable[Sequence[str]], *columns: str) -> Table:
+    """Metrics for the screen: their names, and columns of figures."""
+    grid = Table("metric", title=title, title_justify="left")
+    for column in columns:
+        grid.add_column(column, justify="right")
+    for row in rows:
+        grid.add_row(*row)
+    return grid
+
+
+def flat(node: Any, path: str = "") -> dict[str, Any]:
+    """A nested configuration as dotted names and plain values."""
+    if not isinstance(node, dict):
+        return {path: node if isinstance(node, (int, float, str, bool)) else str(node)}
+    parts = [flat(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()]
+    return {key: value for part in parts for key, value in part.items()}
+
+
+def git_commit() -> str | None:
+    """The commit of the code, marked where it has been changed since."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40"]
+    try:
+        found = subprocess.run([*command, "--dirty"], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
