@@ -21,19 +21,24 @@ Refused = Callable[..., str]
 TINY = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
 
 
+def failed(monkeypatch, capsys, *arguments: str) -> str:
+    """What `python train.py` with these arguments says before it exits with 2."""
+    monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+    for name in ("HYDRA_FULL_ERROR", "VAELAB_SHORT_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit) as exit_:
+        train.main()
+    assert exit_.value.code == 2
+    return capsys.readouterr().err.strip()
+
+
 @pytest.fixture
 def refused(monkeypatch, capsys, tmp_path) -> Refused:
     """(*overrides) -> what `python train.py` says to them, after exit code 2 and one line."""
 
     def run(*overrides: str) -> str:
         given = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data", *overrides]
-        monkeypatch.setattr(sys, "argv", ["train.py", *given])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        monkeypatch.delenv("VAELAB_SHORT_ERROR", raising=False)
-        with pytest.raises(SystemExit) as exit_:
-            train.main()
-        assert exit_.value.code == 2
-        said = capsys.readouterr().err.strip()
+        said = failed(monkeypatch, capsys, *given)
         *warnings, error = said.splitlines()
         assert all(line.startswith("warning: ") for line in warnings)
         assert error.startswith("error: ")
@@ -74,6 +79,7 @@ SETTINGS = {
     "network=conv model.encoder.channels=[8,8,8,8,8]": "28 x 28 pixels are too small",
     "annealing=linear annealing.target=gamma": "it has beta",
     "annealing=linear annealing.target=latent_dim": "it has beta",
+    "trainer.log_every_n_steps=0": "trainer.log_every_n_steps=0",
     "trainer.accumulate_grad_batches=0": "trainer.accumulate_grad_batches=0",
     "trainer.val_check_interval=1000": "trainer: ",
     "annealing=linear annealing.unit=hours": "annealing.unit=hours",
@@ -193,13 +199,7 @@ def test_a_moved_run_knows_its_best_checkpoint(finished, monkeypatch, tmp_path):
 def test_a_sweep_goes_on_after_a_job_that_fails(monkeypatch, capsys, tmp_path):
     sweep = [f"hydra.sweep.dir={tmp_path}/sweep", f"paths.data={tmp_path}/data", "logger=none"]
     given = [*sweep, *TINY, "model=beta_vae", "model.beta=-1,1", "-m"]
-    monkeypatch.setattr(sys, "argv", ["train.py", *given])
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-    monkeypatch.delenv("VAELAB_SHORT_ERROR", raising=False)
-    with pytest.raises(SystemExit) as exit_:
-        train.main()
-    assert exit_.value.code == 2
-    assert "error: model.beta=-1" in capsys.readouterr().err
+    assert "error: model.beta=-1" in failed(monkeypatch, capsys, *given)
     (finished,) = (tmp_path / "sweep").rglob("results.json")
     assert finished.parent.name.startswith("1_")
 

@@ -158,6 +158,8 @@ class ELBO(LightningModule):
         terms = self.terms(x, y)
         return self.objective(terms), terms.distortion.detach(), terms.rate.detach()
 
+    # Training. Nothing here waits for the device but once in `log_every_n_steps`.
+
     def setup(self, stage: str) -> None:
         self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
 
@@ -167,8 +169,6 @@ class ELBO(LightningModule):
             for optimizer in self.trainer.optimizers:
                 for group in optimizer.param_groups:
                     group.update({k: v for k, v in optimizer.defaults.items() if k in group})
-
-    # Training. Nothing here waits for the device but once in `log_every_n_steps`.
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, distortion, rate = self.loss(*batch)

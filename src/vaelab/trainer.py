@@ -24,6 +24,7 @@ class Trainer(lightning.Trainer):
         max_epochs: PositiveInt | Literal[-1],
         max_steps: PositiveInt | Literal[-1] = -1,
         accumulate_grad_batches: PositiveInt = 1,
+        log_every_n_steps: PositiveInt = 50,
         plugins: list[Any] | None = None,
         **options: Any,
     ) -> None:
@@ -32,6 +33,7 @@ class Trainer(lightning.Trainer):
             max_epochs=max_epochs,
             max_steps=max_steps,
             accumulate_grad_batches=accumulate_grad_batches,
+            log_every_n_steps=log_every_n_steps,
             plugins=plugins,
             **options,
         )
