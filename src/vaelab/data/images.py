@@ -55,6 +55,7 @@ class Images(LightningDataModule):
         self.pixels: Pixels = pixels
         self.seed = seed
         self.split_seed = split_seed
+        self.device = "cpu"
 
     @cached_property
     def splits(self) -> Splits:
@@ -106,8 +107,17 @@ class Images(LightningDataModule):
         if stage == "test":
             self.test = self.batches("test")
 
+    @property
+    def device(self) -> torch.device:
+        """Where the batches are: that of the trainer, if there is one, or the one it was set to."""
+        return self.trainer.strategy.root_device if self.trainer else self.chosen_device
+
+    @device.setter
+    def device(self, device: torch.device | str) -> None:
+        self.chosen_device = torch.device(device)
+
     def batches(self, part: str) -> Batches:
-        """The batches of a part, on the trainer's device and of this process."""
+        """The batches of a part, on `device` and of this process."""
         images, labels, rows = self.splits.train_images, self.splits.train_labels, self.rows[part]
         if part == "test" and len(self.splits.test_images):
             images, labels = self.splits.test_images, self.splits.test_labels
@@ -119,8 +129,7 @@ class Images(LightningDataModule):
                 noise = generator(f"{part} bits", self.split_seed)
                 images, pixels = binarize(images, noise).byte() * 255, "grey"
 
-        trainer = self.trainer
-        device = trainer.strategy.root_device if trainer else torch.device("cpu")
+        trainer, device = self.trainer, self.device
         world_size = trainer.world_size if trainer else 1
         if self.batch_size % world_size:
             raise UserError(
