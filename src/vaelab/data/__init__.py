@@ -1,6 +1,8 @@
 """Images as batches (x, y): x [B, C, H, W] in [0, 1], y [B, Y] one-hot."""
 
+from vaelab.data.dsprites import DSprites
 from vaelab.data.images import Images
 from vaelab.data.sources import Arrays, Digits, TorchvisionDataset
+from vaelab.data.sprites import Sprites
 
-__all__ = ["Arrays", "Digits", "Images", "TorchvisionDataset"]
+__all__ = ["Arrays", "DSprites", "Digits", "Images", "Sprites", "TorchvisionDataset"]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vaelab.data.pixels import Pixels, draw
+from vaelab.data.splits import OnDemand
 from vaelab.randomness import generator
 
 
@@ -30,7 +31,7 @@ class Batches:
 
     def __init__(
         self,
-        images: Tensor,
+        images: Tensor | OnDemand,
         labels: Tensor,
         rows: Tensor,
         *,

@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 
 from vaelab.data.batches import Batches
 from vaelab.data.pixels import Pixels, binarize
-from vaelab.data.store import Splits
+from vaelab.data.splits import OnDemand, Splits
 from vaelab.errors import UserError
 from vaelab.randomness import generator
 
@@ -116,12 +116,16 @@ class Images(LightningDataModule):
     def device(self, device: torch.device | str) -> None:
         self.chosen_device = torch.device(device)
 
+    def stored(self, part: str) -> tuple[Tensor | OnDemand, Tensor, Tensor]:
+        """Images uint8 [N, C, H, W], labels [N], and which of the N rows are of a part."""
+        splits = self.splits
+        if part == "test" and len(splits.test_images):
+            return splits.test_images, splits.test_labels, torch.arange(len(splits.test_images))
+        return splits.train_images, splits.train_labels, self.rows[part]
+
     def batches(self, part: str) -> Batches:
         """The batches of a part, on `device` and of this process."""
-        images, labels, rows = self.splits.train_images, self.splits.train_labels, self.rows[part]
-        if part == "test" and len(self.splits.test_images):
-            images, labels = self.splits.test_images, self.splits.test_labels
-            rows = torch.arange(len(images))
+        images, labels, rows = self.stored(part)
         pixels = self.pixels
         if part != "train":
             images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from vaelab.data import store
-from vaelab.data.store import Splits
+from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 
 

@@ -7,7 +7,6 @@ test_images  uint8 [M, C, H, W]    test_labels  int64 [M]
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
@@ -17,6 +16,7 @@ from filelock import FileLock
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -27,20 +27,6 @@ DTYPES = {"BOOL": np.dtype(np.bool_)} | {
     for kind, sizes in {"u": (1, 2, 4, 8), "i": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
     for size in sizes
 }  # of safetensors, in numpy's words
-
-
-@dataclass(frozen=True)
-class Splits:
-    """Images uint8 [N, C, H, W] and labels int64 [N]; without labels those are zeros.
-
-    The test part is empty where a data set has none of its own.
-    """
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    num_classes: int
 
 
 def prepared(path: Path, make: Callable[[], Arrays]) -> Splits:

@@ -1,0 +1,41 @@
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A complete grid of ground-truth factors: every combination is one image, the last fastest.
+
+    Shapes: n images, F factors. A factor's value is its place on its axis, from 0.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def num_images(self) -> int:
+        return math.prod(self.sizes)
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """How many rows it is to the next value of each factor."""
+        return tuple(math.prod(self.sizes[i + 1 :]) for i in range(len(self.sizes)))
+
+    def of(self, rows: Tensor) -> Tensor:
+        """The factors int64 [n, F] of images by their rows int64 [n]."""
+        axes = zip(self.strides, self.sizes, strict=True)
+        return torch.stack([rows // stride % size for stride, size in axes], -1)
+
+    def rows(self, factors: Tensor) -> Tensor:
+        """The rows int64 [n] of images by their factors int64 [n, F]."""
+        return (factors * factors.new_tensor(self.strides)).sum(-1)
+
+    def sample(self, count: int, generator: torch.Generator) -> Tensor:
+        """Factors int64 [count, F], each uniform and independent, on the generator's device."""
+        rows = torch.randint(
+            self.num_images, (count,), generator=generator, device=generator.device
+        )
+        return self.of(rows)
