@@ -33,10 +33,10 @@ def main(cfg: DictConfig) -> float:
     from hydra.utils import instantiate
     from lightning import seed_everything
 
-    from vaelab import runs, schema
+    from vaelab import schema, training
 
     schema.check(cfg, settings)
-    run = runs.Run(cfg)
+    run = training.Run(cfg)
     seed_everything(cfg.seed, verbose=False)
     torch.distributions.Distribution.set_default_validate_args(False)
 

@@ -14,6 +14,7 @@ from vaelab.data.store import Splits
 from vaelab.errors import UserError
 from vaelab.models import VAE
 from vaelab.schedules import linear
+from vaelab.stamps import stamp
 from vaelab.trainer import Trainer
 
 
@@ -161,7 +162,7 @@ def test_validation_draws_the_same_noise_every_time(fit):
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     files, path = AtomicFiles(), tmp_path / "a" / "x.ckpt"
-    files.save_checkpoint({"state_dict": {"w": torch.ones(3)}}, path)
+    files.save_checkpoint({"vaelab": stamp({}), "state_dict": {"w": torch.ones(3)}}, path)
     assert load(path)["state_dict"]["w"].tolist() == [1, 1, 1]
 
     def half(checkpoint, file):

@@ -100,7 +100,7 @@ def test_checkpoints_are_tensors_and_plain_values(run):
 
 def test_figures_are_pictures(run):
     names = {path.stem for path in (run[0] / "figures").glob("*.png")}
-    expected = {"reconstructions", "samples", "traversals", "interpolations", "classes", "manifold"}
+    expected = {"reconstructions", "samples", "traversal", "interpolation", "class_grid", "manifold"}
     assert names == expected
     for name in names:
         picture = Image.open(run[0] / "figures" / f"{name}.png")
@@ -134,7 +134,7 @@ def test_tensorboard_reads_the_annealed_weight(board):
 
 def test_tensorboard_reads_pictures_and_the_rate_of_each_latent(board):
     tags = board.Tags()
-    assert set(tags["images"]) >= {"reconstructions", "samples", "traversals", "manifold"}
+    assert set(tags["images"]) >= {"reconstructions", "samples", "traversal", "manifold"}
     (histogram, *_) = board.Histograms("val/rate_per_latent")
     assert histogram.histogram_value.num == 2
     assert histogram.histogram_value.min >= 0

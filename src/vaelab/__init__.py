@@ -9,16 +9,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(run: str | Path, checkpoint: str = "best") -> "ELBO":
-    """The model of a finished run, in evaluation mode, on the CPU.
+def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "ELBO":
+    """A trained model, in evaluation mode, on the CPU. Its data are not needed.
 
     Args:
-        run: The run folder.
-        checkpoint: `best` or `last`.
+        where: A run folder, an exported folder, or `user/name` on the Hugging Face hub.
+        checkpoint: `best` or `last`, of a run folder.
+        trust: Whether its configuration may name code that is not vaelab's, which is then run.
 
     Raises:
-        UserError: If this is no run folder, or its checkpoint is damaged.
+        UserError: If there is no model, or it is damaged, of a newer vaelab or not to be trusted.
     """
-    from vaelab import runs  # brings torch
+    from vaelab import loading  # brings torch
 
-    return runs.load(run, checkpoint)[0]
+    return loading.load(where, checkpoint, trust)

@@ -5,6 +5,7 @@ Hydra imports this at start, so it stays free of torch.
 
 import os
 import re
+import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +33,7 @@ CONF = Path(__file__).parents[2] / "conf"
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
 QUIET = ("ckpt", "compile", "logger", "model", "paths", "trainer", "callbacks", "hydra")
+typed: list[str] = []  # the arguments of the command
 
 
 def run_name(overrides: Sequence[str]) -> str:
@@ -52,15 +54,23 @@ def run_name(overrides: Sequence[str]) -> str:
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
-def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+def task(
+    config_name: str, lists: Sequence[str] = ()
+) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Makes a function of the composed configuration a command.
 
     What the user can mend is one line and exit code 2; SIGTERM is 143, and SIGINT 130, after a
     checkpoint. HYDRA_FULL_ERROR=1 asks for tracebacks.
+
+    Args:
+        config_name: The file in conf/.
+        lists: Settings of paths, given with commas between them and whatever is in a path.
     """
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def command() -> None:
+            typed[:] = sys.argv[1:]
+            sys.argv[1:] = [quoted(argument, lists) for argument in sys.argv[1:]]
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
             # Or Hydra would end the process in its own words; a process of this one's knows.
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
@@ -96,6 +106,25 @@ def task(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[
         return command
 
     return decorate
+
+
+def quoted(argument: str, lists: Sequence[str]) -> str:
+    """`run=a,b c` as `run=['a','b c']`, which Hydra reads, for the settings in `lists`."""
+    key, _, value = argument.partition("=")
+    if key not in lists or not value or value[0] in "['\"":
+        return argument
+    paths = ("'" + path.replace("'", "\\'") + "'" for path in value.split(","))
+    return f"{key}=[{','.join(paths)}]"
+
+
+def names(value: Any) -> list[str]:
+    """A setting that may be one name or a list of them, as a list."""
+    return [value] if isinstance(value, str) else list(value)
+
+
+def command() -> str:
+    """The command line, as the user may type it again."""
+    return shlex.join(["python", Path(sys.argv[0]).name, *typed])
 
 
 def explain(error: BaseException, config_name: str) -> str | None:

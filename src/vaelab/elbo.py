@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
+from vaelab import stamps
 from vaelab.errors import UserError
 from vaelab.metrics import Totals, Window, bits_per_dim, due
 from vaelab.precision import full_precision
@@ -76,6 +77,7 @@ class ELBO(LightningModule):
         self.num_classes = num_classes
         self.context_dim = num_classes if conditional else 0
         self.num_samples = num_samples
+        self.pixels = pixels
         self.bits_offset: float | None = likelihood.pixels[pixels]
 
         channels, height, width = x_shape
@@ -91,6 +93,7 @@ class ELBO(LightningModule):
         self.rank, self.world_size = 0, 1
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(latent_dim)  # of the last evaluation
+        self.step = 0  # optimizer steps of the checkpoint that it was loaded from
 
     def add_weight(self, name: str, value: float) -> None:
         """Makes `self.<name>` a number that a callback may change without a recompilation.
@@ -218,8 +221,14 @@ class ELBO(LightningModule):
 
     # Checkpoints hold tensors and plain values.
 
+    @property
+    def shapes(self) -> dict[str, Any]:
+        """What it was told of the data, as plain values."""
+        return {"x_shape": self.x_shape, "num_classes": self.num_classes, "pixels": self.pixels}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_window()
+        checkpoint[stamps.KEY] = stamps.stamp(self.shapes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_architecture(checkpoint["state_dict"])

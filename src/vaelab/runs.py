@@ -1,239 +1,63 @@
-"""A run and its folder: what it says at the start, and what it leaves at the end."""
+"""Finished runs: which there are, and the model and the data of one."""
 
-import os
-import platform
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Iterable
 from pathlib import Path
-from time import monotonic
-from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning import Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from torchvision.utils import save_image
 
-from vaelab import pictures
-from vaelab.callbacks import Board, Speed
-from vaelab.callbacks.board import first_images
-from vaelab.callbacks.checkpoint import load as load_checkpoint
+from vaelab import loading
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.records import flat, git_commit, quieten, table, write_json
-
-PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
-FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
-COMPARED = ("model", "data", "network", "likelihood", "prior", "annealing", "seed", "precision")
 
 
 def load(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
     """The model, in evaluation mode, and the data of a finished run.
 
     Args:
-        folder: The run folder.
+        folder: The run folder, of one's own: what its configuration names is imported and called.
         checkpoint: `best` or `last`.
 
     Raises:
         UserError: If this is no run folder, or its checkpoint is damaged.
     """
-    composed = Path(folder) / ".hydra" / "config.yaml"
-    if not composed.exists():
-        raise UserError(f"{folder} is no run folder: there is no {composed}")
-    cfg = OmegaConf.load(composed)
-    data = instantiate(cfg.data, _convert_="all")
-    model = instantiate(cfg.model, _convert_="all", **data.shapes)
-    state = load_checkpoint(Path(folder) / "checkpoints" / f"{checkpoint}.ckpt")["state_dict"]
-    model.check_architecture(state)
-    model.load_state_dict(state)
-    return model.eval(), data
+    model = loading.trained(Path(folder), checkpoint, trust=True)
+    _, data = loading.composed(Path(folder))
+    return model, instantiate(data, _convert_="all")
 
 
-class Run:
-    """One training run: `cfg` composed, in the folder that Hydra made for it."""
+def under(folders: Iterable[str]) -> list[Path]:
+    """The run folders among these and, where one is none itself, below it.
 
-    def __init__(self, cfg: DictConfig) -> None:
-        self.cfg = cfg
-        self.choices: dict[str, str] = dict(HydraConfig.get().runtime.choices)
-        self.overrides = list(HydraConfig.get().overrides.task)
-        self.folder = Path(HydraConfig.get().runtime.output_dir)
-        self.began = monotonic()
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
-        if os.environ.get("LOCAL_RANK", "0") != "0":
-            self.console.quiet = True
-        quieten()
+    Raises:
+        UserError: If one neither is a run folder nor holds any.
+    """
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        below = [folder] if is_run(folder) else sorted(filter(is_run, folder.glob("**/")))
+        if not below:
+            raise UserError(f"{folder} is no run folder, and there is none in it")
+        found += below
+    return list(dict.fromkeys(found))
 
-    @property
-    def path(self) -> Path:
-        """The folder as the user would type it."""
-        here = Path.cwd()
-        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
 
-    @property
-    def best(self) -> Path:
-        return self.folder / "checkpoints" / "best.ckpt"
+def is_run(folder: Path) -> bool:
+    return (folder / loading.COMPOSED).exists()
 
-    def resume(self, model: ELBO) -> Path | None:
-        """The checkpoint that `ckpt` asks for, and that the model can go on from.
 
-        Raises:
-            UserError: If it is not there, of another model, or has nothing left to do; or if
-                nothing is asked for and the folder holds another run.
-        """
-        ckpt, checkpoints = self.cfg.ckpt, self.folder / "checkpoints"
-        if ckpt is None:
-            if (checkpoints / "last.ckpt").exists():
-                raise UserError(
-                    f"{self.path} holds a run already; go on with ckpt=last, or name another "
-                    "folder with hydra.run.dir=FOLDER"
-                )
-            return None
-        path = Path(ckpt)
-        if ckpt in ("last", "best"):
-            path = checkpoints / f"{ckpt}.ckpt"
-            if not path.exists():
-                raise UserError(
-                    f"ckpt={ckpt}: there is no {path.name} in {self.path}; name the run that goes "
-                    "on with hydra.run.dir=FOLDER, or the file with ckpt=PATH"
-                )
-        if path.is_dir():
-            path = path / "checkpoints" / "last.ckpt"
-        state = load_checkpoint(path)
-        model.check_architecture(state["state_dict"])
-        done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
-            if 0 < self.cfg.trainer[name] <= count:
-                raise UserError(
-                    f"{path} is of {count:,} {name[4:]} already; "
-                    f"give a larger trainer.{name} than {self.cfg.trainer[name]:,}"
-                )
-        return path
+def device(choice: str) -> torch.device:
+    """The device of that name, or the fastest there is for `auto`.
 
-    def record(self) -> None:
-        """Writes the composed configuration into the folder, where Hydra keeps it."""
-        if self.console.quiet:  # a process beside the first one
-            return
-        hidden = self.folder / ".hydra"
-        hidden.mkdir(exist_ok=True)
-        OmegaConf.save(self.cfg, hidden / "config.yaml")
-        OmegaConf.save(OmegaConf.create(self.overrides), hidden / "overrides.yaml")
-
-    def introduce(self, model: ELBO, data: Images, trainer: Trainer) -> None:
-        """Says what will be trained, on what, and where."""
-        sizes = data.sizes
-        channels, height, width = model.x_shape
-        parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        note = getattr(data.source, "note", None)
-        device = trainer.strategy.root_device
-        where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
-        self.say(
-            f"{self.choices['model']} on {self.choices['data']}"
-            + (f" ({note})" if note else "")
-            + f": {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} "
-            f"test images of {height} x {width} x {channels}, {model.num_classes} classes, "
-            f"{data.pixels} pixels"
+    Raises:
+        UserError: If this machine has no such device.
+    """
+    if choice == "auto":
+        choice = next(
+            (kind for kind in ("cuda", "mps") if getattr(torch, kind).is_available()), "cpu"
         )
-        self.say(
-            f"{self.choices['network']} network, {parameters:,} parameters, "
-            f"{model.latent_dim} latents, {self.choices['likelihood']} likelihood; "
-            f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
-        )
-        self.say(f"run folder {self.path}")
-
-    def log_settings(self, trainer: Trainer) -> None:
-        """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab."""
-        chosen = {name: self.choices[name] for name in COMPARED if name in self.choices}
-        composed = OmegaConf.to_container(self.cfg, resolve=True)
-        settings = {
-            name: value
-            for name, value in flat(composed).items()
-            if name.partition(".")[0] in COMPARED and "._" not in name and name not in chosen
-        }
-        unknown = {final_tag(name): float("nan") for name in FINAL}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(chosen | settings, metrics=unknown)
-            else:
-                logger.log_hyperparams(chosen | settings)
-
-    @contextmanager
-    def stopping(self) -> Iterator[None]:
-        """Says how to go on if what is inside is stopped by a signal."""
-        try:
-            yield
-        except SystemExit:
-            self.say(f"stopped; go on with  {self.command()}")
-            raise
-
-    def command(self, *changes: str) -> str:
-        """The command line that goes on with this run, with these overrides changed."""
-        changed = ("ckpt=", *(change.partition("=")[0] for change in changes))
-        kept = [o for o in self.overrides if not o.startswith(changed)]
-        folder = f"hydra.run.dir={self.path}"
-        return shlex.join(["python", "train.py", *kept, *changes, folder, "ckpt=last"])
-
-    def say(self, text: str) -> None:
-        self.console.print(text, markup=False)
-
-    def finish(self, model: ELBO, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Writes results.json and figures, shows a table and the next commands."""
-        if not trainer.is_global_zero:
-            return
-        board = Board.writer(trainer)
-        if board is not None:
-            for name in FINAL:
-                if name in metrics:
-                    board.add_scalar(final_tag(name), metrics[name])
-            board.flush()
-        best = "best checkpoint" if self.best.exists() else "last weights"
-        rows = [(name, f"{value:.3f}") for name, value in sorted(metrics.items())]
-        self.console.print(table(f"{best}, nats per image", rows, "value"))
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self.draw(model, trainer)
-        write_json(self.folder / "results.json", metrics | self.circumstances(trainer))
-        self.say(f"run folder  {self.path}")
-        self.say(f"curves      tensorboard --logdir {self.path}")
-        more = f"trainer.max_epochs={2 * trainer.current_epoch}"
-        if trainer.global_step == trainer.max_steps:
-            more = f"trainer.max_steps={2 * trainer.max_steps}"
-        self.say(f"go on       {self.command(more)}")
-
-    def circumstances(self, trainer: Trainer) -> dict[str, Any]:
-        """What the metrics were measured with."""
-        speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
-        return {
-            "seed": self.cfg.seed,
-            "seconds": round(monotonic() - self.began, 2),
-            "train/images_per_second": round(speed.average, 1) if speed else None,
-            "epochs": trainer.current_epoch,
-            "steps": trainer.global_step,
-            "device": str(trainer.strategy.root_device),
-            "devices": trainer.world_size,
-            "versions": {name: version(name) for name in PACKAGES}
-            | {"python": platform.python_version()},
-            "git_commit": git_commit(),
-            "overrides": self.overrides,
-            "config": OmegaConf.to_container(self.cfg, resolve=True),
-        }
-
-    def draw(self, model: ELBO, trainer: Trainer) -> None:
-        folder = self.folder / "figures"
-        folder.mkdir(exist_ok=True)
-        x, y = first_images(trainer, 64)
-        model.to(x.device)
-        for name, picture in pictures.of(model).items():
-            grid = pictures.enlarged(pictures.draw(picture, model, x, y))
-            save_image(grid, folder / f"{name}.png")
-
-
-def final_tag(name: str) -> str:
-    """The tag of a final metric: apart from its curve, which a NaN at the start would spoil."""
-    return f"hp/{name.replace('/', '_')}"
+    try:
+        torch.empty(0, device=choice)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device={choice}: this machine has no such device") from error
+    return torch.device(choice)

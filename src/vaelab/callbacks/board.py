@@ -1,5 +1,6 @@
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -34,9 +35,9 @@ class Board(Callback):
         from vaelab import pictures  # brings torchvision, which is slow to import
 
         x, y = first_images(trainer, 64)
-        for name, picture in pictures.of(module).items():
-            grid = pictures.enlarged(pictures.draw(picture, module, x, y))
-            board.add_image(name, grid, trainer.global_step)
+        for name, picture in pictures.overview(module, x, y).items():
+            image = np.asarray(picture.image())
+            board.add_image(name, image, trainer.global_step, dataformats="HWC")
 
     @rank_zero_only
     @torch.no_grad()

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from vaelab import stamps
 from vaelab.errors import UserError
 
 
@@ -143,11 +144,13 @@ def load(path: Path) -> dict[str, Any]:
     """The tensors and plain values of a checkpoint, on the CPU.
 
     Raises:
-        UserError: If there is none, or it is damaged.
+        UserError: If there is none, or it is damaged or of a newer vaelab.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
     except Exception as error:  # a damaged archive fails in many ways
         raise UserError(f"{path}: truncated, or no checkpoint") from error
+    stamps.check(path, content)
+    return content

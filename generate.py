@@ -1,0 +1,57 @@
+"""Draw pictures of finished runs: python generate.py run=outputs/... what=class_grid count=8."""
+
+from omegaconf import DictConfig
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from vaelab import cli
+
+
+def settings(
+    *,
+    run: list[str] | str,
+    what: list[str] | str,
+    count: PositiveInt | None,
+    label: list[int] | int,
+    temperature: NonNegativeFloat,
+    images: list[str] | str,
+    seed: NonNegativeInt,
+    device: str,
+    to: str | None,
+) -> None:
+    """The settings, for the check."""
+
+
+@cli.task("generate", lists=["run", "images"])
+def main(cfg: DictConfig) -> None:
+    """Writes pictures and their arrays, and says where each one is."""
+    # Here and not above, so that --help and --cfg answer at once.
+    from pathlib import Path
+
+    import torch
+
+    from vaelab import runs, schema
+    from vaelab.errors import UserError
+    from vaelab.pictures import gallery
+
+    schema.check(cfg, settings)
+    torch.distributions.Distribution.set_default_validate_args(False)
+    asked = {name: cfg[name] for name in ("count", "temperature", "seed")}
+    asked |= {"what": cli.names(cfg.what), "images": cli.names(cfg.images)}
+    asked |= {"label": [cfg.label] if isinstance(cfg.label, int) else [*cfg.label]}
+    folders = runs.under(cli.names(cfg.run))
+    if cfg.to and len(folders) > 1:
+        raise UserError(f"to={cfg.to}: is one folder for {len(folders)} runs; leave it out")
+    device, failures = runs.device(cfg.device), []
+    for folder in folders:
+        to = Path(cfg.to or folder / "generated")
+        try:
+            for path in gallery.write(folder, to, device=device, **asked):
+                print(path)
+        except UserError as error:
+            failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
+    if failures:
+        raise UserError("\n".join(failures))
+
+
+if __name__ == "__main__":
+    main()

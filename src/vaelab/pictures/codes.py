@@ -1,0 +1,49 @@
+"""From images to latents and back, a portion at a time."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from vaelab.elbo import ELBO
+
+PIXELS = 2**22  # of a portion
+
+
+def portion(model: ELBO) -> int:
+    """How many images to encode or decode at a time."""
+    return math.ceil(PIXELS / math.prod(model.x_shape))
+
+
+def encoded(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
+    """Posterior means [N, D] of images [N, C, H, W] with labels [N, Y]."""
+    count = portion(model)
+    parts = zip(x.split(count), y.split(count), strict=True)
+    return torch.cat([model.encode(*part).mean for part in parts])
+
+
+def decoded(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """The mean images [..., C, H, W] of latents z [..., D] with labels y [..., Y], and those.
+
+    `y` is of width zero for an unconditional model.
+    """
+    count = portion(model)
+    parts = zip(z.flatten(0, -2).split(count), y.flatten(0, -2).split(count), strict=True)
+    images = torch.cat([model.decode(*part).mean for part in parts])
+    return {
+        "images": images.unflatten(0, z.shape[:-1]),
+        "z": z,
+        "y": y[..., : model.context_dim],
+    }
+
+
+def prior_of(model: ELBO, y: Tensor) -> Distribution:
+    """p(z | y) for labels [N, Y], batch [N]."""
+    return model.latent_prior(y).expand(y.shape[:1])
+
+
+def sampled(model: ELBO, y: Tensor, temperature: float) -> Tensor:
+    """One z [N, D] of the prior for each label, its distance from the mean times `temperature`."""
+    prior = prior_of(model, y)
+    return torch.lerp(prior.mean, prior.sample(), temperature)

@@ -1,0 +1,71 @@
+"""Which pictures a model has, and how one is drawn."""
+
+import torch
+
+from vaelab.elbo import ELBO
+from vaelab.pictures import kinds
+from vaelab.pictures.picture import Picture
+from vaelab.pictures.request import Request
+from vaelab.randomness import stream
+
+OVERVIEW = {
+    "reconstructions": kinds.reconstructions,
+    "samples": kinds.samples,
+    "class_grid": kinds.class_grid,
+    "traversal": kinds.traversal,
+    "interpolation": kinds.interpolation,
+    "manifold": kinds.manifold,
+}  # for which a few images are enough
+KINDS = OVERVIEW | {"latents": kinds.latents, "arithmetic": kinds.arithmetic}
+
+
+def obstacle(name: str, model: ELBO, request: Request) -> str | None:
+    """Why a picture cannot be drawn, to be read after its name, or None if it can."""
+    labels, conditional = request.labels, model.context_dim > 0
+    unseen = bool(labels) and not conditional, "of an unconditional model takes no label"
+    absent = [label for label in labels if label not in request.present]
+    without = bool(absent), f"needs images of every label, and there is none of {absent}"
+    reasons = {
+        "reconstructions": [without],
+        "samples": [unseen],
+        "class_grid": [(not conditional, "needs a conditional model, such as model=cvae")],
+        "traversal": [without],
+        "interpolation": [without],
+        "manifold": [
+            (model.latent_dim != 2, f"needs two latents, and this model has {model.latent_dim}"),
+            unseen,
+            (len(labels) > 1, "takes one label"),
+        ],
+        "latents": [
+            (model.latent_dim < 2, "needs two latents or more"),
+            (len(request.x) < 2, "needs two images or more"),
+            without,
+        ],
+        "arithmetic": [
+            (len(request.present) < 2, "needs images of two classes"),
+            (len(labels) not in (0, 2), "takes two labels, as in label=[3,8]"),
+            without,
+        ],
+    }
+    if request.ends is not None:
+        needed = conditional and not labels, "between files of a conditional model needs label="
+        reasons["interpolation"] = [unseen, needed]
+    return next((reason for holds, reason in reasons[name] if holds), None)
+
+
+@torch.no_grad()
+def draw(name: str, model: ELBO, request: Request, seed: int = 0) -> Picture:
+    """One picture, with the same random numbers at each call of the same seed."""
+    device = request.x.device
+    training = model.training
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(stream("pictures", seed))
+        picture = KINDS[name](model.eval(), request)
+    model.train(training)
+    return picture
+
+
+def overview(model: ELBO, x: torch.Tensor, y: torch.Tensor) -> dict[str, Picture]:
+    """The pictures of a model, by name, for which a few images are enough."""
+    request = Request(x, y)
+    return {n: draw(n, model, request) for n in OVERVIEW if not obstacle(n, model, request)}

@@ -1,0 +1,106 @@
+"""The pictures of a finished run, in files."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vaelab import runs
+from vaelab.data import Images, pixels
+from vaelab.elbo import ELBO
+from vaelab.errors import UserError, nearest
+from vaelab.pictures.drawing import KINDS, draw, obstacle
+from vaelab.pictures.image_files import read_image
+from vaelab.pictures.request import Request
+from vaelab.randomness import generator
+
+MOST = 5000  # test images to draw from
+
+
+def write(
+    run: Path,
+    to: Path,
+    *,
+    what: Sequence[str],
+    count: int | None,
+    label: Sequence[int],
+    temperature: float,
+    images: Sequence[str],
+    seed: int,
+    device: torch.device,
+) -> Iterator[Path]:
+    """Draws pictures of a run and yields their files, each as it is there.
+
+    Args:
+        run: The run folder.
+        to: The folder of the files.
+        what: Names of pictures; `all` is every one that makes sense with the other settings.
+        count: See `Request`.
+        label: See `Request`.
+        temperature: See `Request`.
+        images: Two files to interpolate between, or none.
+        seed: Of all that is drawn.
+        device: Where the model runs.
+
+    Raises:
+        UserError: If there is no such run, picture, label or image.
+    """
+    model, data = runs.load(run)
+    data.device = device
+    x, y = test_images(data)
+    check_labels(label, y.shape[1])
+    ends = read_ends(images, data, seed)
+    request = Request(x, y, count, tuple(label), temperature, ends)
+    names = possible(what, model.to(device), request)
+    if images and "interpolation" not in names:
+        reason = obstacle("interpolation", model, request) or "is not asked for"
+        raise UserError(f"images={','.join(images)}: what=interpolation {reason}")
+    settings: dict[str, Any] = {"run": str(run), "count": count, "label": [*label]}
+    settings |= {"temperature": temperature, "images": [*images], "seed": seed}
+    to.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        yield from draw(name, model, request, seed).save(to / name, settings | {"what": name})
+
+
+def test_images(data: Images) -> tuple[Tensor, Tensor]:
+    """The first test images and their labels."""
+    batches = data.batches("test")
+    batches.batch_size = MOST
+    return next(iter(batches))
+
+
+def check_labels(labels: Sequence[int], num_classes: int) -> None:
+    for label in labels:
+        if not num_classes:
+            raise UserError(f"label={label}: the images of this run have no labels")
+        if not 0 <= label < num_classes:
+            raise UserError(f"label={label}: the run knows labels 0 to {num_classes - 1}")
+
+
+def read_ends(paths: Sequence[str], data: Images, seed: int) -> Tensor | None:
+    """Two image files as the model takes them, [2, C, H, W]."""
+    if not paths:
+        return None
+    if len(paths) != 2:
+        raise UserError(f"images={','.join(paths)}: should be two files, and not {len(paths)}")
+    read = torch.stack([read_image(Path(path), data.shapes["x_shape"]) for path in paths])
+    noise = generator("ends", seed)
+    return pixels.draw(read, data.pixels, noise).to(data.device)
+
+
+def possible(what: Sequence[str], model: ELBO, request: Request) -> list[str]:
+    """The pictures asked for; raises UserError if one of them cannot be drawn."""
+    obstacles = {name: obstacle(name, model, request) for name in KINDS}
+    drawable = [name for name, reason in obstacles.items() if reason is None]
+    if "all" in what:
+        return drawable
+    for name in what:
+        if name not in KINDS:
+            raise UserError(
+                f"what={name}: there is no such picture; {nearest(name, [*drawable, 'all'])}"
+            )
+        if obstacles[name]:
+            raise UserError(f"what={name} {obstacles[name]}; possible are {', '.join(drawable)}")
+    return list(dict.fromkeys(what))

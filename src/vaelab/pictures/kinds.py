@@ -1,0 +1,146 @@
+"""The pictures, each of a model in evaluation mode and a `Request`.
+
+Their arrays: `images`, the latents `z` and the labels `y` that these were decoded from; `x`, the
+images at the start; and what else a picture says.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vaelab.elbo import ELBO
+from vaelab.pictures.codes import decoded, encoded, portion, prior_of, sampled
+from vaelab.pictures.picture import Grid, Picture
+from vaelab.pictures.request import Request, one_hot
+from vaelab.pictures.scatter import Scatter
+
+STEPS = 21  # along a line; every second one is in the grid, and all are in the film
+REACH = 3.0  # standard deviations of the prior
+RATED = 512  # images over which the rate of each latent is averaged
+
+
+def reconstructions(model: ELBO, request: Request) -> Picture:
+    """Images, each above its reconstruction through the posterior mean."""
+    x, y = request.images(request.count or 32)
+    arrays = decoded(model, encoded(model, x, y), y) | {"x": x}
+    line = torch.ones_like(x[:, :, :1])
+    return Grid(arrays, torch.cat([x, line, arrays["images"]], 2), gap=3)
+
+
+def samples(model: ELBO, request: Request) -> Picture:
+    """Samples of the prior."""
+    y = request.conditions(request.count or 64)
+    arrays = decoded(model, sampled(model, y, request.temperature), y)
+    return Grid(arrays, arrays["images"])
+
+
+def class_grid(model: ELBO, request: Request) -> Picture:
+    """Samples in a row for each class, all rows from the same random numbers."""
+    labels = [*request.labels] or [*range(min(model.num_classes, 20))]
+    y = one_hot(labels, request.y)[:, None].expand(-1, request.count or 10, -1)
+    rows = []
+    for row in y:
+        torch.manual_seed(torch.initial_seed())
+        rows.append(sampled(model, row, request.temperature))
+    arrays = decoded(model, torch.stack(rows), y) | {"labels": torch.tensor(labels)}
+    return Grid(arrays, arrays["images"], rows=[str(label) for label in labels])
+
+
+def traversal(model: ELBO, request: Request) -> Picture:
+    """One image with one latent moved, a row for each latent, that of the highest rate first.
+
+    It moves from the lower end of the prior to the posterior mean, in the middle, and on to the
+    upper end.
+    """
+    x, y = request.images(1)
+    mean, prior = encoded(model, x, y), prior_of(model, y)
+    low, high = prior.mean - REACH * prior.stddev, prior.mean + REACH * prior.stddev
+    t = torch.linspace(-1, 1, STEPS, device=x.device)[:, None]
+    path = torch.where(t < 0, torch.lerp(mean, low, -t), torch.lerp(mean, high, t))  # [T, D]
+
+    rated = slice(min(RATED, portion(model)))
+    rates = model.terms(request.x[rated], request.y[rated], 1).rate_per_latent.mean(0)
+    split = len(rates) == model.latent_dim
+    order = rates.argsort(descending=True) if split else torch.arange(model.latent_dim)
+    order = order.to(x.device)[: request.count or 16]
+    moved = functional.one_hot(order, model.latent_dim).bool()[:, None]  # [R, 1, D]
+    z = torch.where(moved, path, mean)
+    arrays = decoded(model, z, y.expand(*z.shape[:2], -1)) | {"x": x, "latents": order}
+
+    names = [f"z{latent}" for latent in order.tolist()]
+    if split:
+        arrays["rates"] = rates[order]
+        names = [f"{n}: {r:.2f} nats" for n, r in zip(names, rates[order].tolist(), strict=True)]
+    between = [""] * (STEPS // 4 - 1)
+    heads = [f"-{REACH:g} sd", *between, "mean", *between, f"+{REACH:g} sd"]
+    images = arrays["images"]
+    return Grid(arrays, images[:, ::2], names, heads, images.transpose(0, 1))
+
+
+def interpolation(model: ELBO, request: Request) -> Picture:
+    """From one image to another along a line between their posterior means, label and all."""
+    if request.ends is None:
+        x, y = request.images(2 * (request.count or 6))
+    else:
+        x, y = request.ends, request.conditions(2)
+    z = encoded(model, x, y)
+    return lines(model, x.unflatten(0, (-1, 2)), (z[::2], z[1::2]), (y[::2], y[1::2]))
+
+
+def arithmetic(model: ELBO, request: Request) -> Picture:
+    """Images moved by the difference between the mean latents of two classes, label and all."""
+    source, target = request.labels or request.present[:2]
+    x, y = Request(request.x, request.y, labels=(source,)).images(request.count or 6)
+    rows = [request.rows(label) for label in (source, target)]
+    means = [encoded(model, request.x[r], request.y[r]).mean(0) for r in rows]
+    z = encoded(model, x, y)
+    y_end = one_hot([target], y).expand_as(y)
+    return lines(model, x[:, None], (z, z + means[1] - means[0]), (y, y_end))
+
+
+def lines(model: ELBO, x: Tensor, z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Picture:
+    """Images along lines, a row for each.
+
+    Args:
+        model: The model.
+        x: Images [R, 1 or 2, C, H, W] to show before, and after, each row.
+        z: Latents [R, D] at the start and at the end.
+        y: Labels [R, Y] at the start and at the end.
+    """
+    t = torch.linspace(0, 1, STEPS, device=x.device)[:, None]
+    z_line, y_line = (torch.lerp(start[:, None], end[:, None], t) for start, end in (z, y))
+    arrays = decoded(model, z_line, y_line) | {"x": x}
+    heads = ["image", *(f"{step:.1f}" for step in t[::2, 0]), *["image"] * (x.shape[1] - 1)]
+    images = arrays["images"]
+    cells = torch.cat([x[:, :1], images[:, ::2], x[:, 1:]], 1)
+    return Grid(arrays, cells, heads=heads, film=images.transpose(0, 1))
+
+
+def manifold(model: ELBO, request: Request) -> Picture:
+    """The plane of two latents, at the quantiles of the prior."""
+    side = request.count or 20
+    y = request.conditions(1)
+    steps = torch.special.ndtri((torch.arange(side, device=y.device) + 0.5) / side)
+    plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1)
+    prior = prior_of(model, y)
+    arrays = decoded(model, prior.mean + prior.stddev * plane, y.expand(side, side, -1))
+    return Grid(arrays, arrays["images"], gap=0)
+
+
+def latents(model: ELBO, request: Request) -> Picture:
+    """Posterior means of images: both latents, or the first two principal components."""
+    z = encoded(model, request.x, request.y).double().cpu()
+    points, names = z, [f"z{latent}" for latent in range(2)]
+    if model.latent_dim > 2:
+        from sklearn.decomposition import PCA  # slow to import
+
+        components = PCA(2).fit(z)
+        points = torch.from_numpy(components.transform(z))
+        shares = enumerate(components.explained_variance_ratio_, start=1)
+        names = [
+            f"principal component {i} of z, {share:.0%} of its variance" for i, share in shares
+        ]
+    labels = request.y.argmax(1).cpu() if request.y.shape[1] else torch.zeros(len(z)).long()
+    rows = torch.isin(labels, torch.tensor(request.labels)) if request.labels else slice(None)
+    arrays = {"z": z[rows].float(), "points": points[rows].float(), "labels": labels[rows]}
+    return Scatter(arrays, *names)

@@ -1,0 +1,117 @@
+"""A picture and its files: PNG, GIF where it moves, and the arrays as `.npz`."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torchvision.utils import make_grid
+
+FONT = 16  # pixels
+LARGEST = 128  # pixels of an enlarged cell
+FRAME = 80  # milliseconds
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is seen, and where it comes from.
+
+    Attributes:
+        arrays: What the picture shows and was made from, by name.
+    """
+
+    arrays: dict[str, Tensor]
+
+    def image(self) -> Image.Image:
+        """The picture, in RGB."""
+        raise NotImplementedError
+
+    def frames(self) -> list[Image.Image]:
+        """The same as a film that can be repeated; none where nothing moves."""
+        return []
+
+    def save(self, stem: Path, settings: Mapping[str, Any]) -> list[Path]:
+        """Writes the files, named `stem` with their suffixes, and returns their paths.
+
+        Args:
+            stem: Path without a suffix.
+            settings: Kept with the arrays, as JSON.
+        """
+        png, npz, gif = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "npz", "gif"))
+        self.image().save(png)
+        arrays = {name: values.cpu().numpy() for name, values in self.arrays.items()}
+        np.savez_compressed(npz, allow_pickle=False, **arrays, settings=json.dumps(dict(settings)))
+        if not (frames := self.frames()):
+            return [png, npz]
+        frames[0].save(gif, save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
+        return [png, npz, gif]
+
+
+@dataclass(frozen=True)
+class Grid(Picture):
+    """Small images in rows and columns.
+
+    Those of neither one nor three channels are shown by their first one, or first three.
+
+    Attributes:
+        cells: Images [R, C', C, H, W], or [N, C, H, W] to be laid out in rows.
+        rows: A name for each row, or none.
+        heads: A name for each column, or none.
+        film: Images [T, N, C, H, W] of T moments.
+        gap: Pixels between the cells.
+    """
+
+    cells: Tensor
+    rows: Sequence[str] = ()
+    heads: Sequence[str] = ()
+    film: Tensor | None = None
+    gap: int = 1
+
+    def image(self) -> Image.Image:
+        columns = self.cells.shape[1] if self.cells.dim() == 5 else fitting(len(self.cells))
+        grid = laid_out(self.cells.flatten(0, -4), columns, self.gap, width=800)
+        return named(grid, self.rows, self.heads)
+
+    def frames(self) -> list[Image.Image]:
+        if self.film is None:
+            return []
+        columns = fitting(self.film.shape[1])
+        there = [laid_out(cells, columns, self.gap, width=600) for cells in self.film]
+        return there + there[-2:0:-1]  # and back
+
+
+def fitting(count: int) -> int:
+    """Columns for so many images: eight, or as many as make a square."""
+    return min(count, max(8, math.ceil(count**0.5)))
+
+
+def laid_out(cells: Tensor, columns: int, gap: int, width: int) -> Image.Image:
+    """Images [N, C, H, W] on white, with each pixel repeated until they are about `width` wide."""
+    shown = cells[:, :3] if cells.shape[1] >= 3 else cells[:, :1]
+    grid = make_grid(shown.float().clamp(0, 1).cpu(), nrow=columns, padding=gap, pad_value=1.0)
+    factor = max(1, math.ceil(min(width, LARGEST * columns) / grid.shape[-1]))
+    pixels = interpolate(grid[None], scale_factor=factor)[0].mul(255).round().byte()
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def named(grid: Image.Image, rows: Sequence[str], heads: Sequence[str]) -> Image.Image:
+    """A grid with the names of its rows on the left and those of its columns above."""
+    font = ImageFont.load_default(FONT)
+    left = max((math.ceil(font.getlength(name)) + FONT for name in rows), default=0)
+    top = 2 * FONT if heads else 0
+    page = Image.new("RGB", (left + grid.width, top + grid.height), "white")
+    page.paste(grid, (left, top))
+    pen = ImageDraw.Draw(page)
+    for i, name in enumerate(rows):
+        middle = top + (i + 0.5) * grid.height / len(rows)
+        pen.text((left - FONT / 2, middle), name, "black", font, anchor="rm")
+    for i, name in enumerate(heads):
+        middle = left + (i + 0.5) * grid.width / len(heads)
+        pen.text((middle, top / 2), name, "black", font, anchor="mm")
+    return page

@@ -1,0 +1,35 @@
+"""What a checkpoint, or an exported model, says of itself: it can be opened, or refused, alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vaelab import __version__
+from vaelab.errors import UserError
+
+FORMAT = 1  # to be raised when an earlier vaelab would misread what this one writes
+KEY = "vaelab"
+
+
+def stamp(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values to be kept under `KEY`, with what a model must know of its data."""
+    return {"format": FORMAT, "version": __version__, "shapes": dict(shapes)}
+
+
+def check(path: Path, content: Any) -> None:
+    """Checks the stamp in what a file holds.
+
+    Raises:
+        UserError: If there is none, or it is of a newer version.
+    """
+    if isinstance(content, dict) and "state_dict" in content and KEY not in content:
+        return  # TODO(lead): drop, with the runs that are older than stamps
+    match content:
+        case {"vaelab": {"format": int(number), "version": str(version), "shapes": dict()}}:
+            if number > FORMAT:
+                raise UserError(
+                    f"{path} was written by vaelab {version}, which is newer than this "
+                    f"{__version__}; upgrade with pip install -U vaelab"
+                )
+        case _:
+            raise UserError(f"{path} is no checkpoint of vaelab")
