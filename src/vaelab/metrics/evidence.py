@@ -8,8 +8,13 @@ from torch import Tensor
 from vaelab.elbo import ELBO
 from vaelab.terms import Terms
 
-ROWS = 8192
-"""Decoded images at a time: enough to fill a processor, little enough for its memory."""
+PIXELS = {"cpu": 2**21, "mps": 2**24, "cuda": 2**25}
+"""Decoded at a time: what fills a device, and on a processor still fits its caches."""
+
+
+def portion(x: Tensor) -> int:
+    """How many images like those of x [B, C, H, W] to decode at a time, on its device."""
+    return max(1, PIXELS.get(x.device.type, PIXELS["cpu"]) // x[0].numel())
 
 
 @torch.no_grad()
@@ -19,7 +24,7 @@ def evidence(model: ELBO, x: Tensor, y: Tensor, num_samples: int) -> dict[str, T
     `nll` is -log (1/K) sum_k p(x, z_k | y) / q(z_k | x, y), which bounds -log p(x | y) from
     above, in expectation, the closer the larger K (Burda et al., 2016, arXiv:1509.00519, eq. 8
     and theorem 1). `distortion`, `rate` and `elbo` are those of `Terms`, averaged over the same
-    samples.
+    samples; `rate_per_latent` [B, D] is `rate` before the sum, [B, 1] where it does not split.
 
     Args:
         model: In evaluation mode.
@@ -29,14 +34,20 @@ def evidence(model: ELBO, x: Tensor, y: Tensor, num_samples: int) -> dict[str, T
     """
     q, prior = model.encode(x, y), model.latent_prior(y)
     log_sum = x.new_full((len(x),), -torch.inf)
-    distortion, rate = torch.zeros_like(log_sum), torch.zeros_like(log_sum)
-    most = max(1, ROWS // len(x))
+    distortion, rate_per_latent = torch.zeros_like(log_sum), x.new_zeros(())
+    most = max(1, portion(x) // len(x))
     for start in range(0, num_samples, most):
         count = min(most, num_samples - start)
         z = q.sample((count,))
         terms = Terms(x, q, prior, z, model.decode(z, y))
         log_sum = torch.logaddexp(log_sum, terms.log_weights.logsumexp(0))
         distortion += terms.distortion * (count / num_samples)
-        rate += terms.rate * (count / num_samples)
-    nll = math.log(num_samples) - log_sum
-    return {"nll": nll, "elbo": -(distortion + rate), "distortion": distortion, "rate": rate}
+        rate_per_latent = rate_per_latent + terms.rate_per_latent * (count / num_samples)
+    rate = rate_per_latent.sum(1)
+    return {
+        "nll": math.log(num_samples) - log_sum,
+        "elbo": -(distortion + rate),
+        "distortion": distortion,
+        "rate": rate,
+        "rate_per_latent": rate_per_latent,
+    }

@@ -1,0 +1,81 @@
+"""What the rate is made of, by the posterior aggregated over a set of images.
+
+Shapes: N images, M of them, R points in latent space, S samples, D latents.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from vaelab.elbo import ELBO
+
+IMAGES = 250
+"""Images to encode at a time."""
+ENTRIES = 2**23
+"""Most numbers in an intermediate result."""
+
+
+@torch.no_grad()
+def surgery(model: ELBO, x: Tensor, y: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
+    """The two parts of the rate, nats for each of N images, each of shape [N].
+
+    With q(z) = (1/N) sum_n q(z | x_n, y_n), their means over images estimate the information
+    I(n; z) = E_n KL(q(z | x_n, y_n) || q(z)) that z has of the image, `mutual_information`, and
+    KL(q(z) || p(z)), `marginal_kl` (Hoffman & Johnson, 2016, "ELBO surgery"). p(z) is the mean of
+    p(z | y_n) over the images; where the prior is the same for all, the two sum to the rate.
+
+    They are of these N images: the information is at most log N, however much more z would tell of
+    a larger set, and the marginal KL is as much higher. Their standard error over images
+    is at least that of drawing z.
+
+    Args:
+        model: In evaluation mode.
+        x: Images [N, C, H, W] as the model was trained on them.
+        y: One-hot labels [N, Y].
+        num_samples: S, of z for each image.
+    """
+    labels = y.split(IMAGES)
+    posteriors = [model.encode(*part) for part in zip(x.split(IMAGES), labels, strict=True)]
+    priors = [model.latent_prior(part) for part in labels]
+    samples = [q.sample((num_samples,)) for q in posteriors]
+    z = torch.cat(samples, 1)
+    own = torch.cat([q.log_prob(s) for q, s in zip(posteriors, samples, strict=True)], 1)
+    points = z.flatten(0, 1)
+    marginal = log_mixture(posteriors, points).view_as(own)
+    prior = log_mixture(priors, points) if priors[0].batch_shape else priors[0].log_prob(points)
+    return {
+        "mutual_information": (own - marginal).mean(0),
+        "marginal_kl": (marginal - prior.view_as(own)).mean(0),
+    }
+
+
+def log_mixture(components: Sequence[Distribution], z: Tensor) -> Tensor:
+    """Log of the mean of N densities, given in batches of M, at z [R, D]: [R]."""
+    total = torch.full_like(z[:, 0], -torch.inf)
+    count = 0
+    for q in components:
+        (size,) = q.batch_shape
+        rows = max(1, ENTRIES // (size * z.shape[1]))
+        sums = [log_densities(q, part).logsumexp(1) for part in z.split(rows)]
+        total = torch.logaddexp(total, torch.cat(sums).to(total))
+        count += size
+    return total - math.log(count)
+
+
+def log_densities(q: Distribution, z: Tensor) -> Tensor:
+    """Log-density under each of M distributions of each of R points [R, D]: [R, M].
+
+    For factorised normals it is a product of matrices, much faster. Its terms are larger than
+    their sum, by the square of mean over scale, so it is in double precision.
+    """
+    if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+        return q.log_prob(z[:, None])
+    device = "cpu" if z.device.type == "mps" else z.device  # Apple's GPUs have no double precision
+    z, mean, scale = (t.to(device).double() for t in (z, q.mean, q.stddev))
+    precision = scale.square().reciprocal()
+    squares = z.square() @ precision.T - 2 * z @ (mean * precision).T
+    squares += (mean.square() * precision).sum(1)
+    return -0.5 * squares - (scale.log() + 0.5 * math.log(2 * math.pi)).sum(1)
