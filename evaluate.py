@@ -1,48 +1,57 @@
-"""Measure a finished run on its test images: python evaluate.py run=outputs/..."""
+"""Measure finished runs on their test images: python evaluate.py run=outputs/..."""
 
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import NonNegativeInt
 
 from vaelab import cli
 
 
 def settings(
     *,
-    run: str,
-    num_samples: PositiveInt,
-    batch_size: PositiveInt,
+    run: list[str] | str,
+    what: list[str] | str,
+    metrics: Any,
+    num_samples: Any,
+    device: str,
     seed: NonNegativeInt,
     rerun: bool,
+    paths: dict[str, str],
 ) -> None:
     """The settings, for the check."""
 
 
-@cli.task("evaluate")
-def main(cfg: DictConfig) -> dict[str, Any]:
-    """Writes evaluation.json in the run folder and shows it as a table."""
+@cli.task("evaluate", lists=["run"])
+def main(cfg: DictConfig) -> None:
+    """Writes evaluation.json in each run folder and shows a table."""
+    # Here and not above, so that --help and --cfg answer at once.
+    from pathlib import Path
+
     import torch
     from rich.console import Console
-    from rich.progress import track
 
     from vaelab import evaluation, records, runs, schema
+    from vaelab.errors import UserError
 
     schema.check(cfg, settings)
-    file = Path(cfg.run) / "evaluation.json"
-    results = records.read_json(file)
-    asked = {name: cfg[name] for name in ("num_samples", "seed")}
-    if cfg.rerun or any(results.get(name) != value for name, value in asked.items()):
-        torch.distributions.Distribution.set_default_validate_args(False)
-        model, data = runs.load(cfg.run)
-        data.batch_size = cfg.batch_size
-        batches = track(data.batches("test"), f"{cfg.num_samples:,} samples an image")
-        results = evaluation.evaluate(model, batches, **asked) | asked
-        records.write_json(file, results)
-    title = f"{cfg.run}, {cfg.num_samples:,} samples an image"
-    Console().print(records.table(title, evaluation.rows(results), "value", "standard error"))
-    return results
+    records.quieten()
+    torch.distributions.Distribution.set_default_validate_args(False)
+    console = Console(highlight=False, soft_wrap=True)
+    plan = evaluation.Plan(
+        cfg.metrics, cli.names(cfg.what), cfg.seed, cfg.rerun, cli.command(), console.print
+    )
+    folders = runs.under(cli.names(cfg.run))
+    measured, failures = {}, []
+    for folder in folders:
+        try:
+            measured[folder] = plan.carry_out(folder, runs.device(cfg.device), Path(cfg.paths.data))
+        except UserError as error:
+            failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
+    if measured:
+        console.print(evaluation.table(measured))
+    if failures:
+        raise UserError("\n".join(failures))
 
 
 if __name__ == "__main__":

@@ -1,23 +1,26 @@
-"""The evidence of a model, and the command that measures a finished run."""
+"""The command that measures finished runs, and its record."""
 
 import json
 import math
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from test_elbo import linear, log_evidence, make_exact  # noqa: F401
-from torch.testing import assert_close
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torchmetrics.image import fid
 
-import vaelab
-from vaelab import evaluation
-from vaelab.cli import CONF
-from vaelab.errors import UserError
-from vaelab.metrics import evidence as evidence_module
-from vaelab.metrics.evidence import evidence
+from vaelab import cli, evaluation, runs
+from vaelab.evaluation.latents import active_units
+from vaelab.evaluation.samples import generated, grey
+from vaelab.metrics.estimates import mean, means
+from vaelab.metrics.frechet import frechet
+from vaelab.randomness import stream
 
-sys.path.insert(0, str(CONF.parent))
+sys.path.insert(0, str(cli.CONF.parent))
 
 import evaluate
 import train
@@ -25,99 +28,193 @@ import train
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
 
 
-def test_with_the_exact_posterior_one_sample_is_enough(linear):  # noqa: F811
-    make_exact(linear)
-    x = torch.rand(6, 1, 8, 8).double()
-    found = evidence(linear, x, x.new_zeros(6, 0), num_samples=1)
-    assert_close(found["nll"], -log_evidence(linear, x).detach())
-
-
-def test_it_tends_to_the_log_evidence_from_above(linear):  # noqa: F811
-    make_exact(linear)
-    with torch.no_grad():
-        linear.posterior.params.bias[4:] += 0.3
-    x = torch.rand(50, 1, 8, 8).double()
-    exact = -log_evidence(linear, x).detach().mean()
-    gaps = []
-    for samples in (1, 10, 100, 5000):
-        torch.manual_seed(0)
-        found = evidence(linear, x, x.new_zeros(50, 0), samples)
-        gaps.append(float(found["nll"].mean() - exact))
-    assert gaps == sorted(gaps, reverse=True)
-    assert abs(gaps[-1]) < 0.01 < gaps[0]
-
-
-@pytest.mark.parametrize("rows", [1, 7, 64, 10_000])
-def test_the_chunks_do_not_matter(build, monkeypatch, rows):
-    """The same z in whatever portions: the sampler is replaced by a fixed list of them."""
-    model = build(*SMALL, x_shape=(1, 8, 8), num_classes=0).eval()
-    x, y = torch.rand(5, 1, 8, 8).round(), torch.zeros(5, 0)
-    q = model.encode(x, y)
-    z = q.sample((30,))
-    given = iter(z)
-    monkeypatch.setattr(evidence_module, "ROWS", rows)
-    monkeypatch.setattr(
-        type(q), "sample", lambda self, shape: torch.stack([next(given) for _ in range(shape[0])])
-    )
-    found = evidence(model, x, y, 30)
-    with torch.no_grad():
-        log_p = model.decode(z, y).log_prob(x)
-        log_weights = log_p + model.latent_prior(y).log_prob(z) - q.log_prob(z)
-    assert_close(found["nll"], math.log(30) - log_weights.logsumexp(0))
-    assert_close(found["distortion"], -log_p.mean(0))
-    assert_close(found["elbo"], -found["distortion"] - found["rate"])
-
-
 def test_estimates_are_means_with_their_errors():
     values = torch.tensor([1.0, 2.0, 3.0, 6.0]).double()
-    found = evaluation.estimate(values)
-    assert found["value"] == 3.0
-    assert found["se"] == pytest.approx(math.sqrt(14 / 3) / 2)
+    assert mean(values) == pytest.approx({"value": 3.0, "se": math.sqrt(14 / 3) / 2})
+    pair = means(torch.stack([values, 2 * values], 1))
+    assert pair["value"] == [3.0, 6.0]
+    assert pair["se"] == pytest.approx([math.sqrt(14 / 3) / 2, math.sqrt(14 / 3)])
 
 
 def test_active_units_doubts_those_near_the_threshold():
     codes = torch.randn(1000, 4).double()
     codes = (codes - codes.mean(0)) / codes.std(0, correction=0)
     means = codes * torch.tensor([0.0, 0.05, 0.1001, 1.0]).double()  # active above 0.1
-    assert evaluation.active_units(means) == {"value": 2.0, "se": 1.0}
+    assert active_units(means) == {"value": 2.0, "se": 1.0}
 
 
-def run(monkeypatch, command, *overrides):
-    monkeypatch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
-    command.main()
+@pytest.mark.parametrize(
+    ("argument", "read"),
+    [
+        ("run=a", "run=['a']"),
+        ("run=a,b c,d(1)", "run=['a','b c','d(1)']"),
+        ("run=it's", "run=['it\\'s']"),
+        ("run=[a,b]", "run=[a,b]"),
+        ("run='a,b'", "run='a,b'"),
+        ("run=", "run="),
+        ("what=a,b", "what=a,b"),
+    ],
+)
+def test_paths_are_given_to_hydra_in_quotes(argument, read):
+    assert cli.quoted(argument, ["run"]) == read
 
 
-@pytest.fixture
-def finished(monkeypatch, tmp_path) -> Path:
-    paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data", "logger=none"]
-    run(monkeypatch, train, *SMALL, *paths, "model=cvae", "trainer.max_epochs=2")
-    return tmp_path / "run"
+def run(*overrides, command=evaluate):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        command.main()
 
 
-def test_a_finished_run_is_measured_once_and_loads(finished, monkeypatch):
-    def measured(*overrides):
-        run(monkeypatch, evaluate, f"run={finished}", *overrides)
-        return json.loads((finished / "evaluation.json").read_text())
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> Path:
+    """A folder of two finished runs, one of them conditional."""
+    folder = tmp_path_factory.mktemp("a sweep")
+    for model in ("vae", "cvae"):
+        run(
+            *SMALL,
+            f"model={model}",
+            f"hydra.run.dir='{folder}/{model} (1)'",
+            f"paths.data='{folder}/data'",
+            "trainer.max_epochs=2",
+            command=train,
+        )
+    return folder
 
-    few, many = measured("num_samples=5"), measured("num_samples=50")
+
+def measured(folder: Path, *overrides: str) -> dict:
+    run(f"run={folder}", f"paths.data={folder.parent}/data".replace(" ", "\\ "), *overrides)
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def test_a_run_is_measured_once(sweep, monkeypatch):
+    folder = sweep / "vae (1)"
+    few = measured(folder, "num_samples=5", "what=likelihood")
+    many = measured(folder, "num_samples=50", "what=likelihood")
     assert -few["elbo"]["value"] >= few["nll"]["value"] >= many["nll"]["value"]
-    tested = json.loads((finished / "results.json").read_text())
+    assert sum(few["rate_per_latent"]["value"]) == pytest.approx(few["rate"]["value"])
+    tested = json.loads((folder / "results.json").read_text())
     assert few["rate"]["value"] == pytest.approx(tested["test/rate"], rel=1e-4)
     assert few["elbo"]["value"] == pytest.approx(tested["test/elbo"], abs=1.0)
     assert many["num_samples"] == 50
+    assert "num_samples=50" in many["command"]
 
-    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: pytest.fail("measured again"))
-    assert measured("num_samples=50") == many
-    monkeypatch.undo()
-    again = measured("num_samples=50", "seed=1")
-    error = many["nll"]["se"]
-    assert again["nll"]["value"] == pytest.approx(many["nll"]["value"], abs=error)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "likelihood", lambda *_, **__: pytest.fail("measured again"))
+        assert measured(folder, "num_samples=50", "what=likelihood") == many
+    again = measured(folder, "num_samples=50", "what=likelihood", "rerun=true")
+    assert again == many | {"command": again["command"]}
+    other = measured(folder, "num_samples=50", "what=likelihood", "seed=1")
+    assert 0 < abs(other["nll"]["value"] - many["nll"]["value"]) < many["nll"]["se"]
 
-    model = vaelab.load(finished)
-    assert not model.training
-    assert model.sample(torch.eye(10)).shape == (10, 1, 28, 28)
-    best = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    assert all(torch.equal(best[name], value) for name, value in model.state_dict().items())
+
+def test_everything_goes_to_the_record_and_to_tensorboard(sweep):
+    folder = sweep / "cvae (1)"
+    found = measured(folder, "num_samples=20", "metrics.conditional.images=20")
+    board = EventAccumulator(str(folder)).Reload()
+    tags = board.Tags()["scalars"]
+    for name in ("nll", "rate", "active_units", "mutual_information", "psnr", "density"):
+        assert math.isfinite(found[name]["se"])
+        assert f"evaluation/{name}" in tags
+    (event,) = board.Scalars("evaluation/mutual_information")
+    assert event.value == pytest.approx(found["mutual_information"]["value"])
+    assert event.step == found["step"] > 0
+
+
+def test_a_folder_of_runs_gives_one_table(sweep, capsys):
+    (sweep / "no run").mkdir(exist_ok=True)
+    both = runs.under([str(sweep)])
+    assert [folder.name for folder in both] == ["cvae (1)", "vae (1)"]
+    assert runs.under([str(both[1]), str(sweep)]) == both[::-1]
+    data = f"paths.data='{sweep}/data'"
+    run(f"run={sweep}", data, "num_samples=3", "what=likelihood")
+    table = capsys.readouterr().out
+    run(f"run={both[0]},{both[1]}", data, "num_samples=3", "what=likelihood")
+    assert table.endswith(capsys.readouterr().out)
+    for folder in both:
+        nll = json.loads((folder / "evaluation.json").read_text())["nll"]
+        (line,) = [line for line in table.splitlines() if f" {folder.name} " in line]
+        assert f"{nll['value']:.2f} ±{nll['se']:.2f}" in line
+
+
+def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):
+    folder = tmp_path / "copied"
+    shutil.copytree(sweep, folder)
+    broken = folder / "cvae (1)" / "checkpoints" / "best.ckpt"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    with pytest.raises(SystemExit):
+        run(f"run={folder}", f"paths.data='{sweep}/data'", "num_samples=3", "what=likelihood")
+    out, err = capsys.readouterr()
+    assert "vae (1)" in out
+    assert str(broken) in err
+    assert "truncated" in err
+
+
+def test_another_checkpoint_is_measured_anew(sweep):
+    folder = sweep / "vae (1)"
+    found = measured(folder, "num_samples=3", "what=[likelihood,latents]")
+    file = folder / "evaluation.json"
+    file.write_text(json.dumps(found | {"step": found["step"] - 1}))
+    assert "active_units" not in measured(folder, "num_samples=3", "what=likelihood")
+
+
+def test_what_a_model_does_not_have_is_left_out(sweep, capsys):
+    found = measured(sweep / "vae (1)", "what=[latents,conditional]")
+    assert "active_units" in found
+    assert "conditional left out: " in capsys.readouterr().out
+
+
+def test_ais_is_a_second_opinion_on_the_same_images(sweep):
+    few = ["images=12", "chains=8", "steps=100", "leapfrog_steps=5", "num_samples=500"]
+    found = measured(sweep / "vae (1)", "what=ais", *(f"metrics.ais.{setting}" for setting in few))
+    assert found["nll_ais"]["value"] > 0
+    assert abs(found["nll_minus_ais"]["value"]) < 5  # of some 350 nats
+    assert 0.2 < found["ais_acceptance"]["value"] < 1
+
+
+def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
+    """With another network in Inception's place, and small: the mean of each quarter."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    network.num_features = 12
+    known = partial(fid.FrechetInceptionDistance, feature=network)
+    monkeypatch.setattr(fid, "FrechetInceptionDistance", known)
+    found = measured(sweep / "cvae (1)", "what=inception", "metrics.inception.count=200")
+
+    model, data = runs.load(sweep / "cvae (1)")
+    subject = evaluation.Subject(model, data, sweep)
+    torch.manual_seed(stream("evaluate inception", 0))
+    sets = [torch.cat(list(generated(subject, 200))), torch.cat(list(grey(subject, "test", 200)))]
+    sets = [network(images.expand(-1, 3, -1, -1)) for images in sets]
+    assert found["fid"]["value"] == pytest.approx(frechet(*sets)["value"], rel=1e-3)
+
+
+def test_without_weights_of_inception_it_is_left_out(sweep, capsys):
+    with pytest.raises(SystemExit):
+        measured(sweep / "vae (1)", "what=inception")
+    assert "inception: it takes torch-fidelity and its weights" in capsys.readouterr().err
+
+
+def test_data_with_factors_are_scored(tmp_path):
+    grid = ["size=16", "scales=2", "orientations=3", "positions=6"]
+    run(
+        "data=sprites",
+        *(f"data.source.{axis}" for axis in grid),
+        *("data.val_size=20", "data.test_size=40", "data.batch_size=64"),
+        *SMALL,
+        *("trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"),
+        command=train,
+    )
+    settings = ["images=300", "points=20", "repeats=2"]
+    found = measured(
+        tmp_path / "run",
+        "what=disentanglement",
+        *(f"metrics.disentanglement.{setting}" for setting in settings),
+    )
+    scores = ["mig", "mig_chen", "sap", "modularity", "explicitness", "irs"]
+    scores += ["beta_vae_score", "factor_vae_score", "dci_disentanglement", "dci_completeness"]
+    for name in scores:
+        assert 0 <= found[name]["value"] <= 1
+        assert math.isfinite(found[name]["se"])
 
 
 @pytest.mark.parametrize(
@@ -125,20 +222,24 @@ def test_a_finished_run_is_measured_once_and_loads(finished, monkeypatch):
     [
         ([], "run has no value"),
         (["run=nowhere"], "nowhere is no run folder"),
-        (["run=nowhere", "num_samples=0"], "num_samples=0: should be greater than 0"),
-        (["run=nowhere", "num_sample=1"], "did you mean num_samples?"),
+        (["run=RUN", "num_samples=0"], "num_samples=0: should be greater than 0"),
+        (["run=RUN", "num_sample=1"], "did you mean num_samples?"),
+        (["run=RUN", "what=latent"], "what=latent: there is no such metric; did you mean latents?"),
+        (["run=RUN", "what=conditional"], "conditional: the model sees no labels"),
+        (["run=RUN", "device=gpu"], "device=gpu: this machine has no such device"),
     ],
 )
-def test_refuses(monkeypatch, capsys, overrides, message):
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+def test_refuses(sweep, capsys, overrides, message):
     with pytest.raises(SystemExit) as exit_:
-        run(monkeypatch, evaluate, *overrides)
+        run(*(override.replace("RUN", f"{sweep}/vae (1)") for override in overrides))
     assert exit_.value.code == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ")
     assert message in said
 
 
-def test_load_refuses_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(UserError, match="is no run folder"):
-        vaelab.load(tmp_path)
+def test_a_run_of_less_than_an_epoch_is_measured_by_its_last_weights(tmp_path):
+    paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"]
+    run(*SMALL, *paths, "trainer.max_steps=3", command=train)
+    found = measured(tmp_path / "run", "num_samples=2", "what=likelihood")
+    assert found["step"] == 3

@@ -1,0 +1,39 @@
+"""What the labels do in a conditional model."""
+
+from typing import Any
+
+import torch
+from pydantic import PositiveInt
+
+from vaelab import classifier
+from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.metrics.conditional import agreement, by_label, nll_by_label, probe
+from vaelab.metrics.estimates import mean
+
+
+def conditional(
+    subject: Subject, *, per_class: PositiveInt, images: PositiveInt, num_samples: PositiveInt
+) -> dict[str, Any]:
+    """Whether samples show the label asked for, and what a label says about an image.
+
+    Args:
+        subject: A conditional model, its training and its test images.
+        per_class: Samples of each label, for a classifier to look at.
+        images: How many test images, the first, to call by every label.
+        num_samples: K of the log evidence under each label.
+    """
+    model, data = subject.model, subject.data
+    if not model.context_dim:
+        raise NotApplicable("the model sees no labels")
+    judge = classifier.of(data, subject.cache, data.device, subject.track)
+    batches = subject.test("every image by every label", count=images)
+    nll, labels = nll_by_label(model, batches, num_samples)
+    seen = data.splits.train_labels[data.rows["train"]]
+    frequencies = torch.bincount(seen, minlength=model.num_classes).to(nll) / len(seen)
+    return {
+        "classifier": judge.name,
+        "classifier_accuracy": judge.accuracy,
+        **agreement(model, judge, per_class),
+        **{name: mean(values) for name, values in by_label(nll, labels, frequencies).items()},
+        **probe(subject.codes, subject.images[1].argmax(1)),
+    }

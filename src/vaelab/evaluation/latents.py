@@ -1,0 +1,35 @@
+"""What the latents hold of the test images."""
+
+from typing import Any
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from vaelab.evaluation.subject import Subject
+from vaelab.metrics import ACTIVE
+from vaelab.metrics.aggregate import surgery
+from vaelab.metrics.estimates import Estimate, mean
+
+
+def latents(subject: Subject, *, num_samples: PositiveInt) -> dict[str, Any]:
+    """Active units, and the rate's split into mutual information and marginal KL.
+
+    Args:
+        subject: The model and its test images.
+        num_samples: Of z for each image, in the split.
+    """
+    found = surgery(subject.model, *subject.images, num_samples)
+    return {"active_units": active_units(subject.codes)} | {
+        name: mean(values) for name, values in found.items()
+    }
+
+
+def active_units(codes: Tensor) -> Estimate:
+    """How many latents of posterior means [N, D] vary with x (Burda et al., 2016, section 5.2).
+
+    The error counts those whose variance is within one standard error of the threshold.
+    """
+    squares = (codes.double() - codes.double().mean(0)).square()
+    variance, error = squares.mean(0), squares.std(0) / len(codes) ** 0.5
+    doubtful = (variance - ACTIVE).abs() < error
+    return {"value": float((variance > ACTIVE).sum()), "se": float(doubtful.sum())}

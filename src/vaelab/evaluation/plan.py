@@ -1,0 +1,72 @@
+"""Which numbers to measure of a run, and measuring those that are not there yet."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+
+from vaelab import runs
+from vaelab.errors import UserError, nearest
+from vaelab.evaluation.record import Record
+from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.randomness import stream
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to measure of any number of runs.
+
+    Attributes:
+        metrics: Configurations of the functions in this package, by name.
+        what: Names of those to measure.
+        seed: Of all that is drawn.
+        rerun: Whether to measure again what is on record.
+        command: The command line, to be kept beside the numbers.
+        say: Tells the user, in one line.
+    """
+
+    metrics: Mapping[str, Any]
+    what: Sequence[str]
+    seed: int
+    rerun: bool
+    command: str
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        for name in self.what:
+            if name not in self.metrics:
+                raise UserError(
+                    f"what={name}: there is no such metric; {nearest(name, self.metrics)}"
+                )
+
+    def carry_out(self, folder: Path, device: torch.device, cache: Path) -> Record:
+        """The record of a run, with everything that was to be measured and can be.
+
+        Raises:
+            UserError: If the run cannot be loaded, or nothing asked for makes sense for it.
+        """
+        model, data = runs.load(folder)
+        data.device = device
+        subject = Subject(model.to(device), data, cache, self.seed)
+        record = Record(folder, getattr(model, "step", 0))
+        absent = {}
+        for name in self.what:
+            settings = {k: v for k, v in self.metrics[name].items() if not k.startswith("_")}
+            settings["seed"] = self.seed
+            if not self.rerun and record.has(name, settings):
+                continue
+            torch.manual_seed(stream(f"evaluate {name}", self.seed))
+            try:
+                results = instantiate(self.metrics[name], _convert_="all")(subject)
+            except NotApplicable as error:
+                absent[name] = str(error)
+                continue
+            record.add(name, settings, results, self.command)
+        if len(absent) == len(self.what):
+            raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
+        for name, reason in absent.items():
+            self.say(f"{name} left out: {reason}")
+        return record

@@ -1,0 +1,80 @@
+"""What has been measured of a run, in its folder, on the screen and in TensorBoard."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from vaelab.records import read_json, write_json
+
+COMPARED = ("nll", "elbo", "rate", "active_units")
+"""What a comparison of runs shows; the files have all."""
+
+
+class Record:
+    """`evaluation.json` of a run: estimates by name, and how they were measured.
+
+    Args:
+        folder: The run folder.
+        step: Optimizer step of the checkpoint; what was measured of another one is forgotten.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.folder = folder
+        self.path = folder / "evaluation.json"
+        found = read_json(self.path)
+        fresh: dict[str, Any] = {"step": step, "settings": {}}
+        self.content = found if found.get("step") == step else fresh
+
+    def has(self, name: str, settings: Mapping[str, Any]) -> bool:
+        """Whether a metric has been measured with these settings."""
+        return self.content["settings"].get(name) == settings
+
+    def add(
+        self, name: str, settings: Mapping[str, Any], results: Mapping[str, Any], command: str
+    ) -> None:
+        """Keeps the results of a metric, in the file and in TensorBoard."""
+        self.content |= dict(results)
+        self.content["settings"][name] = dict(settings)
+        self.content["command"] = command
+        write_json(self.path, self.content)
+        self.show(results)
+
+    def show(self, results: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+        with SummaryWriter(self.folder) as board:
+            for name, entry in scalars(results).items():
+                board.add_scalar(f"evaluation/{name}", entry["value"], self.content["step"])
+
+
+def scalars(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """The estimates of one number each."""
+    return {
+        name: entry
+        for name, entry in content.items()
+        if isinstance(entry, dict) and isinstance(entry.get("value"), float)
+    }
+
+
+def table(measured: Mapping[Path, Record]) -> Table:
+    """One run as a table of all its numbers; several as a row each of the main ones."""
+    if len(measured) == 1:
+        ((folder, record),) = measured.items()
+        grid = Table("metric", title=str(folder), title_justify="left")
+        for column in ("value", "standard error"):
+            grid.add_column(column, justify="right")
+        for name, entry in scalars(record.content).items():
+            error = "" if entry["se"] is None else f"{entry['se']:.3f}"
+            grid.add_row(name, f"{entry['value']:.3f}", error)
+        return grid
+    rows = {folder: scalars(record.content) for folder, record in measured.items()}
+    names = [name for name in COMPARED if any(name in row for row in rows.values())]
+    grid = Table("run")
+    for name in names:
+        grid.add_column(name, justify="right", no_wrap=True)
+    for folder, row in rows.items():
+        cells = [f"{row[n]['value']:.2f} ±{row[n]['se']:.2f}" if n in row else "" for n in names]
+        grid.add_row(folder.name, *cells)
+    return grid

@@ -1,0 +1,83 @@
+"""What samples from the prior are worth."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from vaelab import classifier
+from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.metrics.frechet import frechet
+from vaelab.metrics.neighbours import copied, density_coverage, nearest, precision_recall
+
+CHUNK = 500  # images at a time
+
+
+def samples(subject: Subject, *, count: PositiveInt, looked_up: PositiveInt) -> dict[str, Any]:
+    """Samples and test images compared, in the features of a classifier and in pixels.
+
+    Samples are mean images of z from the prior, with the labels of the test images where the
+    model sees labels; the test images are grey, k / 255.
+
+    Args:
+        subject: The model, its training and its test images.
+        count: Samples, and the most test images.
+        looked_up: Samples to look for among the training images.
+    """
+    if not subject.data.splits.num_classes:
+        raise NotApplicable("it takes a classifier, and these images have no labels")
+    judge = classifier.of(subject.data, subject.cache, subject.data.device, subject.track)
+    fake = torch.cat(list(generated(subject, count)))
+    features = judge.features(torch.cat(list(grey(subject, "test", count)))), judge.features(fake)
+    sought = fake[:looked_up]
+    among = {part: nearest(sought, grey(subject, part)) for part in ("train", "test")}
+    return {
+        "classifier": judge.name,
+        "classifier_accuracy": judge.accuracy,
+        "frechet_classifier": frechet(*features),
+        **precision_recall(*features),
+        **density_coverage(*features),
+        "copied": copied(among["train"], among["test"]),
+    }
+
+
+def inception(subject: Subject, *, count: PositiveInt) -> dict[str, Any]:
+    """The Frechet inception distance of samples and test images, by torchmetrics; no error.
+
+    The one to compare with other people's, where Inception's weights are at hand. `count` is part
+    of the figure.
+
+    Args:
+        subject: The model and its test images.
+        count: Samples, and the most test images; 50,000 in the literature.
+    """
+    from torchmetrics.image import fid  # slow to import
+
+    try:
+        distance = fid.FrechetInceptionDistance(normalize=True).to(subject.data.device)
+    except (ModuleNotFoundError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise NotApplicable(f"it takes torch-fidelity and its weights ({reason})") from error
+    real = grey(subject, "test", count)
+    for images, is_real in ((real, True), (generated(subject, count), False)):
+        for some in subject.track(list(images), "Inception"):
+            distance.update(some.expand(-1, 3, -1, -1), real=is_real)
+    return {"fid": {"value": float(distance.compute()), "se": None}}
+
+
+def generated(subject: Subject, count: int) -> Iterator[Tensor]:
+    """Mean images of z from the prior, a portion at a time, with the labels of the test images."""
+    y = subject.images[1]
+    labels = y[torch.arange(count, device=y.device) % len(y)]
+    for some in labels.split(CHUNK):
+        yield subject.model.sample(some).clamp(0, 1)
+
+
+def grey(subject: Subject, part: str, count: int | None = None) -> Iterator[Tensor]:
+    """The images of a part as k / 255, a portion at a time."""
+    images, _, rows = subject.data.stored(part)
+    images, rows = images.to(subject.data.device), rows[:count].to(subject.data.device)
+    for some in rows.split(CHUNK):
+        yield images[some].float() / 255
