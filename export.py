@@ -1,0 +1,40 @@
+"""Write a finished run as files for others: python export.py run=outputs/... to=FOLDER."""
+
+from typing import Literal
+
+from omegaconf import DictConfig
+
+from vaelab import cli
+
+
+def settings(*, run: str, to: str, what: Literal["all", "safetensors", "onnx"]) -> None:
+    """The settings, for the check."""
+
+
+@cli.task("export")
+def main(cfg: DictConfig) -> None:
+    """Writes weights, configuration, ONNX files and a model card, and says what is there."""
+    # Here and not above, so that --help and --cfg answer at once.
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from vaelab import export, records, schema
+    from vaelab.graphs import TOLERANCE
+
+    schema.check(cfg, settings)
+    records.quieten()
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    folder = Path(cfg.to)
+    made = export.export(
+        Path(cfg.run), folder, safetensors=cfg.what != "onnx", onnx=cfg.what != "safetensors"
+    )
+    for graph in made:
+        deviation = f"within {graph.deviation:.1e} of PyTorch, {TOLERANCE:.0e} is allowed"
+        console.print(f"{graph.path}  {deviation}")
+    if cfg.what != "onnx":
+        console.print(f"{folder}  for vaelab.load({str(folder)!r})")
+
+
+if __name__ == "__main__":
+    main()
