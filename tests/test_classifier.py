@@ -78,7 +78,7 @@ def test_its_accuracy_is_that_on_the_official_test_images(tmp_path):
     across_and_down = (Bars()[rows].float() + Bars()[rows + 1].float()) / 2
     data = bars(test=(across_and_down.byte(), rows % 2))
     judge = of(data, tmp_path)
-    seen = judge.logits(data.splits.test_images / 255).argmax(1)
+    seen = judge.logits(classifier.grey(data.splits.test_images)).argmax(1)
     share = (seen == rows % 2).double().mean().item()
     assert 0.4 < share < 0.6
     assert judge.accuracy["value"] == pytest.approx(share)
@@ -201,4 +201,7 @@ def test_real_digits(tmp_path):
     source = Digits(str(tmp_path))
     data = Images(source=source, batch_size=100, val_size=500, test_size=500, pixels="binary")
     judge = of(data, tmp_path)
+    images, labels, rows = data.stored("test")
+    right = judge.logits(images[rows] / 255).argmax(1) == labels[rows]
+    assert judge.accuracy["value"] == pytest.approx(right.double().mean().item())
     assert judge.accuracy["value"] > 0.85  # after 25 steps

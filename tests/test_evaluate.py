@@ -15,7 +15,7 @@ from torchmetrics.image import fid
 
 from vaelab import cli, evaluation, runs
 from vaelab.evaluation.latents import active_units
-from vaelab.evaluation.samples import generated, grey
+from vaelab.evaluation.samples import generated
 from vaelab.metrics.estimates import mean, means
 from vaelab.metrics.frechet import frechet
 from vaelab.randomness import stream
@@ -183,7 +183,7 @@ def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
     model, data = runs.load(sweep / "cvae (1)")
     subject = evaluation.Subject(model, data, sweep)
     torch.manual_seed(stream("evaluate inception", 0))
-    sets = [torch.cat(list(generated(subject, 200))), torch.cat(list(grey(subject, "test", 200)))]
+    sets = [torch.cat(list(generated(subject, 200))), torch.cat(list(data.grey("test", 200)))]
     sets = [network(images.expand(-1, 3, -1, -1)) for images in sets]
     assert found["fid"]["value"] == pytest.approx(frechet(*sets)["value"], rel=1e-3)
 

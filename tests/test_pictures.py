@@ -1,6 +1,7 @@
 """Pictures: what is in them, for any model and any images."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -15,7 +16,7 @@ from vaelab.pictures.image_files import read_image
 
 SIDE = 8
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
-GRIDS = [name for name in pictures.KINDS if name != "latents"]
+GRIDS = [name for name in pictures.KINDS if name not in ("latents", "nearest")]
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def test_any_images_can_be_shown(subject, channels, images, model):
 def test_images_without_labels_can_be_shown(subject):
     model, request = subject(classes=0)
     names = {name for name in pictures.KINDS if not pictures.obstacle(name, model, request)}
-    assert names == set(pictures.KINDS) - {"class_grid", "arithmetic"}
+    assert names == set(pictures.KINDS) - {"class_grid", "arithmetic", "nearest"}
     assert pictures.draw("latents", model, request).image().width > 400
     assert pictures.draw("samples", model, request).arrays["y"].shape == (64, 0)
 
@@ -380,3 +381,19 @@ def test_enlarging_repeats_pixels(subject):
     factor = len(image) // (5 * SIDE)
     assert factor > 1
     assert np.array_equal(image, image[::factor, ::factor].repeat(factor, 0).repeat(factor, 1))
+
+
+def test_beside_each_sample_is_the_nearest_training_image(subject):
+    model, request = subject(count=5)
+    samples = pictures.draw("samples", model, request).arrays["images"]
+    others = torch.rand(20, 1, SIDE, SIDE)
+    pool = [others, samples.flip(0) + 0.01]  # the last ones are nearly the samples
+    request = replace(request, training=lambda: iter(pool))
+    found = pictures.draw("nearest", model, request).arrays
+    assert_close(found["images"], samples)
+    assert_close(found["nearest"], samples + 0.01)
+    assert_close(found["distances"], torch.full((5,), 0.01 * SIDE))
+
+
+def test_nothing_is_nearest_without_training_images(subject):
+    assert "training images" in pictures.obstacle("nearest", *subject())

@@ -174,8 +174,11 @@ def test_copied_finds_the_share_of_copies_and_knows_its_error(share):
 
 def test_copied_by_hand():
     """The nearest of all: training image 0 twice, 1 once, held-out image 0 once; 3/4 expected."""
-    among_train = Nearest(torch.tensor([0, 0, 1, 0]), torch.tensor([1.0, 1.0, 1.0, 3.0]), 3)
-    among_held_out = Nearest(torch.tensor([0, 0, 0, 0]), torch.tensor([2.0, 2.0, 2.0, 1.0]), 1)
+    seen = torch.zeros(4, 1, 8, 8)
+    among_train = Nearest(torch.tensor([0, 0, 1, 0]), torch.tensor([1.0, 1.0, 1.0, 3.0]), seen, 3)
+    among_held_out = Nearest(
+        torch.tensor([0, 0, 0, 0]), torch.tensor([2.0, 2.0, 2.0, 1.0]), seen, 1
+    )
     found = copied(among_train, among_held_out)
     assert found["value"] == 0
     assert found["se"] == pytest.approx(math.hypot(2 / 4, 1 / 4, 3 / 4))

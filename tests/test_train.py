@@ -100,7 +100,14 @@ def test_checkpoints_are_tensors_and_plain_values(run):
 
 def test_figures_are_pictures(run):
     names = {path.stem for path in (run[0] / "figures").glob("*.png")}
-    expected = {"reconstructions", "samples", "traversal", "interpolation", "class_grid", "manifold"}
+    expected = {
+        "reconstructions",
+        "samples",
+        "traversal",
+        "interpolation",
+        "class_grid",
+        "manifold",
+    }
     assert names == expected
     for name in names:
         picture = Image.open(run[0] / "figures" / f"{name}.png")

@@ -42,15 +42,11 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> EL
 
 def trained(folder: Path, checkpoint: str, trust: bool) -> ELBO:
     """The model of a run folder; the data are not needed."""
-    settings, data = composed(folder)
+    settings, _ = composed(folder)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     if checkpoint == "best" and not path.exists():  # it was stopped before its first validation
         path = path.with_name("last.ckpt")
     content = load_checkpoint(path)
-    if stamps.KEY not in content:  # TODO(lead): drop
-        if not trust:  # these data would be instantiated
-            raise UserError(f"{folder} was trained before checkpoints said what they are")
-        content[stamps.KEY] = {"shapes": instantiate(data, _convert_="all").shapes}
     model = built(folder / COMPOSED, settings | content[stamps.KEY]["shapes"], trust)
     return filled(model, content["state_dict"], content["global_step"])
 

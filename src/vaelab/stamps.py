@@ -22,8 +22,6 @@ def check(path: Path, content: Any) -> None:
     Raises:
         UserError: If there is none, or it is of a newer version.
     """
-    if isinstance(content, dict) and "state_dict" in content and KEY not in content:
-        return  # TODO(lead): drop, with the runs that are older than stamps
     match content:
         case {"vaelab": {"format": int(number), "version": str(version), "shapes": dict()}}:
             if number > FORMAT:

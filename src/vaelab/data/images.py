@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -122,6 +122,13 @@ class Images(LightningDataModule):
         if part == "test" and len(splits.test_images):
             return splits.test_images, splits.test_labels, torch.arange(len(splits.test_images))
         return splits.train_images, splits.train_labels, self.rows[part]
+
+    def grey(self, part: str, count: int | None = None) -> Iterator[Tensor]:
+        """The first `count` images of a part as k / 255, some at a time, on `device`."""
+        images, _, rows = self.stored(part)
+        images = images.to(self.device)
+        for some in rows[:count].to(self.device).split(500):
+            yield images[some].float() / 255
 
     def batches(self, part: str) -> Batches:
         """The batches of a part, on `device` and of this process."""

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import PositiveInt
-from torch import Tensor
 from torch.distributions import Independent, Normal
 from torch.nn.functional import one_hot
 
+from vaelab.data.factors import Factors
 from vaelab.data.pixels import draw
 from vaelab.evaluation.subject import NotApplicable, Subject
 from vaelab.metrics import disentanglement as scores
+from vaelab.metrics.disentanglement.pairs import Array
 from vaelab.metrics.estimates import mean
 from vaelab.randomness import generator, stream
 
@@ -26,68 +27,70 @@ def disentanglement(
     repeats: PositiveInt,
     exact_trees: bool,
 ) -> dict[str, Any]:
-    """The scores of `vaelab.metrics.disentanglement`, each a mean over repeats.
+    """The scores of `vaelab.metrics.disentanglement`, for posteriors of all images of the grid.
+
+    Each is a mean over repeats, and the standard error that of drawing images, not of training.
+    `mig_chen` is of all factors but the first, the shape, as in its paper.
 
     Args:
         subject: A model and data whose factors are known.
-        images: For the scores of codes beside factors, drawn anew for each repeat.
-        points: Of the BetaVAE and FactorVAE scores, to fit; half as many are scored.
-        repeats: Whose spread gives the standard error.
-        exact_trees: As in the literature; much slower, see `dci`.
+        images: Drawn anew for each repeat; two thirds of them are fitted where there is a fit.
+        points: Fitted for the BetaVAE and FactorVAE scores; half as many are scored.
+        repeats: How often.
+        exact_trees: Those of the literature; much slower, see `scores.dci`.
     """
     factors = subject.data.splits.factors
     if factors is None:
         raise NotApplicable("the factors of these images are not known; data=sprites has them")
-    found = [
-        scored(subject, repeat, images, points, exact_trees)
-        for repeat in subject.track(range(repeats), "disentanglement")
-    ]
-    return {name: mean(torch.tensor([part[name] for part in found])) for name in found[0]}
+    means, scales = posteriors(subject)
+    found = []
+    for repeat in subject.track(range(repeats), "disentanglement"):
+        rng = np.random.default_rng(stream("disentanglement", subject.seed, repeat))
+        values = once(means, factors, rng, images, points, exact_trees)
+        if scales is not None:
+            known = factors.of(torch.arange(len(means))).numpy()[:, 1:]
+            values["mig_chen"] = scores.mig_chen(means, scales, known, rng, samples=1000)
+        found.append(values)
+    return {name: mean(torch.tensor([values[name] for values in found])) for name in found[0]}
 
 
-def scored(
-    subject: Subject, repeat: int, images: int, points: int, exact_trees: bool
+def once(
+    means: Array, factors: Factors, rng: np.random.Generator, images: int, points: int, exact: bool
 ) -> dict[str, float]:
-    """Every score once."""
-    factors = subject.data.splits.factors
-    assert factors is not None
-    rng = np.random.default_rng(stream("disentanglement", subject.seed, repeat))
-    some = factors.sample(images, generator("factors", subject.seed, repeat))
-    means, scales = encoded(subject, factors.rows(some))
-    codes, known = means.numpy(), some.numpy()
-    sizes = {"fitted": points, "scored": max(1, points // 2)}
+    """The scores of posterior means [N, D] of all images of a grid."""
+    rows = rng.integers(len(means), size=images)
+    codes, known = means[rows], factors.of(torch.from_numpy(rows)).numpy()
 
-    def represent(asked: np.ndarray) -> np.ndarray:
-        return encoded(subject, factors.rows(torch.from_numpy(asked)))[0].numpy()
+    def represent(asked: Array) -> Array:
+        return means[factors.rows(torch.from_numpy(asked)).numpy()]
 
-    found = {
+    few = max(1, points // 2)
+    sampled = (represent, factors.sizes, rng)
+    trees = scores.dci(codes, known, rng, exact)
+    return {
         "mig": scores.mig(codes, known),
+        **{f"dci_{name}": value for name, value in trees.items()},
         "sap": scores.sap(codes, known, rng),
+        "beta_vae_score": scores.beta_vae_score(*sampled, fitted=points, scored=few),
+        "factor_vae_score": scores.factor_vae_score(*sampled, fitted=points, scored=few),
         "modularity": scores.modularity(codes, known),
         "explicitness": scores.explicitness(codes, known, rng),
         "irs": scores.irs(codes, known),
-        "beta_vae_score": scores.beta_vae_score(represent, factors.sizes, rng, **sizes),
-        "factor_vae_score": scores.factor_vae_score(represent, factors.sizes, rng, **sizes),
     }
-    for name, value in scores.dci(codes, known, rng, exact_trees).items():
-        found[f"dci_{name}"] = value
-    if scales is not None:
-        found["mig_chen"] = scores.mig_chen(codes, scales.numpy(), known, rng, images)
-    return found
 
 
 @torch.no_grad()
-def encoded(subject: Subject, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Means [n, D] and scales [n, D] of q for images of the grid; no scales if q is no Normal."""
+def posteriors(subject: Subject) -> tuple[Array, Array | None]:
+    """Means [N, D] and scales [N, D] of q for all images; no scales where q is no diagonal."""
     data, device = subject.data, subject.data.device
-    stored, labels, _ = data.stored("train")
-    images, noise = stored.to(device), generator("pixels", subject.seed, device=device)
+    images, labels = data.splits.train_images.to(device), data.splits.train_labels
+    noise = generator("pixels", subject.seed, device=device)
     means, scales = [], []
-    for some in rows.split(CHUNK):
-        x = draw(images[some.to(device)], data.pixels, noise)
-        y = one_hot(labels[some], data.splits.num_classes).to(x)
+    for rows in subject.track(torch.arange(len(images)).split(CHUNK), "codes of all images"):
+        x = draw(images[rows.to(device)], data.pixels, noise)
+        y = one_hot(labels[rows], data.splits.num_classes).to(x)
         q = subject.model.encode(x, y)
         means.append(q.mean.cpu())
         if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
             scales.append(q.stddev.cpu())
-    return torch.cat(means), torch.cat(scales) if scales else None
+    return torch.cat(means).numpy(), torch.cat(scales).numpy() if scales else None

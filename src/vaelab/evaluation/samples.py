@@ -30,9 +30,12 @@ def samples(subject: Subject, *, count: PositiveInt, looked_up: PositiveInt) -> 
         raise NotApplicable("it takes a classifier, and these images have no labels")
     judge = classifier.of(subject.data, subject.cache, subject.data.device, subject.track)
     fake = torch.cat(list(generated(subject, count)))
-    features = judge.features(torch.cat(list(grey(subject, "test", count)))), judge.features(fake)
+    features = (
+        judge.features(torch.cat(list(subject.data.grey("test", count)))),
+        judge.features(fake),
+    )
     sought = fake[:looked_up]
-    among = {part: nearest(sought, grey(subject, part)) for part in ("train", "test")}
+    among = {part: nearest(sought, subject.data.grey(part)) for part in ("train", "test")}
     return {
         "classifier": judge.name,
         "classifier_accuracy": judge.accuracy,
@@ -60,7 +63,7 @@ def inception(subject: Subject, *, count: PositiveInt) -> dict[str, Any]:
     except (ModuleNotFoundError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise NotApplicable(f"it takes torch-fidelity and its weights ({reason})") from error
-    real = grey(subject, "test", count)
+    real = subject.data.grey("test", count)
     for images, is_real in ((real, True), (generated(subject, count), False)):
         for some in subject.track(list(images), "Inception"):
             distance.update(some.expand(-1, 3, -1, -1), real=is_real)
@@ -73,11 +76,3 @@ def generated(subject: Subject, count: int) -> Iterator[Tensor]:
     labels = y[torch.arange(count, device=y.device) % len(y)]
     for some in labels.split(CHUNK):
         yield subject.model.sample(some).clamp(0, 1)
-
-
-def grey(subject: Subject, part: str, count: int | None = None) -> Iterator[Tensor]:
-    """The images of a part as k / 255, a portion at a time."""
-    images, _, rows = subject.data.stored(part)
-    images, rows = images.to(subject.data.device), rows[:count].to(subject.data.device)
-    for some in rows.split(CHUNK):
-        yield images[some].float() / 255

@@ -36,7 +36,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Estima
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Estimate]:
     """How many balls of real images a sample is in, over k, and the share of balls with a sample.
 
-    Naeem et al. (2020), arXiv:2002.09797, eq. 3 and 4, with k = 5. For samples that are as real
+    Naeem et al. (2020), arXiv:2002.09797, with k = 5. For samples that are as real
     images, and many, one expects a density of 1 and, of as many, a coverage of 1 - 2^-k. The
     errors are given the balls.
 
@@ -71,10 +71,11 @@ def inside(centres: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 class Nearest(NamedTuple):
-    """For each image the nearest one of a pool: its index [N], its distance [N]."""
+    """The nearest image of a pool for each one: its index [N], distance [N] and pixels."""
 
     indices: Tensor
     distances: Tensor
+    images: Tensor  # [N, C, H, W]
     pool_size: int
 
 
@@ -85,7 +86,7 @@ def nearest(images: Tensor, pool: Iterable[Tensor]) -> Nearest:
         images: [N, C, H, W].
         pool: Portions [n, C, H, W] of the pool, in the same units and on the same device.
     """
-    images = images.flatten(1)
+    shape, images = images.shape, images.flatten(1)
     found, size = torch.zeros_like(images), 0
     least = images.new_full((len(images),), torch.inf)
     indices = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -99,7 +100,7 @@ def nearest(images: Tensor, pool: Iterable[Tensor]) -> Nearest:
         indices = torch.where(closer, rows + size, indices)
         found[closer] = portion[rows[closer]]
         size += len(portion)
-    return Nearest(indices, (images - found).norm(dim=1), size)
+    return Nearest(indices, (images - found).norm(dim=1), found.view(shape), size)
 
 
 def copied(train: Nearest, held_out: Nearest) -> Estimate:
@@ -108,7 +109,7 @@ def copied(train: Nearest, held_out: Nearest) -> Estimate:
     Of a new sample the nearest of all real images is one of the N training images, and not of M
     held out, with probability N / (N + M); of a copy it always is. So the excess of that share
     over N / (N + M), as a part of M / (N + M). It uses the share of Platzer & Reutterer (2021,
-    doi:10.3389/fdata.2021.679939, section 3.2), for N and M that differ. A blurred sample, close
+    doi:10.3389/fdata.2021.679939), for N and M that differ. A blurred sample, close
     to everything, is close to both; but both must be drawn alike. The error takes samples with
     the same nearest image for one.
 

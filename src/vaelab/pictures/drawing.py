@@ -16,7 +16,11 @@ OVERVIEW = {
     "interpolation": kinds.interpolation,
     "manifold": kinds.manifold,
 }  # for which a few images are enough
-KINDS = OVERVIEW | {"latents": kinds.latents, "arithmetic": kinds.arithmetic}
+KINDS = OVERVIEW | {
+    "latents": kinds.latents,
+    "arithmetic": kinds.arithmetic,
+    "nearest": kinds.nearest,
+}
 
 
 def obstacle(name: str, model: ELBO, request: Request) -> str | None:
@@ -46,6 +50,7 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
             (len(labels) not in (0, 2), "takes two labels, as in label=[3,8]"),
             without,
         ],
+        "nearest": [(request.training is None, "needs the training images"), unseen],
     }
     if request.ends is not None:
         needed = conditional and not labels, "between files of a conditional model needs label="

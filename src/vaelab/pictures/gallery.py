@@ -1,6 +1,7 @@
 """The pictures of a finished run, in files."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def write(
     x, y = test_images(data)
     check_labels(label, y.shape[1])
     ends = read_ends(images, data, seed)
-    request = Request(x, y, count, tuple(label), temperature, ends)
+    training = partial(data.grey, "train")
+    request = Request(x, y, count, tuple(label), temperature, ends, training)
     names = possible(what, model.to(device), request)
     if images and "interpolation" not in names:
         reason = obstacle("interpolation", model, request) or "is not asked for"

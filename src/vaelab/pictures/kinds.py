@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from vaelab.elbo import ELBO
+from vaelab.metrics import neighbours
 from vaelab.pictures.codes import decoded, encoded, portion, prior_of, sampled
 from vaelab.pictures.picture import Grid, Picture
 from vaelab.pictures.request import Request, one_hot
@@ -23,8 +24,7 @@ def reconstructions(model: ELBO, request: Request) -> Picture:
     """Images, each above its reconstruction through the posterior mean."""
     x, y = request.images(request.count or 32)
     arrays = decoded(model, encoded(model, x, y), y) | {"x": x}
-    line = torch.ones_like(x[:, :, :1])
-    return Grid(arrays, torch.cat([x, line, arrays["images"]], 2), gap=3)
+    return pairs(arrays, x, arrays["images"])
 
 
 def samples(model: ELBO, request: Request) -> Picture:
@@ -32,6 +32,22 @@ def samples(model: ELBO, request: Request) -> Picture:
     y = request.conditions(request.count or 64)
     arrays = decoded(model, sampled(model, y, request.temperature), y)
     return Grid(arrays, arrays["images"])
+
+
+def nearest(model: ELBO, request: Request) -> Picture:
+    """Samples of the prior, each above the training image that is nearest to it in pixels."""
+    assert request.training is not None
+    y = request.conditions(request.count or 32)
+    arrays = decoded(model, sampled(model, y, request.temperature), y)
+    found = neighbours.nearest(arrays["images"], request.training())
+    arrays |= {"nearest": found.images, "distances": found.distances}
+    return pairs(arrays, arrays["images"], found.images)
+
+
+def pairs(arrays: dict[str, Tensor], above: Tensor, below: Tensor) -> Picture:
+    """Images [N, C, H, W], each above another one."""
+    line = torch.ones_like(above[:, :, :1])
+    return Grid(arrays, torch.cat([above, line, below], 2), gap=3)
 
 
 def class_grid(model: ELBO, request: Request) -> Picture:

@@ -45,8 +45,8 @@ class Picture:
         """
         png, npz, gif = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "npz", "gif"))
         self.image().save(png)
-        arrays = {name: values.cpu().numpy() for name, values in self.arrays.items()}
-        np.savez_compressed(npz, allow_pickle=False, **arrays, settings=json.dumps(dict(settings)))
+        arrays: dict[str, Any] = {name: v.cpu().numpy() for name, v in self.arrays.items()}
+        np.savez_compressed(npz, **arrays, settings=json.dumps(dict(settings)))
         if not (frames := self.frames()):
             return [png, npz]
         frames[0].save(gif, save_all=True, append_images=frames[1:], duration=FRAME, loop=0)

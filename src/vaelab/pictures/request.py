@@ -1,3 +1,4 @@
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,7 @@ class Request:
         labels: Classes to draw, in turn; by itself those of the images.
         temperature: Factor of the prior's standard deviation where samples are drawn.
         ends: Two images [2, C, H, W] to interpolate between, instead of those in x.
+        training: Gives the training images as k / 255, portions [n, C, H, W], at each call.
     """
 
     x: Tensor
@@ -23,6 +25,7 @@ class Request:
     labels: tuple[int, ...] = ()
     temperature: float = 1.0
     ends: Tensor | None = None
+    training: Callable[[], Iterable[Tensor]] | None = None
 
     @property
     def present(self) -> list[int]:
