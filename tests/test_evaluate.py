@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -23,6 +24,7 @@ from vaelab.randomness import stream
 sys.path.insert(0, str(cli.CONF.parent))
 
 import evaluate
+import generate
 import train
 
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
@@ -236,6 +238,34 @@ def test_refuses(sweep, capsys, overrides, message):
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ")
     assert message in said
+
+
+TINY = "model.encoder.channels=[4,4]", "model.decoder.channels=[4,4]"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["model=beta_vae", "network=conv", "likelihood=gaussian", *TINY],
+        ["model=cvae", "network=conv", "prior=conditional_normal", *TINY],
+        ["model=cvae", "likelihood=gaussian", "data.pixels=grey", "prior=conditional_normal"],
+        ["model=vae", "model.latent_dim=2", "model.num_samples=3", "optimizer=adamw"],
+        ["model=vae", "data=arrays", "data.source.path=ARRAYS", "data.val_size=9", *TINY],
+    ],
+    ids=" ".join,
+)
+def test_every_kind_of_run_is_measured_and_drawn(tmp_path, choices):
+    images = np.random.default_rng(0).integers(0, 256, (200, 3, 9, 10), np.uint8)
+    np.savez(tmp_path / "mine.npz", train_images=images)
+    choices = [choice.replace("ARRAYS", str(tmp_path / "mine.npz")) for choice in choices]
+    paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"]
+    run(*choices, *paths, "data.test_size=50", "trainer.max_steps=3", command=train)
+    settings = ["num_samples=2", "what=[likelihood,reconstruction,latents]"]
+    found = measured(tmp_path / "run", *settings)
+    for name in ("nll", "mse", "ssim", "mutual_information", "marginal_kl"):
+        assert math.isfinite(found[name]["value"])
+    run(f"run={tmp_path}/run", "count=4", command=generate)
+    assert len(list((tmp_path / "run" / "generated").glob("*.npz"))) >= 5
 
 
 def test_a_run_of_less_than_an_epoch_is_measured_by_its_last_weights(tmp_path):

@@ -39,9 +39,9 @@ class Record:
         self.content["settings"][name] = dict(settings)
         self.content["command"] = command
         write_json(self.path, self.content)
-        self.show(results)
+        self.plot(results)
 
-    def show(self, results: Mapping[str, Any]) -> None:
+    def plot(self, results: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         with SummaryWriter(self.folder) as board:
