@@ -38,9 +38,8 @@ def main(cfg: DictConfig) -> None:
     records.quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     console = Console(highlight=False, soft_wrap=True)
-    plan = evaluation.Plan(
-        cfg.metrics, cli.names(cfg.what), cfg.seed, cfg.rerun, cli.command(), console.print
-    )
+    what = [*cfg.metrics] if cfg.what == "all" else cli.names(cfg.what)
+    plan = evaluation.Plan(cfg.metrics, what, cfg.seed, cfg.rerun, cli.command(), console.print)
     folders = runs.under(cli.names(cfg.run))
     measured, failures = {}, []
     for folder in folders:

@@ -16,6 +16,7 @@ from torchmetrics.image import fid
 
 from vaelab import cli, evaluation, runs
 from vaelab.evaluation.latents import active_units
+from vaelab.evaluation.record import figures
 from vaelab.evaluation.samples import generated
 from vaelab.metrics.estimates import mean, means
 from vaelab.metrics.frechet import frechet
@@ -59,6 +60,19 @@ def test_active_units_doubts_those_near_the_threshold():
 )
 def test_paths_are_given_to_hydra_in_quotes(argument, read):
     assert cli.quoted(argument, ["run"]) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (95.2834, 0.2641, ("95.283", "0.264")),
+        (0.0260123, 0.0000927, ("0.026012", "0.000093")),
+        (14.0, 0.0, ("14.000", "0.000")),
+        (3.25, None, ("3.250", "")),
+    ],
+)
+def test_two_digits_of_an_error_are_shown(value, error, shown):
+    assert figures(value, error) == shown
 
 
 def run(*overrides, command=evaluate):
@@ -150,6 +164,15 @@ def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):
     assert "vae (1)" in out
     assert str(broken) in err
     assert "truncated" in err
+
+
+def test_all_is_every_metric(sweep, capsys):
+    few = ["samples.count=300", "ais.images=10", "ais.chains=1", "ais.steps=2"]
+    found = measured(sweep / "vae (1)", "what=all", *(f"metrics.{setting}" for setting in few))
+    assert {"nll", "nll_ais", "ssim", "marginal_kl", "copied"} <= found.keys()
+    said = capsys.readouterr().out
+    for name in ("inception", "conditional", "disentanglement"):
+        assert f"{name} left out: " in said
 
 
 def test_another_checkpoint_is_measured_anew(sweep):

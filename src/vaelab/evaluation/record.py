@@ -1,5 +1,6 @@
 """What has been measured of a run, in its folder, on the screen and in TensorBoard."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,7 @@ def table(measured: Mapping[Path, Record]) -> Table:
         for column in ("value", "standard error"):
             grid.add_column(column, justify="right")
         for name, entry in scalars(record.content).items():
-            error = "" if entry["se"] is None else f"{entry['se']:.3f}"
-            grid.add_row(name, f"{entry['value']:.3f}", error)
+            grid.add_row(name, *figures(entry["value"], entry["se"]))
         return grid
     rows = {folder: scalars(record.content) for folder, record in measured.items()}
     names = [name for name in COMPARED if any(name in row for row in rows.values())]
@@ -78,3 +78,13 @@ def table(measured: Mapping[Path, Record]) -> Table:
         cells = [f"{row[n]['value']:.2f} ±{row[n]['se']:.2f}" if n in row else "" for n in names]
         grid.add_row(folder.name, *cells)
     return grid
+
+
+def figures(value: float, error: float | None) -> tuple[str, str]:
+    """A value and its error, to two digits of the error, and to the third place at least."""
+    if error is None:
+        return f"{value:.3f}", ""
+    places = 3
+    if 0 < error < 0.01:
+        places = min(6, 1 - math.floor(math.log10(error)))
+    return f"{value:.{places}f}", f"{error:.{places}f}"
