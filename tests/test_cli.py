@@ -1,5 +1,6 @@
 """The command line: what it refuses, in one line, and what it answers at once."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -244,3 +245,20 @@ def test_a_disk_without_room_for_the_run_is_one_line(refused, tmp_path):
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     (tmp_path / "run").write_text("a file")
     assert str(tmp_path / "run") in refused()
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "evaluate.py", "--help"]
+    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("name", ["evaluate", "generate", "export"])
+def test_help_of_a_command_shows_its_settings_alone(name):
+    command = [sys.executable, f"{name}.py", "--help"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    assert "run: ???" in said
+    assert "annealing" not in said

@@ -94,12 +94,16 @@ def task(
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             try:
                 run(wraps(function)(job))()
+                sys.stdout.flush()
             except SystemExit as error:  # Lightning's SIGTERMException is one, without a code
                 interrupted = isinstance(error.__context__, KeyboardInterrupt)
                 stopped = type(error).__name__ == "SIGTERMException" and not error.code
                 sys.exit(130 if interrupted else 143 if stopped else error.code)
             except KeyboardInterrupt:
                 sys.exit(130)
+            except BrokenPipeError:  # whoever read the output has seen enough
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(141)
             except Exception as error:
                 report(error)
 

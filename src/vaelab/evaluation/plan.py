@@ -68,5 +68,5 @@ class Plan:
         if len(absent) == len(self.what):
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
         for name, reason in absent.items():
-            self.say(f"{name} left out: {reason}")
+            self.say(f"{folder}: {name} left out: {reason}")
         return record
