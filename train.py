@@ -19,6 +19,7 @@ def settings(
     paths: dict[str, str],
     seed: NonNegativeInt,
     ckpt: str | None,
+    rerun: bool,
     precision: Literal[32, "bf16"],
     compile: bool,  # noqa: A002
 ) -> None:
@@ -37,6 +38,8 @@ def main(cfg: DictConfig) -> float:
 
     schema.check(cfg, settings)
     run = training.Run(cfg)
+    if (found := run.result()) is not None:
+        return found
     seed_everything(cfg.seed, verbose=False)
     torch.distributions.Distribution.set_default_validate_args(False)
 

@@ -165,7 +165,8 @@ def test_a_folder_with_a_run_in_it_is_left_as_it_is(refused, finished):
     folder = finished.parents[1]
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
     here, small = f"hydra.run.dir={folder}", ["logger=none", *TINY]
-    assert "holds a run already" in refused(here, *small)
+    longer = refused(here, *small, "trainer.max_epochs=3")
+    assert "holds a run with trainer.max_epochs=1, not 3" in longer
     assert "another architecture" in refused(here, "ckpt=last", "logger=none")
     assert "of 1 epochs already" in refused(here, "ckpt=last", *small)
     assert "beta=-1" in refused(here, "ckpt=last", "model=beta_vae", "model.beta=-1", *small)

@@ -210,6 +210,41 @@ def test_a_run_stopped_in_its_warm_up_goes_on_to_the_same_bits(
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
 
 
+def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, undisturbed):
+    stop = ["_target_=faults.Stop", f"number={signal.SIGTERM}", "step=100"]
+    overrides = [*WARM_UP, *(f"+callbacks.stop.{setting}" for setting in stop)]
+
+    def again(*more):
+        command = arguments(tmp_path, prepared, *overrides, *more)
+        options = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True}
+        return subprocess.run(command, timeout=120, **options)
+
+    assert again().returncode == 143
+    resumed = again()
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from step 101" in resumed.stdout
+    final = weights(tmp_path)
+    assert all(torch.equal(final[name], undisturbed[name]) for name in undisturbed)
+
+    kept = [*tmp_path.rglob("*.ckpt"), tmp_path / "results.json"]
+    files = {path: path.stat().st_mtime_ns for path in kept}
+    finished = again()
+    assert finished.returncode == 0, finished.stderr
+    assert "is finished, with val/elbo" in finished.stdout
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+    other = again("model.beta=2.0")
+    assert other.returncode == 2
+    assert "holds a run with model.beta=4.0, not 2.0" in other.stderr
+
+    (tmp_path / "mine.json").write_text("{}")
+    assert again("rerun=true").returncode == 143  # at step 100 again
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 101
+    assert not (tmp_path / "results.json").exists()
+    assert (tmp_path / "mine.json").exists()
+
+
 def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared):
     """To the same weights, but for the order in which gradients are added up."""
     overrides = [

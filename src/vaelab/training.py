@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from vaelab import pictures
+from vaelab import earlier, pictures
 from vaelab.callbacks import Board, Speed
 from vaelab.callbacks.board import first_images
 from vaelab.callbacks.checkpoint import load as load_checkpoint
@@ -56,8 +56,21 @@ class Run:
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best.ckpt"
 
+    def result(self) -> float | None:
+        """What this very run came to, if it has been run to its end already.
+
+        Raises:
+            UserError: If the run in the folder is another one.
+        """
+        found = earlier.result(self.folder)
+        if found is None or self.cfg.rerun or self.cfg.ckpt is not None:
+            return None
+        earlier.check(self.folder, self.path, self.cfg)
+        self.say(f"{self.path} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
+        return found
+
     def resume(self, model: ELBO) -> Path | None:
-        """The checkpoint that `ckpt` asks for, and that the model can go on from.
+        """The checkpoint that `ckpt` asks for, or of a run that was interrupted, to go on from.
 
         Raises:
             UserError: If it is not there, of another model, or has nothing left to do; or if
@@ -65,12 +78,14 @@ class Run:
         """
         ckpt, checkpoints = self.cfg.ckpt, self.folder / "checkpoints"
         if ckpt is None:
-            if (checkpoints / "last.ckpt").exists():
-                raise UserError(
-                    f"{self.path} holds a run already; go on with ckpt=last, or name another "
-                    "folder with hydra.run.dir=FOLDER"
-                )
-            return None
+            last = checkpoints / "last.ckpt"
+            if self.cfg.rerun or not last.exists():
+                return None
+            earlier.check(self.folder, self.path, self.cfg)
+            state = load_checkpoint(last)
+            model.check_architecture(state["state_dict"])
+            self.say(f"going on from step {state['global_step']:,} of {self.path}")
+            return last
         path = Path(ckpt)
         if ckpt in ("last", "best"):
             path = checkpoints / f"{ckpt}.ckpt"
@@ -96,6 +111,9 @@ class Run:
         """Writes the composed configuration into the folder, where Hydra keeps it."""
         if self.console.quiet:  # a process beside the first one
             return
+        if self.cfg.rerun:
+            earlier.clear(self.folder)
+        (self.folder / "results.json").unlink(missing_ok=True)  # until it is finished again
         hidden = self.folder / ".hydra"
         hidden.mkdir(exist_ok=True)
         OmegaConf.save(self.cfg, hidden / "config.yaml")

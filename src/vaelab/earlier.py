@@ -1,0 +1,60 @@
+"""What an earlier start of a run left in its folder, so that its command can be given again."""
+
+import shutil
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab.errors import UserError
+from vaelab.records import flat, read_json
+
+COMPOSED = Path(".hydra", "config.yaml")
+FREE = ("ckpt", "rerun", "paths", "logger", "compile", "callbacks.progress", "callbacks.board")
+"""Settings that may be others when the same run is started again."""
+
+
+def result(folder: Path) -> float | None:
+    """`val/elbo` of a run that came to its end; `results.json` is written last, and whole."""
+    return read_json(folder / "results.json").get("val/elbo")
+
+
+def check(folder: Path, shown: Path, cfg: DictConfig) -> None:
+    """Checks that what is in the folder was started with this configuration.
+
+    Args:
+        folder: The run folder.
+        shown: The same as the user would type it.
+        cfg: The composed configuration.
+
+    Raises:
+        UserError: With the first setting that is another.
+    """
+    path = folder / COMPOSED
+    before = settings(OmegaConf.load(path)) if path.exists() else {}  # type: ignore[arg-type]
+    now = settings(cfg)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise UserError(
+                f"{shown} holds a run with {name}={before.get(name)}, not {now.get(name)}; "
+                "ckpt=last goes on all the same, rerun=true starts over, and "
+                "hydra.run.dir=FOLDER names another folder"
+            )
+
+
+def settings(cfg: DictConfig) -> dict[str, object]:
+    """What makes a run this one, by dotted names; interpolations as they stand."""
+    plain = flat(OmegaConf.to_container(cfg, resolve=False))
+    return {
+        name: value
+        for name, value in plain.items()
+        if not any(name == free or name.startswith(f"{free}.") for free in FREE)
+    }
+
+
+def clear(folder: Path) -> None:
+    """Takes away what a run wrote, and leaves what it did not."""
+    for name in ("checkpoints", "figures"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for pattern in ("results.json", "evaluation.json", "events.out.*", "metrics.csv"):
+        for path in folder.glob(pattern):
+            path.unlink()
