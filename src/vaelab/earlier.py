@@ -6,9 +6,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
-from vaelab.records import flat, read_json
+from vaelab.records import COMPOSED, flat, read_json
 
-COMPOSED = Path(".hydra", "config.yaml")
 FREE = ("ckpt", "rerun", "paths", "logger", "compile", "callbacks.progress", "callbacks.board")
 """Settings that may be others when the same run is started again."""
 

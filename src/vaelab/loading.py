@@ -18,9 +18,9 @@ from vaelab import cli, schema, stamps
 from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
+from vaelab.records import COMPOSED
 from vaelab.trust import refuse_code
 
-COMPOSED = Path(".hydra", "config.yaml")  # in a run folder
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in an exported folder
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
 

@@ -13,6 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+COMPOSED = Path(".hydra", "config.yaml")
+"""The configuration of a run, in its folder."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
     """What a file holds; empty where there is none."""

@@ -10,6 +10,7 @@ from vaelab import loading
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
+from vaelab.records import COMPOSED
 
 
 def load(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
@@ -43,7 +44,7 @@ def under(folders: Iterable[str]) -> list[Path]:
 
 
 def is_run(folder: Path) -> bool:
-    return (folder / loading.COMPOSED).exists()
+    return (folder / COMPOSED).exists()
 
 
 def device(choice: str) -> torch.device:

@@ -25,7 +25,7 @@ from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.records import flat, git_commit, quieten, table, write_json
+from vaelab.records import COMPOSED, flat, git_commit, quieten, table, write_json
 
 PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
@@ -114,10 +114,10 @@ class Run:
         if self.cfg.rerun:
             earlier.clear(self.folder)
         (self.folder / "results.json").unlink(missing_ok=True)  # until it is finished again
-        hidden = self.folder / ".hydra"
-        hidden.mkdir(exist_ok=True)
-        OmegaConf.save(self.cfg, hidden / "config.yaml")
-        OmegaConf.save(OmegaConf.create(self.overrides), hidden / "overrides.yaml")
+        composed = self.folder / COMPOSED
+        composed.parent.mkdir(exist_ok=True)
+        OmegaConf.save(self.cfg, composed)
+        OmegaConf.save(OmegaConf.create(self.overrides), composed.with_name("overrides.yaml"))
 
     def introduce(self, model: ELBO, data: Images, trainer: Trainer) -> None:
         """Says what will be trained, on what, and where."""
