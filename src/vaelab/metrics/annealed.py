@@ -74,7 +74,7 @@ def annealed(
             image, chain (and one more), step and leapfrog step.
         leapfrog_steps: Leapfrog steps of a move.
     """
-    most = max(1, portion(x) // (num_chains + 1))
+    most = max(1, portion(model) // (num_chains + 1))
     found = [
         chains(model, *part, num_chains, num_steps, leapfrog_steps)
         for part in zip(x.split(most), y.split(most), strict=True)

@@ -12,9 +12,9 @@ PIXELS = {"cpu": 2**21, "mps": 2**24, "cuda": 2**25}
 """Decoded at a time: what fills a device, and on a processor still fits its caches."""
 
 
-def portion(x: Tensor) -> int:
-    """How many images like those of x [B, C, H, W] to decode at a time, on its device."""
-    return max(1, PIXELS.get(x.device.type, PIXELS["cpu"]) // x[0].numel())
+def portion(model: ELBO) -> int:
+    """How many images to encode or decode at a time, on the model's device."""
+    return max(1, PIXELS.get(model.device.type, PIXELS["cpu"]) // math.prod(model.x_shape))
 
 
 @torch.no_grad()
@@ -35,7 +35,7 @@ def evidence(model: ELBO, x: Tensor, y: Tensor, num_samples: int) -> dict[str, T
     q, prior = model.encode(x, y), model.latent_prior(y)
     log_sum = x.new_full((len(x),), -torch.inf)
     distortion, rate_per_latent = torch.zeros_like(log_sum), x.new_zeros(())
-    most = max(1, portion(x) // len(x))
+    most = max(1, portion(model) // len(x))
     for start in range(0, num_samples, most):
         count = min(most, num_samples - start)
         z = q.sample((count,))

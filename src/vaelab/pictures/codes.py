@@ -1,19 +1,11 @@
 """From images to latents and back, a portion at a time."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.elbo import ELBO
-
-PIXELS = 2**22  # of a portion
-
-
-def portion(model: ELBO) -> int:
-    """How many images to encode or decode at a time."""
-    return math.ceil(PIXELS / math.prod(model.x_shape))
+from vaelab.metrics.evidence import portion
 
 
 def encoded(model: ELBO, x: Tensor, y: Tensor) -> Tensor:

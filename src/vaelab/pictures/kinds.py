@@ -10,7 +10,8 @@ from torch.nn import functional
 
 from vaelab.elbo import ELBO
 from vaelab.metrics import neighbours
-from vaelab.pictures.codes import decoded, encoded, portion, prior_of, sampled
+from vaelab.metrics.evidence import portion
+from vaelab.pictures.codes import decoded, encoded, prior_of, sampled
 from vaelab.pictures.picture import Grid, Picture
 from vaelab.pictures.request import Request, one_hot
 from vaelab.pictures.scatter import Scatter

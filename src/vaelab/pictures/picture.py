@@ -2,6 +2,7 @@
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ FRAME = 80  # milliseconds
 
 
 @dataclass(frozen=True)
-class Picture:
+class Picture(ABC):
     """What is seen, and where it comes from.
 
     Attributes:
@@ -28,9 +29,9 @@ class Picture:
 
     arrays: dict[str, Tensor]
 
+    @abstractmethod
     def image(self) -> Image.Image:
         """The picture, in RGB."""
-        raise NotImplementedError
 
     def frames(self) -> list[Image.Image]:
         """The same as a film that can be repeated; none where nothing moves."""
