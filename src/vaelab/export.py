@@ -1,13 +1,10 @@
 """A finished run as files for others: weights, ONNX graphs and what there is to know of them."""
 
-import os
 from pathlib import Path
-
-from safetensors.torch import save_file
 
 from vaelab import graphs, loading, stamps
 from vaelab.card import card
-from vaelab.elbo import ELBO
+from vaelab.data import store
 from vaelab.evaluation.record import Record, scalars
 from vaelab.graphs import Graph
 from vaelab.records import read_json, write_json
@@ -25,7 +22,8 @@ def export(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> list[Gr
     model = loading.trained(run, "best", trust=True)
     folder.mkdir(parents=True, exist_ok=True)
     if safetensors:
-        write_weights(model, folder / loading.WEIGHTS)
+        weights = {name: value.numpy() for name, value in model.state_dict().items()}
+        store.write(folder / loading.WEIGHTS, weights)
     made = graphs.write(model, folder) if onnx else []
     results = read_json(run / "results.json")
     content = {
@@ -38,12 +36,3 @@ def export(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> list[Gr
     write_json(folder / loading.CONFIG, content)
     (folder / "README.md").write_text(card(model, content, safetensors, made))
     return made
-
-
-def write_weights(model: ELBO, path: Path) -> None:
-    """Saves the weights as safetensors, whole or not at all."""
-    partial = path.with_suffix(".partial")
-    state = {name: value.contiguous() for name, value in model.state_dict().items()}
-    save_file(state, partial, metadata={"format": "pt"})
-    partial.chmod(0o644)
-    os.replace(partial, path)

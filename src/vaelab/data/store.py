@@ -51,7 +51,7 @@ def write(path: Path, arrays: Arrays) -> None:
     with NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
         partial = Path(file.name)
     try:
-        save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, partial)
+        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, partial)
         partial.chmod(0o644)
         os.replace(partial, path)
     finally:
