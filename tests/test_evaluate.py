@@ -183,6 +183,13 @@ def test_another_checkpoint_is_measured_anew(sweep):
     assert "active_units" not in measured(folder, "num_samples=3", "what=likelihood")
 
 
+def test_nothing_asked_for_shows_what_there_is(sweep, capsys):
+    before = measured(sweep / "vae (1)", "what=latents")
+    capsys.readouterr()
+    assert measured(sweep / "vae (1)", "what=[]") == before
+    assert "active_units" in capsys.readouterr().out
+
+
 def test_what_a_model_does_not_have_is_left_out(sweep, capsys):
     found = measured(sweep / "vae (1)", "what=[latents,conditional]")
     assert "active_units" in found
@@ -250,6 +257,7 @@ def test_data_with_factors_are_scored(tmp_path):
         (["run=RUN", "num_samples=0"], "num_samples=0: should be greater than 0"),
         (["run=RUN", "num_sample=1"], "did you mean num_samples?"),
         (["run=RUN", "what=latent"], "what=latent: there is no such metric; did you mean latents?"),
+        (["run=RUN", "metrics.disentanglement.repeats=1"], "repeats=1: should be greater than"),
         (["run=RUN", "what=conditional"], "conditional: the model sees no labels"),
         (["run=RUN", "device=gpu"], "device=gpu: this machine has no such device"),
     ],
@@ -273,12 +281,19 @@ TINY = "model.encoder.channels=[4,4]", "model.decoder.channels=[4,4]"
         ["model=cvae", "network=conv", "prior=conditional_normal", *TINY],
         ["model=cvae", "likelihood=gaussian", "data.pixels=grey", "prior=conditional_normal"],
         ["model=vae", "model.latent_dim=2", "model.num_samples=3", "optimizer=adamw"],
-        ["model=vae", "data=arrays", "data.source.path=ARRAYS", "data.val_size=9", *TINY],
+        [
+            "model=vae",
+            "data=arrays",
+            "data.source.path=ARRAYS",
+            "data.val_size=9",
+            "data.batch_size=20",
+            *TINY,
+        ],
     ],
     ids=" ".join,
 )
 def test_every_kind_of_run_is_measured_and_drawn(tmp_path, choices):
-    images = np.random.default_rng(0).integers(0, 256, (200, 3, 9, 10), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (100, 3, 9, 10), np.uint8)
     np.savez(tmp_path / "mine.npz", train_images=images)
     choices = [choice.replace("ARRAYS", str(tmp_path / "mine.npz")) for choice in choices]
     paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"]

@@ -15,6 +15,7 @@ from torch.testing import assert_close
 
 import vaelab
 from vaelab import graphs, runs
+from vaelab.card import measured
 from vaelab.cli import CONF
 from vaelab.errors import UserError
 
@@ -150,6 +151,12 @@ def test_what_is_published_says_nothing_of_this_machine(trained):
         content = file.read_bytes()
         assert home.encode() not in content
         assert source.encode() not in content
+
+
+def test_the_card_has_figures_without_an_error_too():
+    card = measured({}, {"fid": {"value": 12.0, "se": None}, "mse": {"value": 0.5, "se": 0.1}})
+    assert "| fid | 12.000 |  |" in card
+    assert "| mse | 0.500 | 0.100 |" in card
 
 
 def test_the_card_and_the_configuration_tell_of_the_model(trained):

@@ -5,6 +5,7 @@ from typing import Any
 
 from vaelab import __version__
 from vaelab.elbo import ELBO
+from vaelab.evaluation.record import figures
 from vaelab.graphs import COMPARED, TOLERANCE, Graph
 
 PIXELS = {  # see vaelab.data.pixels
@@ -91,6 +92,7 @@ def arrays(named: Mapping[str, Sequence[Any]]) -> str:
 
 def measured(results: Mapping[str, float], evaluation: Mapping[str, Mapping[str, float]]) -> str:
     rows = [f"| {name} | {value:.3f} | |" for name, value in results.items()]
-    rows += [f"| {name} | {e['value']:.3f} | {e['se']:.3f} |" for name, e in evaluation.items()]
+    estimates = {name: figures(e["value"], e["se"]) for name, e in evaluation.items()}
+    rows += [f"| {name} | {value} | {error} |" for name, (value, error) in estimates.items()]
     table = "\n".join(["| metric | value | standard error |", "|---|---|---|", *rows])
     return f"## Test images, in nats per image\n\n{table}\n" if rows else ""

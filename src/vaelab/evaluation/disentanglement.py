@@ -1,10 +1,10 @@
 """How well the latents are aligned with known factors."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch.distributions import Independent, Normal
 from torch.nn.functional import one_hot
 
@@ -24,7 +24,7 @@ def disentanglement(
     *,
     images: PositiveInt,
     points: PositiveInt,
-    repeats: PositiveInt,
+    repeats: Annotated[int, Field(ge=2)],
     exact_trees: bool,
 ) -> dict[str, Any]:
     """The scores of `vaelab.metrics.disentanglement`, for posteriors of all images of the grid.

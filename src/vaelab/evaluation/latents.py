@@ -29,7 +29,8 @@ def active_units(codes: Tensor) -> Estimate:
 
     The error counts those whose variance is within one standard error of the threshold.
     """
-    squares = (codes.double() - codes.double().mean(0)).square()
+    codes = codes.cpu().double()
+    squares = (codes - codes.mean(0)).square()
     variance, error = squares.mean(0), squares.std(0) / len(codes) ** 0.5
     doubtful = (variance - ACTIVE).abs() < error
     return {"value": float((variance > ACTIVE).sum()), "se": float(doubtful.sum())}

@@ -65,7 +65,7 @@ class Plan:
                 absent[name] = str(error)
                 continue
             record.add(name, settings, results, self.command)
-        if len(absent) == len(self.what):
+        if absent and len(absent) == len(self.what):
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
         for name, reason in absent.items():
             self.say(f"{folder}: {name} left out: {reason}")

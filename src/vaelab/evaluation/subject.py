@@ -42,8 +42,9 @@ class Subject:
     @cached_property
     def images(self) -> Batch:
         """All test images, as the model sees them, and their labels."""
-        self.data.batch_size = 100  # or the noise of dequantised pixels would be that of another
-        x, y = zip(*self.data.batches("test"), strict=True)
+        batches = self.data.batches("test")
+        batches.batch_size = 100  # on which the noise of dequantised pixels depends
+        x, y = zip(*batches, strict=True)
         return torch.cat(x), torch.cat(y)
 
     @cached_property

@@ -14,6 +14,6 @@ def mean(values: Tensor) -> Estimate:
 
 def means(values: Tensor) -> dict[str, list[float]]:
     """The same for each column of [N, D]."""
-    values = values.double()
+    values = values.cpu().double()  # Apple's GPUs have no double precision
     error = values.std(0) / len(values) ** 0.5
     return {"value": values.mean(0).tolist(), "se": error.tolist()}
