@@ -22,7 +22,7 @@ def settings(
     """The settings, for the check."""
 
 
-@cli.task("evaluate", lists=["run"])
+@cli.task("evaluate", settings, lists=["run"])
 def main(cfg: DictConfig) -> None:
     """Writes evaluation.json in each run folder and shows a table."""
     # Here and not above, so that --help and --cfg answer at once.
@@ -31,10 +31,9 @@ def main(cfg: DictConfig) -> None:
     import torch
     from rich.console import Console
 
-    from vaelab import evaluation, records, runs, schema
+    from vaelab import evaluation, records, runs
     from vaelab.errors import UserError
 
-    schema.check(cfg, settings)
     records.quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     console = Console(highlight=False, soft_wrap=True)

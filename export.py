@@ -11,7 +11,7 @@ def settings(*, run: str, to: str, what: Literal["all", "safetensors", "onnx"]) 
     """The settings, for the check."""
 
 
-@cli.task("export")
+@cli.task("export", settings)
 def main(cfg: DictConfig) -> None:
     """Writes weights, configuration, ONNX files and a model card, and says what is there."""
     # Here and not above, so that --help and --cfg answer at once.
@@ -19,10 +19,9 @@ def main(cfg: DictConfig) -> None:
 
     from rich.console import Console
 
-    from vaelab import export, records, schema
+    from vaelab import export, records
     from vaelab.graphs import TOLERANCE
 
-    schema.check(cfg, settings)
     records.quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = Path(cfg.to)

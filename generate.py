@@ -21,7 +21,7 @@ def settings(
     """The settings, for the check."""
 
 
-@cli.task("generate", lists=["run", "images"])
+@cli.task("generate", settings, lists=["run", "images"])
 def main(cfg: DictConfig) -> None:
     """Writes pictures and their arrays, and says where each one is."""
     # Here and not above, so that --help and --cfg answer at once.
@@ -29,11 +29,10 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
-    from vaelab import runs, schema
+    from vaelab import runs
     from vaelab.errors import UserError
     from vaelab.pictures import gallery
 
-    schema.check(cfg, settings)
     torch.distributions.Distribution.set_default_validate_args(False)
     asked = {name: cfg[name] for name in ("count", "temperature", "seed")}
     asked |= {"what": cli.names(cfg.what), "images": cli.names(cfg.images)}

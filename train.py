@@ -20,13 +20,15 @@ def settings(
     seed: NonNegativeInt,
     ckpt: str | None,
     rerun: bool,
+    evaluate: list[str] | str,
+    metrics: Any,
     precision: Literal[32, "bf16"],
     compile: bool,  # noqa: A002
 ) -> None:
     """The top-level settings, for the check."""
 
 
-@cli.task("train")
+@cli.task("train", settings)
 def main(cfg: DictConfig) -> float:
     """Trains, tests the best checkpoint, and returns its ELBO on the validation images."""
     # Here and not above, so that --help and --cfg answer at once.
@@ -34,9 +36,8 @@ def main(cfg: DictConfig) -> float:
     from hydra.utils import instantiate
     from lightning import seed_everything
 
-    from vaelab import schema, training
+    from vaelab import training
 
-    schema.check(cfg, settings)
     run = training.Run(cfg)
     if (found := run.result()) is not None:
         return found
@@ -64,6 +65,7 @@ def main(cfg: DictConfig) -> float:
 
     best = run.best if run.best.exists() else None  # None: the weights as they are
     (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
+    run.measure(trainer)
     run.finish(model, trainer, {"val/elbo": elbo, **metrics})
     return elbo
 

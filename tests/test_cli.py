@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from vaelab.cli import run_name
+from vaelab.naming import run_name, sweep_name
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -90,6 +90,7 @@ SETTINGS = {
     "hydra.run.dir=/proc/nowhere/run": "/proc/nowhere",
     "model._target_=vaelab.models.Nothing": "cannot be imported",
     "foo": "foo",
+    "evaluate=[latent]": "latent: there is no such metric; did you mean latents?",
 }
 
 
@@ -198,14 +199,6 @@ def test_a_moved_run_knows_its_best_checkpoint(finished, monkeypatch, tmp_path):
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
-def test_a_sweep_goes_on_after_a_job_that_fails(monkeypatch, capsys, tmp_path):
-    sweep = [f"hydra.sweep.dir={tmp_path}/sweep", f"paths.data={tmp_path}/data", "logger=none"]
-    given = [*sweep, *TINY, "model=beta_vae", "model.beta=-1,1", "-m"]
-    assert "error: model.beta=-1" in failed(monkeypatch, capsys, *given)
-    (finished,) = (tmp_path / "sweep").rglob("results.json")
-    assert finished.parent.name.startswith("1_")
-
-
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finished):
     before = finished.read_bytes()
     small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none"]
@@ -240,6 +233,15 @@ def test_run_names_are_readable_and_fit_a_command_line():
     assert run_name([]) == ""
     assert "=" not in run_name(["data.source.path=/a/b=c,d.npz"])
     assert "/" not in run_name(["data.source.path=/a/b=c,d.npz"])
+
+
+def test_a_sweep_has_one_name_whatever_runs_its_jobs():
+    overrides = ["model=beta_vae", "model.beta=1,4", "seed=1,2"]
+    name = sweep_name(overrides, ["hydra.mode=MULTIRUN"])
+    assert name.startswith("beta_vae_beta-1-4_seed-1-2_")
+    assert sweep_name([*overrides, "rerun=true"], ["hydra.launcher.n_jobs=3"]) == name
+    assert sweep_name([*overrides, "trainer.max_epochs=3"], []) != name
+    assert sweep_name(overrides, ["hydra.sweeper.params={a: 1}"]) != name
 
 
 def test_a_disk_without_room_for_the_run_is_one_line(refused, tmp_path):

@@ -256,7 +256,7 @@ def test_data_with_factors_are_scored(tmp_path):
         (["run=nowhere"], "nowhere is no run folder"),
         (["run=RUN", "num_samples=0"], "num_samples=0: should be greater than 0"),
         (["run=RUN", "num_sample=1"], "did you mean num_samples?"),
-        (["run=RUN", "what=latent"], "what=latent: there is no such metric; did you mean latents?"),
+        (["run=RUN", "what=latent"], "latent: there is no such metric; did you mean latents?"),
         (["run=RUN", "metrics.disentanglement.repeats=1"], "repeats=1: should be greater than"),
         (["run=RUN", "what=conditional"], "conditional: the model sees no labels"),
         (["run=RUN", "device=gpu"], "device=gpu: this machine has no such device"),

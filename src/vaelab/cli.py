@@ -1,4 +1,4 @@
-"""What surrounds a Hydra task: short errors, exit codes and names of run folders.
+"""What surrounds a Hydra task: its check, short errors and exit codes.
 
 Hydra imports this at start, so it stays free of torch.
 """
@@ -6,16 +6,18 @@ Hydra imports this at start, so it stays free of torch.
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
+from threading import Thread
+from time import sleep
 from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
@@ -23,39 +25,22 @@ from hydra.errors import (
     InstantiationException,
     MissingConfigException,
 )
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vaelab import naming
 from vaelab.errors import UserError, nearest
 
 CONF = Path(__file__).parents[2] / "conf"
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
-QUIET = ("ckpt", "compile", "logger", "model", "paths", "trainer", "callbacks", "hydra")
+PARENT = "VAELAB_PARENT"
+"""The process that started this one, to be its end as well."""
 typed: list[str] = []  # the arguments of the command
 
 
-def run_name(overrides: Sequence[str]) -> str:
-    """Overrides as the end of a folder's name: `_beta-4_latent_dim-8` for what tells runs apart.
-
-    No `=`, which a command line that names the folder could not hold.
-    """
-    parts = []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        top, *rest = key.split(".")
-        if top not in QUIET or (top == "model" and rest):
-            parts.append(f"{key.split('.')[-1]}-{value}")
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", "_".join(parts))
-    return f"_{name[:80]}" if name else ""
-
-
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-
-
 def task(
-    config_name: str, lists: Sequence[str] = ()
+    config_name: str, settings: Callable[..., Any] | None = None, lists: Sequence[str] = ()
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Makes a function of the composed configuration a command.
 
@@ -64,11 +49,19 @@ def task(
 
     Args:
         config_name: The file in conf/.
+        settings: A function whose keywords are the top-level settings, for the check.
         lists: Settings of paths, given with commas between them and whatever is in a path.
     """
 
+    def check(cfg: DictConfig) -> None:
+        if settings:
+            from vaelab import schema  # slow: imports what the configuration names
+
+            schema.check(cfg, settings)
+
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def command() -> None:
+            watch_parent()
             typed[:] = sys.argv[1:]
             sys.argv[1:] = [quoted(argument, lists) for argument in sys.argv[1:]]
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
@@ -85,12 +78,12 @@ def task(
 
             def job(cfg: DictConfig) -> Any:
                 try:
+                    check(cfg)
                     return function(cfg)
                 except Exception as error:  # here, before Hydra says that there was one
-                    if HydraConfig.get().mode == RunMode.MULTIRUN:
-                        raise  # or the jobs after this one would not run
                     return report(error)
 
+            job.check = check  # type: ignore[attr-defined]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             try:
                 run(wraps(function)(job))()
@@ -112,13 +105,28 @@ def task(
     return decorate
 
 
+def watch_parent() -> None:
+    """Stops this process, after a checkpoint, if the one that started it for a sweep is gone."""
+    given = os.environ.get(PARENT)
+    if given is None:
+        return
+    beside = "LOCAL_RANK" in os.environ  # started by the first process of the job
+    parent = os.getppid() if beside else int(given)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            sleep(0.5)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    Thread(target=watch, daemon=True).start()
+
+
 def quoted(argument: str, lists: Sequence[str]) -> str:
     """`run=a,b c` as `run=['a','b c']`, which Hydra reads, for the settings in `lists`."""
     key, _, value = argument.partition("=")
     if key not in lists or not value or value[0] in "['\"":
         return argument
-    paths = ("'" + path.replace("'", "\\'") + "'" for path in value.split(","))
-    return f"{key}=[{','.join(paths)}]"
+    return f"{key}=[{','.join(map(naming.quote, value.split(',')))}]"
 
 
 def names(value: Any) -> list[str]:
@@ -188,7 +196,7 @@ def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             try:
-                cfg = compose(config_name, [o for o in rest if o])
+                cfg = compose(config_name, [o for o in rest if o], return_hydra_config=True)
             except ConfigCompositionException:  # another one is wrong too: the choices alone
                 cfg = compose(config_name, [o for o in rest if o and "." not in o.split("=")[0]])
     except HydraException:

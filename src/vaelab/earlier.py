@@ -6,15 +6,18 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
+from vaelab.naming import is_free
 from vaelab.records import COMPOSED, flat, read_json
-
-FREE = ("ckpt", "rerun", "paths", "logger", "compile", "callbacks.progress", "callbacks.board")
-"""Settings that may be others when the same run is started again."""
 
 
 def result(folder: Path) -> float | None:
     """`val/elbo` of a run that came to its end; `results.json` is written last, and whole."""
     return read_json(folder / "results.json").get("val/elbo")
+
+
+def started(folder: Path) -> bool:
+    """Whether the folder holds a run, at its end or not."""
+    return (folder / "checkpoints" / "last.ckpt").exists() or result(folder) is not None
 
 
 def check(folder: Path, shown: Path, cfg: DictConfig) -> None:
@@ -43,11 +46,7 @@ def check(folder: Path, shown: Path, cfg: DictConfig) -> None:
 def settings(cfg: DictConfig) -> dict[str, object]:
     """What makes a run this one, by dotted names; interpolations as they stand."""
     plain = flat(OmegaConf.to_container(cfg, resolve=False))
-    return {
-        name: value
-        for name, value in plain.items()
-        if not any(name == free or name.startswith(f"{free}.") for free in FREE)
-    }
+    return {name: value for name, value in plain.items() if not is_free(name)}
 
 
 def clear(folder: Path) -> None:

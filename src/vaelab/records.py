@@ -29,6 +29,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
+def here(path: Path) -> Path:
+    """A path as the user would type it."""
+    path = path.absolute()
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def quieten() -> None:
     """Leaves warnings, one line each, and takes Lightning's talk from the screen."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):

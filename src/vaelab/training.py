@@ -5,30 +5,35 @@ import platform
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from vaelab import earlier, pictures
+from vaelab import cli, earlier, pictures
 from vaelab.callbacks import Board, Speed
 from vaelab.callbacks.board import first_images
 from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.records import COMPOSED, flat, git_commit, quieten, table, write_json
+from vaelab.evaluation import Plan
+from vaelab.evaluation import table as evaluated
+from vaelab.records import COMPOSED, flat, git_commit, here, quieten, table, write_json
 
 PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
+LEAVING = 60.0
+"""Seconds for which to wait for a process that is stopping in the same folder."""
 COMPARED = ("model", "data", "network", "likelihood", "prior", "annealing", "seed", "precision")
 
 
@@ -45,12 +50,14 @@ class Run:
         if os.environ.get("LOCAL_RANK", "0") != "0":
             self.console.quiet = True
         quieten()
+        what = cli.names(cfg.evaluate)
+        command = shlex.join(["python", "train.py", *self.overrides])
+        self.plan = Plan(cfg.metrics, what, cfg.seed, cfg.rerun, command, self.say)
 
     @property
     def path(self) -> Path:
         """The folder as the user would type it."""
-        here = Path.cwd()
-        return self.folder.relative_to(here) if self.folder.is_relative_to(here) else self.folder
+        return here(self.folder)
 
     @property
     def best(self) -> Path:
@@ -76,6 +83,7 @@ class Run:
             UserError: If it is not there, of another model, or has nothing left to do; or if
                 nothing is asked for and the folder holds another run.
         """
+        self.occupy()
         ckpt, checkpoints = self.cfg.ckpt, self.folder / "checkpoints"
         if ckpt is None:
             last = checkpoints / "last.ckpt"
@@ -106,6 +114,23 @@ class Run:
                     f"give a larger trainer.{name} than {self.cfg.trainer[name]:,}"
                 )
         return path
+
+    def occupy(self) -> None:
+        """Keeps other processes out of the folder until this one ends, however it ends.
+
+        Raises:
+            UserError: If another one does not leave it; one that is stopping soon does.
+        """
+        if self.console.quiet:
+            return
+        path = self.folder / COMPOSED.with_name("lock")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.lock = FileLock(path)
+        try:
+            with suppress(NotImplementedError):  # a file system without locks
+                self.lock.acquire(timeout=LEAVING)
+        except Timeout as error:
+            raise UserError(f"{self.path}: another process is working in this folder") from error
 
     def record(self) -> None:
         """Writes the composed configuration into the folder, where Hydra keeps it."""
@@ -175,6 +200,13 @@ class Run:
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
+
+    def measure(self, trainer: Trainer) -> None:
+        """Measures what `evaluate` asks for, as evaluate.py would."""
+        if self.plan.what and self.best.exists() and trainer.is_global_zero:
+            device = trainer.strategy.root_device
+            record = self.plan.carry_out(self.folder, device, Path(self.cfg.paths.data))
+            self.console.print(evaluated({self.path: record}))
 
     def finish(self, model: ELBO, trainer: Trainer, metrics: dict[str, float]) -> None:
         """Writes results.json and figures, shows a table and the next commands."""

@@ -1,3 +1,5 @@
+import os
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -8,24 +10,29 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from vaelab.callbacks.speed import Speed
+from vaelab.records import write_json
 
 
 class Progress(ProgressBar):
     """A bar over the whole training with the bound in it; plain lines when there is no terminal.
 
     Args:
+        file: Where to say how far training is, for whoever started it; at most once a second.
         refresh_steps: Training batches between two looks at the bar.
         line_seconds: Least time between two lines where there is no terminal.
     """
 
-    def __init__(self, refresh_steps: int = 20, line_seconds: float = 5.0) -> None:
+    def __init__(
+        self, file: str | None = None, refresh_steps: int = 20, line_seconds: float = 5.0
+    ) -> None:
         super().__init__()
+        self.file = Path(file) if file else None
         self.refresh_steps = refresh_steps
         self.line_seconds = line_seconds
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Bar | None = None
         self.enabled = True
-        self.last_line = float("-inf")
+        self.last_line = self.last_note = float("-inf")
 
     def disable(self) -> None:
         self.enabled = False
@@ -35,6 +42,8 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         batches = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
+        self.batches, self.began = batches, monotonic()
+        self.done_before = trainer.fit_loop.total_batch_idx + 1
         if self.enabled and self.console.is_terminal:
             columns = (
                 BarColumn(bar_width=16),
@@ -50,12 +59,34 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.bar and batch_idx % self.refresh_steps == 0:
-            self.bar.update(
-                self.task,
-                completed=trainer.fit_loop.total_batch_idx + 1,
-                description=self.line(trainer, "val/elbo"),
-            )
+        if batch_idx % self.refresh_steps == 0:
+            self.note(trainer)
+            if self.bar:
+                self.bar.update(
+                    self.task,
+                    completed=trainer.fit_loop.total_batch_idx + 1,
+                    description=self.line(trainer, "val/elbo"),
+                )
+
+    def note(self, trainer: Trainer) -> None:
+        """Writes how far training is into the file, if one was asked for."""
+        now = monotonic()
+        if self.file is None or not trainer.is_global_zero or now - self.last_note < 1:
+            return
+        self.last_note = now
+        done = trainer.fit_loop.total_batch_idx + 1
+        here = done - self.done_before
+        left = (self.batches - done) * (now - self.began) / here if here else None
+        bound = trainer.callback_metrics.get("val/elbo")
+        content = {
+            "epoch": trainer.current_epoch + 1,
+            "epochs": trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None,
+            "share": done / self.batches,
+            "seconds_left": left,
+            "val/elbo": None if bound is None else float(bound),
+            "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        }
+        write_json(self.file, content)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.batch_progress.total.ready:

@@ -38,9 +38,7 @@ class Plan:
     def __post_init__(self) -> None:
         for name in self.what:
             if name not in self.metrics:
-                raise UserError(
-                    f"what={name}: there is no such metric; {nearest(name, self.metrics)}"
-                )
+                raise UserError(f"{name}: there is no such metric; {nearest(name, self.metrics)}")
 
     def carry_out(self, folder: Path, device: torch.device, cache: Path) -> Record:
         """The record of a run, with everything that was to be measured and can be.

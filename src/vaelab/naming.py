@@ -1,0 +1,65 @@
+"""Names of run and sweep folders, from overrides of the command line; no torch."""
+
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import sha1
+
+from omegaconf import OmegaConf
+
+FREE = ("ckpt", "rerun", "paths", "logger", "compile", "callbacks.progress", "callbacks.board")
+"""Settings that may be others when the same run, or sweep, is started again."""
+QUIET = ("ckpt", "compile", "logger", "model", "paths", "trainer", "callbacks", "hydra", "rerun")
+"""Settings that a run's name leaves out; but settings of the model are told."""
+SWEPT = ("hydra.sweeper.params", "hydra/sweeper")
+"""Settings of Hydra that say which jobs a sweep has."""
+
+
+def run_name(overrides: Sequence[str]) -> str:
+    """Overrides as the end of a folder's name: `_beta-4_latent_dim-8` for what tells runs apart."""
+    told = []
+    for override in overrides:
+        top, *rest = key(override).split(".")
+        if top not in QUIET or (top == "model" and rest):
+            told.append(override)
+    return f"_{label(told)[:80]}" if told else ""
+
+
+def sweep_name(overrides: Sequence[str], hydra_overrides: Sequence[str]) -> str:
+    """The folder of a sweep: the same for the same command, whatever runs its jobs."""
+    kept = [override for override in overrides if not is_free(key(override))]
+    kept += [override for override in hydra_overrides if key(override).startswith(SWEPT)]
+    models = [label([override]).partition("-")[2] for override in kept if key(override) == "model"]
+    return "".join([*models, run_name(kept), "_", digest(kept)]).lstrip("_")
+
+
+def label(overrides: Iterable[str]) -> str:
+    """Overrides as part of a file name: `beta-4_latent_dim-8`.
+
+    No `=`, which a command line that names the folder could not hold.
+    """
+    parts = (f"{key(o).split('.')[-1]}-{o.partition('=')[2]}" for o in overrides)
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", "_".join(parts))
+
+
+def digest(overrides: Iterable[str]) -> str:
+    """Six letters that differ where overrides do."""
+    return sha1("\n".join(overrides).encode()).hexdigest()[:6]
+
+
+def key(override: str) -> str:
+    """The setting that an override is of."""
+    return override.lstrip("+~").partition("=")[0]
+
+
+def is_free(name: str) -> bool:
+    """Whether a setting may be another one when a run is started again."""
+    return any(name == free or name.startswith(f"{free}.") for free in FREE)
+
+
+def quote(path: str) -> str:
+    """A path as Hydra's command line takes it, whatever is in it."""
+    return "'" + path.replace("'", "\\'") + "'"
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)

@@ -1,0 +1,75 @@
+"""The process of a job: started, stopped, and cleaned up after, on whatever machine it runs."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vaelab.cli import PARENT
+
+LEAKY = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
+"""Variables of a process group that a job must not take for its own."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be run.
+
+    Attributes:
+        command: Arguments, the program first.
+        log: File that takes what is printed, at its end.
+        environment: Variables beside those of the process that starts it.
+        folder: Where it is run.
+    """
+
+    command: Sequence[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    folder: str = field(default_factory=os.getcwd)
+
+
+class Process:
+    """A job's process, in a session of its own: a Ctrl-C in the terminal is not for it.
+
+    It stops by itself when its parent dies, see `vaelab.cli`.
+    """
+
+    def __init__(self, order: Order) -> None:
+        kept = {k: v for k, v in os.environ.items() if k not in LEAKY}
+        own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        order.log.parent.mkdir(parents=True, exist_ok=True)
+        with order.log.open("ab") as log:
+            self.child = subprocess.Popen(
+                list(order.command),
+                cwd=order.folder,
+                env=kept | order.environment | own,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def poll(self) -> int | None:
+        """Its exit code, negative for a signal; None while it runs."""
+        code = self.child.poll()
+        if code is not None:
+            self.kill()  # what it may have left running
+        return code
+
+    def stop(self) -> None:
+        """Asks it to write a checkpoint and stop; it tells the processes that it started."""
+        if self.child.poll() is None:
+            self.child.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.child.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        while (code := self.poll()) is None:
+            time.sleep(0.05)
+        return code
