@@ -1,0 +1,38 @@
+"""One page, figures and tables of a sweep: python report.py sweep=outputs/sweeps/..."""
+
+from typing import Literal
+
+from omegaconf import DictConfig
+from pydantic import NonNegativeInt
+
+from vaelab import cli
+
+
+def settings(
+    *,
+    sweep: str,
+    to: str,
+    metric: str,
+    direction: Literal["auto", "higher", "lower"],
+    best: NonNegativeInt,
+) -> None:
+    """The settings, for the check."""
+
+
+@cli.task("report", settings)
+def main(cfg: DictConfig) -> None:
+    """Writes the report of a sweep, finished or not, and says where each file is."""
+    # Here and not above, so that --help and --cfg answer at once.
+    from pathlib import Path
+
+    from vaelab import report
+
+    sweep = report.read(Path(cfg.sweep))
+    print(sweep.counts())
+    ranking = report.Ranking(cfg.metric, cfg.direction)
+    for path in report.write(sweep, Path(cfg.to), ranking, cfg.best):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
