@@ -4,12 +4,15 @@ Hydra imports this at every start, so it holds no more than what hands over to `
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
@@ -63,9 +66,40 @@ class Grid(BasicSweeper):
     def sweep(self, arguments: list[str]) -> None:
         from vaelab import sweeps
 
-        parsed = OverridesParser.create().parse_overrides([*self._parse_config(), *arguments])
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         (jobs,) = self.split_arguments(parsed, None)
         finish(self.launcher, sweeps.Grid(jobs))
+
+
+class Optuna(Sweeper):
+    """A search by Optuna, see `vaelab.sweeps.study.Study`.
+
+    Args:
+        params: What is searched, beside what the command line says.
+        settings: Of the study.
+    """
+
+    def __init__(self, params: dict[str, Any] | None = None, **settings: Any) -> None:
+        self.params = params or {}
+        self.settings = settings
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.loader = hydra_context.config_loader
+        self.folder = Path(config.hydra.sweep.dir)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        from vaelab import sweeps
+
+        given = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(given)
+        finish(self.launcher, sweeps.search(self.folder, parsed, self.settings))
 
 
 def finish(launcher: Launcher | None, source: Any) -> None:

@@ -16,8 +16,9 @@ def result(folder: Path) -> float | None:
 
 
 def started(folder: Path) -> bool:
-    """Whether the folder holds a run, at its end or not."""
-    return (folder / "checkpoints" / "last.ckpt").exists() or result(folder) is not None
+    """Whether the folder holds a run, at its end or not, whose configuration is known."""
+    begun = (folder / "checkpoints" / "last.ckpt").exists() or result(folder) is not None
+    return begun and (folder / COMPOSED).exists()
 
 
 def check(folder: Path, shown: Path, cfg: DictConfig) -> None:

@@ -6,11 +6,17 @@ from hashlib import sha1
 
 from omegaconf import OmegaConf
 
-FREE = ("ckpt", "rerun", "paths", "logger", "compile", "callbacks.progress", "callbacks.board")
+FREE = (
+    *("ckpt", "rerun", "paths", "logger", "compile"),
+    *("callbacks.progress", "callbacks.board", "callbacks.pruning"),
+)
 """Settings that may be others when the same run, or sweep, is started again."""
-QUIET = ("ckpt", "compile", "logger", "model", "paths", "trainer", "callbacks", "hydra", "rerun")
+QUIET = (
+    *("ckpt", "rerun", "compile", "logger", "paths", "trainer", "callbacks", "hydra"),
+    *("model", "evaluate", "metrics"),
+)
 """Settings that a run's name leaves out; but settings of the model are told."""
-SWEPT = ("hydra.sweeper.params", "hydra/sweeper")
+SWEPT = ("hydra.sweeper.params", "hydra.sweeper.objectives", "hydra/sweeper")
 """Settings of Hydra that say which jobs a sweep has."""
 
 
@@ -38,7 +44,15 @@ def label(overrides: Iterable[str]) -> str:
     No `=`, which a command line that names the folder could not hold.
     """
     parts = (f"{key(o).split('.')[-1]}-{o.partition('=')[2]}" for o in overrides)
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", "_".join(parts))
+    return "_".join(re.sub(r"[^A-Za-z0-9_.-]+", "-", part).rstrip("-") for part in parts)
+
+
+def short(value: str) -> str:
+    """A real number in four digits, and anything else as it is."""
+    try:
+        return value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
+    except ValueError:
+        return value
 
 
 def digest(overrides: Iterable[str]) -> str:

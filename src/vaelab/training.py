@@ -19,8 +19,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from vaelab import cli, earlier, pictures
-from vaelab.callbacks import Board, Speed
+from vaelab import cli, earlier, naming, pictures
+from vaelab.callbacks import Board, Pruning, Speed
 from vaelab.callbacks.board import first_images
 from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.data import Images
@@ -125,7 +125,7 @@ class Run:
             return
         path = self.folder / COMPOSED.with_name("lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(path)
+        self.lock = FileLock(path, is_singleton=True)  # a second run in this process is welcome
         try:
             with suppress(NotImplementedError):  # a file system without locks
                 self.lock.acquire(timeout=LEAVING)
@@ -167,20 +167,22 @@ class Run:
         self.say(f"run folder {self.path}")
 
     def log_settings(self, trainer: Trainer) -> None:
-        """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab."""
-        chosen = {name: self.choices[name] for name in COMPARED if name in self.choices}
-        composed = OmegaConf.to_container(self.cfg, resolve=True)
-        settings = {
-            name: value
-            for name, value in flat(composed).items()
-            if name.partition(".")[0] in COMPARED and "._" not in name and name not in chosen
-        }
+        """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab.
+
+        In a sweep these are what it varies, or they would be lost among all the others.
+        """
+        every = flat(OmegaConf.to_container(self.cfg, resolve=True)) | self.choices
+        if swept := os.environ.get("VAELAB_SWEPT"):
+            told = {"model", "data", *map(naming.key, swept.split())}
+        else:
+            told = {n for n in every if n.partition(".")[0] in COMPARED and "._" not in n}
+        settings = {name: value for name, value in every.items() if name in told}
         unknown = {final_tag(name): float("nan") for name in FINAL}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(chosen | settings, metrics=unknown)
+                logger.log_hyperparams(settings, metrics=unknown)
             else:
-                logger.log_hyperparams(chosen | settings)
+                logger.log_hyperparams(settings)
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
@@ -235,7 +237,9 @@ class Run:
     def circumstances(self, trainer: Trainer) -> dict[str, Any]:
         """What the metrics were measured with."""
         speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
+        pruned = any(c.pruned for c in trainer.callbacks if isinstance(c, Pruning))  # type: ignore[attr-defined]
         return {
+            **({"pruned": True} if pruned else {}),
             "seed": self.cfg.seed,
             "seconds": round(monotonic() - self.began, 2),
             "train/images_per_second": round(speed.average, 1) if speed else None,

@@ -6,12 +6,17 @@ machine's clock is compared with another's.
 
 import json
 import os
+import shutil
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import uuid4
+
+from filelock import FileLock, Timeout
 
 from vaelab.records import read_json, write_json
 
@@ -53,10 +58,13 @@ class Claims:
         self.thread.join()
         for job in list(self.held):
             self.release(job)
-        self.life.unlink(missing_ok=True)
         for path in self.folder.glob("*.alive"):
-            if not self.alive(path.stem):
-                path.unlink(missing_ok=True)
+            if path == self.life or not self.alive(path.stem):
+                for left in self.folder.glob(f"{path.stem}.*"):  # and what it had to say to jobs
+                    if left.is_dir():
+                        shutil.rmtree(left, ignore_errors=True)
+                    else:
+                        left.unlink(missing_ok=True)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
@@ -67,7 +75,8 @@ class Claims:
 
     def live(self) -> None:
         while not self.over.wait(BEAT):
-            self.beat()
+            with suppress(OSError):  # of a network's file system; the next one may get through
+                self.beat()
 
     def beat(self, stopping: bool = False) -> None:
         """Shows that this launcher is alive, and whether its jobs are to stop."""
@@ -130,6 +139,21 @@ class Claims:
         if mark not in self.seen or self.seen[mark][0] != beats:
             self.seen[mark] = (beats, monotonic())
         return monotonic() - self.seen[mark][1] < LOST
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keeps other launchers from doing the same in this folder, for no longer than a moment.
+
+    Where files cannot be locked, or one launcher hangs, it is done all the same.
+    """
+    lock = FileLock(folder / ".lock")
+    with suppress(NotImplementedError, Timeout):
+        lock.acquire(timeout=LOST)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def glob_quoted(name: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from vaelab import earlier
+from vaelab import earlier, naming
 from vaelab.records import read_json
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "stopped"]
@@ -24,6 +24,7 @@ class Job:
         folder: Of the run.
         accelerator: What `trainer.accelerator` asks for.
         devices: How many processes it will start; -1 for one on every device.
+        again: Whether it is to be run though it has been.
         environment: Variables for its process, beside those of the launcher.
         seen_failure: The mark of a failure before this sweep began.
     """
@@ -33,6 +34,7 @@ class Job:
     folder: Path
     accelerator: str = "auto"
     devices: int = 1
+    again: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     seen_failure: str | None = None
     state: State = "waiting"
@@ -46,7 +48,9 @@ class Job:
     @property
     def label(self) -> str:
         """What tells it apart, for the screen."""
-        parts = (f"{name.split('.')[-1]}={value}" for name, value in self.swept.items())
+        parts = (
+            f"{name.split('.')[-1]}={naming.short(value)}" for name, value in self.swept.items()
+        )
         return " ".join(parts) or self.name
 
     @property

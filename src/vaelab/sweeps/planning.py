@@ -64,7 +64,8 @@ class Planner:
             task = without_hydra(composed)
             if self.check:
                 self.check(task)
-            if "rerun" in task and not task.rerun and earlier.started(folder):
+            again = bool(task.get("rerun")) or task.get("ckpt") is not None
+            if not again and earlier.started(folder):
                 earlier.check(folder, folder, task)
         trainer = task.get("trainer") or {}
         job = Job(
@@ -73,10 +74,11 @@ class Planner:
             folder=folder,
             accelerator=str(trainer.get("accelerator", "auto")),
             devices=count(trainer.get("devices", 1)),
+            again=again,
             environment=environment or {},
         )
         job.seen_failure = job.failure.get("mark")
-        if not task.get("rerun") and job.value is not None:
+        if not again and job.value is not None:
             job.state = "done"
         return job
 

@@ -13,6 +13,8 @@ from vaelab.cli import PARENT
 
 LEAKY = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 """Variables of a process group that a job must not take for its own."""
+BESIDE_SLURM = {"SLURM_JOB_NAME": "bash"}
+"""Tells Lightning to start the processes of a job itself, whatever SLURM has allocated."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class Order:
     Attributes:
         command: Arguments, the program first.
         log: File that takes what is printed, at its end.
+        life: File by which the launcher shows that it is alive.
         environment: Variables beside those of the process that starts it.
         folder: Where it is run.
     """
 
     command: Sequence[str]
     log: Path
+    life: Path
     environment: dict[str, str] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
 
@@ -40,7 +44,7 @@ class Process:
 
     def __init__(self, order: Order) -> None:
         kept = {k: v for k, v in os.environ.items() if k not in LEAKY}
-        own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1"}
+        own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **BESIDE_SLURM}
         order.log.parent.mkdir(parents=True, exist_ok=True)
         with order.log.open("ab") as log:
             self.child = subprocess.Popen(

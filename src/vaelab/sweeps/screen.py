@@ -1,7 +1,7 @@
 """What a sweep shows while it runs and at its end: one live table, or lines without a terminal."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from time import monotonic
@@ -26,10 +26,12 @@ class Screen:
 
     Args:
         folder: Of the sweep.
+        to_come: How many jobs there will be beside those that are known.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, to_come: Callable[[], int] = lambda: 0) -> None:
         self.folder = here(folder)
+        self.to_come = to_come
         self.console = Console(highlight=False, soft_wrap=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.began = self.lined = monotonic()
@@ -58,7 +60,7 @@ class Screen:
 
     def ended(self, job: Job) -> None:
         self.ended_here += job.state == "done"
-        said = job.error if job.state == "failed" else figure("val/elbo", job.value)
+        said = job.error or figure("val/elbo", job.value)
         if not self.console.is_terminal or job.state == "failed":
             colour = COLOURS.get(job.state, "")
             self.say((f"{job.state:9}", colour), f" {job.label}  {said}".rstrip())
@@ -82,16 +84,18 @@ class Screen:
         parts = [f"{number[state]} {state}" for state in ORDER if number[state] and state != "done"]
         left = self.seconds_left(jobs)
         parts += [f"about {duration(left)} left"] if left else []
-        return f"{number['done']} of {len(jobs)} done" + "".join(f", {part}" for part in parts)
+        total = len(jobs) + self.to_come()
+        return f"{number['done']} of {total} done" + "".join(f", {part}" for part in parts)
 
     def seconds_left(self, jobs: Sequence[Job]) -> float | None:
         """From the share of all jobs that was done since the beginning."""
         begun = sum(job.progress.get("share", 0.0) for job in jobs if job.state == "running")
         done = self.ended_here + begun
-        open_ = sum(job.state in ("waiting", "running", "elsewhere") for job in jobs) - begun
+        open_ = sum(job.state in ("waiting", "running", "elsewhere") for job in jobs)
+        open_ += self.to_come() - begun
         return (monotonic() - self.began) * open_ / done if done and open_ > 0 else None
 
-    def summary(self, jobs: Sequence[Job], stopped: int | None) -> None:
+    def summary(self, jobs: Sequence[Job], stopped: int | None, lines: Sequence[str] = ()) -> None:
         """What came of it, every failure with its log, and the next commands."""
         self.say("")
         for job in jobs:
@@ -102,12 +106,14 @@ class Screen:
         self.say(f"{self.counts(jobs)}, after {taken}")
         values = {job.name: job.value for job in jobs if job.state == "done"}
         known = {name: value for name, value in values.items() if value is not None}
-        if known:
+        for line in lines:
+            self.say(line)
+        if known and not lines:
             best = max(known, key=lambda name: known[name])
             self.say(f"best       {figure('val/elbo', known[best])}  {self.folder / best}")
         self.say(f"report     python report.py sweep={self.folder}")
         self.say(f"curves     tensorboard --logdir {self.folder}")
-        if any(job.state != "done" for job in jobs):
+        if self.to_come() or any(job.state != "done" for job in jobs):
             self.say("go on      the same command runs those that are not done")
 
 

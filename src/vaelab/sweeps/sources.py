@@ -1,8 +1,13 @@
 """Which jobs a sweep has."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from vaelab.errors import UserError
 from vaelab.sweeps.job import Job
 
 Plan = Callable[..., Job]
@@ -18,7 +23,13 @@ class Source(Protocol):
         """Jobs to be added when nothing waits and `free` could start; none at the end."""
 
     def ended(self, job: Job) -> None:
-        """Learns what came of one."""
+        """Learns what came of one, and may call it failed yet."""
+
+    def to_come(self) -> int:
+        """How many more jobs there will be, beside those that are known."""
+
+    def summary(self) -> list[str]:
+        """Lines for the end; without any, the best `val/elbo` is named."""
 
 
 class Grid:
@@ -41,3 +52,29 @@ class Grid:
 
     def ended(self, job: Job) -> None:
         pass
+
+    def to_come(self) -> int:
+        return 0
+
+    def summary(self) -> list[str]:
+        return []
+
+
+def search(folder: Path, overrides: Sequence[Override], settings: Mapping[str, Any]) -> Source:
+    """The jobs that Optuna proposes, see `vaelab.sweeps.study.Study`.
+
+    Raises:
+        UserError: If a setting is wrong, or Optuna is not installed.
+    """
+    from vaelab import schema
+
+    try:
+        from vaelab.sweeps.study import Study
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f'hydra/sweeper=optuna needs {error.name}: pip install -e ".[optuna]"'
+        ) from error
+    plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+    assert isinstance(plain, dict)
+    schema.check_call(Study, plain, "hydra.sweeper.")
+    return Study(folder, overrides, **{str(name): value for name, value in plain.items()})

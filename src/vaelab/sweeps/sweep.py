@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from vaelab import cli
 from vaelab.records import read_json, write_json
-from vaelab.sweeps.claims import Claims
+from vaelab.sweeps.claims import Claims, alone
 from vaelab.sweeps.engines import Engine, Handle
 from vaelab.sweeps.job import FAILURE, LOG, PROGRESS, Job, ending, last_error
 from vaelab.sweeps.planning import Planner
@@ -52,9 +52,10 @@ class Sweep:
     def run(self, source: Source) -> int:
         """Runs all jobs; 0 if all are done, 1 if some failed, 128 + signal if it was stopped."""
         jobs = source.first(self.plan)
-        self.engine.expect(sum(job.state == "waiting" for job in jobs))
+        self.engine.expect(sum(job.state == "waiting" for job in jobs) + source.to_come())
         self.add(jobs)
-        with Claims(self.folder) as claims, Screen(self.folder) as screen, self.signals():
+        screen = Screen(self.folder, source.to_come)
+        with Claims(self.folder) as claims, screen, self.signals():
             self.claims, self.screen, self.source = claims, screen, source
             screen.begin(self.jobs)
             try:
@@ -65,7 +66,7 @@ class Sweep:
                 raise
             finally:
                 self.engine.close()
-        screen.summary(self.jobs, self.signal)
+        screen.summary(self.jobs, self.signal, source.summary())
         if self.signal is not None:
             return 128 + self.signal
         return int(any(job.state == "failed" for job in self.jobs))
@@ -82,15 +83,16 @@ class Sweep:
         self.waiting += [job for job in jobs if job.state == "waiting"]
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / INDEX
-        known = {job["folder"]: job for job in read_json(path).get("jobs", [])}
-        known |= {
-            str(job.folder.relative_to(self.folder)): {
-                "folder": str(job.folder.relative_to(self.folder)),
-                "overrides": job.swept,
+        with alone(self.folder):  # or of two launchers' jobs only one's would be kept
+            known = {job["folder"]: job for job in read_json(path).get("jobs", [])}
+            known |= {
+                str(job.folder.relative_to(self.folder)): {
+                    "folder": str(job.folder.relative_to(self.folder)),
+                    "overrides": job.swept,
+                }
+                for job in jobs
             }
-            for job in jobs
-        }
-        write_json(path, {"command": cli.command(), "jobs": list(known.values())})
+            write_json(path, {"command": cli.command(), "jobs": list(known.values())})
 
     def loop(self) -> None:
         looked = float("-inf")
@@ -113,8 +115,12 @@ class Sweep:
 
     def begin_some(self) -> None:
         """Starts jobs in their order for as long as the next one has room."""
-        if not self.waiting and (free := self.engine.free()) > 0:
-            self.add(self.source.more(free))
+        if (
+            not self.waiting
+            and (free := self.engine.free()) > 0
+            and (more := self.source.more(free))
+        ):
+            self.add(more)
         while self.waiting and self.engine.free(self.waiting[0]) > 0 and self.signal is None:
             self.begin(self.waiting.popleft())
 
@@ -132,19 +138,29 @@ class Sweep:
         order = Order(
             self.planner.command(job),
             log.resolve(),
-            job.environment | {"VAELAB_PROGRESS": str((job.folder / PROGRESS).resolve())},
+            self.claims.life.resolve(),
+            job.environment
+            | {
+                "VAELAB_PROGRESS": str((job.folder / PROGRESS).resolve()),
+                "VAELAB_SWEPT": " ".join(job.swept),
+            },
         )
-        job.state = "running"
+        job.state, job.where = "running", ""
         size = log.stat().st_size if log.exists() else 0
         handle = self.engine.start(job, order)
-        job.where = handle.where
         self.running[job.name] = (job, handle, size)
-        self.screen.started(job)
+        self.locate(job, handle)
+
+    def locate(self, job: Job, handle: Handle) -> None:
+        """Says that a job has begun, as soon as it is known where."""
+        before, job.where = job.where, handle.where
+        if job.where and not before:
+            self.screen.started(job)
 
     def settled(self, job: Job) -> bool:
         """Whether another launcher came to an end with the job since this one began."""
         failure = job.failure
-        if job.value is not None and not self.again(job):
+        if job.value is not None and not job.again:
             self.end(job, "done")
         elif failure and failure["mark"] != job.seen_failure:
             self.end(job, "failed", failure["error"])
@@ -152,17 +168,12 @@ class Sweep:
             return False
         return True
 
-    @staticmethod
-    def again(job: Job) -> bool:
-        """Whether the job is to be run though it has been."""
-        return any(override.replace("'", "") == "rerun=true" for override in job.overrides)
-
     def collect(self) -> None:
         """Takes in the jobs that have ended."""
         for job, handle, size in list(self.running.values()):
             code = handle.poll()
+            self.locate(job, handle)
             if code is None:
-                job.where = handle.where
                 continue
             del self.running[job.name]
             (job.folder / PROGRESS).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ class Handle(Protocol):
     """A job that was given to an engine.
 
     Attributes:
-        where: The device that it has, for the screen, as far as the engine knows.
+        where: The device that it has, for the screen; empty until it has begun.
     """
 
     where: str
