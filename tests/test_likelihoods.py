@@ -5,7 +5,15 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
-from vaelab.likelihoods import Bernoulli, Gaussian
+from vaelab.likelihoods import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+    DiscretizedLogisticMixture,
+    Gaussian,
+    Laplace,
+)
 from vaelab.metrics import bits_per_dim
 
 
@@ -72,16 +80,199 @@ def test_only_a_learned_scale_is_learned(scale, learned):
     assert torch.equal(likelihood.log_scale, before)  # no batch sets it
 
 
-@pytest.mark.parametrize("likelihood", [Bernoulli(), Gaussian()])
-def test_batch_and_event(likelihood):
-    p = likelihood(torch.randn(5, 2, 3 * likelihood.params_per_channel, 4, 6))
+EVERY = [
+    Bernoulli(),
+    ContinuousBernoulli(),
+    Gaussian("learned"),
+    Gaussian("per_pixel"),
+    Gaussian("optimal"),
+    Gaussian(0.5),
+    Laplace("learned"),
+    Laplace("per_pixel"),
+    DiscretizedLogistic("learned"),
+    DiscretizedLogistic("per_pixel"),
+    DiscretizedLogisticMixture(3),
+    Categorical(),
+]
+
+
+def named(likelihood) -> str:
+    return f"{type(likelihood).__name__} {getattr(likelihood, 'params', '')}"
+
+
+@pytest.mark.parametrize("likelihood", EVERY, ids=named)
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_batch_and_event(likelihood, channels):
+    params = torch.randn(5, 2, likelihood.channels(channels), 4, 6, requires_grad=True)
+    p, shape = likelihood(params), (channels, 4, 6)
     assert p.batch_shape == (5, 2)
-    assert p.event_shape == (3, 4, 6)
+    assert p.event_shape == shape
+    assert p.mean.shape == (5, 2, *shape)
+    assert p.sample().shape == (5, 2, *shape)
+    assert p.sample((7,)).shape == (7, 5, 2, *shape)
+    assert p.expand((3, 5, 2)).sample().shape == (3, 5, 2, *shape)
+    x = torch.randint(256, (2, *shape)) / 255
+    x = x.round() if "binary" in likelihood.pixels else x
+    log_prob = p.log_prob(x)  # of K samples each, as in the bound
+    assert log_prob.shape == (5, 2)
+    log_prob.sum().backward()
+    assert (params.grad != 0).flatten(2).any(-1).all()
+    alone = likelihood(params.detach()[3:4, 1:2]).log_prob(x[1:2])
+    if not getattr(likelihood, "optimal", False):  # whose scale is that of the batch
+        assert_close(alone[0, 0], log_prob[3, 1].detach())
+
+
+LEVELS = torch.arange(256).double() / 255
+WHOLE = [likelihood for likelihood in EVERY if likelihood.pixels == {"grey": 0.0}]
+DENSE = [likelihood for likelihood in EVERY if "dequantized" in likelihood.pixels]
+
+
+@pytest.mark.parametrize("likelihood", WHOLE, ids=named)
+@pytest.mark.parametrize("spread", [0.0, 1.0, 10.0])
+def test_masses_of_all_levels_sum_to_one(likelihood, spread):
+    p = likelihood.double()(spread * torch.randn(20, likelihood.channels(1), 1, 1).double())
+    log_masses = p.log_prob(LEVELS[:, None, None, None, None])
+    assert_close(log_masses.logsumexp(0), torch.zeros(20).double(), atol=1e-12, rtol=0)
+
+
+def test_masses_of_all_pixels_of_a_mixture_sum_to_one():
+    likelihood = DiscretizedLogisticMixture(3)
+    p = likelihood(torch.randn(1, likelihood.channels(2), 1, 1).double())
+    x = torch.cartesian_prod(LEVELS, LEVELS)[:, None, :, None, None]
+    log_masses = p.log_prob(x)
+    assert log_masses.logsumexp(0).item() == pytest.approx(0, abs=1e-12)
+    exact = (log_masses.exp()[..., None] * x[..., 0, 0]).sum(0)
+    drawn = p.sample((40_000,)).squeeze()
+    assert_close(drawn.mean(0), exact[0], atol=5 * float(drawn.std(0).max()) / 200, rtol=0)
+    assert p.mean[0, 0].item() == pytest.approx(exact[0, 0].item(), abs=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", [d for d in DENSE if type(d) is not ContinuousBernoulli])
+def test_densities_integrate_to_one(likelihood):
+    x = torch.linspace(-15, 15, 300_001).double()
+    params = 0.3 * torch.randn(likelihood.channels(1), 1, 1).double()
+    density = likelihood.double().eval()(params).log_prob(x[:, None, None, None]).exp()
+    assert_close(torch.trapezoid(density, x).item(), 1.0, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("logit", [-30.0, -1.0, -1e-3, 0.0, 1e-3, 5.0])
+def test_continuous_bernoulli_integrates_to_one(logit):
+    x = torch.linspace(0, 1, 100_001).double()
+    p = ContinuousBernoulli()(torch.full((1, 1, 1), logit).double())
+    density = p.log_prob(x[:, None, None, None]).exp()
+    assert_close(torch.trapezoid(density, x).item(), 1.0, atol=1e-5, rtol=0)
+    unnormalised = math.exp(logit * 0.8 - math.log1p(math.exp(logit)))
+    log_c = p.log_prob(torch.full((1, 1, 1), 0.8).double()).item() - math.log(unnormalised)
+    m = 1 / (1 + math.exp(-logit))
+    exact = (
+        2.0 if logit == 0 else math.log((1 - m) / m) / (1 - 2 * m)
+    )  # eq. 6: 2 atanh(1-2m)/(1-2m)
+    assert log_c == pytest.approx(math.log(exact), abs=1e-4)
+
+
+@pytest.mark.parametrize("likelihood", [DiscretizedLogistic("learned"), Categorical()], ids=named)
+def test_means_and_samples_of_levels_agree_with_the_masses(likelihood):
+    p = likelihood.double()(torch.randn(50, likelihood.channels(1), 1, 1).double())
+    exact = (p.log_prob(LEVELS[:, None, None, None, None]).exp() * LEVELS[:, None]).sum(0)
+    assert_close(p.mean.flatten(), exact, atol=2e-4, rtol=0)
+    drawn = p.sample((4_000,)).squeeze()
+    assert torch.isin(drawn, LEVELS).all()
+    assert_close(drawn.mean(0), exact, atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [0.002, 0.05, 1.0])
+def test_discretized_logistic_is_a_difference_of_distribution_functions(scale):
+    loc, k = torch.tensor(0.3), torch.tensor([0, 1, 76, 77, 254, 255])
+    p = DiscretizedLogistic(scale).double()((loc - 0.5).reshape(1, 1, 1).double())
+    logistic = stats.logistic(loc.item(), scale)
+    upper, lower = logistic.cdf((k + 0.5) / 255), logistic.cdf((k - 0.5) / 255)
+    upper[-1], lower[0] = 1.0, 0.0  # the edges' bins are open
+    found = p.log_prob((k.double() / 255)[:, None, None, None]).exp()
+    assert_close(found, torch.from_numpy(upper - lower), atol=1e-6, rtol=1e-6)
+
+
+def test_an_unlikely_level_has_a_finite_mass_and_gradient():
+    params = torch.tensor([60.0, -60.0]).reshape(2, 1, 1, 1).requires_grad_()
+    log_mass = DiscretizedLogistic(1e-3)(params).log_prob(torch.full((1, 1, 1), 0.5))
+    assert_close(log_mass, torch.full((2,), -60.0 / 1e-3), rtol=1e-3, atol=0)
+    log_mass.sum().backward()
+    assert_close(params.grad.flatten().abs(), torch.full((2,), 1e3), rtol=1e-3, atol=0)
+
+
+def test_a_mixture_is_what_pixelcnn_says():
+    """Salimans et al. (2017), eqs. 2 and 3, pixel by pixel in loops."""
+    likelihood = DiscretizedLogisticMixture(2)
+    params = torch.randn(likelihood.channels(3), 1, 2).double()
+    x = LEVELS[torch.tensor([[0, 255], [13, 200], [255, 0]])].reshape(3, 1, 2)
+    total = 0.0
+    for column in range(2):
+        numbers = params[:, 0, column].reshape(2, 10)
+        logits = numbers[:, 0].softmax(0)
+        density = 0.0
+        for m in range(2):
+            means, scales, (a, b, c) = numbers[m, 1:4], numbers[m, 4:7], numbers[m, 7:].tanh()
+            r, g, blue = (x[i, 0, column] for i in range(3))
+            shifts = [0.0, a * (r - 0.5), b * (r - 0.5) + c * (g - 0.5)]
+            product = logits[m]
+            for i, value in enumerate((r, g, blue)):
+                logistic = stats.logistic(
+                    float(means[i] + 0.5 + shifts[i]), float((scales[i] - 2).exp())
+                )
+                high = 1.0 if value == 1 else logistic.cdf(float(value) + 0.5 / 255)
+                low = 0.0 if value == 0 else logistic.cdf(float(value) - 0.5 / 255)
+                product = product * (high - low)
+            density = density + product
+        total = total + density.log()
+    assert_close(likelihood(params).log_prob(x), total)
+
+
+def test_optimal_gaussian_is_the_best_in_training_and_stands_still_after():
+    likelihood = Gaussian("optimal")
+    params, x = torch.randn(4, 1, 8, 8).double(), torch.rand(4, 1, 8, 8).double()
+    best = (x - params - 0.5).square().mean().sqrt().item()
+    at = {s: Gaussian(s).double()(params).log_prob(x) for s in (best, 0.99 * best, 1.01 * best)}
+    found = likelihood(params).log_prob(x)
+    assert_close(found, at[best], rtol=1e-6, atol=1e-6)
+    assert all(found.sum() >= other.sum() for other in at.values())
+    assert likelihood.variance.item() == pytest.approx(best**2, rel=1e-6)  # after one batch
+
+    likelihood.eval()
+    before = likelihood.variance.clone()
+    held = likelihood(params + 1).log_prob(x)
+    assert_close(held, Gaussian(best).double()(params + 1).log_prob(x), rtol=1e-5, atol=1e-5)
+    assert torch.equal(likelihood.variance, before)
+    assert "variance" in likelihood.state_dict()
+
+
+def test_the_held_scale_is_a_running_mean():
+    likelihood = Gaussian("optimal")
+    for size in (1.0, 3.0):
+        likelihood(torch.full((1, 1, 2, 2), -0.5)).log_prob(torch.full((1, 1, 2, 2), size))
+    assert likelihood.variance.item() == pytest.approx(5.0)
+
+
+def test_laplace_agrees_with_scipy():
+    params, x = torch.randn(4, 2, 3, 5).double(), torch.rand(4, 2, 3, 5).double()
+    expected = stats.laplace(params.numpy() + 0.5, 0.2).logpdf(x.numpy()).sum((1, 2, 3))
+    assert_close(
+        Laplace(0.2).double()(params).log_prob(x), torch.from_numpy(expected), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_a_scale_of_each_pixel_comes_from_the_decoder():
+    params = torch.randn(2, 6, 4, 4).double()
+    x = torch.rand(2, 3, 4, 4).double()
+    mean, scale = params[:, :3].numpy() + 0.5, 0.25 * params[:, 3:].exp().numpy()
+    expected = stats.norm(mean, scale).logpdf(x.numpy()).sum((1, 2, 3))
+    assert_close(Gaussian("per_pixel").double()(params).log_prob(x), torch.from_numpy(expected))
 
 
 def test_pixels_of_the_likelihoods():
     assert Bernoulli.pixels == {"binary": 0.0}
-    assert Gaussian.pixels == {"dequantized": 8.0, "grey": None}
+    for density in (Gaussian, Laplace, ContinuousBernoulli):
+        assert density.pixels == {"dequantized": 8.0, "grey": None}
+    for mass in (DiscretizedLogistic, DiscretizedLogisticMixture, Categorical):
+        assert mass.pixels == {"grey": 0.0}
 
 
 def test_a_coin_for_each_pixel_is_one_bit():

@@ -84,7 +84,7 @@ class ELBO(LightningModule):
         self.encoder = encoder(x_shape, self.context_dim)
         self.posterior = posterior(self.encoder.features, latent_dim)
         self.prior = prior(latent_dim, self.context_dim)
-        out_shape = (channels * likelihood.params_per_channel, height, width)
+        out_shape = (likelihood.channels(channels), height, width)
         self.decoder = decoder(latent_dim, self.context_dim, out_shape)
         self.likelihood = likelihood
         self.make_optimizer = optimizer

@@ -1,0 +1,121 @@
+from typing import Any, ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+from torch.types import _size
+
+from vaelab.likelihoods.levels import NARROWEST, level, log_mass, mean_within
+
+
+class DiscretizedLogisticMixture(nn.Module):
+    """A mixture over whole pixels, whose later channels see the earlier ones.
+
+    PixelCNN++ (Salimans et al., 2017), arXiv:1701.05517, eqs. 2 and 3, for any number of
+    channels C: in each of M components the mean of a channel is linear in the channels before
+    it, as they are in x. x in k / 255.
+
+    Args:
+        components: M.
+    """
+
+    pixels: ClassVar[dict[str, float | None]] = {"grey": 0.0}
+
+    def __init__(self, components: PositiveInt = 10) -> None:
+        super().__init__()
+        self.components = components
+
+    def channels(self, image_channels: int) -> int:
+        """Of each component a weight, and of its channels means, scales and coefficients."""
+        coefficients = image_channels * (image_channels - 1) // 2
+        return self.components * (1 + 2 * image_channels + coefficients)
+
+    def forward(self, params: Tensor) -> Distribution:
+        """A distribution from params [..., M (1 + 2C + C(C - 1)/2), H, W]."""
+        params = params.unflatten(-3, (self.components, -1))
+        weights, rest = params[..., 0, :, :], params[..., 1:, :, :]
+        count = rest.shape[-3]  # 2C + C(C - 1)/2 = C(C + 3)/2
+        image_channels = round(((9 + 8 * count) ** 0.5 - 3) / 2)
+        means, scales, coefficients = rest.split(
+            [image_channels, image_channels, count - 2 * image_channels], dim=-3
+        )
+        return MixtureImage(weights, means + 0.5, scales - 2.0, coefficients.tanh())
+
+
+class MixtureImage(Distribution):
+    """Images whose pixels are independent, and their channels a mixture of chains.
+
+    Args:
+        weights: Logits [..., M, H, W].
+        means: Of channels, as if all those before were 1/2, [..., M, C, H, W].
+        log_scales: The same shape.
+        coefficients: Of the channels before, [..., M, C(C - 1)/2, H, W]: those of the second
+            channel, then those of the third, and so on.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+    support = constraints.independent(constraints.unit_interval, 3)
+    has_rsample = False
+
+    def __init__(
+        self, weights: Tensor, means: Tensor, log_scales: Tensor, coefficients: Tensor
+    ) -> None:
+        self.weights = weights.log_softmax(-3)
+        self.means = means
+        self.log_scales = log_scales.clamp(min=NARROWEST)
+        self.coefficients = coefficients
+        *batch, _, channels, height, width = means.shape
+        event = torch.Size([channels, height, width])
+        super().__init__(torch.Size(batch), event, validate_args=False)
+
+    def shift(self, x: Tensor, channel: int) -> Tensor:
+        """What earlier channels of x [..., 1, C, H, W] add to a channel's mean, [..., M, H, W]."""
+        first = channel * (channel - 1) // 2
+        before = self.coefficients[..., first : first + channel, :, :]
+        return (before * (x[..., :channel, :, :] - 0.5)).sum(-3)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        x = value.unsqueeze(-4)
+        channels = self.event_shape[0]
+        shifts = torch.stack([self.shift(x, c) for c in range(channels)], dim=-3)
+        log_masses = log_mass(x, self.means + shifts, self.log_scales).sum(-3)
+        return (self.weights + log_masses).logsumexp(-3).sum((-1, -2))
+
+    @torch.no_grad()
+    def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
+        def noise(like: Tensor) -> Tensor:
+            shape = (*sample_shape, *like.shape)
+            u = torch.rand(shape, dtype=like.dtype, device=like.device)
+            return u.clamp(1e-7, 1 - 1e-7)
+
+        gumbel = -(-noise(self.weights).log()).log()
+        chosen = (self.weights + gumbel).argmax(-3, keepdim=True)  # [..., 1, H, W]
+        logistic = noise(self.means[..., 0, :, :, :]).logit()  # [..., C, H, W]
+        x = torch.zeros_like(logistic)
+        for c in range(self.event_shape[0]):
+            means = self.means[..., c, :, :] + self.shift(x.unsqueeze(-4), c)
+            mean = means.gather(-3, chosen).squeeze(-3)
+            scales = self.log_scales[..., c, :, :].expand_as(means)
+            scale = scales.gather(-3, chosen).squeeze(-3).exp()
+            x[..., c, :, :] = level(mean + scale * logistic[..., c, :, :])
+        return x
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean of each channel given the means of those before; exact for the first one."""
+        weights = self.weights.exp()
+        x = torch.zeros_like(self.means[..., 0, :, :, :])
+        for c in range(self.event_shape[0]):
+            means = self.means[..., c, :, :] + self.shift(x.unsqueeze(-4), c)
+            scales = self.log_scales[..., c, :, :]
+            x[..., c, :, :] = (weights * mean_within(means, scales)).sum(-3)
+        return x
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "MixtureImage":
+        new = MixtureImage.__new__(MixtureImage)
+        for name in ("weights", "means", "log_scales", "coefficients"):
+            part = getattr(self, name)
+            setattr(new, name, part.expand(*batch_shape, *part.shape[len(self.batch_shape) :]))
+        super(MixtureImage, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        return new
