@@ -566,6 +566,8 @@ def test_a_sweep_with_failures_and_once_more(sweep, tmp_path):
     assert "failed  seed=2: RuntimeError: as asked  sweep/seed-2/job.log" in said
     assert "failed  seed=3: killed by SIGKILL  sweep/seed-3/job.log" in said
     assert "3 of 5 done, 2 failed" in said
+    beginnings = sorted(line.split()[1] for line in said.splitlines() if line.startswith("started"))
+    assert beginnings == [f"seed={seed}" for seed in range(1, 6)]  # each once
     failures = {path.parent.name: read_json(path) for path in folder.glob("*/failure.json")}
     assert {name: failure["exit"] for name, failure in failures.items()} == {
         "seed-2": 1,
@@ -598,6 +600,12 @@ def all_of(launcher: subprocess.Popen, folder: Path) -> str:
     return (folder / "said").read_text()
 
 
+def deaf_to_ctrl_c(pid: int) -> bool:
+    """Whether SIGINT is blocked there, which in a terminal goes to all."""
+    blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(blocked) and bool(int(blocked[1], 16) >> (signal.SIGINT - 1) & 1)
+
+
 def no_more_than(beginnings: str, said: str) -> bool:
     """Whether all lines are the launcher's, and no one else has had something to say."""
     lines = [line for line in said.splitlines() if line]
@@ -610,6 +618,7 @@ def test_nothing_is_left_running_of_a_launcher_that_ends(sweep, tmp_path, number
     folders = [tmp_path / "sweep" / f"seed-{seed}" for seed in (1, 2)]
     until(lambda: all((folder / "begun").exists() for folder in folders), 60)
     pids = [int((folder / "begun").read_text()) for folder in folders]
+    assert all(deaf_to_ctrl_c(pid) for pid in pids)
     launcher.send_signal(number)
     said = all_of(launcher, tmp_path)
     assert launcher.returncode == code, said

@@ -116,7 +116,7 @@ class Run:
         return path
 
     def occupy(self) -> None:
-        """Keeps other processes out of the folder until this one ends, however it ends.
+        """Keeps other processes out of the folder until the run is finished or its process ends.
 
         Raises:
             UserError: If another one does not leave it; one that is stopping soon does.
@@ -227,6 +227,7 @@ class Run:
             return
         self.draw(model, trainer)
         write_json(self.folder / "results.json", metrics | self.circumstances(trainer))
+        self.lock.release()
         self.say(f"run folder  {self.path}")
         self.say(f"curves      tensorboard --logdir {self.path}")
         more = f"trainer.max_epochs={2 * trainer.current_epoch}"

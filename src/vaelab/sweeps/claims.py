@@ -42,7 +42,6 @@ class Claims:
         self.mark = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.held: dict[str, int] = {}
         self.beats = 0
-        self.stopping = False
         self.seen: dict[str, tuple[int, float]] = {}  # beats of the others, and when they changed
         self.over = threading.Event()
 
@@ -78,16 +77,10 @@ class Claims:
             with suppress(OSError):  # of a network's file system; the next one may get through
                 self.beat()
 
-    def beat(self, stopping: bool = False) -> None:
-        """Shows that this launcher is alive, and whether its jobs are to stop."""
+    def beat(self) -> None:
+        """Shows that this launcher is alive."""
         self.beats += 1
-        self.stopping = self.stopping or stopping
-        content = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "beats": self.beats,
-            "stopping": self.stopping,
-        }
+        content = {"host": socket.gethostname(), "pid": os.getpid(), "beats": self.beats}
         write_json(self.life, content)
 
     def take(self, job: str) -> bool:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from vaelab.cli import PARENT
 
-LEAKY = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
+LEAKY = (
+    *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"),
+)
 """Variables of a process group that a job must not take for its own."""
 BESIDE_SLURM = {"SLURM_JOB_NAME": "bash"}
 """Tells Lightning to start the processes of a job itself, whatever SLURM has allocated."""

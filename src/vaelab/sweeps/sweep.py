@@ -226,7 +226,6 @@ class Sweep:
         if self.asked is None:
             self.asked = time.monotonic()
             self.screen.stopping(len(self.running))
-            self.claims.beat(stopping=True)
             for _, handle, _ in self.running.values():
                 handle.stop()
         elif self.urgent or time.monotonic() - self.asked > self.grace:
