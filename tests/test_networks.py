@@ -1,46 +1,201 @@
+"""Shapes, what sees what, and that the networks are those of their papers."""
+
 import math
+from itertools import pairwise
 
 import pytest
 import torch
+from omegaconf import OmegaConf
+from torch import nn
 from torch.testing import assert_close
 
+from vaelab import graphs, networks, schema
 from vaelab.errors import UserError
-from vaelab.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder, Modulation, halvings
+from vaelab.networks import BurgessDecoder, ConvDecoder, ConvEncoder, Modulation
+from vaelab.networks.burgess import Doubling, Halving
+from vaelab.networks.conv import halvings
+from vaelab.networks.layers import halves
+from vaelab.networks.rnn import Recurrence
 
-SIZES = [(8, 8), (28, 28), (32, 32), (45, 45), (64, 64), (28, 45)]
+SIZES = [(8, 8), (28, 28), (29, 31), (32, 32), (45, 45), (64, 64), (28, 45)]
+BURGESS = {"channels": [8, 7, 6, 5], "kernels": [4, 4, 2, 2], "hidden": [16, 5]}
 SETTINGS = {
-    "mlp": (MLPEncoder, MLPDecoder, {"hidden": [6, 5]}),
-    "conv": (ConvEncoder, ConvDecoder, {"channels": [2, 3, 4], "features": 5}),
+    "mlp": ("MLP", {"hidden": [6, 5]}),
+    "gated_mlp": ("GatedMLP", {"hidden": [6, 5]}),
+    "conv": ("Conv", {"channels": [2, 3, 4], "features": 5}),
+    "burgess": ("Burgess", BURGESS),
+    "resnet": ("ResNet", {"channels": [4, 16, 6], "blocks": 2, "features": 5}),
+    "rnn": ("RNN", {"hidden": [6, 5]}),
 }
+MODULATIONS = {  # of the encoder and of the decoder: hidden layers
+    "mlp": (2, 2),
+    "gated_mlp": (2, 2),
+    "conv": (3 + 1, 2 + 2),
+    "burgess": (4 + 2, 3 + 3),
+    "resnet": (3 * 2 * 2 + 2 + 1 + 1, 3 * 2 * 2 + 2 + 1 + 1),
+    "rnn": (2, 1 + 2),
+}
+CLASSES, LATENTS = 3, 7
 
 
-@pytest.mark.parametrize("context", [0, 3])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+def make(network, part, shape, context=0, **changes):
+    """A small network, none of whose weights is at a special value, nor any ReLU dead."""
+    name, settings = SETTINGS[network]
+    arguments = (shape, context) if part == "Encoder" else (LATENTS, context, shape)
+    module = getattr(networks, name + part)(*arguments, **settings | changes)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.2 * torch.rand_like(parameter)
+    return module
+
+
+def inputs(part, shape, context=0, count=2):
+    """Images or latents, and labels."""
+    h = torch.rand(count, *shape) if part == "Encoder" else torch.randn(count, LATENTS)
+    return h, torch.eye(CLASSES)[torch.arange(count) % CLASSES, :context]
+
+
+every_network = pytest.mark.parametrize("network", SETTINGS)
+both_parts = pytest.mark.parametrize("part", ["Encoder", "Decoder"])
+
+
+@pytest.mark.parametrize("context", [0, CLASSES])
+@pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("network", SETTINGS)
+@every_network
 def test_shapes(network, size, channels, context):
-    encoder, decoder, settings = SETTINGS[network]
-    shape, y = (channels, *size), torch.eye(3)[:2, :context]
-    encode = encoder(shape, context, **settings)
+    shape = (channels, *size)
+    encode = make(network, "Encoder", shape, context)
     assert encode.features == 5
-    assert encode(torch.rand(2, *shape), y).shape == (2, 5)
-    params = decoder(7, context, shape, **settings)(torch.randn(2, 7), y)
-    assert params.shape == (2, *shape)
+    assert encode(*inputs("Encoder", shape, context)).shape == (2, 5)
+    decode = make(network, "Decoder", shape, context)
+    assert decode(*inputs("Decoder", shape, context)).shape == (2, *shape)
 
 
-@pytest.mark.parametrize("network", SETTINGS)
+@pytest.mark.parametrize("params", [2, 6, 100])
+@every_network
+def test_the_decoder_has_room_for_more_parameters_than_channels(network, params):
+    shape = (params, 9, 8)
+    out = make(network, "Decoder", shape)(*inputs("Decoder", shape, count=4))
+    assert out.shape == (4, *shape)
+    assert out.flatten(2).unique(dim=1).shape[1] == params
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 2), (7, 100)])
+@pytest.mark.parametrize("network", sorted(SETTINGS.keys() - {"conv"}))
+def test_no_image_is_too_small(network, size):
+    shape = (2, *size)
+    assert make(network, "Encoder", shape)(*inputs("Encoder", shape)).shape == (2, 5)
+    assert make(network, "Decoder", shape)(*inputs("Decoder", shape)).shape == (2, *shape)
+
+
+@every_network
 def test_every_pixel_is_seen_and_drawn(network):
-    """With odd sides too, where halving leaves a row and a column over."""
-    encoder, decoder, settings = SETTINGS[network]
-    if network == "conv":
-        settings = settings | {"channels": [2, 3]}
-    shape, y = (1, 28, 45), torch.zeros(1, 0)
-    x = torch.rand(1, *shape, requires_grad=True)
-    encoder(shape, 0, **settings)(x, y).sum().backward()
-    assert x.grad[:, :, :28, :44].ne(0).all()
-    z = torch.randn(2, 7)
-    first, second = decoder(7, 0, shape, **settings)(z, y.expand(2, 0))
+    """With odd sides too, of which `conv` leaves a row and a column over."""
+    changes = {"channels": [2, 3]} if network == "conv" else {}
+    shape = (1, 28, 45)
+    x, y = inputs("Encoder", shape, count=8)
+    make(network, "Encoder", shape, **changes)(x.requires_grad_(), y).square().sum().backward()
+    seen = x.grad.ne(0).any(0)
+    assert seen[:, :, :44].all()
+    assert seen.all() or network == "conv"
+    first, second = make(network, "Decoder", shape, **changes)(*inputs("Decoder", shape))
     assert first.ne(second).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("context", [0, CLASSES])
+@both_parts
+@every_network
+def test_every_parameter_has_a_gradient(network, part, context):
+    shape = (2, 9, 13)
+    module = make(network, part, shape, context)
+    module(*inputs(part, shape, context, count=6)).square().sum().backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad.ne(0).any(), name
+
+
+@both_parts
+@every_network
+def test_images_of_a_batch_do_not_know_each_other(network, part):
+    """In training as in evaluation; so no statistics of a batch, and no running ones."""
+    shape = (2, 9, 13)
+    module = make(network, part, shape, CLASSES)
+    h, y = inputs(part, shape, CLASSES, count=6)
+    others = torch.cat([h[:1], 3 * torch.rand_like(h[1:])])
+    before = module(h, y)
+    assert_close(module(others, y.roll(1, 0) * 0 + y[:1])[0], before[0])
+    assert_close(module(h[:1], y[:1])[0], before[0])
+    assert torch.equal(module.eval()(h, y), before)
+    assert not list(module.buffers())
+
+
+@both_parts
+@every_network
+def test_the_label_reaches_every_layer(network, part):
+    """Each modulation alone is heard, and none at the start, where all tables are zero."""
+    shape = (1, 9, 13)
+    module = make(network, part, shape, CLASSES)
+    h, y = inputs(part, shape, CLASSES, count=6)
+    modulations = [m for m in module.modules() if isinstance(m, Modulation)]
+    assert len(modulations) == MODULATIONS[network][part == "Decoder"]
+
+    def changes():
+        return (module(h, y) - module(h, y.roll(1, 0))).flatten(1).ne(0).any(1)
+
+    with torch.no_grad():
+        for modulation in modulations:
+            modulation.table.zero_()
+        assert changes().all()  # by concatenation
+        for stack in module.modules():
+            if isinstance(stack, networks.Layers) and isinstance(stack.layers[0], nn.Linear):
+                stack.layers[0].weight[:, -CLASSES:] = 0
+        if network == "rnn":
+            module.layers[0].row.weight[:, -CLASSES:] = 0
+        assert not changes().any()
+        for modulation in modulations:
+            modulation.table.normal_()
+            assert changes().all()
+            modulation.table.zero_()
+
+
+@both_parts
+@every_network
+def test_half_precision_is_near(network, part):
+    shape = (2, 9, 13)
+    module = make(network, part, shape, CLASSES)
+    given = inputs(part, shape, CLASSES)
+    expected = module(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = module(*given)
+    assert (found - expected).norm() < 0.03 * expected.norm()
+    found.float().sum().backward()
+    double = module.double()(*(t.double() for t in given))
+    assert_close(double.float(), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("model", ["vae", "cvae"])
+@every_network
+def test_the_configured_networks_train(build, network, model):
+    model = build(f"model={model}", f"network={network}", x_shape=(1, 28, 28))
+    loss, distortion, _ = model.loss(torch.rand(4, 1, 28, 28).round(), torch.eye(10)[:4])
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+    assert 0.8 < distortion.mean() / (784 * math.log(2)) < 2  # about a bit for a pixel
+
+
+@pytest.mark.parametrize(
+    ("network", "settings"),
+    [
+        ("burgess", ["channels=[3]", "kernels=[4]", "hidden=[4]"]),
+        ("resnet", ["channels=[4,3]", "features=4"]),
+        ("rnn", ["hidden=[4]"]),
+    ],
+)
+def test_onnx_has_words_for_all_of_it(build, tmp_path, network, settings):
+    changes = [f"model.{part}.{change}" for part in ("encoder", "decoder") for change in settings]
+    model = build("model=cvae", f"network={network}", *changes, x_shape=(1, 3, 5)).eval()
+    made = [graph.path.name for graph in graphs.write(model, tmp_path)]
+    assert made == ["encoder.onnx", "decoder.onnx"]
 
 
 @pytest.mark.parametrize("part", [ConvEncoder, ConvDecoder])
@@ -83,22 +238,154 @@ def test_modulation_scales_and_shifts_each_feature(shape):
             assert_close(out[i, feature], h[i, feature] * (1 + scale) + shift)
 
 
-@pytest.mark.parametrize("network", SETTINGS)
-def test_an_unconditional_network_has_no_parameter_for_labels(network):
-    encoder, decoder, settings = SETTINGS[network]
-    shape = (1, 16, 16)
-    for make in (
-        lambda context: encoder(shape, context, **settings),
-        lambda context: decoder(7, context, shape, **settings),
-    ):
-        without, one = ({n: p.numel() for n, p in make(c).named_parameters()} for c in (0, 1))
-        assert not any(size for name, size in without.items() if name.endswith("table"))
-        assert any(size for name, size in one.items() if name.endswith("table"))
-        assert sum(without.values()) < sum(one.values())
+def test_gates_are_those_of_the_paper():
+    """H = A(x) * sigmoid(B(x)), with A and B modulated where there are labels."""
+    for context in (0, CLASSES):
+        module = make("gated_mlp", "Encoder", (2, 3, 4), context)
+        x, y = inputs("Encoder", (2, 3, 4), context)
+        h = torch.cat([x.flatten(1), y], 1)
+        for layer, modulation in zip(module.layers.layers, module.layers.modulations, strict=True):
+            value, gate = (
+                h @ weight.T + bias
+                for weight, bias in zip(layer.weight.chunk(2), layer.bias.chunk(2), strict=True)
+            )
+            if context:
+                scales, shifts = modulation.table[y.argmax(1)].chunk(2, 1)
+                value, gate = (
+                    part * (1 + scale) + shift
+                    for part, scale, shift in zip(
+                        (value, gate), scales.chunk(2, 1), shifts.chunk(2, 1), strict=True
+                    )
+                )
+            h = value / (1 + (-gate).exp())
+        assert_close(module(x, y), h)
 
 
-def test_the_decoder_has_room_for_more_parameters_than_channels():
-    for _, decoder, settings in SETTINGS.values():
-        params = decoder(2, 0, (6, 9, 8), **settings)(torch.randn(4, 2), torch.zeros(4, 0))
-        assert params.shape == (4, 6, 9, 8)
-        assert params.numel() == 4 * math.prod((6, 9, 8))
+def test_gated_weights_start_as_in_the_paper(build):
+    model = build("network=gated_mlp", "model.latent_dim=40")
+    layers = [*model.encoder.layers.layers, *model.decoder.layers.layers, model.decoder.out]
+    assert [layer.in_features for layer in layers] == [784, 300, 40, 300, 300]
+    for layer in layers:
+        spread = math.sqrt(2 / layer.in_features)
+        assert_close(layer.weight.std().item(), spread, rtol=0.03, atol=0)
+        assert abs(layer.weight.mean().item()) < 0.03 * spread
+    assert count(model.encoder) == 2 * (784 * 300 + 300) + 2 * (300 * 300 + 300) == 651_600
+    assert count(model.decoder) == 24_600 + 180_600 + 235_984
+
+
+def count(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+LOCATELLO = [
+    *(f"model.{part}.channels=[32,32,64,64]" for part in ("encoder", "decoder")),
+    *(f"model.{part}.hidden=[256]" for part in ("encoder", "decoder")),
+    "model.encoder.kernels=[4,4,2,2]",
+]
+
+
+@pytest.mark.parametrize(
+    ("changes", "encoder", "decoder"),
+    [
+        (
+            [],
+            544 + 3 * 16_416 + (512 * 256 + 256) + (256 * 256 + 256),
+            (10 * 256 + 256) + (256 * 256 + 256) + (256 * 512 + 512) + 3 * 16_416 + 513,
+        ),
+        (
+            LOCATELLO,
+            544 + 16_416 + 8_256 + 16_448 + (1_024 * 256 + 256),
+            2_816 + (256 * 1_024 + 1_024) + 65_600 + 32_800 + 16_416 + 513,
+        ),
+    ],
+)
+def test_burgess_has_the_parameters_of_the_papers(build, changes, encoder, decoder):
+    """On 64 x 64 pixels with ten latents; by hand from the papers' tables."""
+    model = build("network=burgess", "model.latent_dim=10", *changes, x_shape=(1, 64, 64))
+    assert (count(model.encoder), count(model.decoder)) == (encoder, decoder)
+    assert model.decoder.small == (model.decoder.small[0], 4, 4)
+
+
+def test_burgess_starts_as_glorot_did():
+    module = BurgessDecoder(50, 0, (1, 32, 32), channels=[64, 64], kernels=[4, 4], hidden=[200])
+    expected = {"dense.layers.0": 250, "convolutions.layers.0": 2 * 64 * 16, "out": 65 * 16}
+    for name, fans in expected.items():
+        layer = module.get_submodule(name)
+        assert_close(layer.weight.var().item(), 2 / fans, rtol=0.1, atol=0)
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize("kernel", [2, 4, 6])
+@pytest.mark.parametrize("size", [(8, 8), (5, 8), (7, 7), (1, 2), (1, 1)])
+def test_doubling_is_the_transpose_of_halving(kernel, size):
+    down = Halving(2, 3, kernel)
+    up = Doubling(3, 2, kernel, size)
+    up.weight, up.bias, down.bias = down.weight, None, None
+    x = torch.randn(4, 2, *size)
+    small = down(x)
+    assert small.shape[2:] == (math.ceil(size[0] / 2), math.ceil(size[1] / 2))
+    h = torch.randn_like(small)
+    assert_close((small * h).sum(), (x * up(h)).sum(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("part", ["Encoder", "Decoder"])
+def test_burgess_needs_a_kernel_for_each_halving(part):
+    with pytest.raises(UserError, match=rf"model\.{part.lower()}\.kernels has 2 .* 4 halvings"):
+        make("burgess", part, (1, 64, 64), kernels=[4, 4])
+
+
+def test_burgess_kernels_are_even(compose):
+    cfg = compose("network=burgess", "model.encoder.kernels=[4,4,3,3]")
+    with pytest.raises(UserError, match=r"encoder.kernels=\[4, 4, 3, 3\]: .*multiple of 2"):
+        schema.check_node(OmegaConf.to_container(cfg.model), "model")
+
+
+def test_a_recurrence_is_a_gated_recurrent_unit():
+    ours, theirs = Recurrence(5, 4, 0), nn.GRU(5, 4, batch_first=True)
+    own = {"weight_ih_l0": ours.row.weight, "weight_hh_l0": ours.state.weight}
+    own |= {"bias_ih_l0": ours.row.bias, "bias_hh_l0": ours.state.bias}
+    theirs.load_state_dict(own)
+    rows, y = torch.randn(3, 6, 5), torch.zeros(3, 0)
+    assert_close(ours(rows, y, 6), theirs(rows)[0])
+    start = torch.randn(3, 4)
+    assert_close(ours(rows, y, 6, start), theirs(rows, start[None])[0])
+    assert_close(ours(rows[:, :1], y, 6), theirs(rows[:, :1].expand(-1, 6, -1))[0])
+
+
+def test_the_rnn_reads_rows_in_order():
+    shape = (2, 6, 4)
+    encode = make("rnn", "Encoder", shape)
+    x, y = inputs("Encoder", shape)
+    for other in (x.flip(2), x.roll(1, 2)):
+        assert (encode(other, y) - encode(x, y)).ne(0).any(1).all()
+    by_hand = torch.stack([torch.cat([*image], -1) for image in x])  # (H, C * W) of each
+    for layer in encode.layers:
+        by_hand = layer(by_hand, y, 6)
+    assert_close(encode(x, y), by_hand[:, -1])
+
+
+def test_the_rnn_writes_rows_in_order():
+    """A taller image of the same weights begins with the shorter one."""
+    short, tall = (make("rnn", "Decoder", (2, height, 4)) for height in (6, 9))
+    tall.load_state_dict(short.state_dict())
+    z, y = inputs("Decoder", ())
+    assert_close(tall(z, y)[:, :, :6], short(z, y))
+    rows = short(z, y).transpose(1, 2).flatten(2).transpose(0, 1)
+    assert all((a - b).ne(0).any() for a, b in pairwise(rows))
+
+
+def test_halves():
+    assert halves((3, 45, 28), 3) == [(45, 28), (23, 14), (12, 7), (6, 4)]
+    assert halves((1, 8, 3), 4)[-1] == (1, 1)
+
+
+@every_network
+@both_parts
+def test_an_unconditional_network_has_no_parameter_for_labels(network, part):
+    without, one = (
+        {name: p.numel() for name, p in make(network, part, (1, 16, 16), c).named_parameters()}
+        for c in (0, 1)
+    )
+    assert not any(size for name, size in without.items() if name.endswith("table"))
+    assert any(size for name, size in one.items() if name.endswith("table"))
+    assert sum(without.values()) < sum(one.values())
