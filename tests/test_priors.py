@@ -1,11 +1,27 @@
+import copy
+import math
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from torch.distributions import Independent, Normal, kl_divergence
+from hydra.utils import instantiate
+from scipy.stats import kstest
+from torch import nn
+from torch.distributions import (
+    Categorical,
+    Independent,
+    MixtureSameFamily,
+    Normal,
+    kl_divergence,
+)
 from torch.testing import assert_close
 
 from vaelab.errors import UserError
-from vaelab.priors import ConditionalNormal, StandardNormal
+from vaelab.priors import ConditionalNormal, CouplingFlow, GaussianMixture, StandardNormal, Vamp
+from vaelab.priors import mixture as mixtures
+from vaelab.priors.vamp import Projected
 
 
 def kl_by_hand(mean, scale, prior_mean, prior_scale):
@@ -69,3 +85,288 @@ def test_conditional_normal_is_not_for_an_unconditional_model(build):
     with pytest.raises(InstantiationException) as error:
         build("model=vae", "prior=conditional_normal")
     assert isinstance(error.value.__cause__, UserError)
+
+
+class Encoder(nn.Module):
+    """Images [1, 2, 2] and labels to a diagonal Gaussian."""
+
+    def __init__(self, latents, labels):
+        super().__init__()
+        self.layer = nn.Linear(4 + labels, 2 * latents)
+
+    def forward(self, x, y):
+        mean, log_scale = self.layer(torch.cat([x.flatten(1), y], 1)).chunk(2, 1)
+        return Independent(Normal(2 * mean, log_scale.exp()), 1)
+
+
+def vamp(latents, labels, components=6):
+    prior = Vamp(latents, labels, components=components, start="random")
+    prior.connect((1, 2, 2), Encoder(latents, labels).forward)
+    return prior
+
+
+LEARNED = {
+    "mixture": lambda latents, labels: GaussianMixture(latents, labels, components=5),
+    "vamp": vamp,
+    "flow": lambda latents, labels: CouplingFlow(latents, labels, transforms=3, hidden=[8]),
+}
+
+
+def trained(name, latents, labels):
+    """A prior none of whose weights is at a special value."""
+    prior = LEARNED[name](latents, labels)
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    return prior
+
+
+def one_of(labels):
+    return torch.eye(labels)[:1] if labels else torch.zeros(1, 0)
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+@pytest.mark.parametrize("latents", [1, 2])
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_density_integrates_to_one(name, latents, labels):
+    p = trained(name, latents, labels)(one_of(labels)).expand([1])
+    line = torch.linspace(-9, 9, 601)  # standard deviations
+    grid = torch.cartesian_prod(*[line] * latents).view(-1, 1, latents)
+    with torch.no_grad():
+        density = p.log_prob(p.mean + p.stddev * grid).double().exp()
+        mass = density.sum() * (p.stddev * (line[1] - line[0])).prod()
+    assert float(mass) == pytest.approx(1, abs=2e-3)
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+@pytest.mark.parametrize("name", LEARNED)
+def test_samples_are_of_the_density(name, labels):
+    p = trained(name, 1, labels)(one_of(labels)).expand([1])
+    line = torch.linspace(-12, 12, 4001)
+    with torch.no_grad():
+        cdf = p.log_prob(line[:, None, None]).flatten().double().exp().cumsum(0)
+    cdf = (cdf / cdf[-1]).numpy()
+    drawn = p.sample((4000,)).flatten().numpy()
+    assert kstest(drawn, lambda z: np.interp(z, line.numpy(), cdf)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+@pytest.mark.parametrize("name", LEARNED)
+def test_mean_and_deviation_are_those_of_samples(name, labels):
+    p = trained(name, 3, labels)(one_of(labels)).expand([1])
+    drawn = p.sample((20_000,))
+    assert drawn.shape == (20_000, 1, 3)
+    tolerance = 0.15 if name == "flow" else 0.04  # from 64 fixed draws
+    assert_close(p.mean, drawn.mean(0), atol=tolerance, rtol=0)
+    assert_close(p.stddev, drawn.std(0), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_batch_is_that_of_the_labels_if_they_count(name):
+    z = torch.randn(4, 3, 2)
+    assert LEARNED[name](2, 0)(torch.zeros(3, 0)).batch_shape == ()
+    p = trained(name, 2, 3)(torch.eye(3))
+    assert (p.batch_shape, p.event_shape) == ((3,), (2,))
+    assert p.sample((4,)).shape == z.shape
+    single = torch.stack([trained_at(p, z, label) for label in range(3)], 1)
+    assert_close(p.log_prob(z), single)
+
+
+def trained_at(p, z, label):
+    return p.log_prob(z[:, label, None].expand(-1, 3, -1))[:, label]
+
+
+@pytest.mark.parametrize("name", ["mixture", "flow"])
+def test_a_learned_prior_sees_the_label(name):
+    p = trained(name, 2, 3)(torch.eye(3))
+    values = p.log_prob(torch.randn(2).expand(3, 2))
+    assert len(set(values.tolist())) == 3
+
+
+# The mixture.
+
+
+def test_mixture_of_one_is_standard_normal():
+    z = torch.randn(7, 4)
+    p = GaussianMixture(4, 0, components=1)(torch.zeros(1, 0))
+    assert_close(p.log_prob(z), StandardNormal(4, 0)(torch.zeros(1, 0)).log_prob(z))
+
+
+@pytest.mark.parametrize("components", [2, 3, 100])
+def test_mixture_starts_with_the_moments_of_the_standard_normal(components):
+    prior = GaussianMixture(4, 3, components=components)
+    p = prior(torch.eye(3))
+    assert_close(p.mean, torch.zeros(3, 4), atol=1e-5, rtol=0)
+    assert_close(p.stddev, torch.ones(3, 4), atol=1e-4, rtol=0)
+    assert torch.pdist(prior.means).min() > 0
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_mixture_against_torch(labels):
+    prior = trained("mixture", 4, labels)
+    y = torch.eye(3)[[2, 0]] if labels else torch.zeros(2, 0)
+    logits = prior.logits[[2, 0]] if labels else prior.logits[0].expand(2, -1)
+    parts = Independent(Normal(prior.means, prior.log_scales.exp()), 1).expand([2, 5])
+    expected = MixtureSameFamily(Categorical(logits=logits), parts)
+    p = prior(y).expand([2])
+    z = torch.randn(6, 2, 4)
+    assert_close(p.log_prob(z), expected.log_prob(z))
+    assert_close(p.mean, expected.mean)
+    assert_close(p.stddev, expected.stddev)
+
+
+def test_mixture_by_hand():
+    prior = GaussianMixture(1, 2, components=2)
+    with torch.no_grad():
+        prior.means.copy_(torch.tensor([[-1.0], [2.0]]))
+        prior.log_scales.copy_(torch.tensor([[0.0], [math.log(0.5)]]))
+        prior.logits.copy_(torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]))
+    densities = [math.exp(-0.5 * 1.5**2), math.exp(-0.5 * 3**2) / 0.5]  # at 0.5, of each
+    root = math.sqrt(2 * math.pi)
+    expected = [sum(densities) / 2 / root, (3 * densities[0] + densities[1]) / 4 / root]
+    found = prior(torch.eye(2)).log_prob(torch.full((2, 1), 0.5)).exp()
+    assert found.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_a_large_result_in_parts_is_the_same(monkeypatch, labels):
+    p = trained("mixture", 4, labels)(torch.eye(3)[:, :labels])
+    shapes = [(7, 3, 4), (7, 1, 4), (7, 2, 3, 4), (3, 4)]
+    points = [torch.randn(shape) for shape in shapes]
+    whole = [p.log_prob(z) for z in points]
+    monkeypatch.setattr(mixtures, "ENTRIES", 100)
+    assert_close([p.log_prob(z) for z in points], whole)
+
+
+# The VampPrior.
+
+
+def test_vamp_is_the_mean_of_posteriors():
+    prior = vamp(2, 0)
+    z = torch.randn(5, 2)
+    parts = [
+        prior.encode(u[None], torch.zeros(1, 0)).log_prob(z).exp() for u in prior.pseudo_inputs
+    ]
+    assert_close(prior(torch.zeros(1, 0)).log_prob(z), (sum(parts) / 6).log())
+
+
+def test_vamp_given_a_label_is_the_mean_of_its_posteriors():
+    prior = vamp(2, 3, components=7)  # three of the first label, two of the others
+    z = torch.randn(5, 3, 2)
+    found = prior(torch.eye(3)).log_prob(z)
+    for label in range(3):
+        inputs = prior.pseudo_inputs[label::3]
+        y = torch.eye(3)[[label]]
+        parts = [prior.encode(u[None], y).log_prob(z[:, label]).exp() for u in inputs]
+        assert_close(found[:, label], (sum(parts) / len(parts)).log())
+
+
+def test_vamp_needs_a_component_for_each_label():
+    Vamp(2, 3, components=3, start="random")
+    with pytest.raises(UserError, match="components=2"):
+        Vamp(2, 3, components=2, start="random")
+
+
+def test_pseudo_inputs_stay_in_the_unit_interval():
+    values = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.2], requires_grad=True)
+    inside = Projected.apply(values)
+    assert inside.tolist() == [0, 0, 0.5, 1, 1]
+    for sign, expected in ((1.0, [0, 0, 1, 1, 1]), (-1.0, [-1, -1, -1, 0, 0])):
+        (gradient,) = torch.autograd.grad(inside.sum() * sign, values, retain_graph=True)
+        assert gradient.tolist() == expected  # none that a step against would lead outside
+
+
+VAMP = "prior=vamp model.prior.components=20 model.encoder.hidden=[8] model.decoder.hidden=[8]"
+
+
+@pytest.mark.parametrize("model", ["vae", "cvae"])
+def test_gradients_reach_pseudo_inputs_and_encoder_through_the_prior(build, model):
+    model = build(f"model={model}", *VAMP.split())
+    y = torch.eye(10)
+    model.latent_prior(y).log_prob(torch.randn(10, 16)).sum().backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    meant = ("prior.", "encoder.", "posterior.")
+    assert reached == {name for name, _ in model.named_parameters() if name.startswith(meant)}
+    assert model.prior.pseudo_inputs.grad.flatten(1).any(1).all()
+
+
+def test_the_encoder_is_no_part_of_the_prior(build):
+    model = build(*VAMP.split())
+    assert [*model.prior.state_dict()] == ["pseudo_inputs"]
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in other.encoder.parameters():
+            parameter.add_(0.01)
+    z = torch.zeros(16)
+    y = torch.zeros(1, 10)
+    assert other.latent_prior(y).log_prob(z) != model.latent_prior(y).log_prob(z)
+    model.load_state_dict(other.state_dict())
+    assert_close(other.latent_prior(y).log_prob(z), model.latent_prior(y).log_prob(z))
+
+
+@pytest.fixture
+def digits(compose):
+    return instantiate(compose("seed=3").data, _convert_="all")
+
+
+def start(model, data):
+    """What Lightning does before a training."""
+    model._trainer = SimpleNamespace(global_rank=0, world_size=1, datamodule=data)
+    model.setup("fit")
+
+
+@pytest.mark.parametrize("model", ["vae", "cvae"])
+def test_vamp_starts_from_training_images(build, digits, model):
+    model, other = (build(f"model={model}", *VAMP.split()) for _ in range(2))
+    start(model, digits)
+    start(other, digits)
+    assert torch.equal(model.prior.pseudo_inputs, other.prior.pseudo_inputs)
+    images, labels, rows = digits.stored("train")
+    training = images[rows].float() / 255
+    for m, image in enumerate(model.prior.pseudo_inputs):
+        found = (training == image).flatten(1).all(1).nonzero().flatten()
+        assert len(found)
+        if model.context_dim:
+            assert m % 10 in labels[rows][found]
+    assert len(model.prior.pseudo_inputs.unique(dim=0)) == 20
+
+
+def test_vamp_starts_from_others_with_another_seed_or_at_random(build, compose, digits):
+    first = build(*VAMP.split())
+    start(first, digits)
+    second = build(*VAMP.split())
+    start(second, instantiate(compose("seed=4").data, _convert_="all"))
+    assert not torch.equal(first.prior.pseudo_inputs, second.prior.pseudo_inputs)
+    third = build(*VAMP.split(), "model.prior.start=random")
+    before = third.prior.pseudo_inputs.clone()
+    start(third, digits)
+    assert torch.equal(third.prior.pseudo_inputs, before)
+
+
+def test_vamp_is_not_started_again(build, digits):
+    """Not where a training goes on, nor with a model that was loaded."""
+    model = build(*VAMP.split())
+    start(model, digits)
+    with torch.no_grad():
+        model.prior.pseudo_inputs.mul_(0.5)
+    learned = model.prior.pseudo_inputs.clone()
+    start(model, digits)
+    assert torch.equal(model.prior.pseudo_inputs, learned)
+    resumed, loaded = build(*VAMP.split()), build(*VAMP.split())
+    start(resumed, digits)
+    resumed.load_state_dict(model.state_dict())  # Lightning does, after setup
+    loaded.load_state_dict(model.state_dict())
+    start(loaded, digits)
+    assert torch.equal(resumed.prior.pseudo_inputs, learned)
+    assert torch.equal(loaded.prior.pseudo_inputs, learned)
+
+
+# The flow.
+
+
+@pytest.mark.parametrize("labels", [0, 3])
+def test_flow_starts_near_the_standard_normal(labels):
+    z = torch.randn(50, 1, 4)
+    p = CouplingFlow(4, labels, transforms=6, hidden=[64])(one_of(labels))
+    expected = Independent(Normal(torch.zeros(4), torch.ones(4)), 1).log_prob(z)
+    assert_close(p.log_prob(z), expected, atol=0.1, rtol=0)

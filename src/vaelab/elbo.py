@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from vaelab import stamps
 from vaelab.errors import UserError
+from vaelab.flows import Pushforward
 from vaelab.metrics import Totals, Window, bits_per_dim, due
 from vaelab.precision import full_precision
 from vaelab.terms import Terms
@@ -36,7 +37,7 @@ class ELBO(LightningModule):
         latent_dim: D.
         encoder: (x_shape, Y) -> module from (x, y) to features [B, F].
         posterior: (F, D) -> module from features to q(z | x, y).
-        prior: (D, Y) -> module from y to p(z | y).
+        prior: (D, Y) -> module from y to p(z | y), see `vaelab.priors`.
         decoder: (D, Y, shape) -> module from (z, y) to likelihood parameters.
         likelihood: Module from parameters to p(x | z, y).
         optimizer: (parameters) -> optimizer.
@@ -56,7 +57,7 @@ class ELBO(LightningModule):
         latent_dim: PositiveInt,
         encoder: Callable[..., nn.Module],
         posterior: Callable[..., nn.Module],
-        prior: Callable[..., nn.Module],
+        prior: Callable[..., Any],
         decoder: Callable[..., nn.Module],
         likelihood: Any,
         optimizer: Callable[..., Optimizer],
@@ -84,6 +85,8 @@ class ELBO(LightningModule):
         self.encoder = encoder(x_shape, self.context_dim)
         self.posterior = posterior(self.encoder.features, latent_dim)
         self.prior = prior(latent_dim, self.context_dim)
+        if hasattr(self.prior, "connect"):  # it is made of posteriors
+            self.prior.connect(self.x_shape, self.encode)
         out_shape = (likelihood.channels(channels), height, width)
         self.decoder = decoder(latent_dim, self.context_dim, out_shape)
         self.likelihood = likelihood
@@ -149,8 +152,10 @@ class ELBO(LightningModule):
         """
         if self.world_size == 1:
             return q.rsample((num_samples,))
-        shares = q.expand((self.world_size, *q.batch_shape))
-        return shares.rsample((num_samples,))[:, self.rank]
+        source = q.base if isinstance(q, Pushforward) else q
+        shares = source.expand((self.world_size, *q.batch_shape))
+        drawn = shares.rsample((num_samples,))[:, self.rank]
+        return q.image(drawn) if isinstance(q, Pushforward) else drawn
 
     def objective(self, terms: Terms) -> Tensor:
         """The scalar to minimise. The difference between variants is written here."""
@@ -165,6 +170,9 @@ class ELBO(LightningModule):
 
     def setup(self, stage: str) -> None:
         self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
+        data = getattr(self.trainer, "datamodule", None)
+        if stage == "fit" and data is not None and hasattr(self.prior, "initialise"):
+            self.prior.initialise(data)
 
     def on_train_start(self) -> None:
         """A resumed optimizer goes on with the configured options, not with the saved ones."""

@@ -19,6 +19,8 @@ from torch.nn.functional import one_hot
 from vaelab.cli import causes, first_line
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
+from vaelab.flows import Pushforward
+from vaelab.priors.mixture import Mixture
 
 TOLERANCE = 1e-4  # of max(1, |value|): float32, summed in another order
 COMPARED = (1, 7)  # batch sizes
@@ -60,6 +62,11 @@ class Function(nn.Module):
 
 def parameters(distribution: Distribution) -> dict[str, Tensor]:
     """The mean, and every parameter that is another tensor: a scale, logits."""
+    if isinstance(distribution, (Pushforward, Mixture)):
+        raise UserError(
+            "what=onnx: the distribution of a flow or a mixture has no graph of its parameters; "
+            "what=safetensors exports the model"
+        )
     inner = distribution.base_dist if isinstance(distribution, Independent) else distribution
     mean = inner.mean
     found = {name: getattr(inner, name) for name in inner.arg_constraints}

@@ -1,8 +1,3 @@
-"""p(z | y): modules from the context [B, Y] to a distribution over latents [D].
-
-The batch of that distribution is [B], or [] where every label has the same prior.
-"""
-
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, register_kl

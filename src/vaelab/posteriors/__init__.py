@@ -1,0 +1,6 @@
+"""q(z | x, y): modules from encoder features [B, F] to a distribution over latents [D]."""
+
+from vaelab.posteriors.flow import InverseAutoregressiveFlow, SplineFlow
+from vaelab.posteriors.normal import CholeskyNormal, FullGaussian, Gaussian
+
+__all__ = ["CholeskyNormal", "FullGaussian", "Gaussian", "InverseAutoregressiveFlow", "SplineFlow"]

@@ -1,0 +1,75 @@
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    constraints,
+    register_kl,
+)
+
+from vaelab.precision import full_precision, undiminished
+
+
+class Gaussian(nn.Module):
+    """A diagonal Gaussian whose mean and log-scale are linear in the features."""
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.params = nn.Linear(features, 2 * latent_dim)
+
+    def forward(self, h: Tensor) -> Distribution:
+        mean, log_scale = full_precision(self.params(h)).chunk(2, dim=-1)
+        return Independent(Normal(mean, log_scale.exp()), 1)
+
+
+class CholeskyNormal(MultivariateNormal):
+    """N(m, L L') by its mean and L, lower triangular with a positive diagonal."""
+
+    arg_constraints = {  # noqa: RUF012
+        "loc": constraints.real_vector,
+        "scale_tril": constraints.lower_cholesky,
+    }
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        with undiminished(self.loc):
+            return super().rsample(torch.Size(sample_shape))
+
+
+@register_kl(CholeskyNormal, Independent)
+def kl_cholesky_diagonal(q: CholeskyNormal, prior: Independent) -> Tensor:
+    """KL(N(m, L L') || N(m', diag(s'^2))) = sum_i [log s'_i / L_ii
+    + (sum_j L_ij^2 + (m_i - m'_i)^2) / (2 s'_i^2) - 1/2].
+    """
+    base = prior.base_dist
+    if not isinstance(base, Normal):
+        raise NotImplementedError
+    diagonal = q.scale_tril.diagonal(dim1=-2, dim2=-1)
+    square = q.scale_tril.square().sum(-1) + (q.loc - base.loc).square()
+    return (base.scale.log() - diagonal.log() + 0.5 * (square / base.scale.square() - 1)).sum(-1)
+
+
+class FullGaussian(nn.Module):
+    """A Gaussian N(m, L L') whose latents are correlated.
+
+    Kingma & Welling (2019), arXiv:1906.02691, section 2.5.1. The mean, the logarithm of L's
+    diagonal and what is below it are linear in the features; nothing below, it is `Gaussian`.
+    """
+
+    below: Tensor
+
+    def __init__(self, features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.register_buffer("below", torch.tril_indices(latent_dim, latent_dim, -1), False)
+        self.params = nn.Linear(features, 2 * latent_dim + self.below.shape[1])
+
+    def forward(self, h: Tensor) -> Distribution:
+        sizes = [self.latent_dim, self.latent_dim, self.below.shape[1]]
+        mean, log_diagonal, lower = full_precision(self.params(h)).split(sizes, dim=-1)
+        scale_tril = log_diagonal.exp().diag_embed()
+        scale_tril[..., self.below[0], self.below[1]] = lower
+        return CholeskyNormal(mean, scale_tril=scale_tril)

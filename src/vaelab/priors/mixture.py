@@ -1,0 +1,109 @@
+"""Mixtures whose components are the same for every label.
+
+Shapes: M components, B labels, D latents.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
+
+from vaelab.precision import undiminished
+
+SPREAD = 0.5
+"""Standard deviation of the components' means at the start, in each latent."""
+ENTRIES = 2**24
+"""Most numbers in an intermediate result, where a larger one can be done in parts."""
+
+
+class Mixture(Distribution):
+    """sum_m w_m p_m(z).
+
+    Args:
+        log_weights: log w_m, [M] or, of each label, [B, M]; normalised.
+        components: p_m, batch [M] and event [D].
+        chosen: From numbers [n] of components to those, batch [n].
+    """
+
+    arg_constraints: ClassVar = {}
+    support = constraints.real_vector
+
+    def __init__(
+        self,
+        log_weights: Tensor,
+        components: Distribution,
+        chosen: Callable[[Tensor], Distribution],
+    ) -> None:
+        self.log_weights, self.components, self.chosen = log_weights, components, chosen
+        super().__init__(log_weights.shape[:-1], components.event_shape)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Mixture":
+        log_weights = self.log_weights.expand(*batch_shape, -1)
+        return Mixture(log_weights, self.components, self.chosen)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        inner = torch.broadcast_shapes(value.shape[1:-1], self.batch_shape)
+        each = math.prod(inner) * self.log_weights.shape[-1] * value.shape[-1]
+        rows = max(1, ENTRIES // each)
+        if value.dim() > 1 + len(self.batch_shape) and len(value) > rows:
+            return torch.cat([self.log_prob(some) for some in value.split(rows)])
+        log_densities = self.components.log_prob(value.unsqueeze(-2))
+        return (self.log_weights + log_densities).logsumexp(-1)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        which = Categorical(logits=self.log_weights).sample(torch.Size(sample_shape))
+        return self.chosen(which.flatten()).sample().view(*which.shape, -1)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.averaged(self.components.mean)
+
+    @property
+    def variance(self) -> Tensor:
+        between = self.averaged(self.components.mean.square()) - self.mean.square()
+        return self.averaged(self.components.variance) + between.clamp(min=0)
+
+    def averaged(self, values: Tensor) -> Tensor:
+        """The weighted means [..., D] of values [M, D]."""
+        with undiminished(values):
+            return self.log_weights.exp() @ values
+
+
+class GaussianMixture(nn.Module):
+    """Diagonal Gaussians with learned weights, means and scales.
+
+    p(z | y) = sum_m w_m(y) N(z; mu_m, diag(sigma_m^2)): the label chooses among the components,
+    by learned weights, and shifts none. At the start the weights are equal, the means are
+    spread, and in each latent the mixture has the mean 0 and the variance 1; one component is
+    N(0, I).
+
+    Args:
+        components: M.
+    """
+
+    def __init__(self, latent_dim: int, context_dim: int, *, components: PositiveInt) -> None:
+        super().__init__()
+        means = torch.randn(components, latent_dim)
+        means = means - means.mean(0)
+        spread = SPREAD if components > 1 else 0.0
+        means = means * (spread / means.square().mean(0).sqrt().clamp(min=1e-6))
+        self.means = nn.Parameter(means)
+        self.log_scales = nn.Parameter(torch.full_like(means, 0.5 * math.log(1 - spread**2)))
+        self.logits = nn.Parameter(torch.zeros(max(1, context_dim), components))
+        self.conditional = context_dim > 0
+
+    def forward(self, y: Tensor) -> Distribution:
+        with undiminished(y):
+            logits = y @ self.logits if self.conditional else self.logits[0]
+        scales = self.log_scales.exp()
+
+        def chosen(which: Tensor) -> Distribution:
+            return Independent(Normal(self.means[which], scales[which]), 1)
+
+        components = Independent(Normal(self.means, scales), 1)
+        return Mixture(logits.log_softmax(-1), components, chosen)
