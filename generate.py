@@ -1,6 +1,6 @@
 """Draw pictures of finished runs: python generate.py run=outputs/... what=class_grid count=8."""
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaelab import cli
@@ -12,6 +12,7 @@ def settings(
     what: list[str] | str,
     count: PositiveInt | None,
     label: list[int] | int,
+    given: dict[str, float | list[float]] | None,
     temperature: NonNegativeFloat,
     images: list[str] | str,
     seed: NonNegativeInt,
@@ -37,6 +38,7 @@ def main(cfg: DictConfig) -> None:
     asked = {name: cfg[name] for name in ("count", "temperature", "seed")}
     asked |= {"what": cli.names(cfg.what), "images": cli.names(cfg.images)}
     asked |= {"label": [cfg.label] if isinstance(cfg.label, int) else [*cfg.label]}
+    asked["given"] = OmegaConf.to_container(cfg.given) if cfg.given else {}
     folders = runs.under(cli.names(cfg.run))
     if cfg.to and len(folders) > 1:
         raise UserError(f"to={cfg.to}: is one folder for {len(folders)} runs; leave it out")

@@ -46,7 +46,8 @@ def build(compose: Callable[..., DictConfig]) -> Callable[..., ELBO]:
         *overrides: str, x_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10
     ) -> ELBO:
         cfg = compose(*overrides)
-        shapes = {"x_shape": x_shape, "num_classes": num_classes, "pixels": cfg.data.pixels}
+        columns = {"classes": {"label": num_classes} if num_classes else {}, "numbers": {}}
+        shapes = {"x_shape": x_shape, "pixels": cfg.data.pixels, **columns}
         return instantiate(cfg.model, _convert_="all", **shapes)
 
     return build_model

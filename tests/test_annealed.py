@@ -8,7 +8,7 @@ from test_elbo import LinearDecoder, PixelsAsFeatures, linear, log_evidence  # n
 from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
-from vaelab import likelihoods, posteriors
+from vaelab import conditions, likelihoods, posteriors
 from vaelab.metrics import annealed as annealed_module
 from vaelab.metrics.annealed import Points, annealed, leapfrog, move, schedule
 from vaelab.models import VAE
@@ -22,8 +22,9 @@ def conditional():
     """A linear-Gaussian model of three classes, each with its prior."""
     model = VAE(
         x_shape=SHAPE,
-        num_classes=3,
-        conditional=True,
+        classes={"label": 3},
+        numbers={},
+        condition=conditions.OneHot,
         pixels="grey",
         latent_dim=2,
         encoder=PixelsAsFeatures,

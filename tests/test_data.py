@@ -353,7 +353,7 @@ def test_noise_of_an_evaluation_is_the_same_in_every_epoch_and_seed(part, pixels
 
 
 def test_shapes_are_what_a_model_must_know():
-    expected = {"x_shape": (1, 8, 8), "num_classes": 5, "pixels": "binary"}
+    expected = {"x_shape": (1, 8, 8), "classes": {"label": 5}, "numbers": {}, "pixels": "binary"}
     assert module(pixels="binary").shapes == expected
 
 
@@ -485,6 +485,11 @@ def blank(*shape, kind=np.uint8):
     return np.zeros(shape, kind)
 
 
+def angles(train, test):
+    """A column beside images and labels."""
+    return {"train_angle": train, "test_angle": test}
+
+
 BAD = {
     "no images": ({"train_images": None}, "train_images"),
     "float32 images": ({"train_images": blank(20, 1, 8, 9, kind=np.float32)}, "float32"),
@@ -508,10 +513,42 @@ BAD = {
     "float labels": ({"train_labels": np.arange(20) % 4.0}, "float64"),
     "float labels, not a number": ({"train_labels": np.full(20, np.nan)}, "float64"),
     "float test labels": ({"test_labels": np.arange(6) % 4.0}, "float64"),
-    "bool labels": ({"train_labels": np.arange(20) % 2 == 0}, "bool"),
+    "a label": ({"train_label": np.arange(20)}, "train_labels"),
+    "no test column": ({"train_angle": np.zeros(20)}, "has train_angle but no test_angle"),
+    "no training column": ({"test_angle": np.zeros(6)}, "has test_angle but no train_angle"),
+    "numbers too few": (angles(np.zeros(19), np.zeros(6)), "train_angle have shape"),
+    "numbers of another width": (angles(np.zeros((20, 2)), np.zeros(6)), "test_angle are 1 wide"),
+    "numbers that are none": (angles(np.full(20, np.nan), np.zeros(6)), "finite"),
+    "numbers and classes": (
+        angles(np.zeros(20), np.zeros(6, int)),
+        "test_angle should be .*floats",
+    ),
+    "classes not trained": (angles(np.zeros(20, int), np.ones(6, int)), "test_angle reach"),
+    "classes in rows": (angles(np.zeros((20, 2), int), np.zeros(6, int)), "train_angle have shape"),
     "no test labels": ({"test_labels": None}, "test_labels"),
     "far too many classes": ({"train_labels": np.arange(20) * 1000}, "too many classes"),
 }
+
+
+@FORMATS
+def test_columns_beside_images_and_labels(tmp_path, suffix):
+    classes = angles(np.arange(20) % 3, np.arange(6) % 2)
+    numbers = {"train_place": np.linspace(0, 1, 20), "test_place": np.linspace(1, 2, 6)}
+    pairs = {"train_pair": np.ones((20, 2), np.float16), "test_pair": np.zeros((6, 2))}
+    bits = {"train_smile": np.arange(20) % 2 == 0, "test_smile": np.arange(6) % 2 == 1}
+    found = read(save(tmp_path / f"a{suffix}", changed(**classes, **numbers, **pairs, **bits)))
+    assert sorted(found.names) == ["angle", "label", "pair", "place", "smile"]
+    columns = {name: found.column(name) for name in found.names}
+    assert {name: column.classes for name, column in columns.items()} == {
+        "angle": 3, "label": 4, "pair": 0, "place": 0, "smile": 2,
+    }  # fmt: skip
+    assert {name: column.width for name, column in columns.items()} == {
+        "angle": 0, "label": 0, "pair": 2, "place": 1, "smile": 0,
+    }  # fmt: skip
+    assert torch.equal(columns["angle"].train, torch.arange(20) % 3)
+    assert torch.equal(columns["smile"].test, torch.tensor([0, 1, 0, 1, 0, 1]))
+    assert torch.equal(columns["place"].test, torch.linspace(1, 2, 6)[:, None])
+    assert torch.equal(columns["pair"].train, torch.ones(20, 2))
 
 
 def refusal(path, num_classes=None):

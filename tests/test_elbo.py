@@ -20,6 +20,7 @@ from torch.distributions import (
 from torch.testing import assert_close
 
 from vaelab import likelihoods, posteriors
+from vaelab.conditions import Unconditional
 from vaelab.data.batches import Batches
 from vaelab.errors import UserError
 from vaelab.models import VAE
@@ -261,7 +262,9 @@ def linear():
     """Probabilistic PCA with orthogonal loadings, where p(z | x) is a diagonal Gaussian."""
     model = VAE(
         x_shape=SHAPE,
-        num_classes=0,
+        classes={},
+        numbers={},
+        condition=Unconditional,
         pixels="grey",
         latent_dim=LATENTS,
         encoder=PixelsAsFeatures,
@@ -496,7 +499,7 @@ def test_a_conditional_model_needs_labels(build):
     with pytest.raises(InstantiationException) as error:
         build("model=cvae", num_classes=0)
     assert isinstance(error.value.__cause__, UserError)
-    assert "model.conditional" in str(error.value.__cause__)
+    assert "condition=one_hot needs labels" in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,8 @@ def test_the_card_and_the_configuration_tell_of_the_model(trained):
     results = json.loads((trained[CONDITIONAL] / "results.json").read_text())
     content = json.loads((folder / "config.json").read_text())
     assert content["results"]["test/elbo"] == results["test/elbo"]
-    shapes = {"x_shape": [*SHAPE], "num_classes": CLASSES, "pixels": "binary"}
+    shapes = {"x_shape": [*SHAPE], "pixels": "binary"}
+    shapes |= {"classes": {"label": CLASSES}, "numbers": {}}
     stamp = {"format": 1, "version": vaelab.__version__, "shapes": shapes}
     assert content["vaelab"] == stamp
     card = (folder / "README.md").read_text()

@@ -29,7 +29,7 @@ def subject(build):
         model = build(*SMALL, f"model.latent_dim={latents}", *overrides, **shapes).eval()
         x = torch.rand(images, channels, SIDE, SIDE).round()
         y = torch.eye(classes).repeat(images, 1)[:images] if classes else torch.zeros(images, 0)
-        return model, Request(x, y, **asked)
+        return model, Request(x, y, model.num_classes, **asked)
 
     return make
 

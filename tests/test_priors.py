@@ -18,6 +18,7 @@ from torch.distributions import (
 )
 from torch.testing import assert_close
 
+from vaelab.conditions import OneHot, Unconditional
 from vaelab.errors import UserError
 from vaelab.priors import ConditionalNormal, CouplingFlow, GaussianMixture, StandardNormal, Vamp
 from vaelab.priors import mixture as mixtures
@@ -101,7 +102,10 @@ class Encoder(nn.Module):
 
 def vamp(latents, labels, components=6):
     prior = Vamp(latents, labels, components=components, start="random")
-    prior.connect((1, 2, 2), Encoder(latents, labels).forward)
+    classes = {"label": labels} if labels else {}
+    condition = (OneHot if labels else Unconditional)(classes, {})
+    encode, told = Encoder(latents, labels).forward, {"condition": condition, "classes": classes}
+    prior.connect(SimpleNamespace(x_shape=(1, 2, 2), encode=encode, context_dim=labels, **told))
     return prior
 
 

@@ -223,7 +223,12 @@ def test_parts_of_the_grid_are_as_drawn():
     """Binary pixels are what they were, in every part, and y is the shape."""
     data = module(Sprites(16, 2, 3, 3), val_size=20, test_size=20, pixels="binary")
     assert data.sizes == {"train": 122, "val": 20, "test": 20}
-    assert data.shapes == {"x_shape": (1, 16, 16), "num_classes": 3, "pixels": "binary"}
+    assert data.shapes == {
+        "x_shape": (1, 16, 16),
+        "pixels": "binary",
+        "classes": {"label": 3},
+        "numbers": {},
+    }
     splits = data.splits
     for part in ("val", "test"):
         x, y = (torch.cat(found) for found in zip(*getattr(data, part), strict=True))
@@ -241,7 +246,7 @@ SMALL = [f"data.source.{name}" for name in ("size=16", "scales=2", "orientations
 def test_a_conditional_model_trains_on_sprites(monkeypatch, tmp_path):
     folder = [f"hydra.run.dir={tmp_path}", "logger=none", "trainer.max_steps=2"]
     sizes = ["data.val_size=50", "data.test_size=50", "data.batch_size=64"]
-    overrides = ["data=sprites", "network=conv", "model.conditional=true", *SMALL, *sizes, *folder]
+    overrides = ["data=sprites", "network=conv", "condition=one_hot", *SMALL, *sizes, *folder]
     monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
     train.main()
     assert (tmp_path / "results.json").exists()

@@ -245,11 +245,13 @@ def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, u
     assert (tmp_path / "mine.json").exists()
 
 
-def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared):
+@pytest.mark.parametrize("free_bits", [0.0, 0.5])  # the latter of the mean over both
+def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared, free_bits):
     """To the same weights, but for the order in which gradients are added up."""
     overrides = [
         *SMALL,
         *("model=beta_vae", "model.num_samples=2", "trainer.max_epochs=2", "logger=csv"),
+        f"model.free_bits={free_bits}",
     ]
     for trainer in ("cpu", "ddp_cpu"):
         train(tmp_path / trainer, prepared, *overrides, f"trainer={trainer}", env=ENVIRONMENT)

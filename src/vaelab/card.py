@@ -35,7 +35,7 @@ def card(model: ELBO, content: Mapping[str, Any], loadable: bool, graphs: Sequen
 
 def introduction(model: ELBO) -> str:
     channels, height, width = model.x_shape
-    labels = f" `y` is a one-hot label [batch, {model.context_dim}]." if model.context_dim else ""
+    labels = f"\n\n{of_labels(model)}" if model.context_dim else ""
     parts = (model.encoder, model.posterior, model.prior, model.decoder, model.likelihood)
     return f"""\
 ---
@@ -53,8 +53,18 @@ Trained for {model.step:,} steps; exported by vaelab {__version__}. Made of
 """
 
 
+def of_labels(model: ELBO) -> str:
+    """What y is."""
+    classes = [f"{name}, one-hot of {count} classes" for name, count in model.classes.items()]
+    numbers = [f"{name}, {width} numbers" for name, width in model.numbers.items()]
+    return f"`y` [batch, {model.y_dim}] is {'; then '.join(classes + numbers)}."
+
+
 def in_pytorch(model: ELBO) -> str:
-    labels = f"torch.eye({model.context_dim})" if model.context_dim else "torch.zeros(8, 0)"
+    labels = "torch.zeros(8, 0)"
+    if model.context_dim:
+        only = len(model.classes) == 1 and not model.numbers
+        labels = f"torch.eye({model.y_dim})" if only else f"torch.zeros(8, {model.y_dim})"
     return f"""\
 ## PyTorch
 

@@ -101,7 +101,7 @@ def of(
     Raises:
         UserError: If there are no labels, or the folder cannot be written to.
     """
-    if not data.shapes["num_classes"]:
+    if not data.splits.num_classes:
         raise UserError("a classifier to judge samples needs labels, and these images have none")
     device = torch.device(device)
     path = folder / f"classifier_{digest(data)}.safetensors"
@@ -118,7 +118,7 @@ def of(
 
 def digest(data: Images) -> str:
     """Twelve letters for what a classifier is trained and tested on, and how."""
-    found = blake2b(repr((RECIPE, data.shapes["num_classes"])).encode(), digest_size=6)
+    found = blake2b(repr((RECIPE, data.splits.num_classes)).encode(), digest_size=6)
     for part in ("train", "test"):
         images, labels, rows = data.stored(part)
         for content in (some(images), labels, rows):
@@ -133,8 +133,7 @@ def some(images: Tensor | OnDemand) -> Tensor:
 
 
 def fresh(data: Images, name: str) -> Classifier:
-    shapes = data.shapes
-    return Classifier(shapes["x_shape"], shapes["num_classes"], name)
+    return Classifier(data.shapes["x_shape"], data.splits.num_classes, name)
 
 
 def restored(data: Images, path: Path) -> Classifier | None:

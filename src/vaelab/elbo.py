@@ -1,6 +1,6 @@
 """The evidence lower bound, and the module that every variant derives from.
 
-Shapes: K samples, B images, D latents, Y label width, C x H x W pixels.
+Shapes: K samples, B images, D latents, Y width of the labels, C x H x W pixels.
 Units: nats per image, unless a name says `bits`.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
@@ -32,16 +32,18 @@ class ELBO(LightningModule):
 
     Args:
         x_shape: (C, H, W) of one image; the data module knows it.
-        num_classes: Y, the width of the one-hot labels; zero for images without labels.
+        classes: How many there are, for each column of y that is a class, by name.
+        numbers: How wide it is, for each column of y that is numbers; these come after the classes.
         pixels: What the data module makes of a pixel, see `vaelab.data.pixels`.
         latent_dim: D.
+        condition: (classes, numbers) -> module from y to the context, of which all else that is
+            called y or Y below is told; see `vaelab.conditions`.
         encoder: (x_shape, Y) -> module from (x, y) to features [B, F].
         posterior: (F, D) -> module from features to q(z | x, y).
         prior: (D, Y) -> module from y to p(z | y), see `vaelab.priors`.
         decoder: (D, Y, shape) -> module from (z, y) to likelihood parameters.
         likelihood: Module from parameters to p(x | z, y).
         optimizer: (parameters) -> optimizer.
-        conditional: Whether the labels are used; if not, their width is zero everywhere.
         num_samples: K, the samples of z for each image.
 
     Raises:
@@ -52,21 +54,20 @@ class ELBO(LightningModule):
         self,
         *,
         x_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
-        num_classes: NonNegativeInt,
+        classes: dict[str, PositiveInt],
+        numbers: dict[str, PositiveInt],
         pixels: str,
         latent_dim: PositiveInt,
+        condition: Callable[..., Any],
         encoder: Callable[..., nn.Module],
         posterior: Callable[..., nn.Module],
         prior: Callable[..., Any],
         decoder: Callable[..., nn.Module],
         likelihood: Any,
         optimizer: Callable[..., Optimizer],
-        conditional: bool = False,
         num_samples: PositiveInt = 1,
     ) -> None:
         super().__init__()
-        if conditional and not num_classes:
-            raise UserError("model.conditional=true needs labels, and the images have none")
         if pixels not in likelihood.pixels:
             accepted = " or ".join(f"data.pixels={kind}" for kind in likelihood.pixels)
             raise UserError(
@@ -75,18 +76,19 @@ class ELBO(LightningModule):
             )
         self.x_shape = tuple(x_shape)
         self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.context_dim = num_classes if conditional else 0
+        self.classes, self.numbers = dict(classes), dict(numbers)
         self.num_samples = num_samples
         self.pixels = pixels
         self.bits_offset: float | None = likelihood.pixels[pixels]
 
         channels, height, width = x_shape
+        self.condition = condition(self.classes, self.numbers)
+        self.context_dim: int = self.condition.features
         self.encoder = encoder(x_shape, self.context_dim)
         self.posterior = posterior(self.encoder.features, latent_dim)
         self.prior = prior(latent_dim, self.context_dim)
         if hasattr(self.prior, "connect"):  # it is made of posteriors
-            self.prior.connect(self.x_shape, self.encode)
+            self.prior.connect(self)
         out_shape = (likelihood.channels(channels), height, width)
         self.decoder = decoder(latent_dim, self.context_dim, out_shape)
         self.likelihood = likelihood
@@ -97,6 +99,8 @@ class ELBO(LightningModule):
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the checkpoint that it was loaded from
+        self.fresh = True  # neither trained nor loaded
+        self.register_load_state_dict_post_hook(no_longer_fresh)
 
     def add_weight(self, name: str, value: float) -> None:
         """Makes `self.<name>` a number that a callback may change without a recompilation.
@@ -105,11 +109,21 @@ class ELBO(LightningModule):
         """
         self.register_buffer(name, torch.tensor(float(value)), persistent=False)
 
+    @property
+    def num_classes(self) -> int:
+        """Classes of the first column of y, zero where it is none."""
+        return next(iter(self.classes.values()), 0)
+
+    @property
+    def y_dim(self) -> int:
+        """Y, the width of y."""
+        return sum(self.classes.values()) + sum(self.numbers.values())
+
     # The model.
 
     def context(self, y: Tensor) -> Tensor:
-        """The part of the labels the model may see: [B, Y], or [B, 0] if unconditional."""
-        return y[:, : self.context_dim]
+        """What the model sees of labels [B, Y]: [B, C], or [B, 0] if it is unconditional."""
+        return self.condition(y)
 
     def latent_prior(self, y: Tensor) -> Distribution:
         """p(z | y), batch [B] or, the same for every label, []."""
@@ -171,8 +185,11 @@ class ELBO(LightningModule):
     def setup(self, stage: str) -> None:
         self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
         data = getattr(self.trainer, "datamodule", None)
-        if stage == "fit" and data is not None and hasattr(self.prior, "initialise"):
-            self.prior.initialise(data)
+        if stage == "fit" and data is not None and self.fresh:
+            for part in (self.condition, self.prior):
+                if hasattr(part, "initialise"):
+                    part.initialise(data)
+            self.fresh = False
 
     def on_train_start(self) -> None:
         """A resumed optimizer goes on with the configured options, not with the saved ones."""
@@ -232,7 +249,12 @@ class ELBO(LightningModule):
     @property
     def shapes(self) -> dict[str, Any]:
         """What it was told of the data, as plain values."""
-        return {"x_shape": self.x_shape, "num_classes": self.num_classes, "pixels": self.pixels}
+        return {
+            "x_shape": self.x_shape,
+            "classes": self.classes,
+            "numbers": self.numbers,
+            "pixels": self.pixels,
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_window()
@@ -251,3 +273,7 @@ class ELBO(LightningModule):
                     f"the checkpoint is of another architecture: {name} is {theirs} in it "
                     f"and {ours} in this model"
                 )
+
+
+def no_longer_fresh(model: ELBO, _: Any) -> None:
+    model.fresh = False

@@ -77,7 +77,7 @@ def functions(model: ELBO) -> list[Function]:
     """Encoder and decoder, and the prior where it depends on the label."""
     labels = ["y"] if model.context_dim else []
     found = [Function(model, "encoder", ["x", *labels]), Function(model, "decoder", ["z", *labels])]
-    if model.latent_prior(torch.zeros(1, model.num_classes)).batch_shape:
+    if model.latent_prior(torch.zeros(1, model.y_dim)).batch_shape:
         found.append(Function(model, "prior", ["y"]))
     return found
 
@@ -90,9 +90,12 @@ def examples(function: Function, count: int) -> tuple[Tensor, ...]:
         "x": torch.rand(count, *model.x_shape, generator=random),
         "z": torch.randn(count, model.latent_dim, generator=random),
     }
-    if model.num_classes:
-        labels = torch.randint(model.num_classes, (count,), generator=random)
-        drawn["y"] = one_hot(labels, model.num_classes).float()
+    classes = [
+        one_hot(torch.randint(size, (count,), generator=random), size).float()
+        for size in model.classes.values()
+    ]
+    numbers = torch.randn(count, sum(model.numbers.values()), generator=random)
+    drawn["y"] = torch.cat([*classes, numbers], 1)
     return tuple(drawn[name] for name in function.inputs)
 
 

@@ -34,7 +34,18 @@ PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy"
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
 LEAVING = 60.0
 """Seconds for which to wait for a process that is stopping in the same folder."""
-COMPARED = ("model", "data", "network", "likelihood", "prior", "annealing", "seed", "precision")
+COMPARED = (
+    "model",
+    "data",
+    "network",
+    "likelihood",
+    "posterior",
+    "prior",
+    "condition",
+    "annealing",
+    "seed",
+    "precision",
+)
 
 
 class Run:
@@ -156,14 +167,17 @@ class Run:
             f"{self.choices['model']} on {self.choices['data']}"
             + (f" ({note})" if note else "")
             + f": {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} "
-            f"test images of {height} x {width} x {channels}, {model.num_classes} classes, "
-            f"{data.pixels} pixels"
+            f"test images of {height} x {width} x {channels}, {data.pixels} pixels"
         )
         self.say(
             f"{self.choices['network']} network, {parameters:,} parameters, "
             f"{model.latent_dim} latents, {self.choices['likelihood']} likelihood; "
             f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
         )
+        if model.context_dim:
+            columns = [f"{name} ({count} classes)" for name, count in model.classes.items()]
+            columns += [f"{n} ({w} number{'s' * (w > 1)})" for n, w in model.numbers.items()]
+            self.say(f"{self.choices['condition']} condition on {', '.join(columns)}")
         self.say(f"run folder {self.path}")
 
     def log_settings(self, trainer: Trainer) -> None:

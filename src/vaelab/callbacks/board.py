@@ -47,7 +47,8 @@ class Board(Callback):
             return
         x, y = first_images(trainer, self.projector_images)
         means = module.eval().encode(x, y).mean  # type: ignore[operator]
-        labels = y.argmax(1).tolist() if y.shape[1] else None
+        classes = y[:, : module.num_classes]
+        labels = classes.argmax(1).tolist() if module.num_classes else None
         thumbnails = x if x.shape[1] in (1, 3) else None
         board.add_embedding(means, metadata=labels, label_img=thumbnails, tag="latent_means")
 

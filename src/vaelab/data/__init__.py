@@ -1,4 +1,4 @@
-"""Images as batches (x, y): x [B, C, H, W] in [0, 1], y [B, Y] one-hot."""
+"""Images as batches (x, y): x [B, C, H, W] in [0, 1], y [B, Y] one-hot labels, or other columns."""
 
 from vaelab.data.dsprites import DSprites
 from vaelab.data.images import Images

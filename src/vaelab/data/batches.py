@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaelab.data.columns import Labels
 from vaelab.data.pixels import Pixels, draw
 from vaelab.data.splits import OnDemand
 from vaelab.randomness import generator
@@ -19,7 +20,7 @@ class Batches:
 
     Args:
         images: uint8 [N, C, H, W].
-        labels: One-hot [N, Y].
+        labels: y [N, Y].
         rows: Which of the N images, in the order that they have when not shuffled.
         pixels: What is made of a pixel.
         batch_size: Images in a batch, over all processes.
@@ -32,7 +33,7 @@ class Batches:
     def __init__(
         self,
         images: Tensor | OnDemand,
-        labels: Tensor,
+        labels: Tensor | Labels,
         rows: Tensor,
         *,
         pixels: Pixels,

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from vaelab.data import store
-from vaelab.data.factors import Factors
 from vaelab.data.splits import OnDemand, Splits
-from vaelab.data.sprites import NAMES, whole_grid
+from vaelab.data.sprites import grid, whole_grid
 from vaelab.errors import UserError
 
 ADDRESS = "https://github.com/google-deepmind/dsprites-dataset"
@@ -28,7 +27,7 @@ class DSprites:
     """
 
     note = "the original file"
-    factors = Factors(NAMES, (3, 6, 40, 32, 32))
+    factors = grid(6, 40, 32)
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)

@@ -1,8 +1,11 @@
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from vaelab.data.columns import Column
 
 
 @dataclass(frozen=True)
@@ -10,10 +13,14 @@ class Factors:
     """A complete grid of ground-truth factors: every combination is one image, the last fastest.
 
     Shapes: n images, F factors. A factor's value is its place on its axis, from 0.
+
+    Attributes:
+        numbers: What these places stand for, a row for each, where they stand for numbers.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
+    numbers: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
 
     @property
     def num_images(self) -> int:
@@ -28,6 +35,13 @@ class Factors:
         """The factors int64 [n, F] of images by their rows int64 [n]."""
         axes = zip(self.strides, self.sizes, strict=True)
         return torch.stack([rows // stride % size for stride, size in axes], -1)
+
+    def column(self, name: str) -> Column:
+        """One factor of all images, as a class."""
+        axis = self.names.index(name)
+        places = torch.arange(self.num_images) // self.strides[axis] % self.sizes[axis]
+        numbers = torch.tensor(self.numbers[name]) if name in self.numbers else None
+        return Column(places, places[:0], self.sizes[axis], numbers)
 
     def rows(self, factors: Tensor) -> Tensor:
         """The rows int64 [n] of images by their factors int64 [n, F]."""

@@ -6,12 +6,12 @@ import torch
 from lightning import LightningDataModule
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from vaelab.data.batches import Batches
+from vaelab.data.columns import Column, Labels
 from vaelab.data.pixels import Pixels, binarize
 from vaelab.data.splits import OnDemand, Splits
-from vaelab.errors import UserError
+from vaelab.errors import UserError, nearest
 from vaelab.randomness import generator
 
 
@@ -29,11 +29,14 @@ class Images(LightningDataModule):
         val_size: Training images held out for validation.
         test_size: Training images held out as the test set where there is none.
         pixels: What is made of a pixel, see `vaelab.data.pixels`.
+        columns: What y holds, by name: classes first, one-hot, and then numbers. By itself the
+            label where there is one; with `numbers`, all columns of numbers.
+        numbers: Whether a class that stands for numbers, such as an angle, is those in y.
         seed: Names the random streams of order and noise in training.
         split_seed: Names those of the split and of validation and test noise.
 
     Raises:
-        UserError: If the sizes do not fit the images.
+        UserError: If the sizes do not fit the images, or there is no such column.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class Images(LightningDataModule):
         val_size: PositiveInt,
         pixels: Pixels,
         test_size: NonNegativeInt = 0,
+        columns: list[str] | None = None,
+        numbers: bool = False,
         seed: NonNegativeInt = 0,
         split_seed: NonNegativeInt = 0,
     ) -> None:
@@ -53,6 +58,8 @@ class Images(LightningDataModule):
         self.val_size = val_size
         self.test_size = test_size
         self.pixels: Pixels = pixels
+        self.columns = columns
+        self.numbers = numbers
         self.seed = seed
         self.split_seed = split_seed
         self.device = "cpu"
@@ -63,12 +70,34 @@ class Images(LightningDataModule):
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """What a model must know: x_shape (C, H, W), num_classes Y and pixels."""
+        """What a model must know: x_shape (C, H, W), what y is made of, and pixels.
+
+        `classes` has the number of classes of each column that is a class and `numbers` the width
+        of each that is numbers, in the order of y.
+        """
+        classes, numbers = self.chosen
         return {
             "x_shape": tuple(self.splits.train_images.shape[1:]),
-            "num_classes": self.splits.num_classes,
+            "classes": {name: column.classes for name, column in classes.items()},
+            "numbers": {name: column.width for name, column in numbers.items()},
             "pixels": self.pixels,
         }
+
+    @cached_property
+    def chosen(self) -> tuple[dict[str, Column], dict[str, Column]]:
+        """The columns of y that are classes in it, and those that are numbers."""
+        splits, names = self.splits, self.columns
+        if names is None:
+            names = splits.names if self.numbers else splits.names[: splits.num_classes > 0]
+        for name in names:
+            if name not in splits.names:
+                held = nearest(name, splits.names) if splits.names else "they have none"
+                raise UserError(f"data.columns: {name} is no column of these images; {held}")
+        columns = {name: splits.column(name) for name in names}
+        numbers = {n: c for n, c in columns.items() if c.width and (self.numbers or not c.classes)}
+        if self.columns is None and self.numbers:
+            return {}, numbers
+        return {n: c for n, c in columns.items() if n not in numbers}, numbers
 
     @cached_property
     def rows(self) -> dict[str, Tensor]:
@@ -130,9 +159,17 @@ class Images(LightningDataModule):
         for some in rows[:count].to(self.device).split(500):
             yield images[some].float() / 255
 
+    def labels(self, part: str) -> Labels:
+        """The y [N, Y] of the N images of which `stored` has those of a part."""
+        images, _, _ = self.stored(part)
+        official = part == "test" and len(self.splits.test_images) > 0
+        columns = [column for kind in self.chosen for column in kind.values()]
+        return Labels.of(columns, "test" if official else "train", len(images), self.numbers)
+
     def batches(self, part: str) -> Batches:
         """The batches of a part, on `device` and of this process."""
-        images, labels, rows = self.stored(part)
+        images, _, rows = self.stored(part)
+        labels: Tensor | Labels = self.labels(part)
         pixels = self.pixels
         if part != "train":
             images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))
@@ -150,9 +187,7 @@ class Images(LightningDataModule):
             raise UserError(f"{len(rows)} {part} images are too few for {world_size} devices")
         return Batches(
             images.to(device),
-            one_hot(labels, self.splits.num_classes).float().to(device)
-            if self.splits.num_classes
-            else torch.zeros(len(labels), 0, device=device),
+            labels.to(device),
             rows.to(device),
             pixels=pixels,
             batch_size=self.batch_size,

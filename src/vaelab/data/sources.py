@@ -89,7 +89,7 @@ class Arrays:
 
     Args:
         path: The file.
-        num_classes: Y; otherwise the largest training label plus one.
+        num_classes: Of the labels; otherwise the largest training label plus one.
     """
 
     note = "your own images"

@@ -1,10 +1,12 @@
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from vaelab.data.columns import Column
 from vaelab.data.factors import Factors
 
 
@@ -40,6 +42,9 @@ class Splits:
 
     The test part is empty where a data set has none of its own. Where the factors are known, row
     i of the training part is image i of their grid.
+
+    Attributes:
+        columns: What else is known of each image, by name.
     """
 
     train_images: Tensor | OnDemand
@@ -48,3 +53,19 @@ class Splits:
     test_labels: Tensor
     num_classes: int
     factors: Factors | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all columns: `label` where there are labels, those of the data set, the factors."""
+        label = ["label"] if self.num_classes else []
+        return [*label, *self.columns, *(self.factors.names if self.factors else ())]
+
+    def column(self, name: str) -> Column:
+        """The column of one of these names."""
+        if name == "label":
+            return Column(self.train_labels, self.test_labels, self.num_classes)
+        if name in self.columns:
+            return self.columns[name]
+        assert self.factors is not None
+        return self.factors.column(name)

@@ -47,10 +47,25 @@ class Sprites:
         positions: Annotated[int, Field(ge=2)],
     ) -> None:
         self.size = size
-        self.factors = Factors(NAMES, (3, scales, orientations, positions, positions))
+        self.factors = grid(scales, orientations, positions)
 
     def __call__(self) -> Splits:
         return whole_grid(drawing(self.size, self.factors), self.factors)
+
+
+def grid(scales: int, orientations: int, positions: int) -> Factors:
+    """The factors of sprites; numbers are the scale, the cosine and the sine of the orientation,
+    and the positions on [0, 1], to the right and down.
+    """
+    turns = torch.linspace(0, 2 * math.pi, orientations, dtype=torch.float64)
+    places = torch.linspace(0, 1, positions)[:, None].tolist()
+    numbers = {
+        "scale": torch.linspace(0.5, 1, scales)[:, None].tolist(),
+        "orientation": torch.stack([turns.cos(), turns.sin()], 1).tolist(),
+        "position_x": places,
+        "position_y": places,
+    }
+    return Factors(NAMES, (3, scales, orientations, positions, positions), numbers)
 
 
 def whole_grid(images: OnDemand, factors: Factors) -> Splits:

@@ -1,7 +1,10 @@
-"""Images on disk: the four arrays of a data set in one file, and what can be wrong with it.
+"""Images on disk: the arrays of a data set in one file, and what can be wrong with it.
 
 train_images uint8 [N, C, H, W]    train_labels int64 [N]
 test_images  uint8 [M, C, H, W]    test_labels  int64 [M]
+
+and what else is known of each image, under any other name: train_NAME and test_NAME, a class as
+integers [N], or numbers as floats [N] or [N, W].
 """
 
 import json
@@ -16,11 +19,13 @@ from filelock import FileLock
 from safetensors.numpy import save_file
 from torch import Tensor
 
+from vaelab.data.columns import Column
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 
 Arrays = dict[str, np.ndarray]
-NAMES = ("train_images", "train_labels", "test_images", "test_labels")
+PARTS = ("train_", "test_")  # with which the name of an array begins
+TAKEN = ("images", "labels")  # names that are no other columns
 SMALLEST = 8  # pixels a side
 DTYPES = {"BOOL": np.dtype(np.bool_)} | {
     f"{kind.upper()}{8 * size}": np.dtype(f"{kind}{size}")
@@ -63,7 +68,7 @@ def read(path: Path, num_classes: int | None = None) -> Splits:
 
     Args:
         path: The file; images may also be [N, H, W], the test part and the labels absent.
-        num_classes: Y; otherwise the largest training label plus one.
+        num_classes: Of the labels; otherwise the largest training label plus one.
 
     Raises:
         UserError: If the file cannot be read or its arrays are of the wrong type or shape.
@@ -88,7 +93,7 @@ def read(path: Path, num_classes: int | None = None) -> Splits:
 
 def load_npz(path: Path) -> Arrays:
     with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in NAMES if name in file}
+        arrays = {name: file[name] for name in file.files if name.startswith(PARTS)}
     if not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise ValueError("has members that are no arrays")
     return arrays
@@ -106,9 +111,8 @@ def map_safetensors(path: Path) -> Arrays:
         header = json.loads(file.read(size))
     pages = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + size)
     arrays = {}
-    for name in NAMES:
-        if name in header:
-            entry = header[name]
+    for name, entry in header.items():
+        if name.startswith(PARTS):
             start, stop = entry["data_offsets"]
             if entry["dtype"] not in DTYPES:
                 raise UserError(f"{path}: {name} are {entry['dtype']}, which is no type for it")
@@ -131,21 +135,16 @@ def checked(arrays: Arrays, num_classes: int | None) -> Splits:
             raise UserError(
                 f"test_images are {tuple(test.shape[1:])} and train_images {tuple(train.shape[1:])}"
             )
+    names = dict.fromkeys(name.partition("_")[2] for name in arrays)
+    counts = len(train), len(test)
+    if "label" in names:
+        raise UserError("has a column label, which is the name of what train_labels hold")
+    columns = {n: checked_column(n, arrays, *counts) for n in names if n not in TAKEN}
     if "train_labels" not in arrays:
-        zeros = [torch.zeros(len(images), dtype=torch.int64) for images in (train, test)]
-        return Splits(train, zeros[0], test, zeros[1], num_classes=0)
-    if len(test) and "test_labels" not in arrays:
-        raise UserError("has train_labels but no test_labels")
-    train_labels = checked_labels("train_labels", arrays["train_labels"], len(train), num_classes)
-    classes = num_classes or int(train_labels.max()) + 1
-    test_labels = train_labels[:0]
-    if len(test):
-        test_labels = checked_labels("test_labels", arrays["test_labels"], len(test), classes)
-    if classes > max(1000, len(train)):
-        raise UserError(
-            f"train_labels reach {classes - 1}, too many classes for {len(train)} images"
-        )
-    return Splits(train, train_labels, test, test_labels, classes)
+        zeros = [torch.zeros(count, dtype=torch.int64) for count in counts]
+        return Splits(train, zeros[0], test, zeros[1], num_classes=0, columns=columns)
+    labels = checked_classes("labels", arrays, *counts, num_classes)
+    return Splits(train, labels.train, test, labels.test, labels.classes, columns=columns)
 
 
 def checked_images(name: str, images: np.ndarray) -> Tensor:
@@ -172,7 +171,56 @@ def checked_images(name: str, images: np.ndarray) -> Tensor:
     return torch.from_numpy(images)
 
 
+def checked_column(name: str, arrays: Arrays, train: int, test: int) -> Column:
+    """Classes, or numbers, of `train` and `test` images."""
+    values = arrays.get(f"train_{name}")
+    if values is None or (test and f"test_{name}" not in arrays):
+        one, other = PARTS if values is not None else PARTS[::-1]
+        raise UserError(f"has {one}{name} but no {other}{name}")
+    if not np.issubdtype(values.dtype, np.floating):
+        return checked_classes(name, arrays, train, test)
+    parts = checked_numbers(f"train_{name}", values, train), torch.empty(0, 1)
+    if test:
+        parts = parts[0], checked_numbers(f"test_{name}", arrays[f"test_{name}"], test)
+        if parts[0].shape[1] != parts[1].shape[1]:
+            widths = f"{parts[1].shape[1]} wide and train_{name} {parts[0].shape[1]}"
+            raise UserError(f"test_{name} are {widths}")
+    return Column(*parts)
+
+
+def checked_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
+    """Floats [count, W]."""
+    if values.ndim not in (1, 2) or len(values) != count or values.size == 0:
+        raise UserError(
+            f"{name} have shape {values.shape}, but should be ({count},) or ({count}, W)"
+        )
+    if not np.issubdtype(values.dtype, np.floating) or not np.isfinite(values).all():
+        raise UserError(f"{name} should be finite floats, as train_{name.partition('_')[2]} are")
+    return torch.from_numpy(values.reshape(count, -1).astype(np.float32))
+
+
+def checked_classes(
+    name: str, arrays: Arrays, train: int, test: int, num_classes: int | None = None
+) -> Column:
+    """Classes of `train` and `test` images, as many as there are in training."""
+    if test and f"test_{name}" not in arrays:
+        raise UserError(f"has train_{name} but no test_{name}")
+    values = checked_labels(f"train_{name}", arrays[f"train_{name}"], train, num_classes)
+    classes = num_classes or int(values.max()) + 1
+    if classes > max(1000, train):
+        raise UserError(
+            f"train_{name} reach {classes - 1}, too many classes for {train} images; numbers "
+            "are floats"
+        )
+    others = values[:0]
+    if test:
+        others = checked_labels(f"test_{name}", arrays[f"test_{name}"], test, classes)
+    return Column(values, others, classes)
+
+
 def checked_labels(name: str, labels: np.ndarray, count: int, num_classes: int | None) -> Tensor:
+    if labels.dtype == np.bool_:
+        labels = labels.astype(np.uint8)
     if not np.issubdtype(labels.dtype, np.integer):
         raise UserError(f"{name} are {labels.dtype}, but should be integers")
     if labels.shape != (count,):

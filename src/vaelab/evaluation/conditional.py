@@ -25,6 +25,8 @@ def conditional(
     model, data = subject.model, subject.data
     if not model.context_dim:
         raise NotApplicable("the model sees no labels")
+    if list(model.classes) != ["label"] or model.numbers:
+        raise NotApplicable("the model sees other columns than the label alone")
     judge = classifier.of(data, subject.cache, data.device, subject.track)
     batches = subject.test("every image by every label", count=images)
     nll, labels = nll_by_label(model, batches, num_samples)

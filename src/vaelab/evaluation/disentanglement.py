@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from pydantic import Field, PositiveInt
 from torch.distributions import Independent, Normal
-from torch.nn.functional import one_hot
 
 from vaelab.data.factors import Factors
 from vaelab.data.pixels import draw
@@ -83,13 +82,12 @@ def once(
 def posteriors(subject: Subject) -> tuple[Array, Array | None]:
     """Means [N, D] and scales [N, D] of q for all images; no scales where q is no diagonal."""
     data, device = subject.data, subject.data.device
-    images, labels = data.splits.train_images.to(device), data.splits.train_labels
+    images, labels = data.splits.train_images.to(device), data.labels("train").to(device)
     noise = generator("pixels", subject.seed, device=device)
     means, scales = [], []
     for rows in subject.track(torch.arange(len(images)).split(CHUNK), "codes of all images"):
         x = draw(images[rows.to(device)], data.pixels, noise)
-        y = one_hot(labels[rows], data.splits.num_classes).to(x)
-        q = subject.model.encode(x, y)
+        q = subject.model.encode(x, labels[rows.to(device)])
         means.append(q.mean.cpu())
         if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
             scales.append(q.stddev.cpu())

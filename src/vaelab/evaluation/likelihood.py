@@ -49,7 +49,7 @@ def reconstruction(subject: Subject) -> dict[str, Any]:
 
 def affordable(model: ELBO) -> int:
     """The number of samples an image by default."""
-    y = torch.zeros(1, model.num_classes, device=model.device)
+    y = torch.zeros(1, model.y_dim, device=model.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.decode(torch.zeros(1, model.latent_dim, device=model.device), y)
     return 5_000 if counter.get_total_flops() <= SMALL else 100

@@ -18,7 +18,7 @@ def encoded(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
 def decoded(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
     """The mean images [..., C, H, W] of latents z [..., D] with labels y [..., Y], and those.
 
-    `y` is of width zero for an unconditional model.
+    `y` comes back with width zero for an unconditional model.
     """
     count = portion(model)
     parts = zip(z.flatten(0, -2).split(count), y.flatten(0, -2).split(count), strict=True)
@@ -26,7 +26,7 @@ def decoded(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
     return {
         "images": images.unflatten(0, z.shape[:-1]),
         "z": z,
-        "y": y[..., : model.context_dim],
+        "y": y if model.context_dim else y[..., :0],
     }
 
 

@@ -26,13 +26,17 @@ KINDS = OVERVIEW | {
 def obstacle(name: str, model: ELBO, request: Request) -> str | None:
     """Why a picture cannot be drawn, to be read after its name, or None if it can."""
     labels, conditional = request.labels, model.context_dim > 0
-    unseen = bool(labels) and not conditional, "of an unconditional model takes no label"
+    asked = bool(labels) or bool(request.given)
+    unseen = asked and not conditional, "of an unconditional model takes no label"
     absent = [label for label in labels if label not in request.present]
     without = bool(absent), f"needs images of every label, and there is none of {absent}"
     reasons = {
         "reconstructions": [without],
         "samples": [unseen],
-        "class_grid": [(not conditional, "needs a conditional model, such as model=cvae")],
+        "class_grid": [
+            (not conditional, "needs a conditional model, such as model=cvae"),
+            (not model.num_classes, "needs classes, and this model is given numbers alone"),
+        ],
         "traversal": [without],
         "interpolation": [without],
         "manifold": [
@@ -53,7 +57,7 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
         "nearest": [(request.training is None, "needs the training images"), unseen],
     }
     if request.ends is not None:
-        needed = conditional and not labels, "between files of a conditional model needs label="
+        needed = conditional and not asked, "between files of a conditional model needs label="
         reasons["interpolation"] = [unseen, needed]
     return next((reason for holds, reason in reasons[name] if holds), None)
 
@@ -72,5 +76,5 @@ def draw(name: str, model: ELBO, request: Request, seed: int = 0) -> Picture:
 
 def overview(model: ELBO, x: torch.Tensor, y: torch.Tensor) -> dict[str, Picture]:
     """The pictures of a model, by name, for which a few images are enough."""
-    request = Request(x, y)
+    request = Request(x, y, model.num_classes)
     return {n: draw(n, model, request) for n in OVERVIEW if not obstacle(n, model, request)}

@@ -1,6 +1,6 @@
 """The pictures of a finished run, in files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ def write(
     what: Sequence[str],
     count: int | None,
     label: Sequence[int],
+    given: Mapping[str, float | Sequence[float]],
     temperature: float,
     images: Sequence[str],
     seed: int,
@@ -40,6 +41,7 @@ def write(
         what: Names of pictures; `all` is every one that makes sense with the other settings.
         count: See `Request`.
         label: See `Request`.
+        given: The class, or the numbers, of columns of y by name, where samples are drawn.
         temperature: See `Request`.
         images: Two files to interpolate between, or none.
         seed: Of all that is drawn.
@@ -51,15 +53,19 @@ def write(
     model, data = runs.load(run)
     data.device = device
     x, y = test_images(data)
-    check_labels(label, y.shape[1])
+    check_labels(label, model.num_classes)
     ends = read_ends(images, data, seed)
     training = partial(data.grey, "train")
-    request = Request(x, y, count, tuple(label), temperature, ends, training)
+    places = tuple(placed(model, name, value) for name, value in given.items())
+    request = Request(
+        x, y, model.num_classes, count, tuple(label), places, temperature, ends, training
+    )
     names = possible(what, model.to(device), request)
     if images and "interpolation" not in names:
         reason = obstacle("interpolation", model, request) or "is not asked for"
         raise UserError(f"images={','.join(images)}: what=interpolation {reason}")
     settings: dict[str, Any] = {"run": str(run), "count": count, "label": [*label]}
+    settings |= {"given": dict(given)}
     settings |= {"temperature": temperature, "images": [*images], "seed": seed}
     to.mkdir(parents=True, exist_ok=True)
     for name in names:
@@ -79,6 +85,28 @@ def check_labels(labels: Sequence[int], num_classes: int) -> None:
             raise UserError(f"label={label}: the images of this run have no labels")
         if not 0 <= label < num_classes:
             raise UserError(f"label={label}: the run knows labels 0 to {num_classes - 1}")
+
+
+def placed(model: ELBO, name: str, value: float | Sequence[float]) -> tuple[slice, Tensor]:
+    """Where a column is in y, and what it is for a class or numbers [W].
+
+    Raises:
+        UserError: If there is no such column, or it holds no such thing.
+    """
+    widths = model.classes | model.numbers
+    if name not in widths:
+        hint = nearest(name, widths) if widths else "it has none"
+        raise UserError(f"given.{name}: is no column that this model was trained with; {hint}")
+    start = sum(list(widths.values())[: list(widths).index(name)])
+    place, width = slice(start, start + widths[name]), widths[name]
+    if name in model.classes:
+        if value not in range(width):
+            raise UserError(f"given.{name}={value}: should be a class from 0 to {width - 1}")
+        return place, torch.eye(width)[int(value)]  # type: ignore[arg-type]
+    numbers = torch.tensor(value, dtype=torch.float32).flatten()
+    if len(numbers) != width:
+        raise UserError(f"given.{name}={value}: should be {width} numbers and not {len(numbers)}")
+    return place, numbers
 
 
 def read_ends(paths: Sequence[str], data: Images, seed: int) -> Tensor | None:

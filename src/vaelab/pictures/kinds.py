@@ -4,6 +4,8 @@ Their arrays: `images`, the latents `z` and the labels `y` that these were decod
 images at the start; and what else a picture says.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -13,7 +15,7 @@ from vaelab.metrics import neighbours
 from vaelab.metrics.evidence import portion
 from vaelab.pictures.codes import decoded, encoded, prior_of, sampled
 from vaelab.pictures.picture import Grid, Picture
-from vaelab.pictures.request import Request, one_hot
+from vaelab.pictures.request import Request
 from vaelab.pictures.scatter import Scatter
 
 STEPS = 21  # along a line; every second one is in the grid, and all are in the film
@@ -54,7 +56,7 @@ def pairs(arrays: dict[str, Tensor], above: Tensor, below: Tensor) -> Picture:
 def class_grid(model: ELBO, request: Request) -> Picture:
     """Samples in a row for each class, all rows from the same random numbers."""
     labels = [*request.labels] or [*range(min(model.num_classes, 20))]
-    y = one_hot(labels, request.y)[:, None].expand(-1, request.count or 10, -1)
+    y = torch.stack([request.conditions(request.count or 10, [label]) for label in labels])
     rows = []
     for row in y:
         torch.manual_seed(torch.initial_seed())
@@ -107,11 +109,11 @@ def interpolation(model: ELBO, request: Request) -> Picture:
 def arithmetic(model: ELBO, request: Request) -> Picture:
     """Images moved by the difference between the mean latents of two classes, label and all."""
     source, target = request.labels or request.present[:2]
-    x, y = Request(request.x, request.y, labels=(source,)).images(request.count or 6)
+    x, y = replace(request, labels=(source,)).images(request.count or 6)
     rows = [request.rows(label) for label in (source, target)]
     means = [encoded(model, request.x[r], request.y[r]).mean(0) for r in rows]
     z = encoded(model, x, y)
-    y_end = one_hot([target], y).expand_as(y)
+    y_end = request.relabelled(y, [target] * len(y))
     return lines(model, x[:, None], (z, z + means[1] - means[0]), (y, y_end))
 
 
@@ -157,7 +159,8 @@ def latents(model: ELBO, request: Request) -> Picture:
         names = [
             f"principal component {i} of z, {share:.0%} of its variance" for i, share in shares
         ]
-    labels = request.y.argmax(1).cpu() if request.y.shape[1] else torch.zeros(len(z)).long()
+    classes = request.one_hot.cpu()
+    labels = classes.argmax(1) if classes.shape[1] else torch.zeros(len(z)).long()
     rows = torch.isin(labels, torch.tensor(request.labels)) if request.labels else slice(None)
     arrays = {"z": z[rows].float(), "points": points[rows].float(), "labels": labels[rows]}
     return Scatter(arrays, *names)

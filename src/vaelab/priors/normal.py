@@ -45,7 +45,7 @@ class ConditionalNormal(nn.Module):
         if not context_dim:
             raise UserError(
                 "prior=conditional_normal is p(z|y), and this model sees no labels; "
-                "use model=cvae or model.conditional=true"
+                "use model=cvae or condition=one_hot"
             )
         self.params = nn.Linear(context_dim, 2 * latent_dim, bias=False)
         nn.init.zeros_(self.params.weight)

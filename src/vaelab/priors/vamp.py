@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
+from vaelab.conditions import OneHot
 from vaelab.data.images import Images
 from vaelab.errors import UserError
 from vaelab.precision import undiminished
@@ -60,29 +61,37 @@ class Vamp(nn.Module):
                 f"least one for each of the {context_dim} labels"
             )
         self.components, self.start = components, start
-        self.fresh = True  # neither trained nor loaded
         turn = torch.arange(components)[:, None] % max(1, context_dim)
         labels = (turn == torch.arange(context_dim)).float()  # [M, Y]
         self.register_buffer("labels", labels, persistent=False)
-        self.register_load_state_dict_post_hook(no_longer_fresh)
 
-    def connect(self, x_shape: tuple[int, ...], encode: Encode) -> None:
-        """Takes the shape of an image, and the model's (x, y) -> q(z | x, y), no part of this."""
-        self.pseudo_inputs = nn.Parameter(torch.rand(self.components, *x_shape))
-        self.encode = encode
+    def connect(self, model: Any) -> None:
+        """Takes the model's (x, y) -> q(z | x, y), which is no part of this.
+
+        Raises:
+            UserError: If the model sees something else of an image than one label.
+        """
+        one_label = isinstance(model.condition, OneHot) and len(model.classes) == 1
+        if model.context_dim and not one_label:
+            raise UserError(
+                "prior=vamp of a conditional model takes one label, condition=one_hot and one of "
+                "data.columns; other conditions go with prior=flow"
+            )
+        self.pseudo_inputs = nn.Parameter(torch.rand(self.components, *model.x_shape))
+        self.encode: Encode = model.encode
 
     @torch.no_grad()
     def initialise(self, data: Images) -> None:
-        """Makes the pseudo-inputs training images, unless they are learned already."""
-        if not self.fresh or self.start != "images":
+        """Makes the pseudo-inputs training images."""
+        if self.start != "images":
             return
-        self.fresh = False
-        images, labels, rows = data.stored("train")
+        images, _, rows = data.stored("train")
         order = torch.randperm(len(rows), generator=generator("pseudo-inputs", data.seed))
         rows = rows.cpu()[order]
         classes = self.labels.shape[1]
+        labels = data.labels("train")[rows].argmax(1) if classes else torch.zeros(len(rows))
         for label in range(max(1, classes)):
-            fitting = rows[labels.cpu()[rows] == label] if classes else rows
+            fitting = rows[labels == label]
             places = torch.arange(label, self.components, max(1, classes))
             if len(fitting):
                 chosen = fitting[torch.arange(len(places)) % len(fitting)]
@@ -119,7 +128,3 @@ class Projected(torch.autograd.Function):
         (values,) = ctx.saved_tensors
         outward = ((values <= 0) & (gradient > 0)) | ((values >= 1) & (gradient < 0))
         return gradient.masked_fill(outward, 0)
-
-
-def no_longer_fresh(prior: Vamp, _: Any) -> None:
-    prior.fresh = False
