@@ -18,7 +18,7 @@ NEEDS = {"data=arrays": ["data.source.path=mine.npz"], "prior=conditional_normal
 CHOICES = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONF.glob("*/*.yaml"))
-    if path.stem not in ("images", "elbo")  # which are beginnings
+    if not path.stem.startswith("_")  # which are beginnings
 ]
 MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]
 

@@ -87,7 +87,7 @@ def test_results_hold_the_test_metrics_of_the_best_checkpoint(run):
     assert results["seconds"] > 0
     assert results["train/images_per_second"] > 0
     assert results["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert results["config"]["model"]["conditional"] is True
+    assert results["config"]["model"]["condition"]["_target_"].endswith("OneHot")
     assert "git_commit" in results
 
 
@@ -210,6 +210,19 @@ def test_a_run_stopped_in_its_warm_up_goes_on_to_the_same_bits(
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
 
 
+def test_factor_vae_goes_on_to_the_same_bits_with_both_parts_of_its_optimizer(tmp_path, prepared):
+    small = [*WARM_UP, "model=factor_vae", "model.discriminator.hidden=[16]"]
+    train(tmp_path / "one", prepared, *small, "trainer.max_epochs=3")
+    stop = ["_target_=faults.Stop", f"number={signal.SIGTERM}", "step=100"]
+    stop = [*small, *(f"+callbacks.stop.{setting}" for setting in stop), "trainer.max_epochs=3"]
+    options = {"cwd": ROOT, "env": ENVIRONMENT, "timeout": 120}
+    assert subprocess.run(arguments(tmp_path / "two", prepared, *stop), **options).returncode == 143
+    train(tmp_path / "two", prepared, *small, "trainer.max_epochs=3", "ckpt=last")
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert any(name.startswith("discriminator.") for name in one)
+    assert all(torch.equal(two[name], one[name]) for name in one)
+
+
 def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, undisturbed):
     stop = ["_target_=faults.Stop", f"number={signal.SIGTERM}", "step=100"]
     overrides = [*WARM_UP, *(f"+callbacks.stop.{setting}" for setting in stop)]
@@ -245,13 +258,21 @@ def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, u
     assert (tmp_path / "mine.json").exists()
 
 
-@pytest.mark.parametrize("free_bits", [0.0, 0.5])  # the latter of the mean over both
-def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared, free_bits):
+@pytest.mark.parametrize(
+    "of_the_batch",
+    [
+        [],
+        ["model.free_bits=0.5"],
+        ["likelihood=gaussian", "model.likelihood.scale=optimal", "data.pixels=grey"],
+        ["model=factor_vae", "model.discriminator.hidden=[16]"],
+    ],
+)
+def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared, of_the_batch):
     """To the same weights, but for the order in which gradients are added up."""
     overrides = [
         *SMALL,
         *("model=beta_vae", "model.num_samples=2", "trainer.max_epochs=2", "logger=csv"),
-        f"model.free_bits={free_bits}",
+        *of_the_batch,
     ]
     for trainer in ("cpu", "ddp_cpu"):
         train(tmp_path / trainer, prepared, *overrides, f"trainer={trainer}", env=ENVIRONMENT)

@@ -178,7 +178,7 @@ def first_line(error: BaseException) -> str:
 def unknown_choice(error: MissingConfigException) -> str:
     """`model=foo` where conf/model has no foo.yaml."""
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    options = [*(error.options or [])]
+    options = [o for o in error.options or [] if not o.startswith("_")]  # which are beginnings
     if not group or not options:
         return first_line(error)
     return f"{group}={choice}: there is no such {group}; possible are {', '.join(sorted(options))}"

@@ -195,8 +195,8 @@ class ELBO(LightningModule):
         """A resumed optimizer goes on with the configured options, not with the saved ones."""
         if not self.trainer.lr_scheduler_configs:
             for optimizer in self.trainer.optimizers:
-                for group in optimizer.param_groups:
-                    group.update({k: v for k, v in optimizer.defaults.items() if k in group})
+                for group, options in zip(optimizer.param_groups, self.options, strict=True):
+                    group.update(options)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, distortion, rate = self.loss(*batch)
@@ -216,9 +216,18 @@ class ELBO(LightningModule):
 
     def configure_optimizers(self) -> Any:
         try:
-            return self.make_optimizer(self.parameters())
+            optimizer = self.make_optimizer(self.parameter_groups())
         except ValueError as error:
             raise UserError(f"model.optimizer: {error}") from error
+        self.options = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
+        return optimizer
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is given: parameters, and where they are not its own, settings."""
+        return [{"params": list(self.parameters())}]
 
     # Validation and test.
 

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import Laplace as LaplaceDistribution
 
 from vaelab.likelihoods.pixelwise import Pixelwise
+from vaelab.processes import whole
 
 SPREAD = 0.25
 """Scale at the start, where it is learned: about the spread of pixels in photographs."""
@@ -105,7 +106,7 @@ class OptimalGaussian(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         squares = (value - self.base_dist.loc).square()
-        variance = squares.mean()
+        variance = whole(squares.mean()[None]).mean()
         self.told(variance.detach())
         size = math.prod(squares.shape[-3:])
         constant = 0.5 * size * (math.log(2 * math.pi) + variance.log())

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
+from vaelab.processes import whole
 from vaelab.terms import Terms
 
 
@@ -54,6 +55,6 @@ class VAE(ELBO):
             )
         size = min(self.free_bits_group, rate.shape[1])
         groups = rate.mean(0).unflatten(0, (-1, size)).sum(1)
-        if self.training and self.world_size > 1:  # the batch is that of all processes
-            groups = self.all_gather(groups, sync_grads=True).mean(0)  # type: ignore[union-attr]
+        if self.training:
+            groups = whole(groups[None]).mean(0)
         return groups.clamp(min=self.free_bits).sum()
