@@ -175,6 +175,19 @@ def test_a_folder_with_a_run_in_it_is_left_as_it_is(refused, finished):
     assert after == before
 
 
+@pytest.mark.parametrize("which", ["last", "best", "folder"])
+def test_going_on_and_starting_over_contradict_each_other(refused, finished, which):
+    """Starting over takes away the checkpoint to go on from."""
+    folder = finished.parents[1]
+    ckpt = str(folder) if which == "folder" else which
+    given = [f"hydra.run.dir={folder}", f"ckpt={ckpt}", "rerun=true", *TINY[:2]]
+    said = refused(*given, "trainer.max_epochs=2", "logger=none")
+    assert f"ckpt={ckpt} goes on with the run in" in said
+    assert "rerun=true starts it over; give one of them" in said
+    assert finished.exists()
+    assert (folder / "results.json").exists()
+
+
 def test_a_resumed_run_takes_the_configured_optimizer(finished, monkeypatch, tmp_path):
     folder = finished.parents[1]
     given = [f"hydra.run.dir={folder}", "ckpt=last", "model.optimizer.lr=0.0"]

@@ -115,6 +115,11 @@ class Run:
                 )
         if path.is_dir():
             path = path / "checkpoints" / "last.ckpt"
+        if self.cfg.rerun and path.resolve().is_relative_to(self.folder.resolve()):
+            raise UserError(
+                f"ckpt={ckpt} goes on with the run in {self.path}, and rerun=true starts it over; "
+                "give one of them"
+            )
         state = load_checkpoint(path)
         model.check_architecture(state["state_dict"])
         done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
