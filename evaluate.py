@@ -13,6 +13,7 @@ def settings(
     run: list[str] | str,
     what: list[str] | str,
     metrics: Any,
+    sampler: Any,
     num_samples: Any,
     device: str,
     seed: NonNegativeInt,

@@ -1,5 +1,7 @@
 """Draw pictures of finished runs: python generate.py run=outputs/... what=class_grid count=8."""
 
+from typing import Any
+
 from omegaconf import DictConfig, OmegaConf
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
@@ -13,6 +15,7 @@ def settings(
     count: PositiveInt | None,
     label: list[int] | int,
     given: dict[str, float | list[float]] | None,
+    sampler: Any,
     temperature: NonNegativeFloat,
     images: list[str] | str,
     seed: NonNegativeInt,
@@ -29,6 +32,7 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     import torch
+    from hydra.utils import instantiate
 
     from vaelab import runs
     from vaelab.errors import UserError
@@ -42,6 +46,7 @@ def main(cfg: DictConfig) -> None:
     folders = runs.under(cli.names(cfg.run))
     if cfg.to and len(folders) > 1:
         raise UserError(f"to={cfg.to}: is one folder for {len(folders)} runs; leave it out")
+    asked["sampler"] = instantiate(cfg.sampler, _convert_="all")
     device, failures = runs.device(cfg.device), []
     for folder in folders:
         to = Path(cfg.to or folder / "generated")

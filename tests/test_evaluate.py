@@ -21,6 +21,7 @@ from vaelab.evaluation.samples import generated
 from vaelab.metrics.estimates import mean, means
 from vaelab.metrics.frechet import frechet
 from vaelab.randomness import stream
+from vaelab.samplers import Own
 
 sys.path.insert(0, str(cli.CONF.parent))
 
@@ -215,7 +216,10 @@ def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
     model, data = runs.load(sweep / "cvae (1)")
     subject = evaluation.Subject(model, data, sweep)
     torch.manual_seed(stream("evaluate inception", 0))
-    sets = [torch.cat(list(generated(subject, 200))), torch.cat(list(data.grey("test", 200)))]
+    sets = [
+        torch.cat(list(generated(subject, 200, Own()))),
+        torch.cat(list(data.grey("test", 200))),
+    ]
     sets = [network(images.expand(-1, 3, -1, -1)) for images in sets]
     assert found["fid"]["value"] == pytest.approx(frechet(*sets)["value"], rel=1e-3)
 

@@ -100,7 +100,7 @@ def test_settings_reach_the_pictures_and_the_file(trained, tmp_path):
     assert not found["z"].any()
     assert json.loads(str(found["settings"])) == {
         "run": str(trained("cvae")), "what": "samples", "count": 5, "label": [3, 1],
-        "given": {}, "temperature": 0.0, "images": [], "seed": 7,
+        "given": {}, "temperature": 0.0, "images": [], "seed": 7, "sampler": "prior",
     }  # fmt: skip
     model = vaelab.load(trained("cvae"))
     with torch.no_grad():

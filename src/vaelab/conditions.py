@@ -114,6 +114,11 @@ class Continuous(nn.Module):
         return (y - self.mean) / self.scale
 
 
+def one_label(condition: nn.Module, classes: Widths) -> bool:
+    """Whether what the model sees is one label, one-hot."""
+    return isinstance(condition, OneHot) and len(classes) == 1
+
+
 def check_classes(name: str, classes: Widths, numbers: Widths) -> None:
     """Raises UserError unless y is classes only."""
     if numbers:

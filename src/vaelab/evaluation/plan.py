@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from vaelab import runs
 from vaelab.errors import UserError, nearest
@@ -52,8 +53,7 @@ class Plan:
         record = Record(folder, getattr(model, "step", 0))
         absent = {}
         for name in self.what:
-            settings = {k: v for k, v in self.metrics[name].items() if not k.startswith("_")}
-            settings["seed"] = self.seed
+            settings = plain(self.metrics[name]) | {"seed": self.seed}
             if not self.rerun and record.has(name, settings):
                 continue
             torch.manual_seed(stream(f"evaluate {name}", self.seed))
@@ -68,3 +68,11 @@ class Plan:
         for name, reason in absent.items():
             self.say(f"{folder}: {name} left out: {reason}")
         return record
+
+
+def plain(metric: Any) -> dict[str, Any]:
+    """The settings of a metric, as plain values."""
+    resolved: Any = (
+        OmegaConf.to_container(metric, resolve=True) if OmegaConf.is_config(metric) else metric
+    )
+    return {name: value for name, value in resolved.items() if not name.startswith("_")}

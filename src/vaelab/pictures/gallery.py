@@ -1,6 +1,6 @@
 """The pictures of a finished run, in files."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ def write(
     count: int | None,
     label: Sequence[int],
     given: Mapping[str, float | Sequence[float]],
+    sampler: Callable[[ELBO, Images], ELBO],
     temperature: float,
     images: Sequence[str],
     seed: int,
@@ -42,6 +43,7 @@ def write(
         count: See `Request`.
         label: See `Request`.
         given: The class, or the numbers, of columns of y by name, where samples are drawn.
+        sampler: What samples are drawn from, see `vaelab.samplers`.
         temperature: See `Request`.
         images: Two files to interpolate between, or none.
         seed: Of all that is drawn.
@@ -60,12 +62,13 @@ def write(
     request = Request(
         x, y, model.num_classes, count, tuple(label), places, temperature, ends, training
     )
-    names = possible(what, model.to(device), request)
+    model = sampler(model.to(device), data)
+    names = possible(what, model, request)
     if images and "interpolation" not in names:
         reason = obstacle("interpolation", model, request) or "is not asked for"
         raise UserError(f"images={','.join(images)}: what=interpolation {reason}")
     settings: dict[str, Any] = {"run": str(run), "count": count, "label": [*label]}
-    settings |= {"given": dict(given)}
+    settings |= {"given": dict(given), "sampler": getattr(sampler, "name", str(sampler))}
     settings |= {"temperature": temperature, "images": [*images], "seed": seed}
     to.mkdir(parents=True, exist_ok=True)
     for name in names:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
-from vaelab.conditions import OneHot
+from vaelab.conditions import one_label
 from vaelab.data.images import Images
 from vaelab.errors import UserError
 from vaelab.precision import undiminished
@@ -71,8 +71,7 @@ class Vamp(nn.Module):
         Raises:
             UserError: If the model sees something else of an image than one label.
         """
-        one_label = isinstance(model.condition, OneHot) and len(model.classes) == 1
-        if model.context_dim and not one_label:
+        if model.context_dim and not one_label(model.condition, model.classes):
             raise UserError(
                 "prior=vamp of a conditional model takes one label, condition=one_hot and one of "
                 "data.columns; other conditions go with prior=flow"

@@ -1,0 +1,155 @@
+"""Priors fitted to the codes of a trained model."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from sklearn.mixture import GaussianMixture
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.testing import assert_close
+
+from vaelab.data import Images
+from vaelab.data.splits import Splits
+from vaelab.errors import UserError
+from vaelab.samplers import GMM, FittedFlow, FittedMixture, Flow, Own, codes
+
+SMALL = ["model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
+
+
+def splits():
+    """Images whose white row is their label."""
+    labels = torch.arange(300) % 3
+    images = torch.zeros(300, 1, 8, 8).byte()
+    images[torch.arange(300), 0, labels] = 255
+    return Splits(images, labels, images[:0], labels[:0], 3)
+
+
+@pytest.fixture
+def data():
+    return Images(source=splits, batch_size=20, val_size=50, test_size=50, pixels="grey")
+
+
+@pytest.fixture
+def model(compose, data):
+    """(*overrides) -> a model whose codes lie apart."""
+
+    def make(*overrides):
+        cfg = compose(*SMALL, *overrides, "likelihood=bernoulli", "data.pixels=binary")
+        shapes = data.shapes | {"pixels": "binary"}
+        made = instantiate(cfg.model, _convert_="all", **shapes).eval()
+        with torch.no_grad():
+            made.encoder.layers.layers[0].weight.mul_(20)
+            made.posterior.params.weight[:2].mul_(5)
+            made.posterior.params.bias[2:] -= 2
+        return made
+
+    return make
+
+
+def test_its_own_prior(model, data):
+    made = model()
+    assert Own()(made, data) is made
+
+
+def test_codes_are_samples_of_the_posterior_of_training_images(model, data):
+    made = model("model=cvae")
+    z, y = codes(made, data, 1000)
+    assert z.shape == (200, 2)
+    assert len(codes(made, data, 30)[0]) == 30
+    with torch.no_grad():
+        x = torch.zeros(3, 1, 8, 8)
+        x[torch.arange(3), 0, torch.arange(3)] = 1
+        q = made.encode(x, torch.eye(3))
+    for label in range(3):
+        error = (z[y[:, label] == 1] - q.mean[label]) / q.stddev[label]
+        assert 50 < len(error) < 80
+        assert error.mean().abs() < 4 / math.sqrt(2 * len(error))
+        assert error.std() == pytest.approx(1, abs=0.25)
+    assert torch.equal(z, codes(made, data, 1000)[0])  # and always the same
+
+
+@pytest.mark.parametrize("overrides", [[], ["model=cvae"]])
+def test_a_mixture_is_the_one_of_scikit_learn(model, data, overrides):
+    made = model(*overrides)
+    z, y = codes(made, data, 1000)
+    fitted = GMM(components=2, images=1000)(made, data)
+    points = torch.randn(5, 2)
+    for label in range(3):
+        of_label = z[y[:, label] == 1] if overrides else z
+        expected = GaussianMixture(2, random_state=0).fit(of_label.double().numpy())
+        given = torch.eye(3)[label].expand(5, -1)
+        found = fitted.latent_prior(given).expand((5,)).log_prob(points)
+        assert_close(
+            found.double(), torch.from_numpy(expected.score_samples(points)), rtol=1e-3, atol=1e-3
+        )
+
+
+def test_samples_of_a_mixture():
+    weights, means = torch.tensor([[0.2, 0.8], [0.5, 0.5]]), torch.randn(2, 2, 3).double() * 3
+    factors = torch.randn(2, 2, 3, 3).double()
+    covariances = factors @ factors.mT + 0.1 * torch.eye(3)
+    prior = FittedMixture(weights.double(), means, covariances)
+    y = torch.eye(2)[torch.arange(40_000) % 2]
+    z = prior(y).sample()
+    for label in range(2):
+        components = MultivariateNormal(means[label].float(), covariances[label].float())
+        expected = MixtureSameFamily(Categorical(weights[label]), components)
+        drawn = z[label::2]
+        assert_close(drawn.mean(0), expected.mean, atol=0.1, rtol=0)
+        assert_close(drawn.var(0), expected.variance, atol=0.3, rtol=0.05)
+        assert_close(prior(y).log_prob(z)[label::2], expected.log_prob(drawn), atol=1e-3, rtol=1e-4)
+        assert_close(prior(y[label : label + 1]).mean[0], expected.mean, atol=1e-5, rtol=1e-5)
+
+
+def test_a_flow_comes_close_to_the_density():
+    """Of codes on two lines, which of them is given: to a tenth of a nat of the entropy."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(4000) % 2
+    context = torch.eye(2)[labels]
+    noise = torch.randn(4000, 2, generator=generator)
+    slope = (2 * labels - 1).float()
+    z = torch.stack([3 + noise[:, 0], 10 * slope * noise[:, 0] + noise[:, 1]], 1)
+    entropy = 2 * 0.5 * math.log(2 * math.pi * math.e)  # a shear keeps volume
+    flow = Flow(transforms=4, hidden=[32], images=1, steps=600, batch_size=256, lr=5e-3)
+    fitted = FittedFlow(z, 2, transforms=4, hidden=[32])
+    before = -fitted(context).log_prob(z).mean()
+    flow.fit(fitted, z, context)
+    after = -fitted(context).log_prob(z).mean().detach()
+    assert before > entropy + 1
+    assert float(after) == pytest.approx(entropy, abs=0.1)
+    drawn = fitted(torch.eye(2)[[1] * 4000]).sample()
+    assert np.corrcoef(drawn.T)[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("sampler", [GMM(2, 1000), Flow(2, [8], 1000, 50, 20, 1e-2)])
+@pytest.mark.parametrize(
+    "overrides", [[], ["model=cvae"], ["prior=vamp", "model.prior.components=5"]]
+)
+def test_the_model_is_left_as_it_was(model, data, sampler, overrides):
+    made = model(*overrides)
+    before = copy.deepcopy(made.state_dict())
+    state = torch.get_rng_state()
+    other = sampler(made, data)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert other.decoder is made.decoder
+    assert other.prior is not made.prior
+    assert all(torch.equal(w, before[n]) for n, w in made.state_dict().items())
+    y = torch.eye(3)[[0, 1, 2, 0]]
+    assert other.sample(y).shape == (4, 1, 8, 8)
+    z, given = codes(made, data, 1000)
+    with torch.no_grad():
+        better = other.latent_prior(given).expand((len(z),)).log_prob(z).mean()
+        assert better > made.latent_prior(given).expand((len(z),)).log_prob(z).mean()
+
+
+def test_refusals(model, data):
+    with pytest.raises(UserError, match=r"sampler.components=500: there are 200 images$"):
+        GMM(500, 1000)(model(), data)
+    with pytest.raises(UserError, match=r"there are \d+ images of label 0"):
+        GMM(100, 1000)(model("model=cvae"), data)
+    with pytest.raises(UserError, match="sampler=flow takes any"):
+        GMM(2, 1000)(model("condition=embedding"), data)
+    Flow(2, [8], 1000, 5, 20, 1e-2)(model("condition=embedding"), data)
