@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
 from vaelab import schema
@@ -12,6 +14,8 @@ from vaelab.errors import UserError
 
 sys.path.insert(0, str(CONF.parent))
 
+import evaluate
+import generate
 import train
 
 NEEDS = {"data=arrays": ["data.source.path=mine.npz"], "prior=conditional_normal": ["model=cvae"]}
@@ -19,6 +23,7 @@ CHOICES = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONF.glob("*/*.yaml"))
     if not path.stem.startswith("_")  # which are beginnings
+    and path.parent.name != "sampler"  # of finished runs
 ]
 MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]
 
@@ -29,6 +34,14 @@ def test_every_choice_is_valid(compose, choice):
     if choice.startswith("logger="):
         cfg.logger = None  # its folder is known only where Hydra runs
     schema.check(cfg, train.settings)
+
+
+@pytest.mark.parametrize("sampler", ["prior", "gmm", "flow"])
+@pytest.mark.parametrize(("name", "command"), [("evaluate", evaluate), ("generate", generate)])
+def test_every_sampler_is_valid(name, command, sampler):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose(name, [f"sampler={sampler}", "run=outputs"])
+    schema.check(cfg, command.settings)
 
 
 TRAINED = ("model", "network", "likelihood", "prior", "posterior", "condition", "optimizer")
