@@ -60,7 +60,8 @@ def main(cfg: DictConfig) -> float:
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)
     last = trainer.callback_metrics["val/elbo"]
-    score = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    kept = trainer.checkpoint_callback
+    score = kept.best_model_score if getattr(kept, "monitor", None) == "val/elbo" else None
     elbo = float(last if score is None else score)
 
     best = run.best if run.best.exists() else None  # None: the weights as they are

@@ -175,6 +175,10 @@ class ELBO(LightningModule):
         """The scalar to minimise. The difference between variants is written here."""
         raise NotImplementedError
 
+    def details(self, terms: Terms) -> dict[str, Tensor]:
+        """What else an evaluation reports, by name: numbers of each image, [B], or of the batch."""
+        return {}
+
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The objective [], and what it was made from, detached: distortion [B] and rate [B]."""
         terms = self.terms(x, y)
@@ -236,7 +240,7 @@ class ELBO(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         terms = self.terms(*batch)
-        self.totals.add(terms, self.objective(terms))
+        self.totals.add(terms, self.objective(terms), self.details(terms))
 
     def on_validation_epoch_end(self) -> None:
         values, self.rate_per_latent = self.totals.read(self.trainer.strategy)

@@ -8,6 +8,10 @@ class UserError(Exception):
     """A request that cannot be met. The message says what was asked and what is possible."""
 
 
+class NotApplicable(UserError):  # noqa: N818
+    """These numbers do not exist for this model or these data."""
+
+
 class NotFiniteError(UserError):
     """A term of the bound, or the loss, became infinite or not a number."""
 

@@ -55,6 +55,11 @@ class Terms:
         return -(self.distortion + self.rate)
 
     @cached_property
+    def log_joint(self) -> Tensor:
+        """Log p(x, z | y) of each sample, shape [K, B]."""
+        return self.log_likelihood + self.prior.log_prob(self.z)
+
+    @cached_property
     def log_weights(self) -> Tensor:
         """The log-ratio log p(x, z | y) - log q(z | x, y) of each sample, shape [K, B]."""
-        return self.log_likelihood + self.prior.log_prob(self.z) - self.q.log_prob(self.z)
+        return self.log_joint - self.q.log_prob(self.z)

@@ -18,7 +18,7 @@ class Annealing(Callback):
     stopped. Validation, checkpoints and everything else see the configured value.
 
     Args:
-        target: The weight to scale, such as `beta`.
+        target: The weight to scale, such as `beta`; by itself the first that the model has.
         schedule: (batches seen, steps=...) -> factor, see `vaelab.schedules`.
         duration: How long the schedule runs.
         unit: What `duration` counts: training batches, epochs, or the whole training.
@@ -29,12 +29,12 @@ class Annealing(Callback):
 
     def __init__(
         self,
-        target: str,
+        target: str | None,
         schedule: Callable[..., float],
         duration: PositiveFloat,
         unit: Literal["steps", "epochs", "fraction"],
     ) -> None:
-        self.target = target
+        self.target = target or ""
         if isinstance(schedule, partial):  # Hydra's kind takes 0.2 ms to check itself at each call
             schedule = partial(schedule.func, *schedule.args, **schedule.keywords)
         self.schedule = schedule
@@ -42,12 +42,13 @@ class Annealing(Callback):
         self.unit = unit
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        weights = [name for name, b in module.named_buffers(recurse=False) if b.dim() == 0]
+        self.target = self.target or next(iter(weights), "null")
         weight = getattr(module, self.target, None)
         if isinstance(weight, float):
             device = trainer.strategy.root_device
             vars(module)[self.target] = torch.tensor(float(weight), device=device)
         elif not (isinstance(weight, torch.Tensor) and weight.dim() == 0):
-            weights = [name for name, b in module.named_buffers(recurse=False) if b.dim() == 0]
             raise UserError(
                 f"annealing.target={self.target}: {type(module).__name__} has no such weight; "
                 f"it has {', '.join(weights) or 'none'}"

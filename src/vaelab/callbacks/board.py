@@ -28,7 +28,9 @@ class Board(Callback):
         due = trainer.current_epoch % self.every_n_epochs == 0
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if due or last:
-            board.add_histogram("val/rate_per_latent", module.rate_per_latent, trainer.global_step)
+            rates: Any = module.rate_per_latent
+            if rates.isfinite().all():  # those of a deterministic code are not
+                board.add_histogram("val/rate_per_latent", rates, trainer.global_step)
             self.show_pictures(trainer, module, board)
 
     def show_pictures(self, trainer: Trainer, module: Any, board: Any) -> None:

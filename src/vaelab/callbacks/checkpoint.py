@@ -2,7 +2,7 @@ import os
 import signal
 from pathlib import Path
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule, Trainer
@@ -16,7 +16,7 @@ from vaelab.errors import UserError
 
 
 class Checkpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, by the highest validation ELBO, and `last.ckpt`.
+    """Keeps `best.ckpt`, by the highest validation ELBO, or by `monitor`, and `last.ckpt`.
 
     A SIGTERM or a Ctrl-C ends training after the batch, or the validation, that is under way,
     with a `last.ckpt` of that very step; a second Ctrl-C ends it at once. Any other end leaves
@@ -24,15 +24,18 @@ class Checkpoint(ModelCheckpoint):
 
     Args:
         dirpath: The folder.
-        monitor: The logged value that is to be high.
+        monitor: The logged value to choose by.
+        mode: Whether it is to be high or low.
     """
 
-    def __init__(self, dirpath: str, monitor: str = "val/elbo") -> None:
+    def __init__(
+        self, dirpath: str, monitor: str = "val/elbo", mode: Literal["max", "min"] = "max"
+    ) -> None:
         super().__init__(
             dirpath=dirpath,
             filename="best",
             monitor=monitor,
-            mode="max",
+            mode=mode,
             auto_insert_metric_name=False,
             enable_version_counter=False,
         )

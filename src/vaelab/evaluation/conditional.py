@@ -6,7 +6,8 @@ import torch
 from pydantic import PositiveInt
 
 from vaelab import classifier
-from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.errors import NotApplicable
+from vaelab.evaluation.subject import Subject
 from vaelab.metrics.conditional import agreement, by_label, nll_by_label, probe
 from vaelab.metrics.estimates import mean
 

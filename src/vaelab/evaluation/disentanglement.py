@@ -9,7 +9,8 @@ from torch.distributions import Independent, Normal
 
 from vaelab.data.factors import Factors
 from vaelab.data.pixels import draw
-from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.errors import NotApplicable
+from vaelab.evaluation.subject import Subject
 from vaelab.metrics import disentanglement as scores
 from vaelab.metrics.disentanglement.pairs import Array
 from vaelab.metrics.estimates import mean

@@ -10,9 +10,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from vaelab import runs
-from vaelab.errors import UserError, nearest
+from vaelab.errors import NotApplicable, UserError, nearest
 from vaelab.evaluation.record import Record
-from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.evaluation.subject import Subject
 from vaelab.randomness import stream
 
 

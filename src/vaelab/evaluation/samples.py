@@ -8,7 +8,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vaelab import classifier
-from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.errors import NotApplicable
+from vaelab.evaluation.subject import Subject
 from vaelab.metrics.frechet import frechet
 from vaelab.metrics.neighbours import copied, density_coverage, nearest, precision_recall
 from vaelab.samplers import Own

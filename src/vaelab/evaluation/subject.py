@@ -12,13 +12,8 @@ from torch import Tensor
 
 from vaelab.data import Images
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
-
-
-class NotApplicable(UserError):  # noqa: N818
-    """These numbers do not exist for this model or these data."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from torch import Tensor
 from vaelab.errors import NotFiniteError
 
 SCALARS = ("distortion", "rate", "loss", "elbo")  # in the order in which a fault would appear
+UNBOUNDED = ("rate", "elbo")  # infinite for a deterministic code, whose loss does without them
 
 
 def due(trainer: Trainer) -> bool:
@@ -44,6 +45,8 @@ class Window:
     def check(self, last_batch: int) -> Tensor:
         """SCALARS of every batch, [N, 4] on the CPU, if they are finite.
 
+        A rate may be infinite where the loss is finite: that of a deterministic code is.
+
         Args:
             last_batch: The number of the newest training batch.
 
@@ -53,10 +56,11 @@ class Window:
         distortions, rates, losses = (torch.stack(term) for term in zip(*self.batches, strict=True))
         distortion, rate = distortions.mean(1), rates.mean(1)
         rows = torch.stack([distortion, rate, losses, -(distortion + rate)], 1).cpu()
-        broken = ~rows.isfinite()
+        needed = [SCALARS.index(name) for name in SCALARS if name not in UNBOUNDED]
+        broken = rows.isnan().any(1) | ~rows[:, needed].isfinite().all(1)
         if broken.any():
-            first = int(broken.any(1).nonzero()[0])
-            column = int(broken[first].nonzero()[0])
+            first = int(broken.nonzero()[0])
+            column = int((~rows[first].isfinite()).nonzero()[0])
             raise NotFiniteError(
                 f"the {SCALARS[column]} became {rows[first, column].item()} at training step "
                 f"{last_batch - len(rows) + 1 + first}; the last good checkpoint is kept. "

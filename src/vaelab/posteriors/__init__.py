@@ -1,6 +1,15 @@
 """q(z | x, y): modules from encoder features [B, F] to a distribution over latents [D]."""
 
+from vaelab.posteriors.deterministic import Deterministic, Point
 from vaelab.posteriors.flow import InverseAutoregressiveFlow, SplineFlow
 from vaelab.posteriors.normal import CholeskyNormal, FullGaussian, Gaussian
 
-__all__ = ["CholeskyNormal", "FullGaussian", "Gaussian", "InverseAutoregressiveFlow", "SplineFlow"]
+__all__ = [
+    "CholeskyNormal",
+    "Deterministic",
+    "FullGaussian",
+    "Gaussian",
+    "InverseAutoregressiveFlow",
+    "Point",
+    "SplineFlow",
+]

@@ -1,0 +1,60 @@
+"""Maximum mean discrepancy between two sets of samples.
+
+Shapes: [...] leading dimensions, B samples in a set, D latents.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Kernel = Literal["gaussian", "inverse_multiquadratic"]
+
+
+def discrepancy(a: Tensor, b: Tensor, kernel: Kernel, scales: Sequence[float]) -> Tensor:
+    """The unbiased estimate [...] of MMD^2, which may be negative, of samples [..., B, D].
+
+    Gretton et al. (2012), eq. 3; as in algorithm 2 of Tolstikhin et al. (2018), arXiv:1711.01558:
+    the mean of k(a, a') and k(b, b') over pairs of different samples, less twice that of
+    k(a, b) over all pairs.
+
+    Args:
+        a: Samples of one distribution.
+        b: As many samples of the other distribution.
+        kernel: See `kernel_values`.
+        scales: See `kernel_values`.
+    """
+    count = a.shape[-2]
+
+    def values(c: Tensor, d: Tensor) -> Tensor:
+        return kernel_values(squared_distances(c, d), c.shape[-1], kernel, scales)
+
+    within = off_diagonal(values(a, a)) + off_diagonal(values(b, b))
+    pairs = max(1, count * (count - 1))  # one, and no sum, in a last batch of a single image
+    return within / pairs - 2 * values(a, b).mean((-2, -1))
+
+
+def kernel_values(
+    squares: Tensor, latent_dim: int, kernel: Kernel, scales: Sequence[float]
+) -> Tensor:
+    """The sum over scales s of k at squared distances d^2, shape kept.
+
+    With C = 2 D s, of which 2 D is the mean of d^2 between two draws from N(0, I): `gaussian` is
+    exp(-d^2 / C), and `inverse_multiquadratic` C / (C + d^2), of heavier tails (Tolstikhin et al.,
+    2018, section 4).
+    """
+    widths = squares.new_tensor([2 * latent_dim * scale for scale in scales])
+    ratio = squares.unsqueeze(-1) / widths
+    values = (-ratio).exp() if kernel == "gaussian" else 1 / (1 + ratio)
+    return values.sum(-1)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Of all pairs, [..., B, B]; without the cancellation of |a|^2 + |b|^2 - 2 a b."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def off_diagonal(values: Tensor) -> Tensor:
+    """The sum [...] of what is not on the diagonal of [..., B, B]."""
+    return values.sum((-2, -1)) - values.diagonal(dim1=-2, dim2=-1).sum(-1)

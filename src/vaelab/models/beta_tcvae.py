@@ -1,0 +1,76 @@
+from typing import Any
+
+from pydantic import NonNegativeFloat
+from torch import Tensor
+from torch.distributions import Independent, Normal
+
+from vaelab.decomposition import Estimator, Parts, decomposed, log_weights
+from vaelab.elbo import ELBO
+from vaelab.errors import UserError
+from vaelab.processes import whole
+from vaelab.terms import Terms
+
+
+class BetaTCVAE(ELBO):
+    """Isolating sources of disentanglement in VAEs (Chen et al., 2018), arXiv:1802.04942, eq. 4.
+
+    loss = distortion + alpha * mutual information + beta * total correlation
+        + gamma * dimension-wise KL
+
+    The three add up to the rate, so it is computed as distortion + rate + (alpha - 1) * mutual
+    information + ...: of the same expectation, with the rate in closed form, and at
+    alpha = beta = gamma = 1 the VAE. They are estimated on the batch, with a bias that falls with
+    its size, as `minibatch_total_correlation` and the like say. N is the number of training images.
+
+    Args:
+        alpha: Weight of the mutual information of image and code.
+        beta: Weight of the total correlation.
+        gamma: Weight of the dimension-wise KL.
+        estimator: Of q(z), see `vaelab.decomposition.log_weights`.
+
+    Raises:
+        UserError: In training, if posterior or prior do not factorise.
+    """
+
+    alpha: Tensor
+    beta: Tensor
+    gamma: Tensor
+
+    def __init__(
+        self,
+        *,
+        alpha: NonNegativeFloat,
+        beta: NonNegativeFloat,
+        gamma: NonNegativeFloat,
+        estimator: Estimator,
+        **parts: Any,
+    ) -> None:
+        super().__init__(**parts)
+        self.add_weight("beta", beta)
+        self.add_weight("alpha", alpha)
+        self.add_weight("gamma", gamma)
+        self.estimator: Estimator = estimator
+        self.num_images: int | None = None  # N, known once there are data
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.num_images = self.trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
+
+    def parts(self, terms: Terms) -> Parts:
+        """The rate's parts over the whole batch, estimated."""
+        if self.num_images is None:
+            raise UserError("the number of training images is not known; set model.num_images")
+        q, z = terms.q, whole(terms.z, dim=1)
+        if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+            q = Independent(Normal(whole(q.mean), whole(q.stddev)), 1)
+        weights = log_weights(self.estimator, z.shape[1], self.num_images, like=z)
+        return decomposed(q, terms.prior, z, weights)
+
+    def objective(self, terms: Terms) -> Tensor:
+        parts = zip((self.alpha, self.beta, self.gamma), self.parts(terms), strict=True)
+        change = sum((weight - 1) * part.mean() for weight, part in parts)
+        return (terms.distortion + terms.rate).mean() + change
+
+    def details(self, terms: Terms) -> dict[str, Tensor]:
+        parts = self.parts(terms)._asdict()
+        return {f"minibatch_{name}": part.mean(0) for name, part in parts.items()}

@@ -1,0 +1,31 @@
+from typing import Any
+
+from torch import Tensor
+
+from vaelab.models.wae import WAE
+from vaelab.terms import Terms
+
+
+class InfoVAE(WAE):
+    """InfoVAE with MMD (Zhao et al., 2019), arXiv:1706.02262, eq. 6.
+
+    loss = distortion + (1 - alpha) * rate + (alpha + lambda - 1) * MMD^2(q(z), p(z))
+
+    At alpha = 0 and lambda = 1 it is the VAE, and at alpha = 1 the MMD-VAE, which is a WAE.
+
+    Args:
+        alpha: Weight of the mutual information of image and code, which is encouraged where
+            positive.
+        options: Of the MMD, see `WAE`; `divergence_weight` is lambda.
+    """
+
+    alpha: Tensor
+
+    def __init__(self, *, alpha: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.add_weight("alpha", alpha)
+
+    def objective(self, terms: Terms) -> Tensor:
+        rate = (1 - self.alpha) * terms.rate
+        weight = self.alpha + self.divergence_weight - 1
+        return (terms.distortion + rate).mean() + weight * self.divergence(terms)
