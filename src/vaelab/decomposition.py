@@ -51,15 +51,16 @@ def decomposed(q: Distribution, prior: Distribution, z: Tensor, log_weights: Ten
 def log_weights(estimator: Estimator, batch: int, images: int, like: Tensor) -> Tensor:
     """Logarithms [B, B] of the weights with which q(z | x_j) adds up to q(z) at z from x_i.
 
-    Chen et al. (2018), arXiv:1802.04942, appendix C. Either way the logarithm of the sum is biased,
-    towards too much mutual information.
+    Chen et al. (2018), arXiv:1802.04942, appendix C.
 
     Args:
-        estimator: `weighted`: 1 / (N B) for all (eq. S4). `stratified`: q(z) itself is estimated
-            without bias, by 1 / N for x_i, which z is from, and (N - 1) / (N (B - 1)) for the
-            others, which stand for all other images. The paper (section C.2) has
-            (N - B + 1) / (N (B - 1)) for one of these and 1 / (B - 1) for the rest; this is the
-            mean over which one it is: of lower variance, and exact if the batch is all images.
+        estimator: `weighted`: 1 / (N B) for all (section C.1), too little by a factor of about N,
+            so that the total correlation comes out too large by about (D - 1) log N.
+            `stratified`: q(z) itself is estimated without bias, by 1 / N for x_i, which z is from,
+            and (N - 1) / (N (B - 1)) for the others, which stand for all other images; the paper
+            (section C.2) has (N - B + 1) / (N (B - 1)) for one of these and 1 / (B - 1) for the
+            rest, and this is the mean over which one it is: of lower variance, and exact if the
+            batch is all images. Its logarithm is biased, less the larger B.
         batch: B.
         images: N.
         like: Gives the type and the device.

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from vaelab.discrepancy import Kernel, discrepancy
 from vaelab.elbo import ELBO
+from vaelab.errors import UserError
 from vaelab.processes import whole
 from vaelab.terms import Terms
 
@@ -24,6 +25,9 @@ class WAE(ELBO):
         divergence_weight: lambda, nats.
         kernel: Of the MMD, see `vaelab.discrepancy.kernel_values`.
         scales: Of the kernel, which is their sum.
+
+    Raises:
+        UserError: In training, if the prior gives no samples with gradients.
     """
 
     divergence_weight: Tensor
@@ -38,12 +42,15 @@ class WAE(ELBO):
 
     def divergence(self, terms: Terms) -> Tensor:
         """MMD^2 of the whole batch's codes and draws from the prior, averaged over K."""
-        samples, count, _ = terms.z.shape
-        # Each process draws for all and keeps its part, as in `draw`.
-        shares = terms.prior.expand((self.world_size, count))
-        drawn = shares.sample((samples,))[:, self.rank]
-        codes, draws = whole(terms.z, dim=1), whole(drawn, dim=1)
-        return discrepancy(codes, draws, self.kernel, self.scales).mean()
+        prior = terms.prior.expand(terms.z.shape[1:2])
+        if not prior.has_rsample:
+            raise UserError(
+                "the MMD needs draws from the prior with gradients, as prior=standard_normal, "
+                "conditional_normal and flow give"
+            )
+        draws = self.draw(prior, len(terms.z))
+        sets = whole(terms.z, dim=1), whole(draws, dim=1)
+        return discrepancy(*sets, self.kernel, self.scales).mean()
 
     def objective(self, terms: Terms) -> Tensor:
         return terms.distortion.mean() + self.divergence_weight * self.divergence(terms)
