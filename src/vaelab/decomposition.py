@@ -39,9 +39,9 @@ def decomposed(q: Distribution, prior: Distribution, z: Tensor, log_weights: Ten
         UserError: If one of the two does not factorise, or p(z) is of a label.
     """
     if not isinstance(q, Independent):
-        raise UserError("q(z_d|x) of each latent is needed, which posterior=gaussian has")
+        raise UserError("the total correlation needs q(z_d|x), which posterior=gaussian has")
     if not isinstance(prior, Independent) or prior.batch_shape:
-        raise UserError("p(z_d) of each latent is needed, which prior=standard_normal has")
+        raise UserError("the total correlation needs p(z_d), which prior=standard_normal has")
     log_densities = q.base_dist.log_prob(z.unsqueeze(-2))  # log q(z_i,d | x_j), [K, B, B, D]
     joint = (log_weights + log_densities.sum(-1)).logsumexp(-1)
     marginals = (log_weights.unsqueeze(-1) + log_densities).logsumexp(-2).sum(-1)

@@ -1,5 +1,7 @@
 """The training scalars of the last batches, kept on the device until someone reads them."""
 
+import math
+
 import torch
 from lightning import Trainer
 from torch import Tensor
@@ -61,9 +63,12 @@ class Window:
         if broken.any():
             first = int(broken.nonzero()[0])
             column = int((~rows[first].isfinite()).nonzero()[0])
+            name, value = SCALARS[column], rows[first, column].item()
+            advice = "Try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1"
+            if name == "rate" and value == math.inf:
+                advice += "; posterior=deterministic is for model=ae, rae and wae"
             raise NotFiniteError(
-                f"the {SCALARS[column]} became {rows[first, column].item()} at training step "
-                f"{last_batch - len(rows) + 1 + first}; the last good checkpoint is kept. "
-                "Try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1"
+                f"the {name} became {value} at training step "
+                f"{last_batch - len(rows) + 1 + first}; the last good checkpoint is kept. {advice}"
             )
         return rows

@@ -1,0 +1,44 @@
+"""What is of a whole batch is the same whatever the number of processes that share it."""
+
+import torch
+from torch import distributed, multiprocessing
+from torch.testing import assert_close
+
+from vaelab.processes import whole
+
+BATCH = torch.arange(12.0).view(4, 3).sin()
+
+
+def covariance(codes):
+    centred = codes - codes.mean(0)
+    return (centred.T @ centred / len(codes)).square().sum()
+
+
+def worker(rank, folder):
+    """As under DDP: half a batch, and the gradient averaged over processes."""
+    place = f"file://{folder}/meeting"
+    distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
+    weight = torch.ones(3, requires_grad=True)
+    share = BATCH[2 * rank : 2 * rank + 2] * weight
+    loss = covariance(whole(share))
+    loss.backward()
+    distributed.all_reduce(weight.grad)
+    samples = whole(torch.stack([share, 2 * share]), dim=1)
+    with torch.no_grad():
+        alone = whole(share)
+    found = {"loss": loss, "gradient": weight.grad / 2, "samples": samples, "alone": alone}
+    torch.save({name: value.detach() for name, value in found.items()}, f"{folder}/{rank}.pt")
+    distributed.destroy_process_group()
+
+
+def test_two_processes_see_the_whole_batch(tmp_path):
+    multiprocessing.spawn(worker, (tmp_path,), nprocs=2)
+    weight = torch.ones(3, requires_grad=True)
+    loss = covariance(whole(BATCH * weight))
+    loss.backward()
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        assert_close(found["loss"], loss.detach())
+        assert_close(found["gradient"], weight.grad)
+        assert_close(found["samples"], torch.stack([BATCH, 2 * BATCH]))
+        assert_close(found["alone"], BATCH[2 * rank : 2 * rank + 2])
