@@ -49,7 +49,7 @@ def refused(monkeypatch, capsys, tmp_path) -> Refused:
 
 
 SETTINGS = {
-    "model=foo": "possible are beta_vae, cvae, vae",
+    "model=foo": "possible are ae, beta_tcvae, beta_vae",
     "data=nist": "there is no such data",
     "modle=vae": "did you mean model?",
     "model.betta=4 model=beta_vae": "did you mean model.beta?",

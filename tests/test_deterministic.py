@@ -64,7 +64,7 @@ def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
         model = make(overrides)
         terms = model.terms(*images(model))
         totals = Totals()
-        totals.add(terms, model.objective(terms), {"other": torch.tensor(3.0)})
+        totals.add(terms, model.objective(terms), other=torch.tensor(3.0))
         if fine:
             values, _ = totals.read(Alone())
             assert values["elbo"] == -math.inf

@@ -148,7 +148,7 @@ def test_totals_name_the_term_that_is_not_finite(images, name, value):
         terms.rate_per_latent[3, 1] = value
     totals = Totals()
     totals.add(images(slice(0, 3)), loss)
-    totals.add(terms, loss * value if name == "loss" else loss)
+    totals.add(terms, loss if name == "distortion" else loss * value)  # which has the rate
     with pytest.raises(NotFiniteError, match=f"the {name} of the evaluated images is"):
         totals.read(ALONE)
 
@@ -175,6 +175,8 @@ def test_window_names_the_first_step_and_term(row, column, value):
         terms = [torch.ones(6), torch.ones(6), torch.ones(())]
         if i == row:
             terms[column].view(-1)[-1] = value
+            if SCALARS[column] == "rate":  # the loss has it, but that of a deterministic code
+                terms[2] += value
         if i > row:
             terms = [torch.full_like(term, math.nan) for term in terms]
         window.append(*terms)

@@ -455,3 +455,16 @@ def test_the_number_of_training_images_must_be_known(build):
 def test_checkpoints_hold_the_parameters_alone(make, name):
     model = make(MODELS[name])
     assert model.state_dict().keys() == dict(model.named_parameters()).keys()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_compiled_step_has_the_same_gradient(make, name):
+    """Also where the objective takes a gradient itself, which is not to be compiled."""
+    model = make(MODELS[name])
+    x, y = images(model)
+    found = []
+    for loss in (model.loss, torch.compile(model.loss, backend="aot_eager")):
+        torch.manual_seed(1)
+        found.append(gradients(model, loss(x, y)[0]))
+    for parameter, gradient in found[0].items():
+        assert_close(found[1][parameter], gradient, atol=1e-9, rtol=1e-9)

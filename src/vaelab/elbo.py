@@ -184,6 +184,11 @@ class ELBO(LightningModule):
         terms = self.terms(x, y)
         return self.objective(terms), terms.distortion.detach(), terms.rate.detach()
 
+    @torch.compiler.disable
+    def uncompiled_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The loss of an objective that takes a gradient itself; compiled, it would be wrong."""
+        return ELBO.loss(self, x, y)
+
     # Training. Nothing here waits for the device but once in `log_every_n_steps`.
 
     def setup(self, stage: str) -> None:
@@ -240,7 +245,7 @@ class ELBO(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         terms = self.terms(*batch)
-        self.totals.add(terms, self.objective(terms), self.details(terms))
+        self.totals.add(terms, self.objective(terms), **self.details(terms))
 
     def on_validation_epoch_end(self) -> None:
         values, self.rate_per_latent = self.totals.read(self.trainer.strategy)

@@ -1,7 +1,6 @@
 """Sums over the images of a data set, so that a ragged last batch weighs what it holds."""
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +26,7 @@ class Totals:
         self.groups = 0  # columns of the rate: D, or fewer where it does not split
         self.names: tuple[str, ...] = SCALARS
 
-    def add(self, terms: "Terms", loss: Tensor, details: Mapping[str, Tensor]) -> None:
+    def add(self, terms: "Terms", loss: Tensor, **details: Tensor) -> None:
         """Takes the terms of one batch, its objective, and other numbers, [B] or of the batch."""
         means = terms.q.mean.detach()
         count, self.latents = means.shape
@@ -54,8 +53,8 @@ class Totals:
         scalars, rates, means, squares = (part / parts[-1] for part in parts[:-1])
         values = dict(zip(self.names, scalars.tolist(), strict=True))
         for name, value in values.items():
-            unbounded = name in UNBOUNDED and math.isfinite(values["loss"])
-            if not (math.isfinite(value) or (unbounded and not math.isnan(value))):
+            deterministic = values["rate"] == math.inf and math.isfinite(values["loss"])
+            if not (math.isfinite(value) or (deterministic and name in UNBOUNDED)):
                 raise NotFiniteError(
                     f"the {name} of the evaluated images is {value}; "
                     "the last good checkpoint is kept"

@@ -58,8 +58,9 @@ class Window:
         distortions, rates, losses = (torch.stack(term) for term in zip(*self.batches, strict=True))
         distortion, rate = distortions.mean(1), rates.mean(1)
         rows = torch.stack([distortion, rate, losses, -(distortion + rate)], 1).cpu()
-        needed = [SCALARS.index(name) for name in SCALARS if name not in UNBOUNDED]
-        broken = rows.isnan().any(1) | ~rows[:, needed].isfinite().all(1)
+        needed = [name not in UNBOUNDED for name in SCALARS]
+        deterministic = (rows[:, 1] == math.inf) & rows[:, needed].isfinite().all(1)
+        broken = ~(rows.isfinite().all(1) | deterministic)
         if broken.any():
             first = int(broken.nonzero()[0])
             column = int((~rows[first].isfinite()).nonzero()[0])

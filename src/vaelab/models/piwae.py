@@ -16,6 +16,8 @@ class PIWAE(MIWAE):
         options: See `MIWAE`.
     """
 
+    rerouting = True
+
     def bound(self, log_weights: Tensor) -> Tensor:
         return IWAE.bound(self, log_weights)
 
