@@ -18,7 +18,11 @@ import evaluate
 import generate
 import train
 
-NEEDS = {"data=arrays": ["data.source.path=mine.npz"], "prior=conditional_normal": ["model=cvae"]}
+NEEDS = {
+    "data=arrays": ["data.source.path=mine.npz"],
+    "posterior=deterministic": ["model=ae"],
+    "prior=conditional_normal": ["model=cvae"],
+}
 CHOICES = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONF.glob("*/*.yaml"))

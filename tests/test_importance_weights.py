@@ -19,6 +19,7 @@ from test_elbo import (
 from torch.testing import assert_close
 
 from vaelab import likelihoods, posteriors
+from vaelab.conditions import Unconditional
 from vaelab.errors import UserError
 from vaelab.models import CIWAE, IWAE, MIWAE, PIWAE
 from vaelab.priors import StandardNormal
@@ -196,7 +197,9 @@ def linear(name, **settings):
     beta = {"beta": BETA} if name == "ciwae" else {}
     model = CLASS[name](
         x_shape=SHAPE,
-        num_classes=0,
+        classes={},
+        numbers={},
+        condition=Unconditional,
         pixels="grey",
         latent_dim=LATENTS,
         encoder=PixelsAsFeatures,

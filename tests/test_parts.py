@@ -31,7 +31,8 @@ LIKELIHOODS = [
     *((name, {}) for name in choices("likelihood")),  # a learned scale, where there is a choice
     *(("gaussian", {"scale": scale}) for scale in (0.5, "per_pixel", "optimal")),
 ]
-PRIORS, POSTERIORS, NETWORKS = (choices(group) for group in ("prior", "posterior", "network"))
+PRIORS, NETWORKS = choices("prior"), choices("network")
+POSTERIORS = [name for name in choices("posterior") if name != "deterministic"]  # without a bound
 ONLY_CONDITIONAL = {"conditional_normal"}
 
 

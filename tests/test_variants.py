@@ -405,7 +405,7 @@ def test_parts_train_or_are_refused(make, name, part):
 @pytest.mark.parametrize("name", MODELS)
 def test_labels_with_a_prior_of_their_own(make, name):
     """p(z | y): each sample against its own label's; TC is of one p(z), and AE of none learned."""
-    overrides = [MODELS[name], "model.conditional=true prior=conditional_normal"]
+    overrides = [MODELS[name], "condition=one_hot prior=conditional_normal"]
     refused = {"tc": FACTORS, "ae": LEARNED, "rae": LEARNED, "rae by gradient": LEARNED}
     if name in refused:
         assert refused[name] in refusal(make, *overrides)
