@@ -51,6 +51,7 @@ def main(cfg: DictConfig) -> float:
     if cfg.compile:
         model.loss = torch.compile(model.loss)
 
+    run.check(model, data, trainer)
     ckpt = run.resume(model)
     run.record()
     run.introduce(model, data, trainer)

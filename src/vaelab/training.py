@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from vaelab import cli, earlier, naming, pictures
-from vaelab.callbacks import Board, Pruning, Speed
+from vaelab.callbacks import Annealing, Board, Pruning, Speed
 from vaelab.callbacks.board import first_images
 from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.data import Images
@@ -86,6 +86,25 @@ class Run:
         earlier.check(self.folder, self.path, self.cfg)
         self.say(f"{self.path} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
         return found
+
+    def check(self, model: ELBO, data: Images, trainer: Trainer) -> None:
+        """Finds before the folder is taken what would be found in training, or after it.
+
+        Raises:
+            UserError: If data, optimizer, annealing or evaluation do not fit the model or each
+                other.
+        """
+        for name in data.shapes.keys() & self.cfg.model.keys():
+            raise UserError(
+                f"model.{name} is told by the data; change them with data=... or data.*=..."
+            )
+        assert data.sizes  # or it says what is missing
+        data.check(trainer.world_size)
+        model.configure_optimizers()
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Annealing):
+                callback.check(trainer, model)
+        self.plan.check(model, data)
 
     def resume(self, model: ELBO) -> Path | None:
         """The checkpoint that `ckpt` asks for, or of a run that was interrupted, to go on from.

@@ -6,6 +6,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from pydantic import PositiveFloat
+from torch import Tensor
 
 from vaelab.errors import UserError
 from vaelab.metrics import due
@@ -24,7 +25,8 @@ class Annealing(Callback):
         unit: What `duration` counts: training batches, epochs, or the whole training.
 
     Raises:
-        UserError: In `setup`, if the model has no such weight.
+        UserError: In `check` and in `setup`, if the model has no such weight, or the training no
+            end to take a fraction of.
     """
 
     def __init__(
@@ -41,25 +43,28 @@ class Annealing(Callback):
         self.duration = duration
         self.unit = unit
 
-    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def check(self, trainer: Trainer, module: LightningModule) -> None:
         weights = [name for name, b in module.named_buffers(recurse=False) if b.dim() == 0]
         self.target = self.target or next(iter(weights), "null")
         weight = getattr(module, self.target, None)
-        if isinstance(weight, float):
-            device = trainer.strategy.root_device
-            vars(module)[self.target] = torch.tensor(float(weight), device=device)
-        elif not (isinstance(weight, torch.Tensor) and weight.dim() == 0):
+        if not (isinstance(weight, float) or (isinstance(weight, Tensor) and weight.dim() == 0)):
             raise UserError(
                 f"annealing.target={self.target}: {type(module).__name__} has no such weight; "
                 f"it has {', '.join(weights) or 'none'}"
             )
+        if self.unit == "fraction" and trainer.max_epochs == trainer.max_steps == -1:
+            raise UserError("annealing.unit=fraction needs a trainer.max_epochs or max_steps")
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        self.check(trainer, module)
+        if isinstance(weight := getattr(module, self.target), float):
+            device = trainer.strategy.root_device
+            vars(module)[self.target] = torch.tensor(weight, device=device)
         self.full = float(getattr(module, self.target))
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.num_training_batches
         total = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
-        if self.unit == "fraction" and total == float("inf"):
-            raise UserError("annealing.unit=fraction needs a trainer.max_epochs or max_steps")
         unit = {"steps": 1, "epochs": epoch, "fraction": total}[self.unit]
         self.steps = max(1, round(self.duration * unit))
         if self.steps > total:

@@ -128,6 +128,13 @@ class Images(LightningDataModule):
             raise UserError("data.test_size=0, but these images have no test part of their own")
         return sizes
 
+    def check(self, world_size: int) -> None:
+        """Raises UserError unless a batch can be divided over so many devices."""
+        if self.batch_size % world_size:
+            raise UserError(
+                f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
+            )
+
     def setup(self, stage: str) -> None:
         if stage == "fit":
             self.train = self.batches("train")
@@ -179,10 +186,7 @@ class Images(LightningDataModule):
 
         trainer, device = self.trainer, self.device
         world_size = trainer.world_size if trainer else 1
-        if self.batch_size % world_size:
-            raise UserError(
-                f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
-            )
+        self.check(world_size)
         if 0 < len(rows) < world_size:
             raise UserError(f"{len(rows)} {part} images are too few for {world_size} devices")
         return Batches(

@@ -6,12 +6,22 @@ import torch
 from pydantic import PositiveInt
 
 from vaelab import classifier
-from vaelab.errors import NotApplicable
-from vaelab.evaluation.subject import Subject
+from vaelab.data import Images
+from vaelab.elbo import ELBO
+from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics.conditional import agreement, by_label, nll_by_label, probe
 from vaelab.metrics.estimates import mean
 
 
+def not_the_label_alone(model: ELBO, data: Images) -> str | None:
+    if not model.context_dim:
+        return "the model sees no labels"
+    if list(model.classes) != ["label"] or model.numbers:
+        return "the model sees other columns than the label alone"
+    return None
+
+
+@needs(not_the_label_alone)
 def conditional(
     subject: Subject, *, per_class: PositiveInt, images: PositiveInt, num_samples: PositiveInt
 ) -> dict[str, Any]:
@@ -24,10 +34,6 @@ def conditional(
         num_samples: K of the log evidence under each label.
     """
     model, data = subject.model, subject.data
-    if not model.context_dim:
-        raise NotApplicable("the model sees no labels")
-    if list(model.classes) != ["label"] or model.numbers:
-        raise NotApplicable("the model sees other columns than the label alone")
     judge = classifier.of(data, subject.cache, data.device, subject.track)
     batches = subject.test("every image by every label", count=images)
     nll, labels = nll_by_label(model, batches, num_samples)

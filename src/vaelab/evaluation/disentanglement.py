@@ -7,10 +7,11 @@ import torch
 from pydantic import Field, PositiveInt
 from torch.distributions import Independent, Normal
 
+from vaelab.data import Images
 from vaelab.data.factors import Factors
 from vaelab.data.pixels import draw
-from vaelab.errors import NotApplicable
-from vaelab.evaluation.subject import Subject
+from vaelab.elbo import ELBO
+from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics import disentanglement as scores
 from vaelab.metrics.disentanglement.pairs import Array
 from vaelab.metrics.estimates import mean
@@ -19,6 +20,13 @@ from vaelab.randomness import generator, stream
 CHUNK = 500  # images at a time
 
 
+def no_factors(model: ELBO, data: Images) -> str | None:
+    if data.splits.factors:
+        return None
+    return "the factors of these images are not known; data=sprites has them"
+
+
+@needs(no_factors)
 def disentanglement(
     subject: Subject,
     *,
@@ -40,8 +48,7 @@ def disentanglement(
         exact_trees: Those of the literature; much slower, see `scores.dci`.
     """
     factors = subject.data.splits.factors
-    if factors is None:
-        raise NotApplicable("the factors of these images are not known; data=sprites has them")
+    assert factors is not None
     means, scales = posteriors(subject)
     found = []
     for repeat in subject.track(range(repeats), "disentanglement"):

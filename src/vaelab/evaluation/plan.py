@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from vaelab import runs
+from vaelab.data import Images
+from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable, UserError, nearest
 from vaelab.evaluation.record import Record
 from vaelab.evaluation.subject import Subject
@@ -41,6 +43,17 @@ class Plan:
             if name not in self.metrics:
                 raise UserError(f"{name}: there is no such metric; {nearest(name, self.metrics)}")
 
+    def check(self, model: ELBO, data: Images) -> None:
+        """Raises UserError if nothing asked for will make sense for a model and data."""
+        targets = {name: get_method(self.metrics[name]["_target_"]) for name in self.what}
+        lacks = {n: t.lack(model, data) for n, t in targets.items() if hasattr(t, "lack")}
+        self.refuse({name: reason for name, reason in lacks.items() if reason})
+
+    def refuse(self, absent: Mapping[str, str]) -> None:
+        """Raises UserError if that is all there was to measure."""
+        if absent and len(absent) == len(self.what):
+            raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
+
     def carry_out(self, folder: Path, device: torch.device, cache: Path) -> Record:
         """The record of a run, with everything that was to be measured and can be.
 
@@ -63,8 +76,7 @@ class Plan:
                 absent[name] = str(error)
                 continue
             record.add(name, settings, results, self.command)
-        if absent and len(absent) == len(self.what):
-            raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
+        self.refuse(absent)
         for name, reason in absent.items():
             self.say(f"{folder}: {name} left out: {reason}")
         return record

@@ -8,8 +8,10 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from vaelab import classifier
+from vaelab.data import Images
+from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
-from vaelab.evaluation.subject import Subject
+from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics.frechet import frechet
 from vaelab.metrics.neighbours import copied, density_coverage, nearest, precision_recall
 from vaelab.samplers import Own
@@ -17,6 +19,13 @@ from vaelab.samplers import Own
 CHUNK = 500  # images at a time
 
 
+def no_labels(model: ELBO, data: Images) -> str | None:
+    if data.splits.num_classes:
+        return None
+    return "it takes a classifier, and these images have no labels"
+
+
+@needs(no_labels)
 def samples(
     subject: Subject, *, count: PositiveInt, looked_up: PositiveInt, sampler: Any
 ) -> dict[str, Any]:
@@ -32,8 +41,6 @@ def samples(
         sampler: What z is drawn from instead, see `vaelab.samplers`; its name is before those of
             the numbers.
     """
-    if not subject.data.splits.num_classes:
-        raise NotApplicable("it takes a classifier, and these images have no labels")
     judge = classifier.of(subject.data, subject.cache, subject.data.device, subject.track)
     fake = torch.cat(list(generated(subject, count, sampler)))
     features = (

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,30 @@ from torch import Tensor
 
 from vaelab.data import Images
 from vaelab.elbo import ELBO
+from vaelab.errors import NotApplicable
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
+Metric = Callable[..., dict[str, Any]]
+
+
+def needs(lack: Callable[[ELBO, Images], str | None]) -> Callable[[Metric], Metric]:
+    """Makes a metric one that does not exist for every model and all data.
+
+    Args:
+        lack: What a model and data lack for it, which can be asked before there is a training.
+    """
+
+    def decorate(metric: Metric) -> Metric:
+        @wraps(metric)
+        def checked(subject: Subject, **settings: Any) -> dict[str, Any]:
+            if reason := lack(subject.model, subject.data):
+                raise NotApplicable(reason)
+            return metric(subject, **settings)
+
+        checked.lack = lack  # type: ignore[attr-defined]
+        return checked
+
+    return decorate
 
 
 @dataclass(frozen=True)
