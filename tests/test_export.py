@@ -14,7 +14,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from torch.testing import assert_close
 
 import vaelab
-from vaelab import graphs, runs
+from vaelab import graphs, loading, runs
 from vaelab.card import measured
 from vaelab.cli import CONF
 from vaelab.errors import UserError
@@ -222,6 +222,22 @@ def test_a_graph_that_is_wrong_is_not_kept(trained, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="not kept"):
         graphs.write(vaelab.load(trained[CONVOLUTIONAL]), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["all", "onnx"])
+@pytest.mark.parametrize(
+    "parts", ["posterior=iaf", "model=cvae prior=vamp model.prior.components=3"]
+)
+def test_flows_and_mixtures_are_no_graphs(
+    trained, build, monkeypatch, capsys, tmp_path, parts, what
+):
+    """Refused before anything is written."""
+    model = build(*parts.split(), x_shape=SHAPE, num_classes=CLASSES)
+    monkeypatch.setattr(loading, "trained", lambda *_, **__: model)
+    given = [f"run={trained[CONDITIONAL]}", f"to={tmp_path}/to", f"what={what}"]
+    said = refused(capsys, export, *given)
+    assert said.startswith("what=onnx: the distribution of a flow or a mixture has no graph")
+    assert not (tmp_path / "to").exists()
 
 
 # The hub.

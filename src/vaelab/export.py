@@ -20,6 +20,8 @@ def export(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> list[Gr
         graphs.check_packages()
     settings, _ = loading.composed(run)
     model = loading.trained(run, "best", trust=True)
+    if onnx:
+        graphs.check(model)
     folder.mkdir(parents=True, exist_ok=True)
     if safetensors:
         weights = {name: value.numpy() for name, value in model.state_dict().items()}

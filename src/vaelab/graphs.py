@@ -111,6 +111,13 @@ def write(model: ELBO, folder: Path) -> list[Graph]:
         return [graph(function, folder / f"{function.name}.onnx") for function in functions(model)]
 
 
+def check(model: ELBO) -> None:
+    """Raises UserError if one of a model's distributions has no graph."""
+    with unchecked(), torch.no_grad():
+        for function in functions(model):
+            function(*examples(function, 2))
+
+
 def check_packages() -> None:
     """Raises UserError if the packages for ONNX are not installed."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
