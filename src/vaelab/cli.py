@@ -212,7 +212,7 @@ def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
     if "_target_" in beside:
         from vaelab import schema  # slow: what the target would take
 
-        known |= schema.settings(beside["_target_"])
+        known |= schema.settings(beside)
     if name in known:
         return f"{wrong}: is not in the configuration yet; add it with +{wrong}=..."
     return (

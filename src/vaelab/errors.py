@@ -19,5 +19,7 @@ class NotFiniteError(UserError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the closest of the known ones, or else all of them."""
     names = sorted(set(known))
+    if not names:
+        return "there are none"
     close = get_close_matches(name, names, n=1, cutoff=0.6)
     return f"did you mean {close[0]}?" if close else f"possible are {', '.join(names)}"

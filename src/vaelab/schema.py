@@ -48,7 +48,8 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
         if key not in known and not open_ended:
             name = getattr(target, "__name__", str(target))
             owner = f"{name} has no such setting" if path else "there is no such setting"
-            raise UserError(f"{here}={show(value)}: {owner}; {nearest(str(key), known)}")
+            possible = known.keys() - (told(target) if settings.get("_partial_") else ())
+            raise UserError(f"{here}={show(value)}: {owner}; {nearest(str(key), possible)}")
         if has_target(value):
             check_node(value, here)
         elif key in known:
@@ -79,8 +80,18 @@ def check_value(path: str, value: Any, annotation: Any) -> None:
     try:
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        wanted = dict.fromkeys(e["msg"].removeprefix("Input ") for e in error.errors())
+        wanted = dict.fromkeys(map(wording, error.errors()))
+        wanted = {text: None for text in wanted if text} or {"is of no type for this": None}
         raise UserError(f"{path}={show(value)}: {' or '.join(wanted)}") from error
+
+
+def wording(error: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors says, in the words of YAML."""
+    if error["type"] == "needs_python_object":  # an alternative that no YAML can name
+        return ""
+    if error["type"] == "too_short":
+        return f"should have at least {error['ctx']['min_length']} item"
+    return error["msg"].removeprefix("Input ").replace("valid array", "valid list")
 
 
 def type_adapter(annotation: Any) -> TypeAdapter[Any] | None:
@@ -106,6 +117,8 @@ def parameters(target: Callable[..., Any]) -> tuple[Parameters, bool]:
     for owner in target.__mro__:
         if "__init__" not in vars(owner):
             continue
+        if owner.__module__ == "torch.nn.modules.module":  # takes any keyword, to refuse it
+            return found, False
         own, passes_on = of_function(vars(owner)["__init__"])
         found = own | found
         if not passes_on:
@@ -131,9 +144,19 @@ def of_function(function: Callable[..., Any]) -> tuple[Parameters, bool]:
 NAMED = {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
 
 
-def settings(target: str) -> set[str]:
-    """The names of all settings of a target, such as `vaelab.models.VAE`."""
-    return set(parameters(_locate(target))[0])
+def told(target: Callable[..., Any]) -> set[str]:
+    """What a factory is told by its caller and not by a setting: positional, without default."""
+    try:
+        kinds = inspect.signature(target).parameters.values()
+    except ValueError:
+        return set()
+    return {p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty}
+
+
+def settings(node: Mapping[Any, Any]) -> set[str]:
+    """The names of all settings of what a node's `_target_` names."""
+    target = _locate(node["_target_"])
+    return set(parameters(target)[0]) - (told(target) if node.get("_partial_") else set())
 
 
 def has_target(value: Any) -> bool:
@@ -145,5 +168,5 @@ def has_target(value: Any) -> bool:
 
 def show(value: Any) -> str:
     """A value as the command line writes it."""
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value).replace("Infinity", "inf")
     return text if len(text) <= 40 else f"{text[:37]}..."
