@@ -4,8 +4,11 @@ All of them start at 0, and are 1 after `steps` batches.
 """
 
 import math
+from typing import Annotated
 
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
+
+Part = Annotated[float, Field(gt=0, le=1)]
 
 
 def linear(step: int, *, steps: int) -> float:
@@ -28,7 +31,7 @@ def sigmoid(step: int, *, steps: int, sharpness: PositiveFloat = 10.0) -> float:
     return 0.5 + 0.5 * math.tanh(sharpness * centred / 2) / math.tanh(sharpness / 4)
 
 
-def cyclical(step: int, *, steps: int, cycles: PositiveInt = 4, ramp: PositiveFloat = 0.5) -> float:
+def cyclical(step: int, *, steps: int, cycles: PositiveInt = 4, ramp: Part = 0.5) -> float:
     """A linear rise over the first `ramp` of each cycle, then flat (Fu et al., 2019).
 
     arXiv:1903.10145, eq. 6-7.

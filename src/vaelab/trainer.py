@@ -2,7 +2,7 @@ import os
 from typing import Any, Literal
 
 import lightning
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from vaelab.callbacks.checkpoint import AtomicFiles
 
@@ -15,6 +15,8 @@ class Trainer(lightning.Trainer):
 
     Args:
         max_epochs: Passes over the training images, or -1 for no end but `max_steps`.
+        check_val_every_n_epoch: Epochs from one validation to the next; None counts batches alone.
+        val_check_interval: Batches, or a fraction of an epoch.
         options: Whatever `lightning.Trainer` takes.
     """
 
@@ -25,6 +27,9 @@ class Trainer(lightning.Trainer):
         max_steps: PositiveInt | Literal[-1] = -1,
         accumulate_grad_batches: PositiveInt = 1,
         log_every_n_steps: PositiveInt = 50,
+        check_val_every_n_epoch: PositiveInt | None = 1,
+        val_check_interval: PositiveInt | PositiveFloat | None = None,
+        gradient_clip_val: NonNegativeFloat | None = None,
         plugins: list[Any] | None = None,
         **options: Any,
     ) -> None:
@@ -34,6 +39,9 @@ class Trainer(lightning.Trainer):
             max_steps=max_steps,
             accumulate_grad_batches=accumulate_grad_batches,
             log_every_n_steps=log_every_n_steps,
+            check_val_every_n_epoch=check_val_every_n_epoch,
+            val_check_interval=val_check_interval,
+            gradient_clip_val=gradient_clip_val,
             plugins=plugins,
             **options,
         )

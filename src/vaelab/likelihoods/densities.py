@@ -1,9 +1,9 @@
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import PositiveFloat
+from pydantic import Field
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import Laplace as LaplaceDistribution
@@ -13,6 +13,7 @@ from vaelab.processes import whole
 
 SPREAD = 0.25
 """Scale at the start, where it is learned: about the spread of pixels in photographs."""
+Scale = Annotated[float, Field(ge=1e-6, le=1e6)]  # beyond, squares leave the range of float32
 MEMORY = 0.99
 """Weight of the batches before in a running mean."""
 
@@ -30,7 +31,7 @@ class Located(Pixelwise):
     pixels: ClassVar[dict[str, float | None]] = {"dequantized": 8.0, "grey": None}
     family: Callable[[Tensor, Tensor], Distribution]
 
-    def __init__(self, scale: PositiveFloat | Literal["learned", "per_pixel"] = "learned") -> None:
+    def __init__(self, scale: Scale | Literal["learned", "per_pixel"] = "learned") -> None:
         super().__init__()
         self.params = 2 if scale == "per_pixel" else 1
         learned = scale == "learned"
@@ -71,7 +72,7 @@ class Gaussian(Located):
     batches: Tensor
 
     def __init__(
-        self, scale: PositiveFloat | Literal["learned", "per_pixel", "optimal"] = "learned"
+        self, scale: Scale | Literal["learned", "per_pixel", "optimal"] = "learned"
     ) -> None:
         super().__init__(SPREAD if scale == "optimal" else scale)
         self.optimal = scale == "optimal"
