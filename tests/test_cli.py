@@ -99,6 +99,121 @@ def test_refuses_settings(refused, overrides):
     assert SETTINGS[overrides] in refused(*overrides.split())
 
 
+CONTRADICTIONS = {
+    # The likelihood and the pixels.
+    "likelihood=bernoulli data.pixels=grey": "Bernoulli likelihood, which takes data.pixels=binary",
+    "likelihood=bernoulli data.pixels=dequantized": "data.pixels=dequantized cannot be modelled",
+    "likelihood=gaussian data.pixels=binary": "takes data.pixels=dequantized or data.pixels=grey",
+    "likelihood=laplace data.pixels=binary": "takes data.pixels=dequantized or data.pixels=grey",
+    "likelihood=continuous_bernoulli data.pixels=binary": "data.pixels=binary cannot be modelled",
+    "likelihood=discretized_logistic data.pixels=dequantized": "which takes data.pixels=grey",
+    "likelihood=discretized_logistic_mixture data.pixels=dequantized": "takes data.pixels=grey",
+    "likelihood=categorical data.pixels=binary": "Categorical likelihood, which takes",
+    "data.pixels=float": "should be 'binary', 'dequantized' or 'grey'",
+    # The likelihood and its scale.
+    "likelihood=bernoulli model.likelihood.scale=1": "no such setting; there are none",
+    "likelihood=bernoulli +model.likelihood.scale=1": "Bernoulli has no such setting",
+    "likelihood=categorical +model.likelihood.components=3": "Categorical has no such setting",
+    "likelihood=laplace model.likelihood.scale=optimal": "should be 'learned' or 'per_pixel'",
+    "likelihood=discretized_logistic model.likelihood.scale=optimal": "'learned' or 'per_pixel'",
+    "likelihood=discretized_logistic_mixture +model.likelihood.scale=1": "has no such setting",
+    "likelihood=discretized_logistic_mixture model.likelihood.components=0": "greater than 0",
+    "likelihood=gaussian model.likelihood.scale=best": "'learned', 'per_pixel' or 'optimal'",
+    "likelihood=gaussian model.likelihood.scale=0": "model.likelihood.scale=0: should be",
+    "likelihood=gaussian model.likelihood.scale=1e-60": "greater than or equal to 0.000001",
+    "likelihood=gaussian model.likelihood.scale=1e60": "less than or equal to 1000000",
+    "likelihood=gaussian model.likelihood.scale=inf": "scale=inf: should be a finite number",
+    # The prior.
+    "prior=conditional_normal": "prior=conditional_normal is p(z|y), and this model sees no labels",
+    "model=cvae model.conditional=false prior=conditional_normal": "this model sees no labels",
+    "model=cvae prior=vamp model.prior.components=2": "at least one for each of the 3 labels",
+    "prior=vamp model.prior.components=0": "model.prior.components=0: should be greater than 0",
+    "prior=vamp model.prior.start=noise": "should be 'images' or 'random'",
+    "prior=mixture model.prior.hidden=[8]": "did you mean model.prior.components?",
+    "prior=standard_normal model.prior.components=3": "no such setting; there are none",
+    "prior=flow model.prior.transforms=0": "model.prior.transforms=0: should be greater than 0",
+    "prior=flow model.prior.hidden=[0]": "model.prior.hidden=[0]: should be greater than 0",
+    "prior=spline": "prior=spline: there is no such prior",
+    # The posterior.
+    "posterior=spline model.posterior.bins=1": "bins=1: should be greater than or equal to 2",
+    "posterior=spline model.posterior.context=0": "context=0: should be greater than 0",
+    "posterior=iaf model.posterior.transforms=0": "transforms=0: should be greater than 0",
+    "posterior=iaf +model.posterior.bins=8": "possible are context, hidden, transforms",
+    "posterior=gaussian model.posterior.hidden=[8]": "no such setting; there are none",
+    "posterior=vamp": "posterior=vamp: there is no such posterior",
+    # The network.
+    "network=conv model.encoder.channels=[4,4,4,4]": "8 x 9 pixels are too small for 4 halvings",
+    "network=conv model.decoder.channels=[4,4,4,4]": "8 x 9 pixels are too small for 4 halvings",
+    "network=conv model.encoder.hidden=[8]": "did you mean model.encoder.channels?",
+    "network=mlp model.encoder.channels=[8]": "did you mean model.encoder.hidden?",
+    "network=mlp model.encoder.hidden=8": "model.encoder.hidden=8: should be a valid list",
+    "network=rnn model.decoder.hidden=[]": "model.decoder.hidden=[]: should have at least 1 item",
+    "network=resnet model.encoder.blocks=0": "model.encoder.blocks=0: should be greater than 0",
+    "network=burgess model.encoder.kernels=[4,4]": "encoder.kernels has 2 sides and",
+    "network=burgess model.decoder.channels=[8,8]": "decoder.kernels has 4 sides and",
+    "network=burgess model.encoder.kernels=[3,3,3,3]": "should be a multiple of 2",
+    # What the data tell.
+    "model.encoder.x_shape=[1,2,2]": "model.encoder.x_shape: there is no such setting",
+    "+model.pixels=binary": "model.pixels is told by the data",
+    "+model.x_shape=[1,2,2]": "model.x_shape is told by the data",
+    "data.source.num_classes=2": "train_labels reach from 0 to 2, but should be from 0 to 1",
+    "data.batch_size=41": "data.batch_size=41 is larger than the 40 training images",
+    "data.val_size=50": "leave nothing of the 60 images for training",
+    "data.test_size=0": "data.test_size=0, but these images have no test part",
+    "trainer=ddp_cpu data.batch_size=3": "data.batch_size=3 cannot be divided over 2 devices",
+    # Annealing, optimizer and trainer.
+    "annealing=linear annealing.target=gamma": "VAE has no such weight; it has beta",
+    "annealing=linear trainer.max_epochs=-1": "annealing.unit=fraction needs a trainer.max_epochs",
+    "annealing=cyclical annealing.schedule.ramp=2": "ramp=2: should be less than or equal to 1",
+    "annealing=none annealing.duration=1": "annealing.duration: there is no such setting",
+    "model.optimizer.lr=-1": "model.optimizer: Invalid learning rate: -1",
+    "model.optimizer.lr=high": "model.optimizer.lr=high: should be a valid number",
+    "+model.optimizer.betas=[2,3]": "model.optimizer: Invalid beta parameter",
+    "trainer.check_val_every_n_epoch=0": "trainer.check_val_every_n_epoch=0: should be greater",
+    "trainer.val_check_interval=0": "trainer.val_check_interval=0: should be greater than 0",
+    "trainer.val_check_interval=2.5": "trainer: You have passed invalid value 2.5",
+    "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val=-1: should be greater than or equal",
+    # What is to be measured at the end.
+    "evaluate=[conditional]": "conditional: the model sees no labels",
+    "evaluate=[disentanglement]": "the factors of these images are not known",
+    "evaluate=[conditional,disentanglement]": "; disentanglement: the factors",
+}
+UNLABELLED = {
+    "model=cvae": "needs labels, and the images have none",
+    "model=cvae prior=conditional_normal": "needs labels, and the images have none",
+    "evaluate=[samples]": "it takes a classifier, and these images have no labels",
+}
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> dict[bool, list[str]]:
+    """Settings for 60 images of 8 x 9 pixels, with or without three labels."""
+    folder = tmp_path_factory.mktemp("small")
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 9), dtype=np.uint8)
+    np.savez(folder / "False.npz", train_images=images)
+    np.savez(folder / "True.npz", train_images=images, train_labels=np.arange(60) % 3)
+    sizes = ["data=arrays", "data.val_size=10", "data.test_size=10", "data.batch_size=20"]
+    return {has: [*sizes, f"data.source.path={folder}/{has}.npz"] for has in (True, False)}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "labels"),
+    [*((words, True) for words in CONTRADICTIONS), *((words, False) for words in UNLABELLED)],
+)
+def test_refuses_contradictions_before_anything_starts(refused, small, tmp_path, overrides, labels):
+    said = refused(*small[labels], *overrides.split())
+    assert (CONTRADICTIONS if labels else UNLABELLED)[overrides] in said
+    assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
+
+
+def test_a_partly_fitting_evaluation_is_no_contradiction(monkeypatch, small, tmp_path, capsys):
+    given = [*small[False], "evaluate=[conditional,latents]", f"hydra.run.dir={tmp_path}/run"]
+    given += ["network=mlp", *TINY, "logger=none", "callbacks.board=null"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()
+    assert "conditional left out: the model sees no labels" in capsys.readouterr().out
+
+
 def test_a_download_that_fails_says_what_to_do(refused, monkeypatch):
     from torchvision import datasets
 
