@@ -266,9 +266,9 @@ def test_vamp_given_a_label_is_the_mean_of_its_posteriors():
 
 
 def test_vamp_needs_a_component_for_each_label():
-    Vamp(2, 3, components=3, start="random")
+    vamp(2, 3, components=3)
     with pytest.raises(UserError, match="components=2"):
-        Vamp(2, 3, components=2, start="random")
+        vamp(2, 3, components=2)
 
 
 def test_pseudo_inputs_stay_in_the_unit_interval():

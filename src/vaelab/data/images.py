@@ -93,6 +93,8 @@ class Images(LightningDataModule):
             if name not in splits.names:
                 held = nearest(name, splits.names) if splits.names else "they have none"
                 raise UserError(f"data.columns: {name} is no column of these images; {held}")
+        if len(set(names)) < len(names):
+            raise UserError(f"data.columns=[{','.join(names)}]: one of them is there twice")
         columns = {name: splits.column(name) for name in names}
         numbers = {n: c for n, c in columns.items() if c.width and (self.numbers or not c.classes)}
         if self.columns is None and self.numbers:

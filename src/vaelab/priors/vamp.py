@@ -38,9 +38,6 @@ class Vamp(nn.Module):
         components: M, at least one for each label.
         start: `images`: u_m are training images k / 255, drawn by the seed of the data, of their
             label; where these are too few they come again. `random`: uniform noise.
-
-    Raises:
-        UserError: If there are fewer components than labels.
     """
 
     pseudo_inputs: Tensor
@@ -55,11 +52,6 @@ class Vamp(nn.Module):
         start: Literal["images", "random"],
     ) -> None:
         super().__init__()
-        if components < context_dim:
-            raise UserError(
-                f"model.prior.components={components}: prior=vamp of a conditional model needs at "
-                f"least one for each of the {context_dim} labels"
-            )
         self.components, self.start = components, start
         turn = torch.arange(components)[:, None] % max(1, context_dim)
         labels = (turn == torch.arange(context_dim)).float()  # [M, Y]
@@ -69,12 +61,18 @@ class Vamp(nn.Module):
         """Takes the model's (x, y) -> q(z | x, y), which is no part of this.
 
         Raises:
-            UserError: If the model sees something else of an image than one label.
+            UserError: If the model sees something else of an image than one label, or there are
+                fewer components than labels.
         """
         if model.context_dim and not one_label(model.condition, model.classes):
             raise UserError(
                 "prior=vamp of a conditional model takes one label, condition=one_hot and one of "
                 "data.columns; other conditions go with prior=flow"
+            )
+        if self.components < model.context_dim:
+            raise UserError(
+                f"model.prior.components={self.components}: prior=vamp of a conditional model "
+                f"needs at least one for each of the {model.context_dim} labels"
             )
         self.pseudo_inputs = nn.Parameter(torch.rand(self.components, *model.x_shape))
         self.encode: Encode = model.encode
