@@ -44,17 +44,21 @@ def main(cfg: DictConfig) -> None:
     asked |= {"label": [cfg.label] if isinstance(cfg.label, int) else [*cfg.label]}
     asked["given"] = OmegaConf.to_container(cfg.given) if cfg.given else {}
     folders = runs.under(cli.names(cfg.run))
-    if cfg.to and len(folders) > 1:
-        raise UserError(f"to={cfg.to}: is one folder for {len(folders)} runs; leave it out")
     asked["sampler"] = instantiate(cfg.sampler, _convert_="all")
     device, failures = runs.device(cfg.device), []
+    drawn: dict[Path, list[Path]] = {}
     for folder in folders:
-        to = Path(cfg.to or folder / "generated")
+        to = Path(cfg.to) if cfg.to and len(folders) == 1 else folder / "generated"
         try:
+            drawn[folder] = []
             for path in gallery.write(folder, to, device=device, **asked):
+                drawn[folder].append(path)
                 print(path)
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
+    if cfg.to and len(drawn) > 1:
+        for path in gallery.beside(drawn, Path(cfg.to)):
+            print(path)
     if failures:
         raise UserError("\n".join(failures))
 

@@ -150,7 +150,7 @@ def test_images_of_the_user_are_interpolated(trained, files, tmp_path):
 REFUSED = [
     ("vae", "run=nowhere", "nowhere is no run folder"),
     ("vae", "what=sample", "what=sample: there is no such picture; did you mean samples?"),
-    ("vae", "what=xyz", "possible are all, arithmetic, interpolation, latents, manifold"),
+    ("vae", "what=xyz", "possible are all, arithmetic, gaps, interpolation, latents"),
     ("vae", "what=class_grid", "what=class_grid needs a conditional model, such as model=cvae"),
     ("vae", "what=samples label=1", "what=samples of an unconditional model takes no label"),
     ("vae", "what=manifold label=1", "what=manifold of an unconditional model takes no label"),
@@ -196,3 +196,17 @@ def test_images_without_labels_have_none_to_ask_for():
 def test_no_file_has_five_channels(files):
     with pytest.raises(UserError, match="no image file has the 5 channels"):
         read_image(files[0], (5, 8, 8))
+
+
+def test_pictures_of_several_runs_beside_each_other(trained, tmp_path, capsys):
+    folders = [trained("vae"), trained("cvae")]
+    capsys.readouterr()
+    given = ["what=[samples,gaps]", "count=4", f"to={tmp_path}/both"]
+    run(generate, f"run={folders[0]},{folders[1]}", *given)
+    assert f"{tmp_path}/both/samples.png" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"samples.png", "gaps.png"}
+    whole = np.asarray(Image.open(tmp_path / "both" / "gaps.png"))
+    for folder in folders:
+        part = np.asarray(Image.open(folder / "generated" / "gaps.png"))
+        windows = np.lib.stride_tricks.sliding_window_view(whole[-part.shape[0] :], part.shape)
+        assert (windows == part).all((-3, -2, -1)).any()

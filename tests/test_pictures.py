@@ -1,6 +1,7 @@
 """Pictures: what is in them, for any model and any images."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import product
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.distributions import Independent, Normal
 from torch.testing import assert_close
 
 from vaelab import pictures
@@ -398,3 +400,18 @@ def test_beside_each_sample_is_the_nearest_training_image(subject):
 
 def test_nothing_is_nearest_without_training_images(subject):
     assert "training images" in pictures.obstacle("nearest", *subject())
+
+
+def test_gaps_are_where_there_are_no_codes(subject):
+    """Codes on a ring: the gap is within it, or far outside."""
+    model, request = subject(images=200)
+    angle = torch.linspace(0, math.tau, 200)
+    ring = torch.stack([10 * angle.cos(), 0.1 * angle.sin()], 1)
+    model.encode = lambda x, y: Independent(Normal(ring[: len(x)], torch.ones(len(x), 2)), 1)
+    found = pictures.draw("gaps", model, replace(request, count=5)).arrays
+    assert found["z"].shape == (5, 2)
+    units = torch.cdist(found["z"] / ring.std(0), ring / ring.std(0))
+    assert_close(found["distances"], units.min(1).values, rtol=1e-4, atol=1e-5)
+    assert (found["distances"] > 0.9).all()
+    nearest = model.decode(ring[units.argmin(1)], found["y"]).mean
+    assert_close(found["nearest"], nearest)

@@ -19,6 +19,7 @@ OVERVIEW = {
 KINDS = OVERVIEW | {
     "latents": kinds.latents,
     "arithmetic": kinds.arithmetic,
+    "gaps": kinds.gaps,
     "nearest": kinds.nearest,
 }
 
@@ -54,6 +55,7 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
             (len(labels) not in (0, 2), "takes two labels, as in label=[3,8]"),
             without,
         ],
+        "gaps": [(len(request.x) < 2, "needs two images or more")],
         "nearest": [(request.training is None, "needs the training images"), unseen],
     }
     if request.ends is not None:

@@ -13,7 +13,7 @@ from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, nearest
 from vaelab.pictures.drawing import KINDS, draw, obstacle
-from vaelab.pictures.image_files import read_image
+from vaelab.pictures.image_files import joined, read_image
 from vaelab.pictures.request import Request
 from vaelab.randomness import generator
 
@@ -73,6 +73,22 @@ def write(
     to.mkdir(parents=True, exist_ok=True)
     for name in names:
         yield from draw(name, model, request, seed).save(to / name, settings | {"what": name})
+
+
+def beside(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterator[Path]:
+    """Joins the pictures of the same name that all runs have, and yields the files.
+
+    Args:
+        drawn: The files of each run folder.
+        to: The folder of the joined ones.
+    """
+    to.mkdir(parents=True, exist_ok=True)
+    names = [folder.name for folder in drawn]
+    pictures = [{f.name: f for f in files if f.suffix == ".png"} for files in drawn.values()]
+    for name in pictures[0]:
+        if all(name in files for files in pictures):
+            joined([files[name] for files in pictures], names).save(to / name)
+            yield to / name
 
 
 def test_images(data: Images) -> tuple[Tensor, Tensor]:

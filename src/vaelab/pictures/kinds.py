@@ -20,6 +20,8 @@ from vaelab.pictures.scatter import Scatter
 
 STEPS = 21  # along a line; every second one is in the grid, and all are in the film
 REACH = 3.0  # standard deviations of the prior
+DRAWN = 2000  # points among which to look for those that are far from codes
+TINY = 1e-6  # variance that a latent has at least
 RATED = 512  # images over which the rate of each latent is averaged
 
 
@@ -45,6 +47,26 @@ def nearest(model: ELBO, request: Request) -> Picture:
     found = neighbours.nearest(arrays["images"], request.training())
     arrays |= {"nearest": found.images, "distances": found.distances}
     return pairs(arrays, arrays["images"], found.images)
+
+
+def gaps(model: ELBO, request: Request) -> Picture:
+    """Points where there are no codes, decoded, each above the decoded code that is nearest.
+
+    They are drawn from the Gaussian of all codes' mean and covariance, and shown are those that
+    are farthest, in standard deviations, from any code: off the data's codes, and among them.
+    """
+    z = encoded(model, request.x, request.y)
+    mean, factor = (
+        z.mean(0),
+        torch.linalg.cholesky_ex(z.T.cov() + TINY * torch.eye(z.shape[1]).to(z)),
+    )
+    drawn = mean + torch.randn(DRAWN, z.shape[1]).to(z) @ factor.L.mT
+    distances, codes = torch.cdist(drawn / z.std(0), z / z.std(0)).min(1)
+    far = distances.topk(request.count or 32).indices
+    y = request.y[codes[far]]
+    arrays = decoded(model, drawn[far], y) | {"distances": distances[far]}
+    arrays["nearest"] = decoded(model, z[codes[far]], y)["images"]
+    return pairs(arrays, arrays["images"], arrays["nearest"])
 
 
 def pairs(arrays: dict[str, Tensor], above: Tensor, below: Tensor) -> Picture:
