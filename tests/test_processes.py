@@ -28,6 +28,7 @@ def worker(rank, folder):
         alone = whole(share)
     found = {"loss": loss, "gradient": weight.grad / 2, "samples": samples, "alone": alone}
     torch.save({name: value.detach() for name, value in found.items()}, f"{folder}/{rank}.pt")
+    distributed.barrier()
     distributed.destroy_process_group()
 
 

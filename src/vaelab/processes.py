@@ -1,5 +1,7 @@
 """Batches that several processes share."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, distributed
 
@@ -15,6 +17,25 @@ def whole(share: Tensor, dim: int = 0) -> Tensor:
         torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized()
     ):
         return share
-    from torch.distributed.nn.functional import all_gather  # not everywhere to be had
+    gathered: Any = Gathered.apply(share)  # [processes, ...]
+    return torch.cat(gathered.unbind(), dim)
 
-    return torch.cat(all_gather(share), dim)
+
+class Gathered(torch.autograd.Function):
+    """The tensors of all processes, of one shape, stacked; PyTorch's own is deprecated."""
+
+    @staticmethod
+    def forward(ctx: Any, share: Tensor) -> Tensor:
+        parts = [
+            torch.empty_like(share, memory_format=torch.contiguous_format)
+            for _ in range(distributed.get_world_size())
+        ]
+        distributed.all_gather(parts, share.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """What the losses of all processes have to say of this one's share."""
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        distributed.all_reduce(total)
+        return total[distributed.get_rank()]
