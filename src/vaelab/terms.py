@@ -6,8 +6,11 @@ Shapes: K samples, B images, D latents, C x H x W pixels. Units: nats per image.
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
+
+from vaelab.hierarchy import Hierarchy
 
 
 @dataclass(frozen=True)
@@ -34,15 +37,11 @@ class Terms:
     def rate_per_latent(self) -> Tensor:
         """The rate split over independent groups of latents, [B, D] for factorised q and prior.
 
-        Where there is no closed form it is estimated from the samples, as one group: [B, 1].
+        Where there is no closed form it is estimated from the samples, as one group: [B, 1]. That
+        of each level of a hierarchy is given the levels above it that were drawn.
         """
-        try:
-            if isinstance(self.q, Independent) and isinstance(self.prior, Independent):
-                return kl_divergence(self.q.base_dist, self.prior.base_dist)
-            return kl_divergence(self.q, self.prior).unsqueeze(-1)
-        except NotImplementedError:
-            log_ratio = self.q.log_prob(self.z) - self.prior.log_prob(self.z)
-            return log_ratio.mean(0).unsqueeze(-1)
+        rate = divergence(self.q, self.prior, self.z)
+        return rate.mean(0) if rate.dim() > 2 else rate
 
     @cached_property
     def rate(self) -> Tensor:
@@ -63,3 +62,17 @@ class Terms:
     def log_weights(self) -> Tensor:
         """The log-ratio log p(x, z | y) - log q(z | x, y) of each sample, shape [K, B]."""
         return self.log_joint - self.q.log_prob(self.z)
+
+
+def divergence(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
+    """KL(q || prior) split over groups of latents: [B, G] or, where it takes samples, [K, B, G]."""
+    if isinstance(q, Hierarchy) and isinstance(prior, Hierarchy):
+        levels = zip(q.given(z), prior.given(z), q.split(z), strict=True)
+        rates = [divergence(*level) for level in levels]
+        return torch.cat([rate.expand(*z.shape[:-1], -1) for rate in rates], -1)
+    try:
+        if isinstance(q, Independent) and isinstance(prior, Independent):
+            return kl_divergence(q.base_dist, prior.base_dist)
+        return kl_divergence(q, prior).unsqueeze(-1)
+    except NotImplementedError:
+        return (q.log_prob(z) - prior.log_prob(z)).unsqueeze(-1)

@@ -9,6 +9,7 @@ from vaelab.models.dip_vae import DIPVAE
 from vaelab.models.factor_vae import FactorVAE
 from vaelab.models.info_vae import InfoVAE
 from vaelab.models.iwae import IWAE
+from vaelab.models.ladder_vae import LadderVAE
 from vaelab.models.miwae import MIWAE
 from vaelab.models.piwae import PIWAE
 from vaelab.models.rae import RAE
@@ -30,4 +31,5 @@ __all__ = [
     "CapacityVAE",
     "FactorVAE",
     "InfoVAE",
+    "LadderVAE",
 ]
