@@ -50,6 +50,8 @@ class ELBO(LightningModule):
         UserError: If the parts contradict each other or the data.
     """
 
+    continuous = True  # whether its latents are; codes are not
+
     def __init__(
         self,
         *,

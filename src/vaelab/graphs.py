@@ -20,10 +20,14 @@ from vaelab.cli import causes, first_line
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.flows import Pushforward
+from vaelab.hierarchy import Hierarchy
+from vaelab.posteriors import PointMass
+from vaelab.priors import CodeSequence
 from vaelab.priors.mixture import Mixture
 
 TOLERANCE = 1e-4  # of max(1, |value|): float32, summed in another order
 COMPARED = (1, 7)  # batch sizes
+COMPOSITE = (Pushforward, Mixture, Hierarchy, PointMass, CodeSequence)
 DISTRIBUTIONS: dict[str, Callable[[ELBO, dict[str, Tensor]], Distribution]] = {
     "encoder": lambda model, given: model.encode(given["x"], given["y"]),
     "decoder": lambda model, given: model.decode(given["z"], given["y"]),
@@ -62,10 +66,10 @@ class Function(nn.Module):
 
 def parameters(distribution: Distribution) -> dict[str, Tensor]:
     """The mean, and every parameter that is another tensor: a scale, logits."""
-    if isinstance(distribution, (Pushforward, Mixture)):
+    if isinstance(distribution, COMPOSITE):
         raise UserError(
-            "what=onnx: the distribution of a flow or a mixture has no graph of its parameters; "
-            "what=safetensors exports the model"
+            "what=onnx: the distribution of a flow, a mixture, a hierarchy or codes has no graph "
+            "of its parameters; what=safetensors exports the model"
         )
     inner = distribution.base_dist if isinstance(distribution, Independent) else distribution
     mean = inner.mean

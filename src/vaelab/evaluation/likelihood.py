@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaelab.elbo import ELBO
-from vaelab.evaluation.subject import Subject
+from vaelab.evaluation.subject import NotApplicable, Subject
 from vaelab.metrics import bits_per_dim
 from vaelab.metrics.annealed import annealed
 from vaelab.metrics.estimates import mean, means
@@ -77,6 +77,8 @@ def ais(
         leapfrog_steps: Of each move.
         num_samples: K of importance sampling, the other opinion.
     """
+    if not subject.model.continuous:
+        raise NotApplicable("it takes gradients of the latents, and those of this model are codes")
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for x, y in subject.test("annealed importance sampling", size=10, count=images):
         annealing = annealed(subject.model, x, y, chains, steps, leapfrog_steps)

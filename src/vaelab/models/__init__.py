@@ -14,6 +14,7 @@ from vaelab.models.miwae import MIWAE
 from vaelab.models.piwae import PIWAE
 from vaelab.models.rae import RAE
 from vaelab.models.vae import VAE
+from vaelab.models.vq_vae import VQVAE
 from vaelab.models.wae import WAE
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PIWAE",
     "RAE",
     "VAE",
+    "VQVAE",
     "WAE",
     "BetaTCVAE",
     "BetaVAE",

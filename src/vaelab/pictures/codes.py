@@ -6,6 +6,7 @@ from torch.distributions import Distribution
 
 from vaelab.elbo import ELBO
 from vaelab.metrics.evidence import portion
+from vaelab.priors import CodeSequence
 
 
 def encoded(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
@@ -36,6 +37,11 @@ def prior_of(model: ELBO, y: Tensor) -> Distribution:
 
 
 def sampled(model: ELBO, y: Tensor, temperature: float) -> Tensor:
-    """One z [N, D] of the prior for each label, its distance from the mean times `temperature`."""
+    """One z [N, D] of the prior for each label, its distance from the mean times `temperature`.
+
+    Of codes, whose mean is none, it is the temperature of their probabilities.
+    """
     prior = prior_of(model, y)
+    if isinstance(prior, CodeSequence):
+        return prior.tempered(temperature).sample()
     return torch.lerp(prior.mean, prior.sample(), temperature)

@@ -31,6 +31,10 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
     unseen = asked and not conditional, "of an unconditional model takes no label"
     absent = [label for label in labels if label not in request.present]
     without = bool(absent), f"needs images of every label, and there is none of {absent}"
+    codes = (
+        not model.continuous,
+        "needs latents that can be moved, and those of this model are codes",
+    )
     reasons = {
         "reconstructions": [without],
         "samples": [unseen],
@@ -38,9 +42,10 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
             (not conditional, "needs a conditional model, such as model=cvae"),
             (not model.num_classes, "needs classes, and this model is given numbers alone"),
         ],
-        "traversal": [without],
-        "interpolation": [without],
+        "traversal": [codes, without],
+        "interpolation": [codes, without],
         "manifold": [
+            codes,
             (model.latent_dim != 2, f"needs two latents, and this model has {model.latent_dim}"),
             unseen,
             (len(labels) > 1, "takes one label"),
@@ -51,6 +56,7 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
             without,
         ],
         "arithmetic": [
+            codes,
             (len(request.present) < 2, "needs images of two classes"),
             (len(labels) not in (0, 2), "takes two labels, as in label=[3,8]"),
             without,
@@ -60,7 +66,7 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
     }
     if request.ends is not None:
         needed = conditional and not asked, "between files of a conditional model needs label="
-        reasons["interpolation"] = [unseen, needed]
+        reasons["interpolation"] = [codes, unseen, needed]
     return next((reason for holds, reason in reasons[name] if holds), None)
 
 

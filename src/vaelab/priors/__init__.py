@@ -5,12 +5,15 @@ has `connect` is told of the images and the model's encoder, and one that has `i
 data before a training that starts afresh.
 """
 
+from vaelab.priors.codes import Codes, CodeSequence
 from vaelab.priors.flow import CouplingFlow
 from vaelab.priors.mixture import GaussianMixture
 from vaelab.priors.normal import ConditionalNormal, StandardNormal, UnitNormal
 from vaelab.priors.vamp import Vamp
 
 __all__ = [
+    "CodeSequence",
+    "Codes",
     "ConditionalNormal",
     "CouplingFlow",
     "GaussianMixture",

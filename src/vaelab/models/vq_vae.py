@@ -1,0 +1,75 @@
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from vaelab.elbo import ELBO
+from vaelab.errors import UserError
+from vaelab.metrics import Totals
+from vaelab.posteriors import PointMass
+from vaelab.priors import Codes
+from vaelab.terms import Terms
+
+
+class VQVAE(ELBO):
+    """VQ-VAE (van den Oord et al., 2017), arXiv:1711.00937, eq. 3, with its prior p(codes | y).
+
+    loss = distortion + rate + mean over positions of |sg[e] - v|^2 + commitment |e - sg[v]|^2, with e
+    what the encoder gives at a position, v the vector of the code nearest to it, and sg[.] no
+    gradient. The decoder's gradient passes straight from v to e.
+
+    q(z | x, y) is certain of its codes, so KL(q || p) = -log p(codes | y) is the rate, and
+    `elbo` a true bound, whatever the number of samples: N log M for N positions and M codes with
+    a uniform prior (section 3.1), and less as the prior learns the codes of the same batches, where the
+    paper fits it afterwards. The rate has gradients for the prior alone.
+
+    Args:
+        commitment: Weight, the paper's beta.
+    """
+
+    continuous = False
+    commitment: Tensor
+
+    def __init__(self, *, commitment: NonNegativeFloat, **parts: Any) -> None:
+        super().__init__(**parts)
+        if not isinstance(self.prior, Codes):
+            raise UserError("model=vq_vae takes prior=codes")
+        self.add_weight("commitment", commitment)
+
+    def objective(self, terms: Terms) -> Tensor:
+        assert isinstance(terms.q, PointMass)
+        encoded, vectors = terms.q.encoded, terms.q.quantized
+        codebook = (encoded.detach() - vectors).square().sum(1)
+        commitment = (encoded - vectors.detach()).square().sum(1)
+        errors = (codebook + self.commitment * commitment) / self.posterior.positions
+        return (terms.distortion + terms.rate + errors).mean()
+
+    def on_validation_epoch_start(self) -> None:
+        self.totals = CodeTotals(self.posterior.codes)
+
+    on_test_epoch_start = on_validation_epoch_start
+
+
+class CodeTotals(Totals):
+    """Counts the codes too: `codes_used`, and `perplexity`, exp of the entropy of all positions."""
+
+    def __init__(self, codes: int) -> None:
+        super().__init__()
+        self.codes = codes
+        self.counts: Tensor | None = None
+
+    def add(self, terms: Terms, loss: Tensor) -> None:
+        super().add(terms, loss)
+        assert isinstance(terms.q, PointMass)
+        counts = torch.bincount(terms.q.codes.flatten(), minlength=self.codes)
+        self.counts = counts if self.counts is None else self.counts + counts
+
+    def read(self, strategy: Strategy) -> tuple[dict[str, float], Tensor]:
+        values, rates = super().read(strategy)
+        counts = strategy.reduce(self.counts, reduce_op="sum").cpu()
+        shares = counts[counts > 0] / counts.sum()
+        values["codes_used"] = float(len(shares))
+        values["perplexity"] = float((-shares * shares.log()).sum().exp())
+        return values, rates
