@@ -197,7 +197,8 @@ class ELBO(LightningModule):
         self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None and self.fresh:
-            for part in (self.condition, self.prior):
+            parts: list[Any] = [self.condition, self.prior, self]
+            for part in parts:
                 if hasattr(part, "initialise"):
                     part.initialise(data)
             self.fresh = False

@@ -7,13 +7,19 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
+from vaelab.data import Images
 from vaelab.hierarchy import Hierarchy
 from vaelab.models.vae import VAE
 from vaelab.networks.layers import concatenate, dense
 from vaelab.precision import full_precision
 from vaelab.priors import UnitNormal
+
+LEAST = 0.1
+"""Standard deviation of a feature, of the mean over features, that counts as variation."""
+LOW = -15.0
+"""Where a softplus is an exponential to the last bit."""
 
 
 class LadderVAE(VAE):
@@ -24,16 +30,18 @@ class LadderVAE(VAE):
     noise, d_1 is the encoder's features, d_(l+1) a layer over d_l, and N(a_l, b_l^2), linear
     in d_l, what the image says of level l. q(v_l | v_(l+1), x, y) is both together, weighed by
     their precisions 1 / s_l^2 and 1 / b_l^2. At the top, p(v_L | y) and q(v_L | x, y) are the
-    configuration's prior and posterior. The rate is the sum over levels of
-    KL(q(v_l | v_(l+1), x, y) || p(v_l | v_(l+1), y)), in closed form given the v_(l+1) drawn from q.
+    configuration's prior and posterior. The rate is the sum over levels, each in closed form given
+    the v_(l+1) drawn from q, of KL(q(v_l | v_(l+1), x, y) || p(v_l | v_(l+1), y)).
 
     The model's z are these latents in units of what is expected of them: v_L = z_L and
     v_l = m_l + s_l z_l. That changes neither p(x) nor the rate, and below the top z is N(0, I)
     under p. A change of one z_l takes the levels below along.
 
-    Scales are exponentials, as everywhere here, where the paper has roots of softplus. Its batch
-    normalisation is left out: it makes an image's bound depend on the other images of a batch.
-    Its warm-up is `annealing=linear`. With no level above the first it is `VAE`.
+    The paper's batch normalisation makes an image's bound depend on the other images of its batch;
+    instead, d_l is standardised where b_l is read from it, by the first batch of a fresh training
+    (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3). b_l^2 is a softplus as in the
+    paper, and s_l an exponential. Warm-up is `annealing=linear`. With no level above the first
+    it is `VAE`.
 
     Args:
         latent_dim: Latents of v_1. D counts those of all levels, the top one first.
@@ -63,13 +71,24 @@ class LadderVAE(VAE):
         if hasattr(self.prior, "connect"):
             self.prior.encode = self.encode_top  # of whose latents it is the prior
         self.widths = widths
-        features = [self.encoder.features, *[hidden] * len(above)]
-        self.up = nn.ModuleList(dense(n, [hidden], self.context_dim) for n in features[:-1])
-        told = zip(features, reversed(widths[1:]), strict=False)
-        self.evidence = nn.ModuleList(nn.Linear(n, 2 * width) for n, width in told)
+        features: Any = self.encoder.features
+        heights = [(features, latent_dim), *((hidden, width) for width in above)][: len(above)]
+        self.up = nn.ModuleList(dense(n, [hidden], self.context_dim) for n, _ in heights)
+        self.evidence = nn.ModuleList(Evidence(n, width) for n, width in heights)
         self.down = nn.ModuleList(
             Expectation(upper, lower, hidden, self.context_dim) for upper, lower in pairwise(widths)
         )
+
+    @torch.no_grad()
+    def initialise(self, data: Images) -> None:
+        """Standardises what each level is told from, over the first training batch."""
+        x, y = (part.to(self.device) for part in next(iter(data.batches("train"))))
+        context = self.context(y)
+        h = self.encoder(x, context)
+        levels: Any = zip(self.up, self.evidence, strict=True)
+        for up, told in levels:
+            told.standardise(h)
+            h = up(concatenate(h, context), context)
 
     def latent_prior(self, y: Tensor) -> Distribution:
         steps = [partial(unit_normal, width) for width in self.widths[1:]]
@@ -90,7 +109,7 @@ class LadderVAE(VAE):
         """q(v_L | x, y), and a_l and log b_l of every level below it, from the first one up."""
         h, evidence = self.encoder(x, context), []
         for up, told in zip(self.up, self.evidence, strict=True):
-            evidence.append(full_precision(told(h)).chunk(2, -1))
+            evidence.append(told(h))
             h = up(concatenate(h, context), context)
         return self.posterior(h), evidence
 
@@ -113,6 +132,35 @@ class LadderVAE(VAE):
             levels = reversed(self.rate_per_latent.split(self.widths))
             values = values | {f"rate_{i}": float(rate.sum()) for i, rate in enumerate(levels, 1)}
         super().log_scalars(stage, values)
+
+
+class Evidence(nn.Module):
+    """From d_l [B, F] to a_l and log b_l, [B, D'] each: b_l^2 is a softplus, of standardised d_l.
+
+    A fresh network says much the same of every image. Without the standardisation the first steps
+    make b_l large for all, and what weighs nothing has no gradient to come back by.
+    """
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.params = nn.Linear(features, 2 * width)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+
+    def standardise(self, h: Tensor) -> None:
+        """Makes the features of these images have mean 0 and variance 1."""
+        scale = h.std(0, correction=0)
+        scale = scale.clamp(min=LEAST * scale.mean())
+        self.mean.copy_(h.mean(0))
+        self.scale.copy_(torch.where(scale > 0, scale, 1))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        a, variance = full_precision(self.params((h - self.mean) / self.scale)).chunk(2, -1)
+        log_variance = softplus(variance.clamp(min=LOW)).log()
+        return a, 0.5 * torch.where(variance < LOW, variance, log_variance)
 
 
 class Expectation(nn.Module):

@@ -8,7 +8,7 @@ from torch import Tensor
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.metrics import Totals
-from vaelab.posteriors import PointMass
+from vaelab.posteriors import Codebook, PointMass
 from vaelab.priors import Codes
 from vaelab.terms import Terms
 
@@ -16,14 +16,14 @@ from vaelab.terms import Terms
 class VQVAE(ELBO):
     """VQ-VAE (van den Oord et al., 2017), arXiv:1711.00937, eq. 3, with its prior p(codes | y).
 
-    loss = distortion + rate + mean over positions of |sg[e] - v|^2 + commitment |e - sg[v]|^2, with e
-    what the encoder gives at a position, v the vector of the code nearest to it, and sg[.] no
-    gradient. The decoder's gradient passes straight from v to e.
+    loss = distortion + rate + the mean over positions of |sg[e] - v|^2 + commitment |e - sg[v]|^2,
+    with e what the encoder gives at a position, v the vector of the code nearest to it, and sg[.]
+    a value without its gradient. The decoder's gradient passes straight from v to e.
 
-    q(z | x, y) is certain of its codes, so KL(q || p) = -log p(codes | y) is the rate, and
-    `elbo` a true bound, whatever the number of samples: N log M for N positions and M codes with
-    a uniform prior (section 3.1), and less as the prior learns the codes of the same batches, where the
-    paper fits it afterwards. The rate has gradients for the prior alone.
+    q(z | x, y) is certain of its codes, so the rate is -log p(codes | y), of one sample or
+    many, and `elbo` a true bound. With a uniform prior it is N log M, for N positions and M codes
+    (section 3.1). The prior learns at the same time as the rest, where the paper fits it
+    afterwards; the rate has gradients for the prior alone, and the rest is trained as without it.
 
     Args:
         commitment: Weight, the paper's beta.
@@ -31,6 +31,7 @@ class VQVAE(ELBO):
 
     continuous = False
     commitment: Tensor
+    posterior: Codebook
 
     def __init__(self, *, commitment: NonNegativeFloat, **parts: Any) -> None:
         super().__init__(**parts)

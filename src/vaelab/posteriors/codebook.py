@@ -22,10 +22,10 @@ class PointMass(Distribution):
     3.2): to `encoded`, and not to the codebook.
 
     Args:
+        nearest: From z [..., D] to codes [..., N].
         encoded: What the encoder gives, [B, D].
         codes: The nearest ones, [B, N].
         quantized: Their vectors, [B, D], with gradients to the codebook.
-        nearest: From z [..., D] to codes [..., N].
     """
 
     arg_constraints: ClassVar = {}
@@ -34,17 +34,17 @@ class PointMass(Distribution):
 
     def __init__(
         self,
+        nearest: Callable[[Tensor], Tensor],
         encoded: Tensor,
         codes: Tensor,
         quantized: Tensor,
-        nearest: Callable[[Tensor], Tensor],
     ) -> None:
-        self.encoded, self.codes, self.quantized, self.nearest = encoded, codes, quantized, nearest
+        self.nearest, self.encoded, self.codes, self.quantized = nearest, encoded, codes, quantized
         super().__init__(encoded.shape[:-1], encoded.shape[-1:])
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "PointMass":
         parts = (self.encoded, self.codes, self.quantized)
-        return PointMass(*(part.expand(*batch_shape, -1) for part in parts), self.nearest)
+        return PointMass(self.nearest, *(part.expand(*batch_shape, -1) for part in parts))
 
     @property
     def mean(self) -> Tensor:
@@ -102,7 +102,7 @@ class Codebook(nn.Module):
     def forward(self, h: Tensor) -> PointMass:
         encoded = full_precision(self.params(h))
         codes = self.nearest(encoded)
-        return PointMass(encoded, codes, self.embedded(codes), self.nearest)
+        return PointMass(self.nearest, encoded, codes, self.embedded(codes))
 
     @torch.no_grad()
     def nearest(self, z: Tensor) -> Tensor:

@@ -44,18 +44,19 @@ class Codes(nn.Module):
             raise UserError("prior=codes is that of model=vq_vae")
         if not isinstance(model.posterior, Codebook):
             raise UserError("model=vq_vae takes posterior=codebook")
-        book = model.posterior
-        self.embedded, self.nearest = book.embedded, book.nearest
-        self.codes, self.positions = book.codes, book.positions
+        codebook = model.posterior
+        self.embedded, self.nearest = codebook.embedded, codebook.nearest
+        self.codes, self.positions = codebook.codes, codebook.positions
         # Inputs are of a position, the context before all; a unit of one sees those before it.
         of_code = torch.arange(self.positions).repeat_interleave(self.codes)
         inputs = torch.cat([torch.full((self.context_dim,), -1), of_code])
         units = [torch.arange(width) % self.positions for width in self.hidden]
         first, *others = pairwise([inputs, *units, of_code])
         masks = [first[1][:, None] > first[0]] + [after[:, None] >= to for to, after in others]
-        self.layers = nn.ModuleList(Masked(mask) for mask in masks)
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        layers = [Masked(mask) for mask in masks]
+        for parameter in layers[-1].parameters():
+            nn.init.zeros_(parameter)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, y: Tensor) -> Distribution:
         return CodeSequence(self, y if self.context_dim else y.new_zeros(0))
