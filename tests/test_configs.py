@@ -20,7 +20,9 @@ import train
 
 NEEDS = {
     "data=arrays": ["data.source.path=mine.npz"],
+    "posterior=codebook": ["model=vq_vae"],
     "posterior=deterministic": ["model=ae"],
+    "prior=codes": ["model=vq_vae"],
     "prior=conditional_normal": ["model=cvae"],
 }
 CHOICES = [
@@ -29,7 +31,7 @@ CHOICES = [
     if not path.stem.startswith("_")  # which are beginnings
     and path.parent.name != "sampler"  # of finished runs
 ]
-ONE_PRIOR = ("ae", "beta_tcvae", "rae")  # that is not learned, or factorises
+ONE_PRIOR = ("ae", "beta_tcvae", "rae", "vq_vae")  # not learned, factorised, or of codes
 MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]
 
 

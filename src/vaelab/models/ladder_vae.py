@@ -16,6 +16,9 @@ from vaelab.networks.layers import concatenate, dense
 from vaelab.precision import full_precision
 from vaelab.priors import UnitNormal
 
+HEARD = 8.0
+"""Factor of a fresh m_l, which then varies with v_(l+1) about as much as v_l around it: where it
+varies less, the decoder never hears of the levels above, and they fall silent."""
 LEAST = 0.1
 """Standard deviation of a feature, of the mean over features, that counts as variation."""
 LOW = -15.0
@@ -170,6 +173,8 @@ class Expectation(nn.Module):
         super().__init__()
         self.layers = dense(upper, [hidden], context_dim)
         self.params = nn.Linear(hidden, 2 * lower)
+        with torch.no_grad():
+            self.params.weight[:lower] *= HEARD
 
     def forward(self, v: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """Of v [..., D'] and y [B, C]; where C = 0, each v is seen once, whatever B."""
