@@ -15,6 +15,7 @@ from torch.testing import assert_close
 import vaelab
 from vaelab import pictures, schema
 from vaelab.cli import CONF
+from vaelab.data.batches import Batches
 from vaelab.errors import UserError
 from vaelab.hierarchy import Hierarchy
 from vaelab.metrics.aggregate import surgery
@@ -407,7 +408,11 @@ def test_the_first_batch_standardises_what_levels_are_told_from(build, compose):
     """Of a fresh model only, and the noise of no other batch matters to the bound."""
     model = build(*SMALL.split(), *LADDER.split(), num_classes=0)
     x = torch.rand(50, 1, 28, 28)
-    data = SimpleNamespace(batches=lambda part: [(x, torch.zeros(50, 0))])
+    images = (255 * x).byte()
+    settings = {"pixels": "grey", "batch_size": 50, "seed": 0, "shuffle": False}
+    share = Batches(images, torch.zeros(50, 0), torch.arange(50), **settings, rank=1, world_size=2)
+    data = SimpleNamespace(batches=lambda part: share)
+    x = images / 255
     model._trainer = SimpleNamespace(global_rank=0, world_size=1, datamodule=data)
     model.setup("validate")
     assert not any(told.mean.any() for told in model.evidence)
@@ -421,7 +426,7 @@ def test_the_first_batch_standardises_what_levels_are_told_from(build, compose):
         assert_close(standardised.std(0, correction=0)[large], torch.ones(int(large.sum())))
         h = up(h, context)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    x.zero_()
+    images.zero_()
     model.setup("fit")
     assert_close(model.state_dict(), before)
 

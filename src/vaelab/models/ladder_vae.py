@@ -85,7 +85,9 @@ class LadderVAE(VAE):
     @torch.no_grad()
     def initialise(self, data: Images) -> None:
         """Standardises what each level is told from, over the first training batch."""
-        x, y = (part.to(self.device) for part in next(iter(data.batches("train"))))
+        batches = data.batches("train")
+        batches.rank, batches.world_size = 0, 1  # all of it, in every process
+        x, y = (part.to(self.device) for part in next(iter(batches)))
         context = self.context(y)
         h = self.encoder(x, context)
         levels: Any = zip(self.up, self.evidence, strict=True)
