@@ -31,8 +31,9 @@ LIKELIHOODS = [
     *((name, {}) for name in choices("likelihood")),  # a learned scale, where there is a choice
     *(("gaussian", {"scale": scale}) for scale in (0.5, "per_pixel", "optimal")),
 ]
-PRIORS, NETWORKS = choices("prior"), choices("network")
-POSTERIORS = [name for name in choices("posterior") if name != "deterministic"]  # without a bound
+OWN = {"codes", "codebook", "deterministic"}  # parts of models that take no others
+PRIORS, POSTERIORS = (sorted({*choices(group)} - OWN) for group in ("prior", "posterior"))
+NETWORKS = choices("network")
 ONLY_CONDITIONAL = {"conditional_normal"}
 
 

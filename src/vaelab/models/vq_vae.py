@@ -61,8 +61,8 @@ class CodeTotals(Totals):
         self.codes = codes
         self.counts: Tensor | None = None
 
-    def add(self, terms: Terms, loss: Tensor) -> None:
-        super().add(terms, loss)
+    def add(self, terms: Terms, loss: Tensor, **details: Tensor) -> None:
+        super().add(terms, loss, **details)
         assert isinstance(terms.q, PointMass)
         counts = torch.bincount(terms.q.codes.flatten(), minlength=self.codes)
         self.counts = counts if self.counts is None else self.counts + counts
