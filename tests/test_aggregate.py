@@ -44,6 +44,32 @@ def test_posteriors_far_apart_hold_all_of_it():
     assert_close(found["mutual_information"], torch.full((20,), math.log(20)))
 
 
+def test_the_total_correlation_of_independent_latents_is_zero():
+    """Means on a grid, and scales of a latent that know no other: q(z) is a product."""
+    across, up = torch.randn(7), torch.randn(9)
+    mean = torch.cartesian_prod(across, up)
+    scale = torch.cartesian_prod(torch.rand(7) + 0.1, torch.rand(9) + 0.1)
+    found = surgery(model(mean, scale), *numbers(63), num_samples=3)
+    assert_close(found["total_correlation"], torch.zeros(63), atol=1e-5, rtol=0)
+
+
+def test_the_total_correlation_of_latents_that_say_the_same():
+    """Each of three latents tells all 20 images apart: all but one of them is too much."""
+    mean = 100 * torch.arange(20.0)[:, None].expand(20, 3)
+    found = surgery(model(mean, torch.ones_like(mean)), *numbers(20))
+    assert_close(found["total_correlation"], torch.full((20,), 2 * math.log(20)))
+
+
+def test_the_total_correlation_of_a_gaussian():
+    """Of means from N(0, C) with noise s^2: that of N(0, C + s^2 I), up to 4,000 images."""
+    r, s = 0.9, 0.3
+    covariance = torch.tensor([[1.0, r], [r, 1.0]])
+    mean = torch.randn(4000, 2) @ torch.linalg.cholesky(covariance).T
+    found = surgery(model(mean, torch.full_like(mean, s)), *numbers(4000))
+    expected = -0.5 * math.log(1 - (r / (1 + s**2)) ** 2)
+    assert found["total_correlation"].mean().item() == pytest.approx(expected, abs=0.05)
+
+
 def test_the_parts_sum_to_the_rate():
     mean, scale = torch.randn(300, 4), torch.rand(300, 4) + 0.1
     found = surgery(model(mean, scale), *numbers(300), num_samples=200)
@@ -133,6 +159,7 @@ def test_it_takes_a_real_model(build):
     found = surgery(cvae, x, y)
     assert {name: values.shape for name, values in found.items()} == {
         "mutual_information": (600,),
+        "total_correlation": (600,),
         "marginal_kl": (600,),
     }
     assert not found["marginal_kl"].requires_grad

@@ -14,6 +14,8 @@ from vaelab.metrics.estimates import Estimate, mean
 def latents(subject: Subject, *, num_samples: PositiveInt) -> dict[str, Any]:
     """Active units, and the rate's split into mutual information and marginal KL.
 
+    The total correlation is a part of the latter, where the posterior factorises.
+
     Args:
         subject: The model and its test images.
         num_samples: Of z for each image, in the split.
