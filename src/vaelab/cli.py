@@ -210,11 +210,11 @@ def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
         return f"{wrong}: there is no such setting, nor a {parent}"
     known = {str(key) for key in beside if not str(key).startswith("_")}
     if "_target_" in beside:
+        from hydra.utils import get_object
+
         from vaelab import schema  # slow: what the target would take
 
-        known |= schema.settings(beside)
+        known |= schema.offered(get_object(beside["_target_"]))
     if name in known:
         return f"{wrong}: is not in the configuration yet; add it with +{wrong}=..."
-    return (
-        f"{wrong}: there is no such setting; {nearest(wrong, [f'{parent}.{key}' for key in known])}"
-    )
+    return f"{wrong}: there is no such setting; {nearest(name, known, f'{parent}.')}"

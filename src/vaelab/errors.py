@@ -16,10 +16,18 @@ class NotFiniteError(UserError):
     """A term of the bound, or the loss, became infinite or not a number."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name: the closest of the known ones, or else all of them."""
+def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
+    """A hint for a misspelt name: the closest of the known ones, or else all of them.
+
+    Args:
+        name: The misspelt one.
+        known: Those that there are.
+        parent: What is before each of them, such as `model.`.
+    """
     names = sorted(set(known))
     if not names:
         return "there are none"
     close = get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else f"possible are {', '.join(names)}"
+    if close:
+        return f"did you mean {parent}{close[0]}?"
+    return f"possible are {', '.join(parent + each for each in names)}"

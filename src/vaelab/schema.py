@@ -48,7 +48,7 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
         if key not in known and not open_ended:
             name = getattr(target, "__name__", str(target))
             owner = f"{name} has no such setting" if path else "there is no such setting"
-            possible = known.keys() - (told(target) if settings.get("_partial_") else ())
+            possible = (known.keys() & settings.keys()) | offered(target)
             raise UserError(f"{here}={show(value)}: {owner}; {nearest(str(key), possible)}")
         if has_target(value):
             check_node(value, here)
@@ -144,19 +144,26 @@ def of_function(function: Callable[..., Any]) -> tuple[Parameters, bool]:
 NAMED = {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
 
 
-def told(target: Callable[..., Any]) -> set[str]:
-    """What a factory is told by its caller and not by a setting: positional, without default."""
+def offered(target: Callable[..., Any]) -> set[str]:
+    """The names of settings that a target has a default for.
+
+    Whatever has none is set already, or given by the caller and not by a setting.
+    """
+    functions = [target]
+    if inspect.isclass(target):
+        functions = [
+            vars(owner)["__init__"] for owner in target.__mro__ if "__init__" in vars(owner)
+        ]
+    return set(parameters(target)[0]) & set().union(*map(optional, functions))
+
+
+def optional(function: Callable[..., Any]) -> set[str]:
+    """The names of parameters that have a default."""
     try:
-        kinds = inspect.signature(target).parameters.values()
-    except ValueError:
+        named = inspect.signature(function).parameters.values()
+    except ValueError:  # some builtins have none
         return set()
-    return {p.name for p in kinds if p.kind is p.POSITIONAL_OR_KEYWORD and p.default is p.empty}
-
-
-def settings(node: Mapping[Any, Any]) -> set[str]:
-    """The names of all settings of what a node's `_target_` names."""
-    target = _locate(node["_target_"])
-    return set(parameters(target)[0]) - (told(target) if node.get("_partial_") else set())
+    return {parameter.name for parameter in named if parameter.default is not parameter.empty}
 
 
 def has_target(value: Any) -> bool:
