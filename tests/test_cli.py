@@ -151,7 +151,7 @@ CONTRADICTIONS = {
     # The network.
     "network=conv model.encoder.channels=[4,4,4,4]": "8 x 9 pixels are too small for 4 halvings",
     "network=conv model.decoder.channels=[4,4,4,4]": "8 x 9 pixels are too small for 4 halvings",
-    "network=conv model.encoder.hidden=[8]": "possible are model.encoder.channels, model.encoder.features",
+    "network=conv model.encoder.hidden=[8]": "possible are model.encoder.channels",
     "network=mlp model.encoder.channels=[8]": "possible are model.encoder.hidden",
     "network=mlp model.encoder.hidden=8": "model.encoder.hidden=8: should be a valid list",
     "network=rnn model.decoder.hidden=[]": "model.decoder.hidden=[]: should have at least 1 item",

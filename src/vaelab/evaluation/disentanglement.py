@@ -5,7 +5,6 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 from pydantic import Field, PositiveInt
-from torch.distributions import Independent, Normal
 
 from vaelab.data import Images
 from vaelab.data.factors import Factors
@@ -13,6 +12,7 @@ from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics import disentanglement as scores
+from vaelab.metrics.aggregate import is_factorised
 from vaelab.metrics.disentanglement.pairs import Array
 from vaelab.metrics.estimates import mean
 from vaelab.randomness import generator, stream
@@ -97,6 +97,6 @@ def posteriors(subject: Subject) -> tuple[Array, Array | None]:
         x = draw(images[rows.to(device)], data.pixels, noise)
         q = subject.model.encode(x, labels[rows.to(device)])
         means.append(q.mean.cpu())
-        if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        if is_factorised(q):
             scales.append(q.stddev.cpu())
     return torch.cat(means).numpy(), torch.cat(scales).numpy() if scales else None
