@@ -60,12 +60,9 @@ def main(cfg: DictConfig) -> float:
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)
-    last = trainer.callback_metrics["val/elbo"]
-    kept = trainer.checkpoint_callback
-    score = kept.best_model_score if getattr(kept, "monitor", None) == "val/elbo" else None
-    elbo = float(last if score is None else score)
-
     best = run.best if run.best.exists() else None  # None: the weights as they are
+    last = float(trainer.callback_metrics["val/elbo"])
+    elbo = getattr(trainer.checkpoint_callback, "best_elbo", last) if best else last
     (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
     run.measure(trainer)
     run.finish(model, trainer, {"val/elbo": elbo, **metrics})

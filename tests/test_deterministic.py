@@ -75,14 +75,6 @@ def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
                 totals.read(Alone())
 
 
-def test_the_best_checkpoint_of_a_deterministic_code_has_the_least_distortion(compose):
-    for overrides in (["model=ae"], ["model=wae"], ["posterior=deterministic", "model=rae"]):
-        kept = compose(*overrides).callbacks.checkpoint
-        assert (kept.monitor, kept.mode) == ("val/distortion", "min")
-    kept = compose("model=wae", "posterior=gaussian").callbacks.checkpoint
-    assert "monitor" not in kept
-
-
 @pytest.mark.parametrize("draws", [4_000])
 def test_the_gradient_penalty_is_the_squared_jacobian(make, draws):
     model = make("model=rae model.regulariser=gradient model.code_weight=0 model.decoder_weight=2")

@@ -1,5 +1,6 @@
 import os
 import signal
+from math import nan
 from pathlib import Path
 from threading import current_thread, main_thread
 from typing import Any, Literal
@@ -10,13 +11,17 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from vaelab import stamps
 from vaelab.errors import UserError
 
 
 class Checkpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, by the highest validation ELBO, or by `monitor`, and `last.ckpt`.
+    """Keeps `best.ckpt`, by the least `val/loss`, and `last.ckpt`.
+
+    That is what is minimised, with every weight as configured. By `val/elbo`, which never weighs
+    anything, the best of a beta-VAE whose beta is annealed would be from when beta passed 1.
 
     A SIGTERM or a Ctrl-C ends training after the batch, or the validation, that is under way,
     with a `last.ckpt` of that very step; a second Ctrl-C ends it at once. Any other end leaves
@@ -26,10 +31,13 @@ class Checkpoint(ModelCheckpoint):
         dirpath: The folder.
         monitor: The logged value to choose by.
         mode: Whether it is to be high or low.
+
+    Attributes:
+        best_elbo: `val/elbo` of the best checkpoint, nan before the first validation.
     """
 
     def __init__(
-        self, dirpath: str, monitor: str = "val/elbo", mode: Literal["max", "min"] = "max"
+        self, dirpath: str, monitor: str = "val/loss", mode: Literal["max", "min"] = "min"
     ) -> None:
         super().__init__(
             dirpath=dirpath,
@@ -40,6 +48,7 @@ class Checkpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.last = Path(dirpath) / "last.ckpt"
+        self.best_elbo = nan
         self.saved_step = -1
         self.interrupted = False
         self.sigterm_held = False
@@ -49,6 +58,15 @@ class Checkpoint(ModelCheckpoint):
     def state_key(self) -> str:
         """A constant: Lightning asks for it around every hook, and its own is slow to make."""
         return "Checkpoint"
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        better = super().check_monitor_top_k(trainer, current)
+        if better:
+            self.best_elbo = float(trainer.callback_metrics["val/elbo"])
+        return better
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"best_elbo": self.best_elbo}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Knows the best checkpoint again in a folder that was moved or copied."""
@@ -61,6 +79,7 @@ class Checkpoint(ModelCheckpoint):
                 "best_k_models": {str(best): state_dict["best_model_score"]},
             }
         super().load_state_dict(state_dict)
+        self.best_elbo = state_dict["best_elbo"]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.replace_handler(signal.SIGINT, self.interrupt)

@@ -11,10 +11,9 @@ class AE(ELBO):
     """The auto-encoder (Hinton & Salakhutdinov, 2006), loss = distortion, for comparison.
 
     Its code is a point, by posterior=deterministic, and then it has no bound: the rate,
-    KL(q(z | x) || p(z)), is infinite, the ELBO -infinity, and both are reported so. The best
-    checkpoint is that of the least val/distortion. Nothing draws the codes towards
-    the prior, whose samples it can decode but was not made to. With posterior=gaussian it is
-    beta-VAE at beta = 0, which has an ELBO.
+    KL(q(z | x) || p(z)), is infinite, the ELBO -infinity, and both are reported so.
+    Nothing draws the codes towards the prior, whose samples it can decode but was not made to.
+    With posterior=gaussian it is beta-VAE at beta = 0, which has an ELBO.
 
     Raises:
         UserError: If the prior is one that is learned, which this does not do.

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -105,7 +106,7 @@ class Screen:
         taken = duration(monotonic() - self.began)
         self.say(f"{self.counts(jobs)}, after {taken}")
         values = {job.name: job.value for job in jobs if job.state == "done"}
-        known = {name: value for name, value in values.items() if value is not None}
+        known = {name: value for name, value in values.items() if value and isfinite(value)}
         for line in lines:
             self.say(line)
         if known and not lines:
