@@ -37,6 +37,7 @@ def main(cfg: DictConfig) -> float:
     from lightning import seed_everything
 
     from vaelab import training
+    from vaelab.compiling import compiled
 
     run = training.Run(cfg)
     if (found := run.result()) is not None:
@@ -49,7 +50,7 @@ def main(cfg: DictConfig) -> float:
     callbacks = [c for c in instantiate(cfg.callbacks, _convert_="all").values() if c]
     trainer = instantiate(cfg.trainer, _convert_="all", callbacks=callbacks)
     if cfg.compile:
-        model.loss = torch.compile(model.loss)
+        model.loss = compiled(model.loss)
 
     run.check(model, data, trainer)
     ckpt = run.resume(model)

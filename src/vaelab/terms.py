@@ -4,12 +4,12 @@ Shapes: K samples, B images, D latents, C x H x W pixels. Units: nats per image.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
+from vaelab.compiling import lazy
 from vaelab.hierarchy import Hierarchy
 
 
@@ -23,17 +23,17 @@ class Terms:
     z: Tensor  # [K, B, D], drawn from q
     p: Distribution  # p(x | z, y), batch [K, B], event [C, H, W]
 
-    @cached_property
+    @lazy
     def log_likelihood(self) -> Tensor:
         """The log-likelihood log p(x | z, y), shape [K, B]."""
         return self.p.log_prob(self.x)
 
-    @cached_property
+    @lazy
     def distortion(self) -> Tensor:
         """-E_q[log p(x | z, y)], shape [B]."""
         return -self.log_likelihood.mean(0)
 
-    @cached_property
+    @lazy
     def rate_per_latent(self) -> Tensor:
         """The rate split over independent groups of latents, [B, D] for factorised q and prior.
 
@@ -43,22 +43,22 @@ class Terms:
         rate = divergence(self.q, self.prior, self.z)
         return rate.mean(0) if rate.dim() > 2 else rate
 
-    @cached_property
+    @lazy
     def rate(self) -> Tensor:
         """KL(q(z | x, y) || p(z | y)), shape [B]."""
         return self.rate_per_latent.sum(-1)
 
-    @cached_property
+    @lazy
     def elbo(self) -> Tensor:
         """A lower bound on log p(x | y), never weighted or annealed, shape [B]."""
         return -(self.distortion + self.rate)
 
-    @cached_property
+    @lazy
     def log_joint(self) -> Tensor:
         """Log p(x, z | y) of each sample, shape [K, B]."""
         return self.log_likelihood + self.prior.log_prob(self.z)
 
-    @cached_property
+    @lazy
     def log_weights(self) -> Tensor:
         """The log-ratio log p(x, z | y) - log q(z | x, y) of each sample, shape [K, B]."""
         return self.log_joint - self.q.log_prob(self.z)

@@ -1,0 +1,54 @@
+"""What lets the training loss be one graph for torch.compile."""
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, overload
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # of x [B, C, H, W] and y [B, Y]
+
+
+def compiled(loss: Loss) -> Loss:
+    """The loss, compiled.
+
+    It is called once before that, without a trace in the random state, for what is made at the
+    first call only, such as the table of the KL divergences in closed form, breaks a graph.
+    """
+    fast, warm = torch.compile(loss), False
+
+    def compiled_loss(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        nonlocal warm
+        if not warm:
+            with torch.random.fork_rng([x.device] if x.is_cuda else []):
+                loss(x, y)
+            warm = True
+        return fast(x, y)
+
+    return compiled_loss
+
+
+class lazy(Generic[T]):  # noqa: N801
+    """A property that is computed once, as functools.cached_property.
+
+    That of Python 3.11 takes a lock, which breaks a graph.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self.function = function
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "lazy[T]": ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+    def __get__(self, instance: object | None, owner: type) -> "lazy[T] | T":
+        if instance is None:
+            return self
+        value = self.function(instance)
+        object.__setattr__(instance, self.name, value)  # from now on found before this
+        return value
