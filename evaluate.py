@@ -23,7 +23,7 @@ def settings(
     """The settings, for the check."""
 
 
-@cli.task("evaluate", settings, lists=["run"])
+@cli.task("evaluate", settings, lists=["run", "what"])
 def main(cfg: DictConfig) -> None:
     """Writes evaluation.json in each run folder and shows a table."""
     # Here and not above, so that --help and --cfg answer at once.

@@ -25,7 +25,7 @@ def settings(
     """The settings, for the check."""
 
 
-@cli.task("generate", settings, lists=["run", "images"])
+@cli.task("generate", settings, lists=["run", "what", "images"])
 def main(cfg: DictConfig) -> None:
     """Writes pictures and their arrays, and says where each one is."""
     # Here and not above, so that --help and --cfg answer at once.

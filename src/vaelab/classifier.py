@@ -18,13 +18,13 @@ from vaelab.data import Images, store
 from vaelab.data.splits import OnDemand
 from vaelab.errors import UserError
 from vaelab.metrics.estimates import Estimate, mean
+from vaelab.portions import portion
 from vaelab.randomness import stream
 
 RECIPE = 1  # counts up when the network or its training changes, so that none is taken for another
 STEPS, BATCH = 1000, 128  # of training, whatever the number of images
 RATE = 1e-2  # the highest of the learning rate
 FEATURES = 128
-CHUNK = 500  # images at a time where nothing is learned
 
 Part = tuple[Tensor | OnDemand, Tensor, Tensor]  # see `Images.stored`
 Track = Callable[[Iterable[int], str], Iterable[int]]
@@ -49,6 +49,7 @@ class Classifier(nn.Module):
         widths = [channels, 16, 32, *[64] * max(1, halvings - 1)]
         blocks = [block(a, b, i < halvings) for i, (a, b) in enumerate(pairwise(widths))]
         small = math.ceil(height / 2**halvings) * math.ceil(width / 2**halvings)
+        self.widest = (widths[1], height, width)  # what the layers make of an image
         self.body = nn.Sequential(
             *(*blocks, nn.Flatten(), nn.Dropout(0.3)),
             *(nn.Linear(widths[-1] * small, FEATURES), nn.ReLU()),
@@ -63,7 +64,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """The activations [B, F] before the logits, for any number of images [B, C, H, W]."""
-        return torch.cat([self.body(part) for part in x.split(CHUNK)])
+        return torch.cat([self.body(part) for part in x.split(portion(self.widest, x.device))])
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
@@ -154,7 +155,8 @@ def trained(data: Images, path: Path, device: torch.device, track: Track) -> Cla
     model.eval()
     part = "test" if len(data.stored("test")[2]) else "val"
     images, labels, rows = moved(data.stored(part), device)
-    right = [model.logits(grey(images[r])).argmax(1) == labels[r] for r in rows.split(CHUNK)]
+    some = rows.split(portion(images.shape[1:], device))
+    right = [model.logits(grey(images[r])).argmax(1) == labels[r] for r in some]
     model.measured = torch.tensor(list(mean(torch.cat(right).cpu()).values()))
     store.write(path, {name: value.cpu().numpy() for name, value in model.state_dict().items()})
     return model

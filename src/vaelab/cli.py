@@ -50,7 +50,7 @@ def task(
     Args:
         config_name: The file in conf/.
         settings: A function whose keywords are the top-level settings, for the check.
-        lists: Settings of paths, given with commas between them and whatever is in a path.
+        lists: Settings given with commas between them, whatever is in a path or a name.
     """
 
     def check(cfg: DictConfig) -> None:

@@ -15,9 +15,8 @@ from vaelab.metrics import disentanglement as scores
 from vaelab.metrics.aggregate import is_factorised
 from vaelab.metrics.disentanglement.pairs import Array
 from vaelab.metrics.estimates import mean
+from vaelab.portions import portion
 from vaelab.randomness import generator, stream
-
-CHUNK = 500  # images at a time
 
 
 def no_factors(model: ELBO, data: Images) -> str | None:
@@ -93,7 +92,8 @@ def posteriors(subject: Subject) -> tuple[Array, Array | None]:
     images, labels = data.splits.train_images.to(device), data.labels("train").to(device)
     noise = generator("pixels", subject.seed, device=device)
     means, scales = [], []
-    for rows in subject.track(torch.arange(len(images)).split(CHUNK), "codes of all images"):
+    some_at_a_time = torch.arange(len(images)).split(portion(images.shape[1:], device))
+    for rows in subject.track(some_at_a_time, "codes of all images"):
         x = draw(images[rows.to(device)], data.pixels, noise)
         q = subject.model.encode(x, labels[rows.to(device)])
         means.append(q.mean.cpu())

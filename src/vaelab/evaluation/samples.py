@@ -14,9 +14,8 @@ from vaelab.errors import NotApplicable
 from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics.frechet import frechet
 from vaelab.metrics.neighbours import copied, density_coverage, nearest, precision_recall
+from vaelab.portions import portion
 from vaelab.samplers import Own
-
-CHUNK = 500  # images at a time
 
 
 def no_labels(model: ELBO, data: Images) -> str | None:
@@ -96,5 +95,5 @@ def generated(subject: Subject, count: int, sampler: Any) -> Iterator[Tensor]:
     """Mean images of z from the prior, a portion at a time, with the labels of the test images."""
     model, y = sampler(subject.model, subject.data), subject.images[1]
     labels = y[torch.arange(count, device=y.device) % len(y)]
-    for some in labels.split(CHUNK):
+    for some in labels.split(portion(model.x_shape, model.device)):
         yield model.sample(some).clamp(0, 1)

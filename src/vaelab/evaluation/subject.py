@@ -13,6 +13,7 @@ from torch import Tensor
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
+from vaelab.portions import portion
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
 Metric = Callable[..., dict[str, Any]]
@@ -67,8 +68,10 @@ class Subject:
     @cached_property
     def codes(self) -> Tensor:
         """The posterior means of all test images, [N, D]."""
+        at_a_time = portion(self.model.x_shape, self.model.device)
+        batches = self.test("codes of test images", at_a_time)
         with torch.no_grad():
-            found = [self.model.encode(x, y).mean for x, y in self.test("codes of test images")]
+            found = [self.model.encode(x, y).mean for x, y in batches]
         return torch.cat(found)
 
     def test(self, description: str, size: int = 100, count: int | None = None) -> Iterable[Batch]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaelab.elbo import ELBO
-from vaelab.metrics.evidence import portion
+from vaelab.portions import portion
 
 TARGET = 0.65
 """The acceptance that step sizes are adapted towards (Neal, 2011, arXiv:1206.1901, 4.4)."""
@@ -74,7 +74,7 @@ def annealed(
             image, chain (and one more), step and leapfrog step.
         leapfrog_steps: Leapfrog steps of a move.
     """
-    most = max(1, portion(model) // (num_chains + 1))
+    most = max(1, portion(model.x_shape, model.device) // (num_chains + 1))
     found = [
         chains(model, *part, num_chains, num_steps, leapfrog_steps)
         for part in zip(x.split(most), y.split(most), strict=True)

@@ -17,8 +17,7 @@ from vaelab.classifier import Classifier
 from vaelab.elbo import ELBO
 from vaelab.metrics.estimates import Estimate, mean, means
 from vaelab.metrics.evidence import evidence
-
-CHUNK = 500  # images generated at a time
+from vaelab.portions import portion
 
 
 def agreement(model: ELBO, judge: Classifier, per_class: int) -> dict[str, Any]:
@@ -34,7 +33,8 @@ def agreement(model: ELBO, judge: Classifier, per_class: int) -> dict[str, Any]:
     """
     wanted = torch.arange(model.num_classes, device=model.device).repeat(per_class)
     one_hot = torch.eye(model.num_classes, device=model.device)
-    seen = [judge.logits(model.sample(one_hot[some])).argmax(1) for some in wanted.split(CHUNK)]
+    some_at_a_time = wanted.split(portion(model.x_shape, model.device))
+    seen = [judge.logits(model.sample(one_hot[some])).argmax(1) for some in some_at_a_time]
     right = torch.cat(seen) == wanted
     return {
         "agreement": mean(right),

@@ -6,16 +6,9 @@ import torch
 from torch import Tensor
 
 from vaelab.elbo import ELBO
+from vaelab.portions import portion
 from vaelab.posteriors import PointMass
 from vaelab.terms import Terms
-
-PIXELS = {"cpu": 2**21, "mps": 2**24, "cuda": 2**25}
-"""Decoded at a time: what fills a device, and on a processor still fits its caches."""
-
-
-def portion(model: ELBO) -> int:
-    """How many images to encode or decode at a time, on the model's device."""
-    return max(1, PIXELS.get(model.device.type, PIXELS["cpu"]) // math.prod(model.x_shape))
 
 
 @torch.no_grad()
@@ -37,7 +30,7 @@ def evidence(model: ELBO, x: Tensor, y: Tensor, num_samples: int) -> dict[str, T
     num_samples = 1 if isinstance(q, PointMass) else num_samples  # which are all the same
     log_sum = x.new_full((len(x),), -torch.inf)
     distortion, rate_per_latent = torch.zeros_like(log_sum), x.new_zeros(())
-    most = max(1, portion(model) // len(x))
+    most = max(1, portion(model.x_shape, model.device) // len(x))
     for start in range(0, num_samples, most):
         count = min(most, num_samples - start)
         z = q.sample((count,))

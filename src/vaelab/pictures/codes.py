@@ -5,13 +5,13 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.elbo import ELBO
-from vaelab.metrics.evidence import portion
+from vaelab.portions import portion
 from vaelab.priors import CodeSequence
 
 
 def encoded(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
     """Posterior means [N, D] of images [N, C, H, W] with labels [N, Y]."""
-    count = portion(model)
+    count = portion(model.x_shape, model.device)
     parts = zip(x.split(count), y.split(count), strict=True)
     return torch.cat([model.encode(*part).mean for part in parts])
 
@@ -21,7 +21,7 @@ def decoded(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
 
     `y` comes back with width zero for an unconditional model.
     """
-    count = portion(model)
+    count = portion(model.x_shape, model.device)
     parts = zip(z.flatten(0, -2).split(count), y.flatten(0, -2).split(count), strict=True)
     images = torch.cat([model.decode(*part).mean for part in parts])
     return {

@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from vaelab.elbo import ELBO
 from vaelab.metrics import neighbours
-from vaelab.metrics.evidence import portion
 from vaelab.pictures.codes import decoded, encoded, prior_of, sampled
 from vaelab.pictures.picture import Grid, Picture
 from vaelab.pictures.request import Request
 from vaelab.pictures.scatter import Scatter
+from vaelab.portions import portion
 
 STEPS = 21  # along a line; every second one is in the grid, and all are in the film
 REACH = 3.0  # standard deviations of the prior
@@ -99,7 +99,7 @@ def traversal(model: ELBO, request: Request) -> Picture:
     t = torch.linspace(-1, 1, STEPS, device=x.device)[:, None]
     path = torch.where(t < 0, torch.lerp(mean, low, -t), torch.lerp(mean, high, t))  # [T, D]
 
-    rated = slice(min(RATED, portion(model)))
+    rated = slice(min(RATED, portion(model.x_shape, model.device)))
     rates = model.terms(request.x[rated], request.y[rated], 1).rate_per_latent.mean(0)
     split = len(rates) == model.latent_dim
     order = rates.argsort(descending=True) if split else torch.arange(model.latent_dim)
