@@ -6,6 +6,7 @@ import shutil
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,10 +149,22 @@ def test_a_folder_of_runs_gives_one_table(sweep, capsys):
     table = capsys.readouterr().out
     run(f"run={both[0]},{both[1]}", data, "num_samples=3", "what=likelihood")
     assert table.endswith(capsys.readouterr().out)
-    for folder in both:
-        nll = json.loads((folder / "evaluation.json").read_text())["nll"]
-        (line,) = [line for line in table.splitlines() if f" {folder.name} " in line]
-        assert f"{nll['value']:.2f} ±{nll['se']:.2f}" in line
+    for name in ("nll", "distortion"):
+        (line,) = [line for line in table.splitlines() if f" {name} " in line]
+        for folder, cell in zip(both, line.split("│")[2:], strict=False):
+            found = json.loads((folder / "evaluation.json").read_text())[name]
+            assert cell.strip() == f"{found['value']:.3f} ±{found['se']:.3f}"
+
+
+def test_many_runs_are_a_row_each_of_the_main_numbers():
+    entry = {"value": 1.0, "se": 0.5}
+    records = {
+        Path(str(i)): SimpleNamespace(content={"nll": entry, "psnr": entry} if i else {})
+        for i in range(9)
+    }
+    grid = evaluation.table(records)
+    assert [column.header for column in grid.columns] == ["run", "nll"]
+    assert list(grid.columns[1].cells) == ["", *["1.000 ±0.500"] * 8]
 
 
 def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):

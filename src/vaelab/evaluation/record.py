@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from vaelab.records import read_json, write_json
 
+SIDE_BY_SIDE = 6
 COMPARED = ("nll", "elbo", "rate", "active_units")
-"""What a comparison of runs shows; the files have all."""
+"""What is shown of more runs than fit side by side; the files have all."""
 
 
 class Record:
@@ -60,7 +61,7 @@ def scalars(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
 
 
 def table(measured: Mapping[Path, Record]) -> Table:
-    """One run as a table of all its numbers; several as a row each of the main ones."""
+    """All numbers of one run; or of a few, side by side; of many, a row each of the main ones."""
     if len(measured) == 1:
         ((folder, record),) = measured.items()
         grid = Table("metric", title=str(folder), title_justify="left")
@@ -70,14 +71,26 @@ def table(measured: Mapping[Path, Record]) -> Table:
             grid.add_row(name, *figures(entry["value"], entry["se"]))
         return grid
     rows = {folder: scalars(record.content) for folder, record in measured.items()}
-    names = [name for name in COMPARED if any(name in row for row in rows.values())]
-    grid = Table("run")
-    for name in names:
-        grid.add_column(name, justify="right", no_wrap=True)
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    if len(rows) <= SIDE_BY_SIDE:
+        names_column = Column("metric", no_wrap=True)
+        grid = Table(names_column, *(Column(f.name, "", justify="right") for f in rows))
+        for name in names:
+            grid.add_row(name, *(cell(row.get(name)) for row in rows.values()))
+        return grid
+    names = [name for name in COMPARED if name in names]
+    grid = Table("run", *(Column(name, justify="right", no_wrap=True) for name in names))
     for folder, row in rows.items():
-        cells = [f"{row[n]['value']:.2f} ±{row[n]['se']:.2f}" if n in row else "" for n in names]
-        grid.add_row(folder.name, *cells)
+        grid.add_row(folder.name, *(cell(row.get(name)) for name in names))
     return grid
+
+
+def cell(entry: Mapping[str, Any] | None) -> str:
+    """A value and its error, where it was measured."""
+    if entry is None:
+        return ""
+    error = "" if entry["se"] is None else f" ±{entry['se']:.3f}"
+    return f"{entry['value']:.3f}{error}"
 
 
 def figures(value: float, error: float | None) -> tuple[str, str]:
