@@ -9,8 +9,9 @@ from scipy import integrate, stats
 from torch.distributions import Independent, LowRankMultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
+from vaelab.densities import log_densities
 from vaelab.metrics import aggregate
-from vaelab.metrics.aggregate import log_densities, log_mixture, surgery
+from vaelab.metrics.aggregate import log_mixture, surgery
 
 
 def normal(mean, scale):

@@ -9,10 +9,10 @@ from pydantic import Field, PositiveInt
 from vaelab.data import Images
 from vaelab.data.factors import Factors
 from vaelab.data.pixels import draw
+from vaelab.densities import is_factorised
 from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics import disentanglement as scores
-from vaelab.metrics.aggregate import is_factorised
 from vaelab.metrics.disentanglement.pairs import Array
 from vaelab.metrics.estimates import mean
 from vaelab.portions import portion

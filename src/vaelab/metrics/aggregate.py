@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from vaelab.densities import is_factorised, log_densities
 from vaelab.elbo import ELBO
 
 IMAGES = 250
@@ -57,10 +58,6 @@ def surgery(model: ELBO, x: Tensor, y: Tensor, num_samples: int = 1) -> dict[str
     return found | {"marginal_kl": (marginal - prior.view_as(own)).mean(0)}
 
 
-def is_factorised(q: Distribution) -> bool:
-    return isinstance(q, Independent) and isinstance(q.base_dist, Normal)
-
-
 def by_latent(posteriors: Sequence[Distribution]) -> Iterator[tuple[int, list[Distribution]]]:
     """Each latent, and its distributions alone."""
     for d in range(posteriors[0].event_shape[0]):
@@ -82,19 +79,3 @@ def log_mixture(components: Sequence[Distribution], z: Tensor) -> Tensor:
         total = torch.logaddexp(total, torch.cat(sums).to(total))
         count += size
     return total - math.log(count)
-
-
-def log_densities(q: Distribution, z: Tensor) -> Tensor:
-    """Log-density under each of M distributions of each of R points [R, D]: [R, M].
-
-    For factorised normals it is a product of matrices, much faster. Its terms are larger than
-    their sum, by the square of mean over scale, so it is in double precision.
-    """
-    if not is_factorised(q):
-        return q.log_prob(z[:, None])
-    device = "cpu" if z.device.type == "mps" else z.device  # Apple's GPUs have no double precision
-    z, mean, scale = (t.to(device).double() for t in (z, q.mean, q.stddev))
-    precision = scale.square().reciprocal()
-    squares = z.square() @ precision.T - 2 * z @ (mean * precision).T
-    squares += (mean.square() * precision).sum(1)
-    return -0.5 * squares - (scale.log() + 0.5 * math.log(2 * math.pi)).sum(1)

@@ -2,8 +2,9 @@ from typing import Any, Literal
 
 from pydantic import NonNegativeFloat
 from torch import Tensor
-from torch.distributions import Distribution, Independent, MultivariateNormal, Normal
+from torch.distributions import Distribution, MultivariateNormal
 
+from vaelab.densities import is_factorised
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.precision import undiminished
@@ -72,7 +73,7 @@ def mean_covariance(q: Distribution) -> Tensor:
     """The mean over the batch of a Gaussian's covariances, [D, D]."""
     if isinstance(q, MultivariateNormal):
         return q.covariance_matrix.mean(0)
-    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+    if is_factorised(q):
         return q.variance.mean(0).diag()
     raise UserError(
         "model.covariance=codes needs posterior=gaussian or full_gaussian; "

@@ -12,6 +12,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
+from vaelab.densities import log_densities
 from vaelab.precision import undiminished
 
 SPREAD = 0.5
@@ -47,12 +48,12 @@ class Mixture(Distribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         inner = torch.broadcast_shapes(value.shape[1:-1], self.batch_shape)
-        each = math.prod(inner) * self.log_weights.shape[-1] * value.shape[-1]
+        each = math.prod(inner) * self.log_weights.shape[-1]
         rows = max(1, ENTRIES // each)
         if value.dim() > 1 + len(self.batch_shape) and len(value) > rows:
             return torch.cat([self.log_prob(some) for some in value.split(rows)])
-        log_densities = self.components.log_prob(value.unsqueeze(-2))
-        return (self.log_weights + log_densities).logsumexp(-1)
+        weighted = log_densities(self.components, value) + self.log_weights
+        return weighted.logsumexp(-1).to(value)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
