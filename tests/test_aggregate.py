@@ -121,7 +121,7 @@ def test_a_mixture_has_the_values_of_numeric_integration(prior, p):
 @pytest.mark.parametrize(("images", "entries"), [(1, 1), (7, 100), (1000, 2**20)])
 def test_the_portions_do_not_matter(monkeypatch, images, entries):
     sizes = []
-    monkeypatch.setattr(aggregate, "ENTRIES", entries)
+    monkeypatch.setattr(aggregate, "entries", lambda _: entries)
     monkeypatch.setattr(
         aggregate,
         "log_densities",

@@ -12,11 +12,10 @@ from torch.distributions import Distribution, Independent, Normal
 
 from vaelab.densities import is_factorised, log_densities
 from vaelab.elbo import ELBO
+from vaelab.portions import entries
 
 IMAGES = 250
 """Images to encode at a time."""
-ENTRIES = 2**23
-"""Most numbers in an intermediate result."""
 
 
 @torch.no_grad()
@@ -74,7 +73,7 @@ def log_mixture(components: Sequence[Distribution], z: Tensor) -> Tensor:
     count = 0
     for q in components:
         (size,) = q.batch_shape
-        rows = max(1, ENTRIES // (size * z.shape[1]))
+        rows = max(1, entries(z.device) // (size * z.shape[1]))
         sums = [log_densities(q, part).logsumexp(1) for part in z.split(rows)]
         total = torch.logaddexp(total, torch.cat(sums).to(total))
         count += size

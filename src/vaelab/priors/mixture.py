@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
 from vaelab.densities import log_densities
+from vaelab.portions import entries
 from vaelab.precision import undiminished
 
 SPREAD = 0.5
 """Standard deviation of the components' means at the start, in each latent."""
-ENTRIES = 2**24
-"""Most numbers in an intermediate result, where a larger one can be done in parts."""
 
 
 class Mixture(Distribution):
@@ -49,7 +48,7 @@ class Mixture(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         inner = torch.broadcast_shapes(value.shape[1:-1], self.batch_shape)
         each = math.prod(inner) * self.log_weights.shape[-1]
-        rows = max(1, ENTRIES // each)
+        rows = max(1, entries(value.device) // each)
         if value.dim() > 1 + len(self.batch_shape) and len(value) > rows:
             return torch.cat([self.log_prob(some) for some in value.split(rows)])
         weighted = log_densities(self.components, value) + self.log_weights
