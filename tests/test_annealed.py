@@ -114,7 +114,7 @@ def test_the_mean_weight_is_the_evidence(linear, monkeypatch):  # noqa: F811
 def test_the_portions_of_images_do_not_matter(linear, monkeypatch):  # noqa: F811
     x, y = noise_images(7)
     counts = []
-    monkeypatch.setattr(annealed_module, "portion", lambda x: 20)
+    monkeypatch.setattr(annealed_module, "portion", lambda *_: 20)
     decode = linear.decode
     monkeypatch.setattr(linear, "decode", lambda z, y: counts.append(z.shape) or decode(z, y))
     found = annealed(linear, x, y, num_chains=5, num_steps=100, leapfrog_steps=1)

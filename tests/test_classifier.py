@@ -13,7 +13,7 @@ from vaelab.data import Digits, Images
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.errors import UserError
 
-BATCH, CHUNK = classifier.BATCH, classifier.CHUNK
+BATCH, CHUNK = classifier.BATCH, 7
 
 
 @pytest.fixture(autouse=True)
@@ -114,7 +114,8 @@ def test_it_is_a_function_of_the_data_alone_and_leaves_the_random_state(tmp_path
     assert all(same(made[0], other) for other in made[1:])
 
 
-def test_it_is_finished_and_takes_any_number_of_images(tmp_path):
+def test_it_is_finished_and_takes_any_number_of_images(tmp_path, monkeypatch):
+    monkeypatch.setattr(classifier, "portion", lambda *_: CHUNK)
     with torch.no_grad():  # as an evaluation is
         judge = of(bars(), tmp_path)
     assert not judge.training

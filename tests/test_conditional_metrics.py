@@ -16,6 +16,7 @@ class Obedient(nn.Module):
     """Paints the label it is asked for as the level of one pixel."""
 
     num_classes = 3
+    x_shape = (1, 1, 1)
     device = torch.device("cpu")
 
     def sample(self, y):
@@ -38,7 +39,7 @@ class Judge(nn.Module):
 
 
 def test_agreement_of_each_label(monkeypatch):
-    monkeypatch.setattr(conditional, "CHUNK", 7)
+    monkeypatch.setattr(conditional, "portion", lambda *_: 7)
     found = agreement(Obedient(), Judge(), per_class=10)
     assert found["agreement"]["value"] == pytest.approx(25 / 30)
     assert found["agreement"]["se"] == pytest.approx(math.sqrt(25 / 30 * 5 / 30 / 29))

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from vaelab.evaluation.likelihood import affordable
 from vaelab.metrics import evidence as evidence_module
-from vaelab.metrics.evidence import evidence, portion
+from vaelab.metrics.evidence import evidence
+from vaelab.portions import entries, portion
 
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
 
@@ -44,7 +45,7 @@ def test_the_chunks_do_not_matter(build, monkeypatch, rows):
     q = model.encode(x, y)
     z = q.sample((30,))
     given = iter(z)
-    monkeypatch.setattr(evidence_module, "PIXELS", {"cpu": rows * 64})
+    monkeypatch.setattr(evidence_module, "portion", lambda *_: rows)
     monkeypatch.setattr(
         type(q), "sample", lambda self, shape: torch.stack([next(given) for _ in range(shape[0])])
     )
@@ -58,11 +59,13 @@ def test_the_chunks_do_not_matter(build, monkeypatch, rows):
     assert_close(found["rate_per_latent"].sum(1), found["rate"])
 
 
-def test_a_portion_is_of_equal_size_in_memory(build):
-    shapes = [(1, 8, 8), (3, 64, 64), (1, 1500, 1500)]
-    small, large, huge = (build(*SMALL, x_shape=shape) for shape in shapes)
-    assert portion(small) * 64 == pytest.approx(portion(large) * 3 * 64 * 64, rel=0.01)
-    assert portion(huge) == 1
+def test_a_portion_is_of_equal_size_in_memory():
+    cpu, cuda, other = (torch.device(name) for name in ("cpu", "cuda", "xpu"))
+    small, large = portion((1, 8, 8), cpu), portion((3, 64, 64), cpu)
+    assert small * 64 == pytest.approx(large * 3 * 64 * 64, rel=0.01)
+    assert portion((1, 1500, 1500), cpu) == 1
+    assert portion((3, 64, 64), cuda) > large == portion((3, 64, 64), other)
+    assert entries(cuda) > entries(cpu) == entries(other)
 
 
 def test_dense_models_are_small_and_get_5000_samples(build):

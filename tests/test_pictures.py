@@ -13,9 +13,9 @@ from torch.distributions import Independent, Normal
 from torch.testing import assert_close
 
 from vaelab import pictures
-from vaelab.metrics.evidence import PIXELS
 from vaelab.pictures import Request
 from vaelab.pictures.image_files import read_image
+from vaelab.portions import PIXELS
 
 SIDE = 8
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
