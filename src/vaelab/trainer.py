@@ -1,13 +1,24 @@
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import lightning
+from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from vaelab.callbacks.checkpoint import AtomicFiles
 
 # Lightning sets this to 1, and then every optimizer step looks for a driver's library on disk.
 os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+class Unprofiled(PassThroughProfiler):
+    """Measures nothing, as Lightning's own does, but at half the cost of a callback's hook."""
+
+    nothing: AbstractContextManager[None] = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self.nothing
 
 
 class Trainer(lightning.Trainer):
@@ -31,6 +42,7 @@ class Trainer(lightning.Trainer):
         val_check_interval: PositiveInt | PositiveFloat | None = None,
         gradient_clip_val: NonNegativeFloat | None = None,
         plugins: list[Any] | None = None,
+        profiler: Any = None,
         **options: Any,
     ) -> None:
         plugins = [*(plugins or []), AtomicFiles()]
@@ -43,5 +55,6 @@ class Trainer(lightning.Trainer):
             val_check_interval=val_check_interval,
             gradient_clip_val=gradient_clip_val,
             plugins=plugins,
+            profiler=profiler or Unprofiled(),
             **options,
         )
