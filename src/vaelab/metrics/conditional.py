@@ -7,10 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import KFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from vaelab.classifier import Classifier
@@ -100,6 +96,11 @@ def probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
         labels: [N].
     """
     z, truth = codes.cpu().double().numpy(), labels.cpu().numpy()
+    from sklearn.linear_model import LogisticRegression  # slow to import
+    from sklearn.model_selection import KFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     folds = KFold(5, shuffle=True, random_state=0)
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     found = torch.from_numpy(cross_val_predict(model, z, truth, cv=folds))

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field, PositiveInt
-from sklearn.linear_model import LogisticRegression
 
 from vaelab.errors import UserError
 from vaelab.metrics.disentanglement.pairs import Array, finite
@@ -60,6 +59,8 @@ def beta_vae_score(
             differences.append(np.abs(first - second).mean(1))
             shared.append(factor)
         return np.concatenate(differences), np.concatenate(shared)
+
+    from sklearn.linear_model import LogisticRegression  # slow to import
 
     classifier = LogisticRegression(max_iter=1000).fit(*points(fitted))
     return float(classifier.score(*points(scored)))

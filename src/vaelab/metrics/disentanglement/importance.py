@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import entropy
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
 
 from vaelab.metrics.disentanglement.pairs import Array, split
 
@@ -44,16 +43,18 @@ def dci(
 
 def trees(exact: bool, seed: int) -> Any:
     """A hundred trees of depth 3 for each value of a factor, as in disentanglement_lib."""
+    from sklearn import ensemble  # slow to import
+
     if exact:
-        return GradientBoostingClassifier(random_state=seed)
-    return HistGradientBoostingClassifier(
+        return ensemble.GradientBoostingClassifier(random_state=seed)
+    return ensemble.HistGradientBoostingClassifier(
         max_depth=3, min_samples_leaf=1, early_stopping=False, random_state=seed
     )
 
 
 def importances(model: Any) -> Array:
     """How much each latent lowered the loss where trees split on it, as parts of all [D]."""
-    if isinstance(model, GradientBoostingClassifier):
+    if hasattr(model, "feature_importances_"):
         return np.maximum(model.feature_importances_, 0)  # rounding takes some below
     # scikit-learn offers no such sum for these trees, so it is read from their nodes.
     nodes = np.concatenate([tree.nodes for stage in model._predictors for tree in stage])

@@ -6,7 +6,6 @@ N images, D latents, F factors.
 import numpy as np
 from pydantic import PositiveInt
 from scipy.stats import entropy
-from sklearn.metrics import mutual_info_score
 
 from vaelab.metrics.disentanglement.pairs import Array, checked
 
@@ -50,6 +49,8 @@ def binned_information(codes: Array, factors: Array, bins: int) -> Array:
     """I(z_d; v_f) [D, F] by counting, with bins of equal width between a latent's extremes."""
     edges = np.linspace(codes.min(0), codes.max(0), bins + 1)[:-1]  # [bins, D]
     binned = [np.digitize(code, edge) for code, edge in zip(codes.T, edges.T, strict=True)]
+    from sklearn.metrics import mutual_info_score  # slow to import
+
     return np.array([[mutual_info_score(f, code) for f in factors.T] for code in binned])
 
 

@@ -1,12 +1,6 @@
 """Metrics that predict factors from codes by linear classifiers. N images, D latents, F factors."""
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
 
 from vaelab.metrics.disentanglement.pairs import Array, split
 
@@ -27,6 +21,8 @@ def sap(codes: Array, factors: Array, rng: np.random.Generator) -> float:
     fit, known, score, asked = split(codes, factors, rng)
     if fit.shape[1] == 1:
         fit, score = (np.pad(part, ((0, 0), (0, 1))) for part in (fit, score))
+    from sklearn.svm import LinearSVC  # slow to import
+
     machine = LinearSVC(C=0.01, class_weight="balanced", dual="auto")
     accuracy = [
         [
@@ -58,6 +54,12 @@ def explicitness(codes: Array, factors: Array, rng: np.random.Generator) -> floa
 
 def area(fit: Array, known: Array, score: Array, asked: Array) -> float:
     """The mean area under the curve of the values of one factor [N] that occur in both parts."""
+    from sklearn.linear_model import LogisticRegression  # slow to import
+    from sklearn.metrics import roc_auc_score
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     model = make_pipeline(StandardScaler(), OneVsRestClassifier(LogisticRegression()))
     probabilities = model.fit(fit, known).predict_proba(score).T
     values = zip(model.classes_, probabilities, strict=True)
