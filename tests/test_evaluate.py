@@ -167,6 +167,21 @@ def test_many_runs_are_a_row_each_of_the_main_numbers():
     assert list(grid.columns[1].cells) == ["", *["1.000 ±0.500"] * 8]
 
 
+def test_the_latents_may_be_of_every_image(sweep):
+    model, data = runs.load(sweep / "cvae (1)")
+    subject = evaluation.Subject(model, data, sweep, track=lambda batches, _: batches)
+    x, y = subject.every_image()
+    trained_on = len(data.splits.train_images)
+    assert len(x) == len(y) == trained_on + len(data.splits.test_images)
+    stored = data.splits.train_images.float() / 255
+    certain = (stored == 0) | (stored == 1)  # whatever the noise
+    assert torch.equal(x[:trained_on][certain], stored[certain])
+    assert torch.equal(y[:trained_on].argmax(1), data.splits.train_labels)
+    few = evaluation.latents(subject, num_samples=1, images="test")
+    every = evaluation.latents(subject, num_samples=1, images="all")
+    assert every["mutual_information"]["se"] < few["mutual_information"]["se"]
+
+
 def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):
     folder = tmp_path / "copied"
     shutil.copytree(sweep, folder)

@@ -1,6 +1,6 @@
-"""What the latents hold of the test images."""
+"""What the latents hold of the images."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 from torch import Tensor
@@ -11,7 +11,9 @@ from vaelab.metrics.aggregate import surgery
 from vaelab.metrics.estimates import Estimate, mean
 
 
-def latents(subject: Subject, *, num_samples: PositiveInt) -> dict[str, Any]:
+def latents(
+    subject: Subject, *, num_samples: PositiveInt, images: Literal["test", "all"]
+) -> dict[str, Any]:
     """Active units, and the rate's split into mutual information and marginal KL.
 
     The total correlation is a part of the latter, where the posterior factorises.
@@ -19,8 +21,12 @@ def latents(subject: Subject, *, num_samples: PositiveInt) -> dict[str, Any]:
     Args:
         subject: The model and its test images.
         num_samples: Of z for each image, in the split.
+        images: Of which q(z) is the mean posterior. `all`, with those of training: what q(z) is
+            of a finite set, such as sprites; a sample of it has a larger total correlation. The
+            time goes with their square.
     """
-    found = surgery(subject.model, *subject.images, num_samples)
+    chosen = subject.images if images == "test" else subject.every_image()
+    found = surgery(subject.model, *chosen, num_samples)
     return {"active_units": active_units(subject.codes)} | {
         name: mean(values) for name, values in found.items()
     }

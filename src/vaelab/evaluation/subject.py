@@ -11,9 +11,11 @@ from rich.progress import track
 from torch import Tensor
 
 from vaelab.data import Images
+from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
 from vaelab.portions import portion
+from vaelab.randomness import generator
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
 Metric = Callable[..., dict[str, Any]]
@@ -63,6 +65,19 @@ class Subject:
         batches = self.data.batches("test")
         batches.batch_size = 100  # on which the noise of dequantised pixels depends
         x, y = zip(*batches, strict=True)
+        return torch.cat(x), torch.cat(y)
+
+    def every_image(self) -> Batch:
+        """The images of all parts, as the model sees them, and their labels."""
+        splits, device = self.data.splits, self.data.device
+        noise = generator("pixels", self.seed, device=device)
+        x, y = [], []
+        for part, images in (("train", splits.train_images), ("test", splits.test_images)):
+            labels = self.data.labels(part).to(device)
+            at_a_time = portion(self.model.x_shape, device)
+            for rows in torch.arange(len(images)).split(at_a_time) if len(images) else ():
+                x.append(draw(images[rows].to(device), self.data.pixels, noise))
+                y.append(labels[rows.to(device)])
         return torch.cat(x), torch.cat(y)
 
     @cached_property
