@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaelab import naming
 from vaelab.errors import UserError, nearest
+from vaelab.usage import usage
 
 CONF = Path(__file__).parents[2] / "conf"
 TRACEBACK = "HYDRA_FULL_ERROR"
@@ -86,7 +87,10 @@ def task(
             job.check = check  # type: ignore[attr-defined]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             try:
-                run(wraps(function)(job))()
+                if {"-h", "--help"} & set(sys.argv[1:]):
+                    print(usage(function, CONF, config_name, sys.argv[1:]))
+                else:
+                    run(wraps(function)(job))()
                 sys.stdout.flush()
             except SystemExit as error:  # Lightning's SIGTERMException is one, without a code
                 interrupted = isinstance(error.__context__, KeyboardInterrupt)
