@@ -21,7 +21,9 @@ class BetaTCVAE(ELBO):
     The three add up to the rate, so it is computed as distortion + rate + (alpha - 1) * mutual
     information + ...: of the same expectation, with the rate in closed form, and at
     alpha = beta = gamma = 1 the VAE. They are estimated on the batch, with a bias that falls with
-    its size, as `minibatch_total_correlation` and the like say. N is the number of training images.
+    its size, as `minibatch_total_correlation` and the like say: of q(z) a batch shows next to
+    nothing if it is smaller than the exponential of the mutual information. N is the number of
+    training images.
 
     Args:
         alpha: Weight of the mutual information of image and code.
