@@ -38,7 +38,7 @@ def main(cfg: DictConfig) -> None:
     records.quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     console = Console(highlight=False, soft_wrap=True)
-    what = [*cfg.metrics] if cfg.what == "all" else cli.names(cfg.what)
+    what = [*cfg.metrics] if "all" in (asked := cli.names(cfg.what)) else asked
     plan = evaluation.Plan(cfg.metrics, what, cfg.seed, cfg.rerun, cli.command(), console.print)
     folders = runs.under(cli.names(cfg.run))
     measured, failures = {}, []
