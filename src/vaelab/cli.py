@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaelab import naming
 from vaelab.errors import UserError, nearest
-from vaelab.usage import usage
+from vaelab.usage import offered, usage
 
 CONF = Path(__file__).parents[2] / "conf"
 TRACEBACK = "HYDRA_FULL_ERROR"
@@ -207,7 +207,7 @@ def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
         return f"{wrong}: there is no such setting"
     parent, _, name = wrong.rpartition(".")
     if not parent:
-        groups = [path.name for path in CONF.iterdir() if path.is_dir()]
+        groups = [group for group, _ in offered(CONF, config_name)]
         return f"{wrong}: there is no such setting; {nearest(wrong, [*cfg, *groups])}"
     beside = OmegaConf.select(cfg, parent)
     if not isinstance(beside, DictConfig):
