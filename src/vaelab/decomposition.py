@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 from torch.distributions import Distribution, Independent
 
+from vaelab.densities import is_factorised
 from vaelab.errors import UserError
 
 Estimator = Literal["weighted", "stratified"]
@@ -36,16 +37,22 @@ def decomposed(q: Distribution, prior: Distribution, z: Tensor, log_weights: Ten
             `log_weights`.
 
     Raises:
-        UserError: If one of the two does not factorise, or p(z) is of a label.
+        UserError: As `check` does.
     """
-    if not isinstance(q, Independent):
-        raise UserError("the total correlation needs q(z_d|x), which posterior=gaussian has")
-    if not isinstance(prior, Independent) or prior.batch_shape:
-        raise UserError("the total correlation needs p(z_d), which prior=standard_normal has")
+    check(q, prior)
+    assert isinstance(q, Independent)
     log_densities = q.base_dist.log_prob(z.unsqueeze(-2))  # log q(z_i,d | x_j), [K, B, B, D]
     joint = (log_weights + log_densities.sum(-1)).logsumexp(-1)
     marginals = (log_weights.unsqueeze(-1) + log_densities).logsumexp(-2).sum(-1)
     return Parts(q.log_prob(z) - joint, joint - marginals, marginals - prior.log_prob(z))
+
+
+def check(q: Distribution, prior: Distribution) -> None:
+    """Raises UserError if one of the two does not factorise, or p(z) is of a label."""
+    if not is_factorised(q):
+        raise UserError("the total correlation needs q(z_d|x), which posterior=gaussian has")
+    if not isinstance(prior, Independent) or prior.batch_shape:
+        raise UserError("the total correlation needs p(z_d), which prior=standard_normal has")
 
 
 def log_weights(estimator: Estimator, batch: int, images: int, like: Tensor) -> Tensor:

@@ -1,10 +1,11 @@
 from typing import Any
 
+import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from vaelab.decomposition import Estimator, Parts, decomposed, log_weights
+from vaelab.decomposition import Estimator, Parts, check, decomposed, log_weights
 from vaelab.densities import is_factorised
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
@@ -32,7 +33,7 @@ class BetaTCVAE(ELBO):
         estimator: Of q(z), see `vaelab.decomposition.log_weights`.
 
     Raises:
-        UserError: In training, if posterior or prior do not factorise.
+        UserError: If posterior or prior do not factorise.
     """
 
     alpha: Tensor
@@ -53,6 +54,9 @@ class BetaTCVAE(ELBO):
         self.add_weight("alpha", alpha)
         self.add_weight("gamma", gamma)
         self.estimator: Estimator = estimator
+        x, y = torch.zeros(1, *self.x_shape), torch.zeros(1, self.y_dim)
+        with torch.no_grad():
+            check(self.encode(x, y), self.latent_prior(y))
         self.num_images: int | None = None  # N, known once there are data
 
     def setup(self, stage: str) -> None:
