@@ -170,7 +170,7 @@ def test_many_runs_are_a_row_each_of_the_main_numbers():
 def test_the_latents_may_be_of_every_image(sweep):
     model, data = runs.load(sweep / "cvae (1)")
     subject = evaluation.Subject(model, data, sweep, track=lambda batches, _: batches)
-    x, y = subject.every_image()
+    x, y = map(torch.cat, zip(*subject.every_image("all"), strict=True))
     trained_on = len(data.splits.train_images)
     assert len(x) == len(y) == trained_on + len(data.splits.test_images)
     stored = data.splits.train_images.float() / 255
