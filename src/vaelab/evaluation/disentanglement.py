@@ -8,15 +8,13 @@ from pydantic import Field, PositiveInt
 
 from vaelab.data import Images
 from vaelab.data.factors import Factors
-from vaelab.data.pixels import draw
 from vaelab.densities import is_factorised
 from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics import disentanglement as scores
 from vaelab.metrics.disentanglement.pairs import Array
 from vaelab.metrics.estimates import mean
-from vaelab.portions import portion
-from vaelab.randomness import generator, stream
+from vaelab.randomness import stream
 
 
 def no_factors(model: ELBO, data: Images) -> str | None:
@@ -88,14 +86,9 @@ def once(
 @torch.no_grad()
 def posteriors(subject: Subject) -> tuple[Array, Array | None]:
     """Means [N, D] and scales [N, D] of q for all images; no scales where q is no diagonal."""
-    data, device = subject.data, subject.data.device
-    images, labels = data.splits.train_images.to(device), data.labels("train").to(device)
-    noise = generator("pixels", subject.seed, device=device)
     means, scales = [], []
-    some_at_a_time = torch.arange(len(images)).split(portion(images.shape[1:], device))
-    for rows in subject.track(some_at_a_time, "codes of all images"):
-        x = draw(images[rows.to(device)], data.pixels, noise)
-        q = subject.model.encode(x, labels[rows.to(device)])
+    for x, y in subject.every_image("codes of all images"):
+        q = subject.model.encode(x, y)
         means.append(q.mean.cpu())
         if is_factorised(q):
             scales.append(q.stddev.cpu())

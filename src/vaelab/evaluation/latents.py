@@ -2,6 +2,7 @@
 
 from typing import Any, Literal
 
+import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
@@ -25,8 +26,10 @@ def latents(
             of a finite set, such as sprites; a sample of it has a larger total correlation. The
             time goes with their square.
     """
-    chosen = subject.images if images == "test" else subject.every_image()
-    found = surgery(subject.model, *chosen, num_samples)
+    x, y = subject.images
+    if images == "all":
+        x, y = map(torch.cat, zip(*subject.every_image("all images"), strict=True))
+    found = surgery(subject.model, x, y, num_samples)
     return {"active_units": active_units(subject.codes)} | {
         name: mean(values) for name, values in found.items()
     }

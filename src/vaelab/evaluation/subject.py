@@ -1,6 +1,6 @@
 """What the numbers are of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -67,18 +67,17 @@ class Subject:
         x, y = zip(*batches, strict=True)
         return torch.cat(x), torch.cat(y)
 
-    def every_image(self) -> Batch:
-        """The images of all parts, as the model sees them, and their labels."""
+    def every_image(self, description: str) -> Iterator[Batch]:
+        """The images of all parts, as the model sees them, and their labels; portion by portion."""
         splits, device = self.data.splits, self.data.device
         noise = generator("pixels", self.seed, device=device)
-        x, y = [], []
         for part, images in (("train", splits.train_images), ("test", splits.test_images)):
-            labels = self.data.labels(part).to(device)
-            at_a_time = portion(self.model.x_shape, device)
-            for rows in torch.arange(len(images)).split(at_a_time) if len(images) else ():
-                x.append(draw(images[rows].to(device), self.data.pixels, noise))
-                y.append(labels[rows.to(device)])
-        return torch.cat(x), torch.cat(y)
+            if not len(images):
+                continue
+            images, labels = images.to(device), self.data.labels(part).to(device)
+            rows = torch.arange(len(images), device=device)
+            for some in self.track(rows.split(portion(images.shape[1:], device)), description):
+                yield draw(images[some], self.data.pixels, noise), labels[some]
 
     @cached_property
     def codes(self) -> Tensor:
