@@ -6,7 +6,6 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from vaelab.decomposition import Estimator, Parts, check, decomposed, log_weights
-from vaelab.densities import is_factorised
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.processes import whole
@@ -68,8 +67,7 @@ class BetaTCVAE(ELBO):
         if self.num_images is None:
             raise UserError("the number of training images is not known; set model.num_images")
         q, z = terms.q, whole(terms.z, dim=1)
-        if is_factorised(q):
-            q = Independent(Normal(whole(q.mean), whole(q.stddev)), 1)
+        q = Independent(Normal(whole(q.mean), whole(q.stddev)), 1)
         weights = log_weights(self.estimator, z.shape[1], self.num_images, like=z)
         return decomposed(q, terms.prior, z, weights)
 

@@ -56,11 +56,9 @@ def gaps(model: ELBO, request: Request) -> Picture:
     are farthest, in standard deviations, from any code: off the data's codes, and among them.
     """
     z = encoded(model, request.x, request.y)
-    mean, factor = (
-        z.mean(0),
-        torch.linalg.cholesky_ex(z.T.cov() + TINY * torch.eye(z.shape[1]).to(z)),
-    )
-    drawn = mean + torch.randn(DRAWN, z.shape[1]).to(z) @ factor.L.mT
+    covariance = z.T.cov() + TINY * torch.eye(z.shape[1]).to(z)
+    factor = torch.linalg.cholesky_ex(covariance).L
+    drawn = z.mean(0) + torch.randn(DRAWN, z.shape[1]).to(z) @ factor.mT
     distances, codes = torch.cdist(drawn / z.std(0), z / z.std(0)).min(1)
     far = distances.topk(request.count or 32).indices
     y = request.y[codes[far]]
