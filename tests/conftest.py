@@ -1,5 +1,6 @@
 """The real configuration, composed as the command line does, and models built from it."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,11 @@ from torch.distributions import Distribution
 
 from vaelab import cli
 from vaelab.elbo import ELBO
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # these share the processor
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    torch.set_num_threads(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of the processes that tests start
 
 
 @pytest.fixture(autouse=True)
