@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from scipy.stats import chisquare
 from torchvision import datasets
 
 from vaelab.data import Arrays, Digits, Images, TorchvisionDataset, store
 from vaelab.data.batches import Batches
-from vaelab.data.pixels import binarize, draw
+from vaelab.data.pixels import below_255, binarize, draw
 from vaelab.data.store import Splits, prepared, read
 from vaelab.errors import UserError
 from vaelab.randomness import generator
@@ -382,6 +383,17 @@ def test_binarize_is_what_draw_does():
     bits = [binarize(images, generator("a", 1)), draw(images, "binary", generator("a", 1))]
     assert torch.equal(bits[0].float(), bits[1])
     assert not torch.equal(bits[0], binarize(images, generator("b", 1)))
+
+
+@pytest.mark.parametrize("shape", [(1_000_001,), (3, 7), (0,)])
+def test_draws_every_integer_below_255_alike_and_no_other(shape):
+    drawn = below_255(shape, generator("a", 1))
+    assert drawn.shape == shape
+    assert drawn.dtype == torch.uint8
+    counts = np.bincount(drawn.flatten().numpy(), minlength=256)
+    assert counts[255] == 0
+    if drawn.numel() > 1e6:
+        assert chisquare(counts[:255]).pvalue > 1e-3
 
 
 # Files.

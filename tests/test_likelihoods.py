@@ -47,6 +47,32 @@ def test_bernoulli_agrees_with_scipy():
     assert_close(Bernoulli()(logits).log_prob(x), torch.from_numpy(expected))
 
 
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 1, 67)])
+def test_bernoulli_is_exact_in_single_precision(shape):
+    logits = 8 * torch.randn(50, *shape) - 6
+    x = torch.rand_like(logits).round()
+    exact = torch.distributions.Bernoulli(logits=logits.double()).log_prob(x.double())
+    mistake = Bernoulli()(logits).log_prob(x) - exact.sum((1, 2, 3))
+    assert mistake.abs().max() < 3e-7 * logits[0].abs().sum()
+
+
+def test_bernoulli_of_a_certain_pixel():
+    logits, x = torch.tensor([1e4, -1e4, 1e4]), torch.tensor([1.0, 0.0, 0.0])
+    log_prob = Bernoulli()(logits.view(3, 1, 1, 1)).log_prob(x.view(3, 1, 1, 1))
+    assert log_prob.tolist() == [0.0, 0.0, -1e4]
+
+
+def test_gradients_of_bernoulli_are_those_of_differences():
+    logits = torch.randn(2, 3, 1, 2, 3).double().requires_grad_()
+    x = torch.rand(3, 1, 2, 3).double().requires_grad_()
+
+    def log_prob(logits, x):
+        return Bernoulli()(logits).log_prob(x)
+
+    assert torch.autograd.gradcheck(log_prob, (logits, x))
+    assert torch.autograd.gradgradcheck(log_prob, (logits, x))
+
+
 @pytest.mark.parametrize("scale", [0.1, 1.0, "learned"])
 def test_gaussian_agrees_with_scipy(scale):
     likelihood = Gaussian(scale).double()

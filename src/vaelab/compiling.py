@@ -11,12 +11,12 @@ Loss = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # of x [B, C, H, W] and y
 
 
 def compiled(loss: Loss) -> Loss:
-    """The loss, compiled.
+    """The loss, compiled, with the noise that it draws uncompiled.
 
     It is called once before that, without a trace in the random state, for what is made at the
     first call only, such as the table of the KL divergences in closed form, breaks a graph.
     """
-    fast, warm = torch.compile(loss), False
+    fast, warm = torch.compile(loss, options={"fallback_random": True}), False
 
     def compiled_loss(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         nonlocal warm

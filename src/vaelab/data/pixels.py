@@ -9,8 +9,11 @@
 u is uniform on [0, 1) and independent for each pixel.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,7 +23,8 @@ Pixels = Literal["binary", "dequantized", "grey"]
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
     """X in float32 from uint8 images of the same shape; the generator is on their device."""
     if kind == "binary":
-        return binarize(images, generator).float()
+        # By way of uint8, or the conversion takes longer than the comparison.
+        return binarize(images, generator).view(torch.uint8).float()
     if kind == "dequantized":
         noise = torch.rand(images.shape, generator=generator, device=images.device)
         return noise.add_(images).div_(256).clamp_(max=1 - 2**-24)  # rounding reaches 1
@@ -29,4 +33,20 @@ def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
 
 def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
     """Coin flips with probability k / 255 exactly: an integer drawn from 0..254 is below k."""
+    if images.is_cpu:
+        return below_255(images.shape, generator) < images
     return torch.empty_like(images).random_(0, 255, generator=generator) < images
+
+
+def below_255(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Uniform integers of 0..254 in uint8, on the CPU.
+
+    They are the bytes of random words, at a quarter of the steps that `random_` has the generator
+    take; a byte of 255 is drawn anew.
+    """
+    count = math.prod(shape)
+    words = torch.empty(-(-count // 8), dtype=torch.int64)
+    drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
+    anew = np.flatnonzero(drawn.numpy() == 255)  # a tenth of the time of `nonzero`
+    drawn.numpy()[anew] = torch.randint(255, anew.shape, generator=generator).numpy()
+    return drawn.view(shape)
