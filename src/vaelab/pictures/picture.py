@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
 FONT = 16  # pixels
@@ -96,9 +95,9 @@ def laid_out(cells: Tensor, columns: int, gap: int, width: int) -> Image.Image:
     """Images [N, C, H, W] on white, with each pixel repeated until they are about `width` wide."""
     shown = cells[:, :3] if cells.shape[1] >= 3 else cells[:, :1]
     grid = make_grid(shown.float().clamp(0, 1).cpu(), nrow=columns, padding=gap, pad_value=1.0)
-    factor = max(1, math.ceil(min(width, LARGEST * columns) / grid.shape[-1]))
-    pixels = interpolate(grid[None], scale_factor=factor)[0].mul(255).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    pixels = Image.fromarray(grid.mul(255).round().byte().permute(1, 2, 0).numpy())
+    factor = max(1, math.ceil(min(width, LARGEST * columns) / pixels.width))
+    return pixels.resize((factor * pixels.width, factor * pixels.height), Image.Resampling.NEAREST)
 
 
 def named(grid: Image.Image, rows: Sequence[str], heads: Sequence[str]) -> Image.Image:
