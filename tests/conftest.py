@@ -13,7 +13,11 @@ from omegaconf import DictConfig
 from torch.distributions import Distribution
 
 from vaelab import cli
+from vaelab.callbacks import Checkpoint
+from vaelab.data import Images
+from vaelab.data.store import Splits
 from vaelab.elbo import ELBO
+from vaelab.trainer import Trainer
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # these share the processor
     threads = max(1, (os.cpu_count() or 1) // workers)
@@ -57,3 +61,36 @@ def build(compose: Callable[..., DictConfig]) -> Callable[..., ELBO]:
         return instantiate(cfg.model, _convert_="all", **shapes)
 
     return build_model
+
+
+@pytest.fixture
+def fit(build, tmp_path):
+    """(*callbacks, model, **trainer options) -> (trainer, model) after 5 batches an epoch."""
+
+    def run(*callbacks, model=None, overrides=(), ckpt_path=None, **options):
+        small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
+        shapes = {"x_shape": (1, 8, 8), "num_classes": 3}
+        model = model or build("model=beta_vae", "model.beta=4", *small, *overrides, **shapes)
+        options = {"max_epochs": 2, "log_every_n_steps": 5, "accelerator": "cpu"} | options
+        options.setdefault("enable_progress_bar", False)
+        trainer = Trainer(
+            callbacks=list(callbacks),
+            logger=False,
+            default_root_dir=tmp_path,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+            **options,
+        )
+        data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
+        trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
+        return trainer, model
+
+    return run
+
+
+def splits() -> Splits:
+    images = torch.randint(256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(60) % 3
+    images = images.to(torch.uint8)
+    return Splits(images, labels, images[:0], labels[:0], num_classes=3)

@@ -9,13 +9,10 @@ from rich.console import Console
 
 from vaelab.callbacks import Annealing, AtomicFiles, Checkpoint, Progress, Seeding, Speed
 from vaelab.callbacks.checkpoint import load
-from vaelab.data import Images
-from vaelab.data.store import Splits
 from vaelab.errors import UserError
 from vaelab.models import VAE
 from vaelab.schedules import linear
 from vaelab.stamps import stamp
-from vaelab.trainer import Trainer
 
 
 class Spy(Callback):
@@ -31,39 +28,6 @@ class Spy(Callback):
 
     def on_validation_batch_start(self, trainer, module, *_):
         self.validating.append(float(getattr(module, self.name)))
-
-
-def splits() -> Splits:
-    images = torch.randint(256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(60) % 3
-    images = images.to(torch.uint8)
-    return Splits(images, labels, images[:0], labels[:0], num_classes=3)
-
-
-@pytest.fixture
-def fit(build, tmp_path):
-    """(*callbacks, model, **trainer options) -> (trainer, model) after 5 batches an epoch."""
-
-    def run(*callbacks, model=None, overrides=(), ckpt_path=None, **options):
-        small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
-        shapes = {"x_shape": (1, 8, 8), "num_classes": 3}
-        model = model or build("model=beta_vae", "model.beta=4", *small, *overrides, **shapes)
-        options = {"max_epochs": 2, "log_every_n_steps": 5, "accelerator": "cpu"} | options
-        options.setdefault("enable_progress_bar", False)
-        trainer = Trainer(
-            callbacks=list(callbacks),
-            logger=False,
-            default_root_dir=tmp_path,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
-            **options,
-        )
-        data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
-        trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
-        return trainer, model
-
-    return run
 
 
 def test_a_weight_rises_in_training_and_is_whole_elsewhere(fit):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
-from vaelab import stamps
+from vaelab import stamps, stepping
 from vaelab.errors import UserError
 from vaelab.flows import Pushforward
 from vaelab.metrics import Totals, Window, bits_per_dim, due
@@ -209,6 +209,9 @@ class ELBO(LightningModule):
                     part.initialise(data)
             self.fresh = False
 
+    def on_fit_start(self) -> None:
+        self.automatic_optimization = not stepping.plain(self.trainer, self)
+
     def on_train_start(self) -> None:
         """A resumed optimizer goes on with the configured options, not with the saved ones."""
         if not self.trainer.lr_scheduler_configs:
@@ -219,7 +222,16 @@ class ELBO(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, distortion, rate = self.loss(*batch)
         self.window.append(distortion, rate, loss.detach())
+        if not self.automatic_optimization:
+            self.update(loss)
         return loss
+
+    def update(self, loss: Tensor) -> None:
+        """What the trainer does otherwise."""
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if due(self.trainer):
@@ -289,6 +301,7 @@ class ELBO(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_architecture(checkpoint["state_dict"])
+        stepping.counted(checkpoint)
 
     def check_architecture(self, other: dict[str, Tensor]) -> None:
         """Raises UserError if a state is of another architecture."""
