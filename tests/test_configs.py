@@ -164,3 +164,11 @@ def test_no_setting_has_a_second_home():
         for line in path.read_text().splitlines():
             if "_target_: vaelab." in line:
                 assert schema._locate(line.split()[-1]), Path(path)
+
+
+@pytest.mark.parametrize("trainer", ["gpu", "ddp"])
+def test_a_gpu_trains_compiled_and_in_bf16_unless_told_otherwise(compose, trainer):
+    cfg = compose(f"trainer={trainer}")
+    assert (cfg.compile, cfg.precision, cfg.trainer.accelerator) == (True, "bf16", "gpu")
+    cfg = compose(f"trainer={trainer}", "compile=false", "precision=32")
+    assert (cfg.compile, cfg.trainer.precision) == (False, 32)

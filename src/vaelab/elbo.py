@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from vaelab import stamps, stepping
 from vaelab.errors import UserError
 from vaelab.flows import Pushforward
-from vaelab.metrics import Totals, Window, bits_per_dim, due
+from vaelab.metrics import Totals, Window, averaged, bits_per_dim, due, write
 from vaelab.precision import full_precision
 from vaelab.terms import Terms
 
@@ -230,8 +230,9 @@ class ELBO(LightningModule):
         """What the trainer does otherwise."""
         optimizer: Any = self.optimizers()
         optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        with torch.autocast(self.device.type, enabled=False):  # it is for the loss alone
+            loss.backward()
+            optimizer.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if due(self.trainer):
@@ -281,7 +282,11 @@ class ELBO(LightningModule):
         if self.bits_offset is not None:
             bits = bits_per_dim(values["elbo"], self.x_shape, self.bits_offset)
             values = values | {"bits_per_dim": bits}
-        self.log_dict({f"{stage}/{name}": v for name, v in values.items()}, sync_dist=True)
+        named = {f"{stage}/{name}": value for name, value in values.items()}
+        if stage == "train":
+            write(self.trainer, averaged(self.trainer, named))
+        else:
+            self.log_dict(named, sync_dist=True)
 
     # Checkpoints hold tensors and plain values.
 

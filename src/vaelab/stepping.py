@@ -29,7 +29,7 @@ def plain(trainer: Trainer, module: LightningModule) -> bool:
     hooks: list[Callback | LightningModule] = [*trainer.callbacks, module]  # type: ignore[attr-defined]
     return (
         trainer.world_size == 1
-        and trainer.precision == "32-true"
+        and trainer.precision in ("32-true", "bf16-mixed")
         and trainer.accumulate_grad_batches == 1
         and not trainer.gradient_clip_val
         and len(trainer.optimizers) == 1
@@ -44,6 +44,8 @@ def counted(checkpoint: dict[str, Any]) -> None:
 
     Lightning counts the steps of both apart, and takes its global step from the one at work.
     """
+    if "loops" not in checkpoint:  # it is of weights alone
+        return
     steps = {"ready": checkpoint["global_step"], "completed": checkpoint["global_step"]}
     loops = checkpoint["loops"]["fit_loop"]
     loops["epoch_loop.manual_optimization.optim_step_progress"]["total"] |= steps

@@ -29,6 +29,7 @@ class Trainer(lightning.Trainer):
         max_epochs: Passes over the training images, or -1 for no end but `max_steps`.
         check_val_every_n_epoch: Epochs from one validation to the next; None counts batches alone.
         val_check_interval: Batches, or a fraction of an epoch.
+        precision: That of Lightning; `bf16` is its `bf16-mixed`.
         options: Whatever `lightning.Trainer` takes.
     """
 
@@ -42,6 +43,7 @@ class Trainer(lightning.Trainer):
         check_val_every_n_epoch: PositiveInt | None = 1,
         val_check_interval: PositiveInt | PositiveFloat | None = None,
         gradient_clip_val: NonNegativeFloat | None = None,
+        precision: Any = 32,
         plugins: list[Any] | None = None,
         profiler: Any = None,
         **options: Any,
@@ -55,6 +57,7 @@ class Trainer(lightning.Trainer):
             check_val_every_n_epoch=check_val_every_n_epoch,
             val_check_interval=val_check_interval,
             gradient_clip_val=gradient_clip_val,
+            precision="bf16-mixed" if precision == "bf16" else precision,
             plugins=plugins,
             profiler=profiler or Unprofiled(),
             **options,

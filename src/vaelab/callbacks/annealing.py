@@ -9,7 +9,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from vaelab.errors import UserError
-from vaelab.metrics import due
+from vaelab.metrics import due, write
 
 
 class Annealing(Callback):
@@ -83,4 +83,5 @@ class Annealing(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
         getattr(module, self.target).fill_(self.full)
         if due(trainer):
-            module.log(f"train/{self.target}", self.value(trainer.fit_loop.total_batch_idx))
+            value = self.value(trainer.fit_loop.total_batch_idx)
+            write(trainer, {f"train/{self.target}": value})

@@ -3,7 +3,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
-from vaelab.metrics import due
+from vaelab.metrics import due, write
 
 
 class Speed(Callback):
@@ -27,8 +27,8 @@ class Speed(Callback):
         if due(trainer):
             self.stop(trainer)
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            module.log("train/learning_rate", rate)
-            module.log("train/images_per_second", self.images_per_second)
+            speed = self.images_per_second
+            write(trainer, {"train/learning_rate": rate, "train/images_per_second": speed})
             self.started = perf_counter()
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:

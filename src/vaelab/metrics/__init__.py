@@ -1,7 +1,8 @@
 """Numbers we report but do not optimise."""
 
 from vaelab.metrics.bits import bits_per_dim
+from vaelab.metrics.scalars import averaged, write
 from vaelab.metrics.totals import ACTIVE, Totals
 from vaelab.metrics.window import SCALARS, Window, due
 
-__all__ = ["ACTIVE", "SCALARS", "Totals", "Window", "bits_per_dim", "due"]
+__all__ = ["ACTIVE", "SCALARS", "Totals", "Window", "averaged", "bits_per_dim", "due", "write"]
