@@ -1,10 +1,11 @@
+import io
 from typing import Any
 
-import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 from pydantic import PositiveInt
 
 
@@ -38,8 +39,7 @@ class Board(Callback):
 
         x, y = first_images(trainer, 64)
         for name, picture in pictures.overview(module, x, y).items():
-            image = np.asarray(picture.image())
-            board.add_image(name, image, trainer.global_step, dataformats="HWC")
+            add_image(board, name, picture.image(), trainer.global_step)
 
     @rank_zero_only
     @torch.no_grad()
@@ -60,6 +60,21 @@ class Board(Callback):
         loggers = [] if trainer.fast_dev_run else trainer.loggers  # type: ignore[attr-defined]
         boards = [x.experiment for x in loggers if isinstance(x, TensorBoardLogger)]
         return boards[0] if boards else None
+
+
+def add_image(board: Any, name: str, image: Image.Image, step: int) -> None:
+    """As the method of TensorBoard's writer, without its copies of all pixels as floats."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    file = io.BytesIO()
+    image.save(file, "png")
+    shown = Summary.Image(
+        height=image.height,
+        width=image.width,
+        colorspace=len(image.getbands()),
+        encoded_image_string=file.getvalue(),
+    )
+    board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=shown)]), step)
 
 
 def first_images(trainer: Trainer, count: int) -> tuple[torch.Tensor, torch.Tensor]:
