@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from vaelab import stepping
 from vaelab.callbacks import Annealing, Checkpoint, Seeding, Speed
+from vaelab.models import VAE
 from vaelab.schedules import linear
 
 
@@ -63,6 +64,37 @@ def test_a_hook_of_a_module_has_the_trainer_make_the_updates(fit, build, name):
         delattr(type(model), name)
     assert chosen.by_trainer
     assert bool(calls) == (name != "lr_scheduler_step")  # there is no scheduler
+
+
+def test_a_training_step_of_ones_own_is_trained_by_the_trainer(fit, build):
+    class Own(VAE):
+        def training_step(self, batch, batch_idx):
+            return self.loss(*batch)[0]
+
+    class Manual(Own):
+        def training_step(self, batch, batch_idx):
+            self.optimizers().zero_grad()
+            self.manual_backward(self.loss(*batch)[0])
+            self.optimizers().step()
+
+    _, expected = fit(*ours(), model=small(build))
+    for kind, automatic in ((Own, True), (Manual, False)):
+        model = small(build)
+        model.__class__ = kind
+        model.automatic_optimization = automatic
+        trainer, model = fit(*ours(), model=model)
+        assert (trainer.global_step, model.automatic_optimization) == (10, automatic)
+        assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+def test_a_second_fit_may_ask_for_something_else(fit, build):
+    model, chosen = small(build), Chosen()
+    for wanted in ({}, {"gradient_clip_val": 1.0}, {}, {"accumulate_grad_batches": 5}):
+        before = [p.detach().clone() for p in model.parameters()]
+        trainer, _ = fit(chosen, model=model, max_epochs=1, **wanted)
+        assert chosen.by_trainer == bool(wanted)
+        assert trainer.global_step == (1 if "accumulate_grad_batches" in wanted else 5)
+        assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_a_scheduler_has_the_trainer_make_the_updates(fit, build):

@@ -102,6 +102,7 @@ class ELBO(LightningModule):
         self.rate_per_latent = torch.zeros(latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the checkpoint that it was loaded from
         self.fresh = True  # neither trained nor loaded
+        self.updates_itself = False  # in place of the trainer
         self.register_load_state_dict_post_hook(no_longer_fresh)
 
     def add_weight(self, name: str, value: float) -> None:
@@ -210,7 +211,11 @@ class ELBO(LightningModule):
             self.fresh = False
 
     def on_fit_start(self) -> None:
-        self.automatic_optimization = not stepping.plain(self.trainer, self)
+        if not (self.automatic_optimization or self.updates_itself):
+            return  # a variant that has a training step of its own, and updates in it
+        usual = getattr(self.training_step, "__func__", None) is ELBO.training_step
+        self.updates_itself = usual and stepping.plain(self.trainer, self)
+        self.automatic_optimization = not self.updates_itself
 
     def on_train_start(self) -> None:
         """A resumed optimizer goes on with the configured options, not with the saved ones."""
@@ -222,7 +227,7 @@ class ELBO(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, distortion, rate = self.loss(*batch)
         self.window.append(distortion, rate, loss.detach())
-        if not self.automatic_optimization:
+        if self.updates_itself:
             self.update(loss)
         return loss
 
@@ -235,7 +240,7 @@ class ELBO(LightningModule):
             optimizer.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if due(self.trainer):
+        if self.window and due(self.trainer):
             self.log_scalars("train", self.window.read(self.trainer.fit_loop.total_batch_idx))
 
     def on_validation_start(self) -> None:
