@@ -1,12 +1,14 @@
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image
 from pydantic import PositiveInt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Board(Callback):
@@ -62,7 +64,7 @@ class Board(Callback):
         return boards[0] if boards else None
 
 
-def add_image(board: Any, name: str, image: Image.Image, step: int) -> None:
+def add_image(board: Any, name: str, image: "Image", step: int) -> None:
     """As the method of TensorBoard's writer, without its copies of all pixels as floats."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 

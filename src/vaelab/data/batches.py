@@ -98,7 +98,5 @@ class Batches:
         noise = generator("pixels", self.seed, epoch, batch, device=self.images.device)
         x = draw(self.images.index_select(0, rows), self.pixels, noise)
         y = self.labels.index_select(0, rows)
-        if self.world_size == 1:
-            return x, y
         share = self.share(len(rows))
         return x[share], y[share]

@@ -9,7 +9,7 @@ from lightning import Trainer
 def write(trainer: Trainer, scalars: Mapping[str, float]) -> None:
     """Logs scalars of the training step that just ended, where `LightningModule.log` would.
 
-    That takes as long as half a small step for one scalar, and remembers it at every step after.
+    Which does more for each of them, and goes through all of them again at every step after.
     """
     trainer.callback_metrics.update({name: torch.tensor(x) for name, x in scalars.items()})
     for logger in trainer.loggers:
