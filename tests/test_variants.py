@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from by_loops import LOG_ESTIMATES
 from hydra.errors import InstantiationException
 from test_elbo import CLASSES, LATENTS, NETWORKS, SHAPE, batch
 from torch.distributions import Bernoulli, Distribution, MultivariateNormal, kl_divergence
@@ -142,7 +143,7 @@ def capacity(n):
     return n.distortion.mean() + 3 * abs(n.rate.mean() - 1.5)
 
 
-def total_correlation(n, weight):
+def total_correlation(n, log_estimate):
     """2 * mutual information + 5 * total correlation + 0.5 * dimension-wise KL, by the rate."""
     loss = n.distortion.mean() + n.rate.mean()
     samples, count, latents = n.z.shape
@@ -152,11 +153,8 @@ def total_correlation(n, weight):
                 [normal(n.z[k, i, d], n.mean[j, d], n.scale[j, d]) for d in range(latents)]
                 for j in range(count)
             ]
-            joint = math.log(sum(weight(i, j) * math.prod(densities[j]) for j in range(count)))
-            product = sum(
-                math.log(sum(weight(i, j) * densities[j][d] for j in range(count)))
-                for d in range(latents)
-            )
+            joint = log_estimate(i, [math.prod(each) for each in densities], IMAGES)
+            product = sum(log_estimate(i, each, IMAGES) for each in zip(*densities, strict=True))
             own = math.log(math.prod(densities[i]))
             prior = sum(math.log(normal(n.z[k, i, d], 0, 1)) for d in range(latents))
             parts = 1 * (own - joint) + 4 * (joint - product) - 0.5 * (product - prior)
@@ -214,10 +212,10 @@ def drawn(model, x, y):
 FORMULAS = {
     "model=capacity_vae model.capacity=1.5 model.gamma=3": lambda n, draws: capacity(n),
     "model=beta_tcvae model.alpha=2 model.beta=5 model.gamma=0.5": lambda n, draws: (
-        total_correlation(n, lambda i, j: 1 / IMAGES if i == j else (IMAGES - 1) / (IMAGES * 9))
+        total_correlation(n, LOG_ESTIMATES["stratified"])
     ),
     "model=beta_tcvae model.alpha=2 model.beta=5 model.gamma=0.5 model.estimator=weighted": (
-        lambda n, draws: total_correlation(n, lambda i, j: 1 / (IMAGES * 10))
+        lambda n, draws: total_correlation(n, LOG_ESTIMATES["weighted"])
     ),
     "model=dip_vae model.off_diagonal=2 model.diagonal=3": lambda n, draws: dip(n, codes=False),
     "model=dip_vae model.off_diagonal=2 model.diagonal=3 model.covariance=codes": (

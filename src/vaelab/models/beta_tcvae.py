@@ -5,7 +5,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from vaelab.decomposition import Estimator, Parts, check, decomposed, log_weights
+from vaelab.decomposition import Estimator, Parts, check, decomposed
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.processes import whole
@@ -20,16 +20,15 @@ class BetaTCVAE(ELBO):
 
     The three add up to the rate, so it is computed as distortion + rate + (alpha - 1) * mutual
     information + ...: of the same expectation, with the rate in closed form, and at
-    alpha = beta = gamma = 1 the VAE. They are estimated on the batch, with a bias that falls with
-    its size, as `minibatch_total_correlation` and the like say: of q(z) a batch shows next to
-    nothing if it is smaller than the exponential of the mutual information. N is the number of
-    training images.
+    alpha = beta = gamma = 1 the VAE. They are estimated on the batch, as
+    `minibatch_total_correlation` and the like say: of q(z) a batch shows next to nothing if it is
+    smaller than the exponential of the mutual information. N is the number of training images.
 
     Args:
         alpha: Weight of the mutual information of image and code.
         beta: Weight of the total correlation.
         gamma: Weight of the dimension-wise KL.
-        estimator: Of q(z), see `vaelab.decomposition.log_weights`.
+        estimator: Of q(z), see `vaelab.decomposition.decomposed`.
 
     Raises:
         UserError: If posterior or prior do not factorise.
@@ -68,8 +67,7 @@ class BetaTCVAE(ELBO):
             raise UserError("the number of training images is not known; set model.num_images")
         q, z = terms.q, whole(terms.z, dim=1)
         q = Independent(Normal(whole(q.mean), whole(q.stddev)), 1)
-        weights = log_weights(self.estimator, z.shape[1], self.num_images, like=z)
-        return decomposed(q, terms.prior, z, weights)
+        return decomposed(q, terms.prior, z, self.estimator, self.num_images)
 
     def objective(self, terms: Terms) -> Tensor:
         parts = zip((self.alpha, self.beta, self.gamma), self.parts(terms), strict=True)
