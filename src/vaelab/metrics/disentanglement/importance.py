@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-from scipy.stats import entropy
 
 from vaelab.metrics.disentanglement.pairs import Array, split
 
@@ -65,6 +64,8 @@ def importances(model: Any) -> Array:
 
 def concentration(importance: Array) -> float:
     """One minus the entropy of each row's parts over its maximum, averaged by the rows' sums."""
+    from scipy.stats import entropy  # slow to import
+
     rows = importance[importance.sum(1) > 0]
     if not rows.size:
         return 0.0

@@ -5,7 +5,6 @@ N images, D latents, F factors.
 
 import numpy as np
 from pydantic import PositiveInt
-from scipy.stats import entropy
 
 from vaelab.metrics.disentanglement.pairs import Array, checked
 
@@ -59,5 +58,7 @@ def mean_gap(information: Array, factors: Array) -> float:
 
     The mean over factors of information [D, F]. A single latent is compared with a dead one.
     """
+    from scipy.stats import entropy  # slow to import
+
     second, first = np.sort(np.pad(information, ((1, 0), (0, 0))), 0)[-2:]
     return float(np.mean((first - second) / [entropy(np.bincount(f)) for f in factors.T]))

@@ -1,0 +1,37 @@
+"""What Lightning imports in passing is imported when someone uses it, and whole."""
+
+import subprocess
+import sys
+
+import pytest
+
+USES = {
+    "module": "import scipy.signal\nfound = scipy.signal.convolve([1, 2], [3, 4])",
+    "name": "from scipy.signal import convolve\nfound = convolve([1, 2], [3, 4])",
+    "alias": "import scipy.signal as signal\nfound = signal.convolve([1, 2], [3, 4])",
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_it_is_there_when_it_is_used(use):
+    program = f"""
+import sys
+import vaelab.elbo
+assert "scipy.linalg" not in sys.modules
+{use}
+assert found.tolist() == [3, 10, 8]
+assert "scipy.linalg" in sys.modules
+assert type(sys.modules["scipy.signal"]) is type(sys)
+assert not hasattr(sys.modules["scipy.signal"], "no_such_name")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_what_is_there_already_stays():
+    program = """
+import scipy
+import vaelab
+import sys
+assert "scipy.signal" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
