@@ -1,4 +1,7 @@
-"""Callbacks for tests, named in a configuration as a user's own would be."""
+"""Callbacks for tests, named in a configuration as a user's own would be.
+
+They let a module take several batches at once, as it does where there are none.
+"""
 
 import os
 import signal
@@ -11,6 +14,8 @@ from lightning import Callback, LightningModule, Trainer
 class Fault(Callback):
     """Breaks a weight before a training step."""
 
+    strides = True
+
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -20,14 +25,16 @@ class Fault(Callback):
 
 
 class Stop(Callback):
-    """Sends the process a signal, in the middle of a training step or of a validation."""
+    """Sends the process a signal, before a training step or in the middle of a validation."""
+
+    strides = True
 
     def __init__(self, number: int, step: int, validating: bool = False) -> None:
         self.number = number
         self.step = step
         self.validating = validating
 
-    def on_before_zero_grad(self, trainer: Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if not self.validating and trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
 
@@ -38,6 +45,8 @@ class Stop(Callback):
 
 class Trouble(Callback):
     """Does to the jobs of a sweep what TROUBLE says, as in `beta-1_seed-2=SIGKILL beta-4=raise`."""
+
+    strides = True
 
     def __init__(self, step: int) -> None:
         self.step = step

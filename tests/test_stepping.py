@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import Callback
+from lightning.pytorch.callbacks import Timer
 from torch.testing import assert_close
 
 from vaelab import stepping
@@ -124,6 +125,126 @@ def test_either_goes_on_from_a_checkpoint_of_the_other(fit, build, tmp_path, fir
     trainer, found = fit(*ours(), *then, model=small(build), **options)
     assert trainer.global_step == whole.global_step == 15
     assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+class Recorder(Callback):
+    """Notes what it is told around each batch, and saves a checkpoint after one."""
+
+    def __init__(self, strides=True, save=None):
+        self.strides, self.save = strides, save
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, module, *_):
+        self.seen.append(self.counts(trainer, module))
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.seen.append((batch[0].sum().item(), batch_idx, *self.counts(trainer, module)))
+        if self.save and trainer.global_step == 7:
+            trainer.save_checkpoint(self.save)
+
+    @staticmethod
+    def counts(trainer, module):
+        loop = trainer.fit_loop
+        return loop.total_batch_idx, loop.batch_idx, trainer.global_step, module.beta.item()
+
+
+@pytest.mark.parametrize("stride", [2, 3, 5, 16])
+def test_several_batches_at_once_are_as_one_after_the_other(fit, build, monkeypatch, stride):
+    """Of epochs of five batches, in everything that callbacks see and validation measures."""
+    monkeypatch.setattr(stepping, "STRIDE", stride)
+    told, asked = Recorder(), Recorder(strides=False)
+    one, _ = fit(*ours(), told, model=small(build), log_every_n_steps=2)
+    other, _ = fit(*ours(), asked, model=small(build), log_every_n_steps=2)
+    assert told.seen == asked.seen
+    assert len(told.seen) == 20
+    speed = "train/images_per_second"
+    for name in ("callback_metrics", "logged_metrics"):
+        found, expected = dict(getattr(one, name)), dict(getattr(other, name))
+        assert {"train/elbo", "val/elbo"} < found.keys()
+        del found[speed], expected[speed]
+        assert found == expected
+
+
+@pytest.mark.parametrize(("first", "then"), [(True, False), (False, True), (True, True)])
+def test_either_goes_on_in_the_middle_of_an_epoch(fit, build, tmp_path, monkeypatch, first, then):
+    monkeypatch.setattr(stepping, "STRIDE", 3)
+    whole = Recorder(save=tmp_path / "mid.ckpt", strides=first)
+    _, expected = fit(*ours(), whole, model=small(build))
+    rest = Recorder(strides=then)
+    _, found = fit(*ours(), rest, model=small(build), ckpt_path=whole.save)
+    assert [counts[-4:] for counts in rest.seen] == [counts[-4:] for counts in whole.seen[14:]]
+    assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+class Strides(Callback):
+    """Notes whether the module took several batches at once."""
+
+    strides = True
+
+    def on_train_start(self, trainer, module):
+        self.found = "stride" in vars(module)
+
+
+class Own(VAE):
+    """A model from elsewhere, which may log as it likes."""
+
+
+@pytest.mark.parametrize(
+    ("wanted", "callbacks"),
+    [
+        ({}, []),
+        ({"limit_train_batches": 3}, []),
+        ({"limit_train_batches": 1}, []),
+        ({"val_check_interval": 1}, []),
+        ({"val_check_interval": 0.4}, []),
+        ({"val_check_interval": "00:00:01:00"}, []),
+        ({"check_val_every_n_epoch": None, "val_check_interval": 7}, []),
+        ({"overfit_batches": 2}, []),
+        ({"fast_dev_run": 2}, []),
+        ({"profiler": "simple"}, []),
+        ({"gradient_clip_val": 1.0}, []),
+        ({}, [Chosen()]),
+        ({}, [Timer()]),
+    ],
+)
+def test_several_batches_are_taken_where_nobody_looks_on(fit, wanted, callbacks):
+    strides = Strides()
+    fit(*ours(), strides, *callbacks, **wanted)
+    assert strides.found == (not wanted and not callbacks)
+
+
+def test_a_model_from_elsewhere_takes_one_batch_after_the_other(fit, build):
+    model, strides = small(build), Strides()
+    model.__class__ = Own
+    fit(strides, model=model)
+    assert not strides.found
+
+
+def test_several_batches_end_where_training_is_stopped(fit):
+    class Enough(Callback):
+        strides = True
+
+        def on_train_batch_start(self, trainer, *_):
+            trainer.should_stop |= trainer.global_step == 6
+
+    assert fit(*ours(), Enough())[0].global_step == 7
+
+
+def test_a_fit_leaves_the_module_as_it_was(fit, build):
+    model = small(build)
+    before = set(vars(model))
+    fit(model=model)
+    assert not {"stride", "training_step"} & (set(vars(model)) - before)
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(Broken(), model=model)
+    assert "training_step" not in vars(model)
+
+
+class Broken(Callback):
+    strides = True
+
+    def on_train_batch_end(self, trainer, *_):
+        raise RuntimeError("broken")
 
 
 def test_so_many_steps_are_made_and_no_more(fit):

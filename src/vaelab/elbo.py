@@ -216,6 +216,9 @@ class ELBO(LightningModule):
         usual = getattr(self.training_step, "__func__", None) is ELBO.training_step
         self.updates_itself = usual and stepping.plain(self.trainer, self)
         self.automatic_optimization = not self.updates_itself
+        if self.updates_itself and stepping.unwatched(self.trainer, self):
+            self.stride = stepping.Stride(self.trainer, self)
+            self.training_step = self.training_steps  # type: ignore[assignment,method-assign]
 
     def on_train_start(self) -> None:
         """A resumed optimizer goes on with the configured options, not with the saved ones."""
@@ -231,6 +234,13 @@ class ELBO(LightningModule):
             self.update(loss)
         return loss
 
+    def training_steps(self, dataloader_iter: Any) -> None:
+        """Takes the place of `training_step` where one may take several batches."""
+        for batch, batch_idx in self.stride.batches(dataloader_iter):
+            if batch[0].device != self.device:
+                batch = self.transfer_batch_to_device(batch, self.device, 0)
+            ELBO.training_step(self, batch, batch_idx)
+
     def update(self, loss: Tensor) -> None:
         """What the trainer does otherwise."""
         optimizer: Any = self.optimizers()
@@ -238,6 +248,7 @@ class ELBO(LightningModule):
         with torch.autocast(self.device.type, enabled=False):  # it is for the loss alone
             loss.backward()
             optimizer.step()
+        torch.clear_autocast_cache()  # of weights as they were
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.window and due(self.trainer):

@@ -1,8 +1,15 @@
-"""Who updates the weights at a training step: the trainer, or the module itself."""
+"""Who updates the weights at a training step, and how many batches it takes.
 
+The trainer takes one batch a step and updates the weights after it. Where nobody asks for anything
+in between the module does both by itself, to the same result and at less cost.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 BETWEEN = (
@@ -18,6 +25,8 @@ WITHIN = (
     "optimizer_step",
     "optimizer_zero_grad",
 )  # of modules
+AROUND = ("on_train_batch_start", "on_train_batch_end")  # a batch
+STRIDE = 16  # batches, at most
 
 
 def plain(trainer: Trainer, module: LightningModule) -> bool:
@@ -39,6 +48,98 @@ def plain(trainer: Trainer, module: LightningModule) -> bool:
     )
 
 
+def unwatched(trainer: Trainer, module: LightningModule) -> bool:
+    """Whether nobody looks on at a batch who has to be told of it by the trainer.
+
+    Only vaelab's own classes, Lightning's callbacks without a hook around a batch, and callbacks
+    that have an attribute `strides`, which means that they log with `vaelab.metrics.write`.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    whole = (trainer.limit_train_batches, getattr(trainer, "val_check_interval", None))
+    return (
+        own(module)
+        and (data is None or own(data))
+        and all(isinstance(share, float) and share == 1 for share in whole)  # no count of batches
+        and trainer.check_val_every_n_epoch is not None
+        and not trainer.overfit_batches  # type: ignore[attr-defined]
+        and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        and isinstance(trainer.profiler, PassThroughProfiler)  # type: ignore[attr-defined]
+        and all(own(c) or getattr(c, "strides", False) or absent(c) for c in trainer.callbacks)  # type: ignore[attr-defined]
+    )
+
+
+def own(one: object) -> bool:
+    return type(one).__module__.startswith("vaelab.")
+
+
+def absent(callback: Callback) -> bool:
+    """Whether it is Lightning's, and elsewhere while there are batches."""
+    if not type(callback).__module__.startswith("lightning."):
+        return False
+    return not any(is_overridden(name, callback) for name in AROUND)
+
+
+class Stride:
+    """Several batches at one step of Lightning's, whose loop takes half a millisecond.
+
+    In between is done what that loop does: callbacks and module are called, batches are counted.
+    """
+
+    def __init__(self, trainer: Trainer, module: LightningModule) -> None:
+        self.trainer = trainer
+
+        def hooks(name: str) -> list[Callable[..., Any]]:
+            told = [c for c in trainer.callbacks if is_overridden(name, c)]  # type: ignore[attr-defined]
+            own = [getattr(module, name)] if is_overridden(name, module) else []
+            return [*(partial(getattr(each, name), trainer, module) for each in told), *own]
+
+        self.starts, self.ends = hooks("on_train_batch_start"), hooks("on_train_batch_end")
+
+    def batches(self, source: Any) -> Iterator[tuple[Any, int]]:
+        """The next STRIDE batches, or fewer at the end of an epoch or of training.
+
+        Args:
+            source: Lightning's iterator over all of them.
+        """
+        trainer = self.trainer
+        loop = trainer.fit_loop.epoch_loop
+        progress = loop.batch_progress
+        for i in range(STRIDE):
+            batch, *_ = next(source)
+            if i:
+                progress.increment_ready()
+                for start in self.starts:
+                    start(batch, trainer.fit_loop.batch_idx)
+                progress.increment_started()
+            yield batch, trainer.fit_loop.batch_idx
+            if i + 1 == STRIDE or source.done or self.stopping:
+                # The abscissa of what Lightning logs, before it counts the last one.
+                loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step - 1})
+                return
+            progress.increment_processed()
+            for end in self.ends:
+                end({}, batch, trainer.fit_loop.batch_idx)
+            progress.increment_completed()
+
+    @property
+    def stopping(self) -> bool:
+        trainer = self.trainer
+        at_end = trainer.global_step == trainer.max_steps
+        return at_end or trainer.should_stop or trainer.received_sigterm
+
+
+def before_fit(module: LightningModule) -> None:
+    """Takes back what an earlier fit chose, of which Lightning asks at once."""
+    if getattr(module, "updates_itself", False):
+        module.automatic_optimization = True
+
+
+def after_fit(module: LightningModule) -> None:
+    """Leaves the module without the iterator over batches that only a fit has."""
+    if vars(module).pop("stride", None):
+        del module.training_step
+
+
 def counted(checkpoint: dict[str, Any]) -> None:
     """Lets a training go on from a checkpoint that the other one of trainer and module came to.
 
@@ -50,3 +151,4 @@ def counted(checkpoint: dict[str, Any]) -> None:
     loops = checkpoint["loops"]["fit_loop"]
     loops["epoch_loop.manual_optimization.optim_step_progress"]["total"] |= steps
     loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"] |= steps
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]

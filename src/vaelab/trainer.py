@@ -8,6 +8,7 @@ from lightning import LightningModule
 from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
+from vaelab import stepping
 from vaelab.callbacks.checkpoint import AtomicFiles
 
 # Lightning sets this to 1, and then every optimizer step looks for a driver's library on disk.
@@ -70,10 +71,10 @@ class Trainer(lightning.Trainer):
         What exists by now is kept from the garbage collector, which would look through all of it,
         again and again, in a tenth of the time of a small step.
         """
-        if getattr(model, "updates_itself", False):  # since an earlier fit
-            model.automatic_optimization = True
+        stepping.before_fit(model)
         gc.freeze()
         try:
             super().fit(model, *args, **kwargs)
         finally:
             gc.unfreeze()
+            stepping.after_fit(model)

@@ -11,7 +11,9 @@ def write(trainer: Trainer, scalars: Mapping[str, float]) -> None:
 
     Which does more for each of them, and goes through all of them again at every step after.
     """
-    trainer.callback_metrics.update({name: torch.tensor(x) for name, x in scalars.items()})
+    tensors = {name: torch.tensor(x) for name, x in scalars.items()}
+    trainer.callback_metrics.update(tensors)
+    trainer.logged_metrics.update(tensors)
     for logger in trainer.loggers:
         logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, trainer.global_step - 1)
         logger.save()
