@@ -1,5 +1,6 @@
 """A module that updates itself is trained as a trainer would train it."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -107,6 +108,21 @@ def test_a_scheduler_has_the_trainer_make_the_updates(fit, build):
     fit(chosen, model=model, max_epochs=2)
     assert chosen.by_trainer
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
+
+
+def test_an_optimizer_that_asks_for_the_loss_again_has_the_trainer_make_the_updates(fit, build):
+    class Asks(torch.optim.SGD):
+        def step(self, closure):
+            return super().step(closure)
+
+    chosen, found = Chosen(), {}
+    for kind in (Asks, torch.optim.SGD):
+        model = small(build)
+        model.make_optimizer = partial(kind, lr=1e-3)
+        fit(*ours(), *([chosen] if kind is Asks else []), model=model)
+        found[kind] = model.state_dict()
+    assert chosen.by_trainer
+    assert_close(found[Asks], found[torch.optim.SGD], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("precision", [32, "bf16"])

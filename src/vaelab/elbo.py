@@ -231,7 +231,7 @@ class ELBO(LightningModule):
         loss, distortion, rate = self.loss(*batch)
         self.window.append(distortion, rate, loss.detach())
         if self.updates_itself:
-            self.update(loss)
+            stepping.update(self.trainer, loss)
         return loss
 
     def training_steps(self, dataloader_iter: Any) -> None:
@@ -240,15 +240,6 @@ class ELBO(LightningModule):
             if batch[0].device != self.device:
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
             ELBO.training_step(self, batch, batch_idx)
-
-    def update(self, loss: Tensor) -> None:
-        """What the trainer does otherwise."""
-        optimizer: Any = self.optimizers()
-        optimizer.zero_grad()
-        with torch.autocast(self.device.type, enabled=False):  # it is for the loss alone
-            loss.backward()
-            optimizer.step()
-        torch.clear_autocast_cache()  # of weights as they were
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.window and due(self.trainer):
