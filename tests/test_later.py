@@ -8,6 +8,9 @@ import pytest
 USES = {
     "module": "import scipy.signal\nfound = scipy.signal.convolve([1, 2], [3, 4])",
     "name": "from scipy.signal import convolve\nfound = convolve([1, 2], [3, 4])",
+    "everything": "from scipy.signal import *\nfound = convolve([1, 2], [3, 4])",
+    "submodule": "import scipy.signal.windows as w\nfound = w.boxcar(3) * [3, 10, 8]",
+    "name of one": "from scipy.signal.windows import boxcar\nfound = boxcar(3) * [3, 10, 8]",
     "alias": "import scipy.signal as signal\nfound = signal.convolve([1, 2], [3, 4])",
 }
 

@@ -6,12 +6,14 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+USED = ("__all__", "__path__")  # by imports; the others are asked of every module, as by inspect
+
 
 class Later(ModuleType):
     """Stands for a module in `sys.modules`, and makes way for it at the first use."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # asked of every module, by inspect and the like
+        if name.startswith("__") and name not in USED:
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
