@@ -247,20 +247,19 @@ def test_several_batches_end_where_training_is_stopped(fit):
 
 
 def test_a_fit_leaves_the_module_as_it_was(fit, build):
+    class Broken(Strides):
+        def on_train_batch_end(self, *_):
+            raise RuntimeError("broken")
+
     model = small(build)
     before = set(vars(model))
-    fit(model=model)
-    assert not {"stride", "training_step"} & (set(vars(model)) - before)
     with pytest.raises(RuntimeError, match="broken"):
         fit(Broken(), model=model)
-    assert "training_step" not in vars(model)
-
-
-class Broken(Callback):
-    strides = True
-
-    def on_train_batch_end(self, trainer, *_):
-        raise RuntimeError("broken")
+    fit(strides := Strides(), model=model)
+    assert strides.found
+    assert not {"stride", "training_step"} & (set(vars(model)) - before)
+    fit(chosen := Chosen(), model=model, gradient_clip_val=1.0)
+    assert chosen.by_trainer
 
 
 def test_so_many_steps_are_made_and_no_more(fit):

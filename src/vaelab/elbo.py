@@ -211,6 +211,7 @@ class ELBO(LightningModule):
             self.fresh = False
 
     def on_fit_start(self) -> None:
+        stepping.after_fit(self)  # one that failed
         if not (self.automatic_optimization or self.updates_itself):
             return  # a variant that has a training step of its own, and updates in it
         usual = getattr(self.training_step, "__func__", None) is ELBO.training_step
@@ -219,6 +220,9 @@ class ELBO(LightningModule):
         if self.updates_itself and stepping.unwatched(self.trainer, self):
             self.stride = stepping.Stride(self.trainer, self)
             self.training_step = self.training_steps  # type: ignore[assignment,method-assign]
+
+    def on_fit_end(self) -> None:
+        stepping.after_fit(self)
 
     def on_train_start(self) -> None:
         """A resumed optimizer goes on with the configured options, not with the saved ones."""

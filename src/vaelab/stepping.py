@@ -161,7 +161,7 @@ def before_fit(module: LightningModule) -> None:
 
 
 def after_fit(module: LightningModule) -> None:
-    """Leaves the module without the iterator over batches that only a fit has."""
+    """Leaves the module without what it has for one fit."""
     if vars(module).pop("stride", None):
         del module.training_step
 

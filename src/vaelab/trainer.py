@@ -77,4 +77,3 @@ class Trainer(lightning.Trainer):
             super().fit(model, *args, **kwargs)
         finally:
             gc.unfreeze()
-            stepping.after_fit(model)
