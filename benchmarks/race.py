@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -229,6 +229,19 @@ def race(
         for contender in running.values():
             contender.stop()
     return Race(steps, course.batch_size, times)
+
+
+def pooled(races: Iterable[Race]) -> Race:
+    """Several races of the same contenders as one; a failure in one of them counts."""
+    first, *others = races
+    for other in others:
+        for name, times in first.times.items():
+            more = other.times[name]
+            times.wall += more.wall
+            times.process += more.process
+            times.memory = max(times.memory, more.memory)
+            times.failure = times.failure or more.failure
+    return first
 
 
 def attempt(

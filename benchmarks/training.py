@@ -3,7 +3,7 @@
     python benchmarks/training.py                        # batch 128 and 512, one thread
     python benchmarks/training.py --threads 1 2 --batch 128 512 --network mlp conv
     python benchmarks/training.py --pythae PYTHON        # pythae too, in an environment of its own
-    python benchmarks/training.py --only by_hand vaelab --rounds 20
+    python benchmarks/training.py --only by_hand vaelab --starts 5
 
 All train the same network on binary images with Adam: an MLP 784-400-20 and back on MNIST, or
 network=conv on CIFAR-10. `by_hand` is 1.00: PyTorch, images in memory as uint8, fused Adam,
@@ -13,9 +13,10 @@ bar writes lines.
 
 A round has a block of 100 steps of each in turn, fewer where those take long; the table has the
 median over rounds of images per second, and of the ratio to `by_hand` of the same round, with its
-quartiles. A block that the end of an epoch came into is taken anew, so that validation and
-checkpoints are left out, ours and others'. The first 10 steps, with what is compiled at them, are
-not counted. Memory is the peak of the process, all imports included.
+quartiles. After some rounds all are started anew, for a process may be a tenth faster or slower
+than another one of the same program. A block that the end of an epoch came into is taken anew, so
+that validation and checkpoints are left out, ours and others'. The first 10 steps, with what is
+compiled at them, are not counted. Memory is the peak of the process, all imports included.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from race import REFERENCE, ContenderError, Course, Race, machine, prepare, race
+from race import REFERENCE, ContenderError, Course, Race, machine, pooled, prepare, race
 from rich.console import Console
 from rich.status import Status
 from tables import show
@@ -83,7 +84,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--pythae", metavar="PYTHON", help="of an environment with pythae and torch"
     )
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5, help="of each start")
+    parser.add_argument("--starts", type=int, default=3, help="of every contender, anew")
     parser.add_argument("--steps", type=int, help="of a block; by itself at most 100")
     parser.add_argument("--images", type=int, help="so many of noise, in place of a data set")
     parser.add_argument("--markdown", action="store_true", help="for results/")
@@ -96,15 +98,20 @@ def parse() -> argparse.Namespace:
 def measure(course: Course, options: argparse.Namespace, folder: Path, status: Status) -> None:
     """Prints the table of a course."""
     case = f"{course.network}, batch {course.batch_size}, threads {course.threads}"
-    found = race(
-        contenders(options, course.network),
-        course,
-        folder,
-        rounds=options.rounds,
-        steps=options.steps,
-        say=lambda doing: status.update(f"{case}: {doing}"),
-    )
-    heading = f"{case}, {course.device}; {options.rounds} x {found.steps} steps"
+    races: list[Race] = []
+    for start in range(options.starts):
+        found = race(
+            contenders(options, course.network),
+            course,
+            folder / str(start),
+            rounds=options.rounds,
+            steps=races[0].steps if races else options.steps,
+            say=lambda doing: status.update(f"{case}, start {start + 1}: {doing}"),  # noqa: B023
+        )
+        races.append(found)
+    found = pooled(races)
+    rounds = f"{options.starts} x {options.rounds} x {found.steps} steps"
+    heading = f"{case}, {course.device}; {rounds}"
     show(heading, COLUMNS, list(rows(found)), failures(found), options.markdown)
 
 

@@ -60,7 +60,7 @@ class Annealing(Callback):
         if isinstance(weight := getattr(module, self.target), float):
             device = trainer.strategy.root_device
             vars(module)[self.target] = torch.tensor(weight, device=device)
-        self.full = float(getattr(module, self.target))
+        self.full = self.now = float(getattr(module, self.target))
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.num_training_batches
@@ -78,10 +78,15 @@ class Annealing(Callback):
         return self.full * self.schedule(step, steps=self.steps)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        getattr(module, self.target).fill_(self.value(trainer.fit_loop.total_batch_idx))
+        self.scale(module, self.value(trainer.fit_loop.total_batch_idx))
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        getattr(module, self.target).fill_(self.full)
+        self.scale(module, self.full)
         if due(trainer):
             value = self.value(trainer.fit_loop.total_batch_idx)
             write(trainer, {f"train/{self.target}": value})
+
+    def scale(self, module: LightningModule, value: float) -> None:
+        if value != self.now:
+            getattr(module, self.target).fill_(value)
+            self.now = value

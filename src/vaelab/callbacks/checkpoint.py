@@ -6,7 +6,7 @@ from threading import current_thread, main_thread
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule, Trainer
+from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
@@ -89,6 +89,8 @@ class Checkpoint(ModelCheckpoint):
         self.interrupted = True
         self.restore_handler(signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
+
+    on_train_batch_end = Callback.on_train_batch_end  # Lightning's is for `every_n_train_steps`
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.FITTING:  # half a validation could not be resumed
