@@ -106,7 +106,7 @@ def measure(course: Course, options: argparse.Namespace, folder: Path, status: S
             folder / str(start),
             rounds=options.rounds,
             steps=races[0].steps if races else options.steps,
-            say=lambda doing: status.update(f"{case}, start {start + 1}: {doing}"),  # noqa: B023
+            say=lambda doing, nth=start + 1: status.update(f"{case}, start {nth}: {doing}"),  # type: ignore[misc]
         )
         races.append(found)
     found = pooled(races)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Lightning imports torchmetrics, and that this, only to see whether it lacks a window function:
-# 50 MB, and a sixth of the time that `import lightning` takes.
+# 60 MB, and a quarter of the time that `import lightning` takes.
 later.put_off("scipy.signal", hamming=None)
 
 

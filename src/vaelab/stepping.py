@@ -116,10 +116,10 @@ class Stride:
 
         def hooks(name: str) -> list[Callable[..., Any]]:
             told = [c for c in trainer.callbacks if is_overridden(name, c)]  # type: ignore[attr-defined]
-            own = [getattr(module, name)] if is_overridden(name, module) else []
-            return [*(partial(getattr(each, name), trainer, module) for each in told), *own]
+            itself = [getattr(module, name)] if is_overridden(name, module) else []
+            return [*(partial(getattr(each, name), trainer, module) for each in told), *itself]
 
-        self.starts, self.ends = hooks("on_train_batch_start"), hooks("on_train_batch_end")
+        self.starts, self.ends = map(hooks, AROUND)
 
     def batches(self, source: Any) -> Iterator[tuple[Any, int]]:
         """The next STRIDE batches, or fewer at the end of an epoch or of training.
