@@ -95,6 +95,12 @@ def batches(count=10, **changes):
     return Batches(images, labels, torch.arange(count), **settings)
 
 
+@pytest.fixture(params=[1, 2, 1000])
+def together(request, monkeypatch):
+    """Batches of four of these images that are drawn at once."""
+    monkeypatch.setattr("vaelab.data.batches.DRAWN", request.param * 16)
+
+
 def numbers(loader):
     """The numbers of the images in each batch."""
     return [(x[:, 0, 0, 0] * 255).round().int().tolist() for x, _ in loader]
@@ -118,6 +124,7 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert numbers(batches(seed=1)) != seen[0]
 
 
+@pytest.mark.usefixtures("together")
 def test_noise_is_a_function_of_seed_epoch_and_batch():
     loader = batches(count=8, pixels="dequantized", batch_size=2)
     loader.images.fill_(7)  # so that nothing but the noise can differ
@@ -139,6 +146,7 @@ def test_the_epoch_may_be_told_after_iter():
     assert numbers(iterator) == numbers(other)
 
 
+@pytest.mark.usefixtures("together")
 def test_every_epoch_has_each_image_once():
     loader = batches(count=12)
     orders = []
@@ -148,6 +156,7 @@ def test_every_epoch_has_each_image_once():
         assert sorted(orders[-1]) == list(range(12))
 
 
+@pytest.mark.usefixtures("together")
 def test_a_ragged_batch_is_kept_in_evaluation_and_left_out_of_training():
     assert len(batches(shuffle=True)) == 2
     assert [len(part) for part in numbers(batches(shuffle=True))] == [4, 4]
@@ -180,6 +189,7 @@ def test_rows_choose_the_images():
     assert sorted(flat(numbers(loader))) == [2, 5, 7]
 
 
+@pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_labels_stay_with_their_images(shuffle):
     for x, y in batches(shuffle=shuffle):
@@ -189,6 +199,7 @@ def test_labels_stay_with_their_images(shuffle):
         assert (y.argmax(1) == (x[:, 0, 0, 0] * 255).round() % 3).all()
 
 
+@pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("pixels", ["binary", "dequantized", "grey"])
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("count", [10, 12])
@@ -208,12 +219,14 @@ def test_the_shares_of_two_processes_are_the_batch_of_one(count, shuffle, pixels
             assert torch.equal(torch.cat([part[i] for part in parts]), whole[i])
 
 
+@pytest.mark.usefixtures("together")
 def test_a_last_batch_of_one_image_goes_to_one_process():
     shares = [batches(count=9, shuffle=False, rank=rank, world_size=2) for rank in (0, 1)]
     assert flat(numbers(shares[0])) == [0, 1, 4, 5, 8]
     assert flat(numbers(shares[1])) == [2, 3, 6, 7]
 
 
+@pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_resumed_epoch_has_exactly_the_remaining_batches(shuffle):
     settings = {"count": 20, "pixels": "dequantized", "shuffle": shuffle}
@@ -234,6 +247,7 @@ def test_a_resumed_epoch_has_exactly_the_remaining_batches(shuffle):
         assert len(list(resumed)) == len(whole)  # the next epoch is whole
 
 
+@pytest.mark.usefixtures("together")
 def test_the_state_counts_the_batches_handed_out():
     loader = batches(count=12)
     iterator = iter(loader)
@@ -244,6 +258,7 @@ def test_the_state_counts_the_batches_handed_out():
     assert loader.state_dict() == {"position": 0}
 
 
+@pytest.mark.usefixtures("together")
 def test_an_epoch_that_was_given_up_leaves_no_trace():
     loader = batches(count=12)
     whole = numbers(loader)

@@ -1,5 +1,6 @@
 """Batches as slices of tensors in memory."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from vaelab.data.columns import Labels
 from vaelab.data.pixels import Pixels, draw
 from vaelab.data.splits import OnDemand
 from vaelab.randomness import generator
+
+DRAWN = 2**19  # pixels, about, that are drawn at once; 128 digits at a time take twice as long
 
 
 class Batches:
@@ -77,11 +80,15 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # Up to the first batch nothing may be fixed: Lightning tells the epoch after iter().
         start, self.resumed = self.position if self.resumed else 0, False
-        rows = self.order()
-        for batch in range(start, len(self)):
-            self.position = batch + 1
-            chosen = rows[batch * self.batch_size : (batch + 1) * self.batch_size]
-            yield self.make(chosen, batch)
+        together = max(1, DRAWN // (self.batch_size * math.prod(self.images.shape[1:])))
+        for block, some in enumerate(self.order().split(together * self.batch_size)):
+            first = block * together
+            if first + together <= start:
+                continue
+            for batch, xy in enumerate(self.make(some, block), first):
+                if start <= batch < len(self):
+                    self.position = batch + 1
+                    yield xy
         self.position = 0
 
     def order(self) -> Tensor:
@@ -92,11 +99,15 @@ class Batches:
         )
         return self.rows[shuffled.to(self.rows.device)]
 
-    def make(self, rows: Tensor, batch: int) -> tuple[Tensor, Tensor]:
-        """This process's share of a batch, with the same noise whatever the number of processes."""
+    def make(self, rows: Tensor, block: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's share of some batches in a row.
+
+        The noise is the same whatever the number of processes.
+        """
         epoch = self.epoch if self.shuffle else 0
-        noise = generator("pixels", self.seed, epoch, batch, device=self.images.device)
-        x = draw(self.images.index_select(0, rows), self.pixels, noise)
-        y = self.labels.index_select(0, rows)
-        share = self.share(len(rows))
-        return x[share], y[share]
+        noise = generator("pixels", self.seed, epoch, block, device=self.images.device)
+        images = draw(self.images.index_select(0, rows), self.pixels, noise)
+        labels = self.labels.index_select(0, rows)
+        for x, y in zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True):
+            share = self.share(len(x))
+            yield x[share], y[share]
