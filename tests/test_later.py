@@ -30,6 +30,17 @@ assert not hasattr(sys.modules["scipy.signal"], "no_such_name")
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_compiling_does_not_use_it():
+    program = """
+import sys
+import vaelab.elbo
+import torch
+torch.compile(lambda x: x.sin())(torch.ones(3))
+assert "scipy.linalg" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_what_is_there_already_stays():
     program = """
 import scipy

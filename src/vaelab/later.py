@@ -7,13 +7,14 @@ from types import ModuleType
 from typing import Any
 
 USED = ("__all__", "__path__")  # by imports; the others are asked of every module, as by inspect
+PICKLED = "torch"  # as pickle asks of every module for torch.compile
 
 
 class Later(ModuleType):
     """Stands for a module in `sys.modules`, and makes way for it at the first use."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name not in USED:
+        if name == PICKLED or (name.startswith("__") and name not in USED):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
