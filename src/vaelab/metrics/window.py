@@ -17,9 +17,10 @@ def due(trainer: Trainer) -> bool:
 
     It is where it completed an optimizer step whose number `log_every_n_steps` divides.
     """
-    every, together = trainer.log_every_n_steps, trainer.accumulate_grad_batches  # type: ignore[attr-defined]
-    stepped = (trainer.fit_loop.batch_idx + 1) % together == 0 or trainer.is_last_batch
-    return stepped and trainer.global_step % every == 0
+    if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        return False
+    together = trainer.accumulate_grad_batches
+    return (trainer.fit_loop.batch_idx + 1) % together == 0 or trainer.is_last_batch
 
 
 class Window:
