@@ -37,6 +37,23 @@ def test_a_weight_rises_in_training_and_is_whole_elsewhere(fit):
     assert set(spy.validating) == {4.0}
 
 
+def test_a_weight_is_whole_after_a_training_that_failed(fit, build):
+    small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
+    model = build("model=beta_vae", "model.beta=4", *small, x_shape=(1, 8, 8), num_classes=3)
+
+    class Fails(Spy):
+        def on_before_zero_grad(self, trainer, module, optimizer):
+            super().on_before_zero_grad(trainer, module, optimizer)
+            if len(self.training) == 3:
+                raise ZeroDivisionError
+
+    fails = Fails()
+    with pytest.raises(ZeroDivisionError):
+        fit(Annealing("beta", linear, 8, "steps"), fails, model=model)
+    assert fails.training[-1] == 1.0
+    assert float(model.beta) == 4.0
+
+
 @pytest.mark.parametrize(
     ("duration", "unit", "steps"), [(1, "epochs", 5), (0.5, "fraction", 5), (3, "steps", 3)]
 )

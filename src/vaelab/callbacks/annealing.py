@@ -86,6 +86,10 @@ class Annealing(Callback):
             value = self.value(trainer.fit_loop.total_batch_idx)
             write(trainer, {f"train/{self.target}": value})
 
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: Any) -> None:
+        if hasattr(self, "full"):
+            self.scale(module, self.full)  # whatever the batch was
+
     def scale(self, module: LightningModule, value: float) -> None:
         if value != self.now:
             getattr(module, self.target).fill_(value)
