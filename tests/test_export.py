@@ -386,7 +386,7 @@ CODE = [
     {"_target_": "vaelab.records.write_json", "path": "CANARY", "content": {}},
     {"_target_": "vaelab.data.Digits", "folder": "CANARY"},  # vaelab's, but no part of a model
     {"_target_": "torch.optim.optimizer.torch.save", "obj": 1, "f": "CANARY"},
-    {"_target_": "vaelab.elbo.nn.Identity"},  # harmless, but nothing that vaelab answers for
+    {"_target_": "vaelab.autoencoder.nn.Identity"},  # harmless, but nothing that vaelab answers for
     {"_target_": "canary.Encoder", "_partial_": True},  # a file beside the user
     {"_target_": ["os", "mkdir"], "path": "CANARY"},
     "${oc.create:'{_target_: os.mkdir, path: CANARY}'}",
