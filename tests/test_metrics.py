@@ -200,3 +200,28 @@ def test_not_finite_is_an_error_of_the_user():
 )
 def test_bits_per_dim(elbo, shape, offset, expected):
     assert bits_per_dim(elbo, shape, offset) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 200])
+def test_a_window_has_the_means_of_all_batches(count):
+    torch.manual_seed(0)
+    batches = [torch.randn(2, 3 + i % 2, dtype=torch.float64) for i in range(count)]  # some ragged
+    losses = torch.randn(count, dtype=torch.float64)
+    window = Window()
+    for _ in range(2):  # it is empty again after a reading
+        for (distortion, rate), loss in zip(batches, losses, strict=True):
+            window.append(distortion, rate, loss)
+        assert len(window) == count
+        found = window.read(0)
+        distortion, rate = torch.stack([batch.mean(1) for batch in batches]).mean(0).tolist()
+        expected = {"distortion": distortion, "rate": rate, "loss": losses.mean().item()}
+        assert found == pytest.approx(expected | {"elbo": -distortion - rate}, rel=1e-12)
+        assert len(window) == 0
+
+
+def test_a_window_names_the_batch_that_is_not_finite():
+    window, fine = Window(), torch.ones(2)
+    for i in range(100):
+        window.append(fine, fine * (math.nan if i == 70 else 1), torch.tensor(1.0))
+    with pytest.raises(NotFiniteError, match="the rate became nan at training step 470"):
+        window.read(499)
