@@ -46,6 +46,12 @@ def test_the_defaults_are_theirs():
         assert defaults[0] == defaults[1]
 
 
+def test_a_group_may_be_empty():
+    model = network()
+    groups = [{"params": []}, {"params": model.parameters()}]
+    train(model, optimizers.Adam(groups, fused=True), 3)
+
+
 def test_lists_are_made_once(monkeypatch):
     made = []
     usual = torch.optim.Adam._init_group

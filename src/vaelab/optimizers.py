@@ -22,6 +22,8 @@ class Adam(torch.optim.Adam):
         grads: list[Tensor],
         *others: list[Tensor],
     ) -> Any:
+        if not group["params"]:
+            return super()._init_group(group, params, grads, *others)
         if self.gathered is None:
             self.gathered = {}
         first = group["params"][0]

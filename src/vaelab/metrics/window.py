@@ -9,7 +9,7 @@ from torch import Tensor
 from vaelab.errors import NotFiniteError
 
 SCALARS = ("distortion", "rate", "loss", "elbo")  # in the order in which a fault would appear
-HELD = 8  # batches, at most
+HELD = 8  # batches whose tensors a window has, at most
 UNBOUNDED = ("rate", "elbo")  # infinite for a deterministic code, whose loss does without them
 
 
