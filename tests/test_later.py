@@ -41,6 +41,26 @@ assert "scipy.linalg" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_a_metric_can_be_plotted():
+    program = """
+import sys
+import vaelab.elbo
+from torchmetrics import MeanMetric
+from torchmetrics.utilities.plot import plot_single_or_multi_val as as_imported
+assert "matplotlib" not in sys.modules
+metric = MeanMetric()
+metric.update(3.0)
+figure, axes = metric.plot()
+assert axes.lines[0].get_ydata().tolist() == [3.0]
+from matplotlib.figure import Figure
+from torchmetrics.utilities.plot import plot_single_or_multi_val
+assert isinstance(figure, Figure)
+assert plot_single_or_multi_val is not as_imported
+assert isinstance(as_imported(metric.compute())[0], Figure)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_what_is_there_already_stays():
     program = """
 import scipy

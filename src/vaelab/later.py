@@ -1,6 +1,7 @@
 """Modules that others import in passing, put off until someone uses them."""
 
 import sys
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -16,15 +17,34 @@ class Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name == PICKLED or (name.startswith("__") and name not in USED):
             raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
+        return getattr(make_way(self), name)
 
 
-def put_off(name: str, **known: Any) -> None:
-    """Lets a module be imported when one of its attributes is used, the known ones excepted."""
+def make_way(later: Later) -> ModuleType:
+    """The module that it stands for."""
+    if sys.modules.get(later.__name__) is later:
+        del sys.modules[later.__name__]
+    return import_module(later.__name__)
+
+
+def put_off(name: str, functions: Iterable[str] = (), **known: Any) -> None:
+    """Lets a module be imported when one of its attributes is used.
+
+    Args:
+        name: Of the module.
+        functions: Those that may be imported from it, and are used when they are called.
+        known: Attributes that are no use of it, and what they are. One with a `__path__` of () has
+            no modules in it.
+    """
     package = name.partition(".")[0]
     if package not in sys.modules and find_spec(package) is not None:
         later = Later(name)
-        vars(later).update(known)
+        vars(later).update(known, **{each: called_later(later, each) for each in functions})
         sys.modules[name] = later
+
+
+def called_later(later: Later, name: str) -> Callable[..., Any]:
+    def function(*args: Any, **options: Any) -> Any:
+        return getattr(make_way(later), name)(*args, **options)
+
+    return function
