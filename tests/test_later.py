@@ -2,8 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+
+ROOT = Path(__file__).parents[1]
 
 USES = {
     "module": "import scipy.signal\nfound = scipy.signal.convolve([1, 2], [3, 4])",
@@ -37,6 +41,50 @@ import vaelab.elbo
 import torch
 torch.compile(lambda x: x.sin())(torch.ones(3))
 assert "scipy.linalg" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_training_brings_no_plots_and_no_torchvision(tmp_path):
+    grey = np.random.default_rng(0).integers(256, size=(200, 1, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "images.npz", train_images=grey)
+    program = """
+import runpy
+import sys
+runpy.run_path("train.py", run_name="__main__")
+assert "tensorboard" in sys.modules
+for name in ("torchvision", "matplotlib", "scipy.linalg", "pandas", "sklearn"):
+    assert name not in sys.modules, name
+"""
+    overrides = [
+        *("data=arrays", f"data.source.path={tmp_path}/images.npz", "data.val_size=50"),
+        *("data.test_size=50", "data.batch_size=50", "trainer=cpu", "trainer.max_epochs=1"),
+        f"hydra.run.dir={tmp_path}/run",
+    ]
+    subprocess.run([sys.executable, "-c", program, *overrides], check=True, cwd=ROOT)
+
+
+def test_a_metric_finds_its_network():
+    program = """
+import sys
+import torch
+import vaelab.elbo
+from torchmetrics.functional.image import deep_image_structure_and_texture_similarity
+from torchmetrics.image.arniqa import ARNIQA
+assert "torchvision" not in sys.modules
+import torchvision
+class Asked(Exception):
+    pass
+def ask(*args, **options):
+    raise Asked
+torchvision.models.resnet50 = torchvision.models.vgg16 = ask
+x = torch.rand(1, 3, 16, 16)
+for use in (ARNIQA, lambda: deep_image_structure_and_texture_similarity(x, x)):
+    try:
+        use()
+    except Asked:
+        continue
+    raise AssertionError
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -158,12 +158,12 @@ def test_tensorboard_reads_the_hyperparameters(run, board):
 def test_tensorboard_has_the_projector(run):
     config = (run[0] / "projector_config.pbtxt").read_text()
     assert "latent_means" in config
-    (tensors,) = run[0].rglob("tensors.tsv")
-    rows = tensors.read_text().splitlines()
+    points = run[0] / "latent_means" / "points.tsv"
+    rows = points.read_text().splitlines()
     assert len(rows) == 500
     assert len(rows[0].split("\t")) == 2
-    assert len((tensors.parent / "metadata.tsv").read_text().split()) == 500
-    assert Image.open(tensors.parent / "sprite.png").size == (23 * 20, 23 * 20)  # 28 made less
+    assert len((points.parent / "labels.tsv").read_text().split()) == 500
+    assert Image.open(points.parent / "sprite.png").size == (23 * 28, 23 * 28)
 
 
 WARM_UP = [

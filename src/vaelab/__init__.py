@@ -10,16 +10,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Lightning imports torchmetrics, which imports these: one only to see whether it lacks a window
-# function, the other, with matplotlib, for metrics that somebody plots. 85 MB, and a third of the
-# time that `import lightning` takes.
-later.put_off("scipy.signal", hamming=None)
-later.put_off(
-    "torchmetrics.utilities.plot",
-    functions=("plot_confusion_matrix", "plot_curve", "plot_single_or_multi_val"),
-    **dict.fromkeys(("_AX_TYPE", "_CMAP_TYPE", "_PLOT_OUT_TYPE"), object),
-    __path__=(),
-)
+later.lighten_lightning()
 
 
 def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "ELBO":

@@ -1,5 +1,6 @@
 """What lets the training loss be one graph for torch.compile."""
 
+import linecache
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
 
@@ -14,17 +15,23 @@ def compiled(loss: Loss) -> Loss:
     """The loss, compiled, with the noise that it draws uncompiled.
 
     It is called once before that, without a trace in the random state, for what is made at the
-    first call only, such as the table of the KL divergences in closed form, breaks a graph.
+    first call only, such as the table of the KL divergences in closed form, breaks a graph. The
+    sources that importing and compiling torch's parts read, 8 MB of lines, are not kept.
     """
     fast, warm = torch.compile(loss, options={"fallback_random": True}), False
 
     def compiled_loss(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         nonlocal warm
-        if not warm:
-            with torch.random.fork_rng([x.device] if x.is_cuda else []):
-                loss(x, y)
-            warm = True
-        return fast(x, y)
+        if warm:
+            return fast(x, y)
+        with torch.random.fork_rng([x.device] if x.is_cuda else []):
+            loss(x, y)
+        warm = True
+        linecache.clearcache()
+        try:
+            return fast(x, y)
+        finally:
+            linecache.clearcache()
 
     return compiled_loss
 

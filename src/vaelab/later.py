@@ -27,6 +27,32 @@ def make_way(later: Later) -> ModuleType:
     return import_module(later.__name__)
 
 
+def lighten_lightning() -> None:
+    """Puts off what `import lightning` brings by way of torchmetrics, and few metrics need.
+
+    That is scipy.signal, asked whether it lacks a window function, matplotlib and torchvision:
+    100 MB, and a third of the time.
+    """
+    put_off("scipy.signal", hamming=None)
+    put_off(
+        "torchmetrics.utilities.plot",
+        functions=("plot_confusion_matrix", "plot_curve", "plot_single_or_multi_val"),
+        **dict.fromkeys(("_AX_TYPE", "_CMAP_TYPE", "_PLOT_OUT_TYPE"), object),
+        __path__=(),
+    )
+    put_off(
+        "torchmetrics.functional.image.arniqa",
+        functions=("_ARNIQA", "_NoTrainArniqa", "_arniqa_compute", "_arniqa_update", "arniqa"),
+        _TYPE_REGRESSOR_DATASET=str,
+        __path__=(),
+    )
+    put_off(
+        "torchmetrics.functional.image.dists",
+        functions=("_dists_update", "deep_image_structure_and_texture_similarity"),
+        __path__=(),
+    )
+
+
 def put_off(name: str, functions: Iterable[str] = (), **known: Any) -> None:
     """Lets a module be imported when one of its attributes is used.
 

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -6,12 +7,11 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import PositiveInt
-from torch.nn.functional import interpolate
+
+from vaelab.callbacks.projector import write_points
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-THUMBNAIL = 20  # pixels, in the projector
 
 
 class Board(Callback):
@@ -56,8 +56,8 @@ class Board(Callback):
         means = module.eval().encode(x, y).mean  # type: ignore[operator]
         classes = y[:, : module.num_classes]
         labels = classes.argmax(1).tolist() if module.num_classes else None
-        shown = thumbnails(x) if x.shape[1] in (1, 3) else None
-        board.add_embedding(means, metadata=labels, label_img=shown, tag="latent_means")
+        shown = x if x.shape[1] in (1, 3) else None
+        write_points(Path(board.log_dir), "latent_means", means, labels, shown)
 
     @staticmethod
     def writer(trainer: Trainer) -> Any:
@@ -80,13 +80,6 @@ def add_image(board: Any, name: str, image: "Image", step: int) -> None:
         encoded_image_string=file.getvalue(),
     )
     board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=shown)]), step)
-
-
-def thumbnails(x: torch.Tensor) -> torch.Tensor:
-    """The same images, no side above THUMBNAIL: the writer needs 72 bytes for each pixel."""
-    scale = min(1.0, THUMBNAIL / max(x.shape[-2:]))
-    size = [max(1, round(side * scale)) for side in x.shape[-2:]]
-    return interpolate(x, size, mode="bilinear", antialias=True)
 
 
 def first_images(trainer: Trainer, count: int) -> tuple[torch.Tensor, torch.Tensor]:

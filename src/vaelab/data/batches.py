@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vaelab.data.columns import Labels
-from vaelab.data.pixels import Pixels, draw
+from vaelab.data.pixels import Pixels, add_noise, to_float
 from vaelab.data.splits import OnDemand
 from vaelab.randomness import generator
 
@@ -106,8 +106,8 @@ class Batches:
         """
         epoch = self.epoch if self.shuffle else 0
         noise = generator("pixels", self.seed, epoch, block, device=self.images.device)
-        images = draw(self.images.index_select(0, rows), self.pixels, noise)
+        images = add_noise(self.images.index_select(0, rows), self.pixels, noise)
         labels = self.labels.index_select(0, rows)
         for x, y in zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True):
             share = self.share(len(x))
-            yield x[share], y[share]
+            yield to_float(x[share], self.pixels), y[share]

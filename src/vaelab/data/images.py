@@ -181,10 +181,11 @@ class Images(LightningDataModule):
         labels: Tensor | Labels = self.labels(part)
         pixels = self.pixels
         if part != "train":
-            images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))
+            if isinstance(images, OnDemand) or len(rows) < len(images):
+                images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))
             if pixels == "binary":  # the same bits for every batch size, device and epoch
                 noise = generator(f"{part} bits", self.split_seed)
-                images, pixels = binarize(images, noise).byte() * 255, "grey"
+                images, pixels = binarize(images, noise).mul_(255), "grey"
 
         trainer, device = self.trainer, self.device
         world_size = trainer.world_size if trainer else 1

@@ -22,20 +22,32 @@ Pixels = Literal["binary", "dequantized", "grey"]
 
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
     """X in float32 from uint8 images of the same shape; the generator is on their device."""
+    return to_float(add_noise(images, kind, generator), kind)
+
+
+def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
+    """The part of `draw` that is random, in as few bytes as it takes."""
     if kind == "binary":
-        # By way of uint8, or the conversion takes longer than the comparison.
-        return binarize(images, generator).view(torch.uint8).float()
+        return binarize(images, generator)
     if kind == "dequantized":
         noise = torch.rand(images.shape, generator=generator, device=images.device)
         return noise.add_(images).div_(256).clamp_(max=1 - 2**-24)  # rounding reaches 1
-    return images.float().div_(255)
+    return images
+
+
+def to_float(noisy: Tensor, kind: Pixels) -> Tensor:
+    """The part of `draw` that is not random."""
+    return noisy.float().div_(255) if kind == "grey" else noisy.float()
 
 
 def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Coin flips with probability k / 255 exactly: an integer drawn from 0..254 is below k."""
+    """Coin flips, 0 or 1, with probability k / 255 exactly: a number drawn of 0..254 is below k.
+
+    In uint8, whose conversion takes less time than that of bool.
+    """
     if images.is_cpu:
-        return below_255(images.shape, generator) < images
-    return torch.empty_like(images).random_(0, 255, generator=generator) < images
+        return below_255(images.shape, generator).lt_(images)
+    return torch.empty_like(images).random_(0, 255, generator=generator).lt_(images)
 
 
 def below_255(shape: Sequence[int], generator: torch.Generator) -> Tensor:

@@ -57,11 +57,11 @@ def grid(scales: int, orientations: int, positions: int) -> Factors:
     """The factors of sprites; numbers are the scale, the cosine and the sine of the orientation,
     and the positions on [0, 1], to the right and down.
     """
-    turns = torch.linspace(0, 2 * math.pi, orientations, dtype=torch.float64)
+    turns = torch.linspace(0, 2 * math.pi, orientations, dtype=torch.float64).tolist()
     places = torch.linspace(0, 1, positions)[:, None].tolist()
     numbers = {
         "scale": torch.linspace(0.5, 1, scales)[:, None].tolist(),
-        "orientation": torch.stack([turns.cos(), turns.sin()], 1).tolist(),
+        "orientation": [[math.cos(turn), math.sin(turn)] for turn in turns],
         "position_x": places,
         "position_y": places,
     }
