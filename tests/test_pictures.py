@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from torch.distributions import Independent, Normal
 from torch.testing import assert_close
+from torchvision.utils import make_grid
 
 from vaelab import pictures
 from vaelab.pictures import Request
 from vaelab.pictures.image_files import read_image
+from vaelab.pictures.picture import tiled
 from vaelab.portions import PIXELS
 
 SIDE = 8
@@ -415,3 +417,18 @@ def test_gaps_are_where_there_are_no_codes(subject):
     assert (found["distances"] > 0.9).all()
     nearest = model.decode(ring[units.argmin(1)], found["y"]).mean
     assert_close(found["nearest"], nearest)
+
+
+@pytest.mark.parametrize(("count", "channels", "columns", "gap"), [(5, 1, 3, 1), (4, 3, 2, 0)])
+def test_images_are_tiled_as_by_torchvision(count, channels, columns, gap):
+    x = torch.rand(count, channels, 2, 3)
+    grid = make_grid(x, nrow=columns, padding=gap, pad_value=1.0).mul(255).round().byte()
+    assert np.array_equal(np.asarray(tiled(x, columns, gap)), grid.permute(1, 2, 0).numpy())
+
+
+def test_rows_without_images_are_white():
+    pixels = np.asarray(tiled(torch.zeros(1, 1, 2, 3), 2, rows=2))
+    assert pixels.shape == (4, 6, 3)
+    assert not pixels[:2, :3].any()
+    assert (pixels[2:] == 255).all()
+    assert (pixels[:, 3:] == 255).all()

@@ -31,7 +31,7 @@ def lighten_lightning() -> None:
     """Puts off what `import lightning` brings by way of torchmetrics, and few metrics need.
 
     That is scipy.signal, asked whether it lacks a window function, matplotlib and torchvision:
-    100 MB, and a third of the time.
+    100 MB, and half the time that it takes after torch.
     """
     put_off("scipy.signal", hamming=None)
     put_off(

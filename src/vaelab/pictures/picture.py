@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import pad
 
 FONT = 16  # pixels
 LARGEST = 128  # pixels of an enlarged cell
@@ -115,12 +116,8 @@ def tiled(images: Tensor, columns: int, gap: int = 0, rows: int | None = None) -
     tiles = torch.full((rows * columns, height, width, 3), 255, dtype=torch.uint8)
     pixels = images.float().clamp(0, 1).cpu().mul(255).round().byte()
     tiles[: len(images), gap:, gap:] = pixels.permute(0, 2, 3, 1)
-    page = torch.full((rows * height + gap, columns * width + gap, 3), 255, dtype=torch.uint8)
-    inside = page[: rows * height, : columns * width]
-    inside.unflatten(1, (columns, width)).unflatten(0, (rows, height)).copy_(
-        tiles.unflatten(0, (rows, columns)).transpose(1, 2)
-    )
-    return Image.fromarray(page.numpy())
+    page = tiles.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    return Image.fromarray(pad(page, (0, 0, 0, gap, 0, gap), value=255).numpy())
 
 
 def named(grid: Image.Image, rows: Sequence[str], heads: Sequence[str]) -> Image.Image:
