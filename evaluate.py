@@ -1,9 +1,9 @@
 """Measure finished runs on their test images: python evaluate.py run=outputs/..."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from omegaconf import DictConfig
-from pydantic import NonNegativeInt
 
 from vaelab import cli
 
@@ -16,7 +16,7 @@ def settings(
     sampler: Any,
     num_samples: Any,
     device: str,
-    seed: NonNegativeInt,
+    seed: Annotated[int, Ge(0)],
     rerun: bool,
     paths: dict[str, str],
 ) -> None:

@@ -1,9 +1,9 @@
 """Draw pictures of finished runs: python generate.py run=outputs/... what=class_grid count=8."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Ge, Gt
 from omegaconf import DictConfig, OmegaConf
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from vaelab import cli
 
@@ -12,13 +12,13 @@ def settings(
     *,
     run: list[str] | str,
     what: list[str] | str,
-    count: PositiveInt | None,
+    count: Annotated[int, Gt(0)] | None,
     label: list[int] | int,
     given: dict[str, float | list[float]] | None,
     sampler: Any,
-    temperature: NonNegativeFloat,
+    temperature: Annotated[float, Ge(0)],
     images: list[str] | str,
-    seed: NonNegativeInt,
+    seed: Annotated[int, Ge(0)],
     device: str,
     to: str | None,
 ) -> None:

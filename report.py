@@ -1,9 +1,9 @@
 """One page, figures and tables of a sweep: python report.py sweep=outputs/sweeps/..."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge
 from omegaconf import DictConfig
-from pydantic import NonNegativeInt
 
 from vaelab import cli
 
@@ -14,7 +14,7 @@ def settings(
     to: str,
     metric: str,
     direction: Literal["auto", "higher", "lower"],
-    best: NonNegativeInt,
+    best: Annotated[int, Ge(0)],
 ) -> None:
     """The settings, for the check."""
 

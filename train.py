@@ -1,9 +1,9 @@
 """Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
 from omegaconf import DictConfig
-from pydantic import NonNegativeInt
 
 from vaelab import cli
 
@@ -17,7 +17,7 @@ def settings(
     trainer: Any,
     logger: Any,
     paths: dict[str, str],
-    seed: NonNegativeInt,
+    seed: Annotated[int, Ge(0)],
     ckpt: str | None,
     rerun: bool,
     evaluate: list[str] | str,
@@ -38,6 +38,7 @@ def main(cfg: DictConfig) -> float:
 
     from vaelab import training
     from vaelab.compiling import compiled
+    from vaelab.later import without_triton
 
     run = training.Run(cfg)
     if (found := run.result()) is not None:
@@ -57,7 +58,7 @@ def main(cfg: DictConfig) -> float:
     run.record()
     run.introduce(model, data, trainer)
     run.log_settings(trainer)
-    with run.stopping():
+    with run.stopping(), without_triton():
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from importlib.util import find_spec
+from os import environ
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +47,8 @@ assert "scipy.linalg" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_training_brings_no_plots_and_no_torchvision(tmp_path):
+@pytest.mark.parametrize("compiled", ["true", "false"])
+def test_training_brings_little(tmp_path, compiled):
     grey = np.random.default_rng(0).integers(256, size=(200, 1, 8, 8), dtype=np.uint8)
     np.savez(tmp_path / "images.npz", train_images=grey)
     program = """
@@ -53,15 +56,36 @@ import runpy
 import sys
 runpy.run_path("train.py", run_name="__main__")
 assert "tensorboard" in sys.modules
-for name in ("torchvision", "matplotlib", "scipy.linalg", "pandas", "sklearn"):
+unused = ["torchvision", "matplotlib", "scipy.linalg", "pandas", "sklearn"]
+if not sys.modules["torch"].cuda.device_count():
+    unused.append("triton")
+for name in unused:
     assert name not in sys.modules, name
 """
     overrides = [
         *("data=arrays", f"data.source.path={tmp_path}/images.npz", "data.val_size=50"),
         *("data.test_size=50", "data.batch_size=50", "trainer=cpu", "trainer.max_epochs=1"),
-        f"hydra.run.dir={tmp_path}/run",
+        *(f"compile={compiled}", f"hydra.run.dir={tmp_path}/run"),
     ]
-    subprocess.run([sys.executable, "-c", program, *overrides], check=True, cwd=ROOT)
+    anew = environ | {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "kept")}
+    subprocess.run([sys.executable, "-c", program, *overrides], check=True, cwd=ROOT, env=anew)
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="there is no Triton to bring")
+@pytest.mark.parametrize("gpus", [0, 1])
+def test_a_gpu_brings_triton(gpus):
+    """A GPU that is pretended, or not there."""
+    program = f"""
+import sys
+import torch
+torch.cuda.device_count = lambda: {gpus}
+torch.xpu.device_count = lambda: 0
+import vaelab.elbo
+assert ("triton" in sys.modules) == {gpus}
+import triton.language
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_metric_finds_its_network():

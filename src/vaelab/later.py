@@ -1,8 +1,12 @@
 """Modules that others import in passing, put off until someone uses them."""
 
+import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -28,11 +32,14 @@ def make_way(later: Later) -> ModuleType:
 
 
 def lighten_lightning() -> None:
-    """Puts off what `import lightning` brings by way of torchmetrics, and few metrics need.
+    """Puts off what `import lightning` brings, and few use.
 
-    That is scipy.signal, asked whether it lacks a window function, matplotlib and torchvision:
-    100 MB, and half the time that it takes after torch.
+    That is Triton, where there is no GPU, and by way of torchmetrics scipy.signal, asked whether
+    it lacks a window function, matplotlib and torchvision: 170 MB, and half the time that it takes
+    after torch.
     """
+    if "lightning" not in sys.modules:
+        sys.meta_path.insert(0, WithoutTriton())
     put_off("scipy.signal", hamming=None)
     put_off(
         "torchmetrics.utilities.plot",
@@ -74,3 +81,44 @@ def called_later(later: Later, name: str) -> Callable[..., Any]:
         return getattr(make_way(later), name)(*args, **options)
 
     return function
+
+
+class WithoutTriton(MetaPathFinder):
+    """Has `import lightning`, which brings torch's compiler, be `without_triton`."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != "lightning":
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                with without_triton():
+                    execute(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+@contextmanager
+def without_triton() -> Iterator[None]:
+    """Has torch import no Triton, 67 MB, on a machine without a GPU to write kernels for.
+
+    As with the torch for CPUs, which comes without it.
+    """
+    import torch
+
+    hidden = "triton" not in sys.modules
+    hidden = hidden and not torch.cuda.device_count() and not torch.xpu.device_count()
+    if hidden:
+        sys.modules["triton"] = None  # type: ignore[assignment]
+        logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # it would be told
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules["triton"]

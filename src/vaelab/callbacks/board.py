@@ -8,6 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import PositiveInt
 
+from vaelab import pictures
 from vaelab.callbacks.projector import write_points
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class Board(Callback):
             self.show_pictures(trainer, module, board)
 
     def show_pictures(self, trainer: Trainer, module: Any, board: Any) -> None:
-        from vaelab import pictures  # brings torchvision, which is slow to import
-
         x, y = first_images(trainer, 64)
         for name, picture in pictures.overview(module, x, y).items():
             add_image(board, name, picture.image(), trainer.global_step)

@@ -31,7 +31,7 @@ class Picture(ABC):
 
     @abstractmethod
     def image(self) -> Image.Image:
-        """The picture, in RGB."""
+        """The picture, in RGB, or in L where it is grey."""
 
     def frames(self) -> list[Image.Image]:
         """The same as a film that can be repeated; none where nothing moves."""
@@ -113,11 +113,11 @@ def tiled(images: Tensor, columns: int, gap: int = 0, rows: int | None = None) -
     """
     rows = rows or math.ceil(len(images) / columns)
     height, width = (side + gap for side in images.shape[-2:])
-    tiles = torch.full((rows * columns, height, width, 3), 255, dtype=torch.uint8)
-    pixels = images.float().clamp(0, 1).cpu().mul(255).round().byte()
+    tiles = torch.full((rows * columns, height, width, images.shape[1]), 255, dtype=torch.uint8)
+    pixels = images.float().clamp(0, 1).mul_(255).round_().byte().cpu()
     tiles[: len(images), gap:, gap:] = pixels.permute(0, 2, 3, 1)
     page = tiles.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
-    return Image.fromarray(pad(page, (0, 0, 0, gap, 0, gap), value=255).numpy())
+    return Image.fromarray(pad(page, (0, 0, 0, gap, 0, gap), value=255).squeeze(-1).numpy())
 
 
 def named(grid: Image.Image, rows: Sequence[str], heads: Sequence[str]) -> Image.Image:
@@ -127,7 +127,7 @@ def named(grid: Image.Image, rows: Sequence[str], heads: Sequence[str]) -> Image
     font = ImageFont.load_default(FONT)
     left = max((math.ceil(font.getlength(name)) + FONT for name in rows), default=0)
     top = 2 * FONT if heads else 0
-    page = Image.new("RGB", (left + grid.width, top + grid.height), "white")
+    page = Image.new(grid.mode, (left + grid.width, top + grid.height), "white")
     page.paste(grid, (left, top))
     pen = ImageDraw.Draw(page)
     for i, name in enumerate(rows):
