@@ -76,6 +76,16 @@ def test_it_says_what_it_does(run):
     assert max(map(len, said.splitlines())) < 400
 
 
+def test_a_run_that_ends_before_its_first_validation_is_measured(prepared, tmp_path):
+    said = train(tmp_path / "run", prepared, *SMALL, "trainer.max_steps=1")
+    assert "warning" not in said
+    assert "last weights" in said
+    results = json.loads((tmp_path / "run/results.json").read_text())
+    assert results["steps"] == 1
+    assert results["val/elbo"] < 0
+    assert results["test/elbo"] < 0
+
+
 def test_results_hold_the_test_metrics_of_the_best_checkpoint(run):
     results = json.loads((run[0] / "results.json").read_text())
     assert results["test/elbo"] == pytest.approx(-results["test/distortion"] - results["test/rate"])

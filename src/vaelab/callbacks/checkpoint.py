@@ -110,7 +110,8 @@ class Checkpoint(ModelCheckpoint):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        super().on_train_epoch_end(trainer, module)
+        if str(self.monitor) in trainer.callback_metrics:  # or there was no validation yet
+            super().on_train_epoch_end(trainer, module)
         self.save_last_step(trainer)
 
     def on_exception(
