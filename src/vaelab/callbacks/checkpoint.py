@@ -110,7 +110,10 @@ class Checkpoint(ModelCheckpoint):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if str(self.monitor) in trainer.callback_metrics:  # or there was no validation yet
+        if {
+            self.monitor,
+            "val/elbo",
+        } & trainer.callback_metrics.keys():  # or none could be there yet
             super().on_train_epoch_end(trainer, module)
         self.save_last_step(trainer)
 
