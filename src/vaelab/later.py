@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -89,10 +89,7 @@ class WithoutTriton(MetaPathFinder):
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != "lightning":
-            return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        spec = PathFinder.find_spec(name, path, target) if name == "lightning" else None
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
@@ -106,9 +103,9 @@ class WithoutTriton(MetaPathFinder):
 
 @contextmanager
 def without_triton() -> Iterator[None]:
-    """Has torch import no Triton, 67 MB, on a machine without a GPU to write kernels for.
+    """Has torch import no Triton, 67 MB, on a machine without a GPU for which to write kernels.
 
-    As with the torch for CPUs, which comes without it.
+    It is then as the torch for CPUs, which comes without Triton.
     """
     import torch
 
@@ -116,7 +113,7 @@ def without_triton() -> Iterator[None]:
     hidden = hidden and not torch.cuda.device_count() and not torch.xpu.device_count()
     if hidden:
         sys.modules["triton"] = None  # type: ignore[assignment]
-        logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # it would be told
+        logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)  # would tell
     try:
         yield
     finally:
