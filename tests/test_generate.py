@@ -207,6 +207,6 @@ def test_pictures_of_several_runs_beside_each_other(trained, tmp_path, capsys):
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"samples.png", "gaps.png"}
     whole = np.asarray(Image.open(tmp_path / "both" / "gaps.png"))
     for folder in folders:
-        part = np.asarray(Image.open(folder / "generated" / "gaps.png"))
+        part = np.asarray(Image.open(folder / "generated" / "gaps.png").convert("RGB"))
         windows = np.lib.stride_tricks.sliding_window_view(whole[-part.shape[0] :], part.shape)
         assert (windows == part).all((-3, -2, -1)).any()
