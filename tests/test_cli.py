@@ -347,6 +347,11 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finis
     assert all(p.isfinite().all() for p in torch.load(finished)["state_dict"].values())
 
 
+def test_a_metric_that_is_not_logged_cannot_choose_the_best(refused):
+    said = refused(*TINY, "logger=none", "+callbacks.checkpoint.monitor=val/los")
+    assert "'val/los'" in said
+
+
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120

@@ -86,18 +86,6 @@ def test_a_run_that_ends_before_its_first_validation_is_measured(prepared, tmp_p
     assert results["test/elbo"] < 0
 
 
-def test_a_metric_that_is_not_logged_cannot_choose_the_best(prepared, tmp_path):
-    wrong = "+callbacks.checkpoint.monitor=val/los"
-    done = subprocess.run(
-        arguments(tmp_path / "run", prepared, *SMALL, wrong, "trainer.max_epochs=1"),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 2
-    assert "'val/los'" in done.stderr.splitlines()[-1]
-
-
 def test_results_hold_the_test_metrics_of_the_best_checkpoint(run):
     results = json.loads((run[0] / "results.json").read_text())
     assert results["test/elbo"] == pytest.approx(-results["test/distortion"] - results["test/rate"])

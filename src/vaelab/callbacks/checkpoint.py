@@ -110,10 +110,8 @@ class Checkpoint(ModelCheckpoint):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if {
-            self.monitor,
-            "val/elbo",
-        } & trainer.callback_metrics.keys():  # or none could be there yet
+        logged = trainer.callback_metrics
+        if "val/elbo" in logged or self.monitor in logged:  # neither before the first validation
             super().on_train_epoch_end(trainer, module)
         self.save_last_step(trainer)
 
