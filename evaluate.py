@@ -1,11 +1,15 @@
 """Measure finished runs on their test images: python evaluate.py run=outputs/..."""
 
-from typing import Annotated, Any
+from __future__ import annotations
 
-from annotated_types import Ge
+from typing import TYPE_CHECKING, Any
+
 from omegaconf import DictConfig
 
 from vaelab import cli
+
+if TYPE_CHECKING:
+    from pydantic import NonNegativeInt
 
 
 def settings(
@@ -16,7 +20,7 @@ def settings(
     sampler: Any,
     num_samples: Any,
     device: str,
-    seed: Annotated[int, Ge(0)],
+    seed: NonNegativeInt,
     rerun: bool,
     paths: dict[str, str],
 ) -> None:

@@ -1,24 +1,28 @@
 """Draw pictures of finished runs: python generate.py run=outputs/... what=class_grid count=8."""
 
-from typing import Annotated, Any
+from __future__ import annotations
 
-from annotated_types import Ge, Gt
+from typing import TYPE_CHECKING, Any
+
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab import cli
+
+if TYPE_CHECKING:
+    from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 
 def settings(
     *,
     run: list[str] | str,
     what: list[str] | str,
-    count: Annotated[int, Gt(0)] | None,
+    count: PositiveInt | None,
     label: list[int] | int,
     given: dict[str, float | list[float]] | None,
     sampler: Any,
-    temperature: Annotated[float, Ge(0)],
+    temperature: NonNegativeFloat,
     images: list[str] | str,
-    seed: Annotated[int, Ge(0)],
+    seed: NonNegativeInt,
     device: str,
     to: str | None,
 ) -> None:

@@ -1,11 +1,15 @@
 """One page, figures and tables of a sweep: python report.py sweep=outputs/sweeps/..."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
 
-from annotated_types import Ge
+from typing import TYPE_CHECKING, Literal
+
 from omegaconf import DictConfig
 
 from vaelab import cli
+
+if TYPE_CHECKING:
+    from pydantic import NonNegativeInt
 
 
 def settings(
@@ -14,7 +18,7 @@ def settings(
     to: str,
     metric: str,
     direction: Literal["auto", "higher", "lower"],
-    best: Annotated[int, Ge(0)],
+    best: NonNegativeInt,
 ) -> None:
     """The settings, for the check."""
 

@@ -1,11 +1,15 @@
 """Fit one model and keep what came of it: python train.py model=beta_vae model.beta=4."""
 
-from typing import Annotated, Any, Literal
+from __future__ import annotations
 
-from annotated_types import Ge
+from typing import TYPE_CHECKING, Any, Literal
+
 from omegaconf import DictConfig
 
 from vaelab import cli
+
+if TYPE_CHECKING:
+    from pydantic import NonNegativeInt
 
 
 def settings(
@@ -17,7 +21,7 @@ def settings(
     trainer: Any,
     logger: Any,
     paths: dict[str, str],
-    seed: Annotated[int, Ge(0)],
+    seed: NonNegativeInt,
     ckpt: str | None,
     rerun: bool,
     evaluate: list[str] | str,

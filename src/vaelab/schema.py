@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from hydra._internal.utils import _locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
-from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError, types
 from pydantic.errors import PydanticUserError
 
 from vaelab.errors import UserError, nearest
@@ -131,8 +131,10 @@ def of_function(function: Callable[..., Any]) -> tuple[Parameters, bool]:
         signature = inspect.signature(function)
     except ValueError:  # some builtins have none
         return {}, True
+    # A script names pydantic's types without importing them, which takes a while.
+    known = vars(types) | getattr(inspect.unwrap(function), "__globals__", {})
     try:
-        hints = get_type_hints(function, include_extras=True)
+        hints = get_type_hints(function, known, include_extras=True)
     except (NameError, TypeError):  # names that were imported for a type checker only
         hints = {}
     kinds = signature.parameters.values()
