@@ -28,6 +28,7 @@ def settings(
     metrics: Any,
     precision: Literal[32, "bf16"],
     compile: bool,  # noqa: A002
+    graph: bool,
 ) -> None:
     """The top-level settings, for the check."""
 
@@ -56,6 +57,7 @@ def main(cfg: DictConfig) -> float:
     trainer = instantiate(cfg.trainer, _convert_="all", callbacks=callbacks)
     if cfg.compile:
         model.loss = compiled(model.loss)
+    model.graph = cfg.graph
 
     run.check(model, data, trainer)
     ckpt = run.resume(model)

@@ -21,10 +21,15 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 CONTENDERS = Path(__file__).parent / "contenders"
 REFERENCE = "by_hand"
-STEPS = 100  # of a block, at most
+STEPS = {"cpu": 100, "cuda": 400}  # of a block, at most
 BLOCK_SECONDS = 1.5  # of a block by hand, about and at most
 DATA_SETS = {"mlp": ("MNIST", 55_000), "conv": ("CIFAR10", 45_000)}  # images for training
 LATENTS = {"mlp": 20, "conv": 128}
+OURS = {
+    "vaelab": ["compile=false"],
+    "vaelab_compiled": ["compile=true"],
+    "vaelab_graph": ["compile=true", "graph=true"],
+}
 
 
 class ContenderError(Exception):
@@ -59,9 +64,8 @@ class Course:
             return [self.pythae or sys.executable, str(CONTENDERS / "with_pythae.py")]
         if name == "lightning":
             return [sys.executable, str(CONTENDERS / "with_lightning.py")]
-        if name.startswith("vaelab"):
-            compiled = str(name == "vaelab_compiled").lower()
-            ours = [*self.overrides(), f"compile={compiled}", f"hydra.run.dir={folder}/run"]
+        if name in OURS:
+            ours = [*self.overrides(), *OURS[name], f"hydra.run.dir={folder}/run"]
             return [
                 sys.executable,
                 "train.py",
@@ -202,7 +206,7 @@ def race(
         course: What they train.
         folder: Where they may write; it is new.
         rounds: How many blocks each takes.
-        steps: Of a block; by itself 100, or fewer where those would take long.
+        steps: Of a block; by itself `STEPS`, or fewer where those would take long.
         say: Told what is going on.
 
     Raises:
@@ -265,7 +269,7 @@ def block(reference: Contender, course: Course, steps: int | None) -> int:
     if steps is None:
         trial = 5
         seconds, _ = reference.train(trial)
-        steps = max(1, min(STEPS, int(BLOCK_SECONDS * trial / seconds)))
+        steps = max(1, min(STEPS[course.device], int(BLOCK_SECONDS * trial / seconds)))
     longest = course.count // course.batch_size - 1  # after the first step of an epoch
     if longest < 1:
         raise ContenderError(f"an epoch has no two batches of {course.batch_size} images")

@@ -50,13 +50,17 @@ def compose(tmp_path: Path) -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def build(compose: Callable[..., DictConfig]) -> Callable[..., ELBO]:
-    """(*overrides, x_shape, num_classes) -> the model of that configuration."""
+    """(*overrides, x_shape, num_classes, numbers) -> the model of that configuration."""
 
     def build_model(
-        *overrides: str, x_shape: tuple[int, int, int] = (1, 28, 28), num_classes: int = 10
+        *overrides: str,
+        x_shape: tuple[int, int, int] = (1, 28, 28),
+        num_classes: int = 10,
+        numbers: dict[str, int] | None = None,
     ) -> ELBO:
         cfg = compose(*overrides)
-        columns = {"classes": {"label": num_classes} if num_classes else {}, "numbers": {}}
+        classes = {"label": num_classes} if num_classes else {}
+        columns = {"classes": classes, "numbers": numbers or {}}
         shapes = {"x_shape": x_shape, "pixels": cfg.data.pixels, **columns}
         return instantiate(cfg.model, _convert_="all", **shapes)
 
@@ -71,11 +75,10 @@ def fit(build, tmp_path):
         small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
         shapes = {"x_shape": (1, 8, 8), "num_classes": 3}
         model = model or build("model=beta_vae", "model.beta=4", *small, *overrides, **shapes)
-        options = {"max_epochs": 2, "log_every_n_steps": 5, "accelerator": "cpu"} | options
-        options.setdefault("enable_progress_bar", False)
+        quiet = {"enable_progress_bar": False, "logger": False}
+        options = {"max_epochs": 2, "log_every_n_steps": 5, "accelerator": "cpu"} | quiet | options
         trainer = Trainer(
             callbacks=list(callbacks),
-            logger=False,
             default_root_dir=tmp_path,
             enable_model_summary=False,
             num_sanity_val_steps=0,

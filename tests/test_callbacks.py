@@ -9,6 +9,7 @@ from rich.console import Console
 
 from vaelab.callbacks import Annealing, AtomicFiles, Checkpoint, Progress, Seeding, Speed
 from vaelab.callbacks.checkpoint import load
+from vaelab.callbacks.seeding import reseed
 from vaelab.errors import UserError
 from vaelab.models import VAE
 from vaelab.schedules import linear
@@ -155,6 +156,16 @@ def test_validation_draws_the_same_noise_every_time(fit):
     first = float(trainer.callback_metrics["val/elbo"])
     trainer, _ = fit(Seeding(1), model=model, max_epochs=1)
     assert float(trainer.callback_metrics["val/elbo"]) == first
+
+
+def test_a_gpu_is_seeded_with_the_cpu(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
+    reseed(torch.device("cuda", 0), 7)
+    drawn = torch.rand(3)
+    torch.manual_seed(7)
+    assert torch.equal(drawn, torch.rand(3))
+    assert seeded == [7]
 
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

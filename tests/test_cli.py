@@ -54,6 +54,7 @@ SETTINGS = {
     "modle=vae": "did you mean model?",
     "model.betta=4 model=beta_vae": "did you mean model.beta?",
     "+model.betta=4 model=beta_vae": "did you mean beta?",
+    "graph=true": "graph=true is for a GPU: trainer=gpu",
     "+foo=1": "foo=1: there is no such setting",
     "trainer.max_epoch=3": "did you mean trainer.max_epochs?",
     "trainer.enable_model_sumary=1": "did you mean trainer.enable_model_summary?",

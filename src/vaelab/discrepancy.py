@@ -44,10 +44,11 @@ def kernel_values(
     exp(-d^2 / C), and `inverse_multiquadratic` C / (C + d^2), of heavier tails (Tolstikhin et al.,
     2018, section 4).
     """
-    widths = squares.new_tensor([2 * latent_dim * scale for scale in scales])
-    ratio = squares.unsqueeze(-1) / widths
-    values = (-ratio).exp() if kernel == "gaussian" else 1 / (1 + ratio)
-    return values.sum(-1)
+    values = torch.zeros_like(squares)
+    for scale in scales:
+        ratio = squares / (2 * latent_dim * scale)
+        values = values + ((-ratio).exp() if kernel == "gaussian" else 1 / (1 + ratio))
+    return values
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaelab import stamps, stepping
+from vaelab import capturing, stamps, stepping
 from vaelab.autoencoder import AutoEncoder
 from vaelab.errors import UserError
-from vaelab.metrics import Totals, Window, averaged, bits_per_dim, due, write
+from vaelab.metrics import Totals, Window, averaged, bits_per_dim, due, means, write
 from vaelab.terms import Terms
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
@@ -38,6 +39,7 @@ class ELBO(AutoEncoder):
         self.rate_per_latent = torch.zeros(self.latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the checkpoint that it was loaded from
         self.fresh = True  # neither trained nor loaded
+        self.graph = False  # whether to capture its training step, where that can be done
         self.updates_itself = False  # in place of the trainer
         self.register_load_state_dict_post_hook(no_longer_fresh)
 
@@ -94,6 +96,10 @@ class ELBO(AutoEncoder):
         if self.updates_itself and stepping.unwatched(self.trainer, self):
             self.stride = stepping.Stride(self.trainer, self)
             self.training_step = self.training_steps  # type: ignore[assignment,method-assign]
+            if self.graph and capturing.capturable(self.trainer.optimizers[0]):
+                self.captured = capturing.Captured(self.learn, self.trainer.optimizers[0])
+        if self.graph and not hasattr(self, "captured"):
+            rank_zero_warn(f"graph=true has no effect: {capturing.NEEDED}")
 
     def on_fit_end(self) -> None:
         stepping.after_fit(self)
@@ -110,18 +116,32 @@ class ELBO(AutoEncoder):
         self.window.append(distortion, rate, loss.detach())
         if self.updates_itself:
             stepping.update(self.trainer, loss)
+            stepping.count(self.trainer)
         return loss
 
     def training_steps(self, dataloader_iter: Any) -> None:
         """Takes the place of `training_step` where one may take several batches."""
+        captured = vars(self).get("captured")
         for batch, batch_idx in self.stride.batches(dataloader_iter):
             if batch[0].device != self.device:
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
-            ELBO.training_step(self, batch, batch_idx)
+            if captured:
+                self.window.append_means(captured(*batch))
+                stepping.count(self.trainer)
+            else:
+                ELBO.training_step(self, batch, batch_idx)
+
+    def learn(self, x: Tensor, y: Tensor) -> Tensor:
+        """What `training_step` does on the device: changes the weights, gives the `means`."""
+        loss, distortion, rate = self.loss(x, y)
+        stepping.update(self.trainer, loss)
+        return means(distortion, rate, loss.detach())
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.window and due(self.trainer):
             self.log_scalars("train", self.window.read(self.trainer.fit_loop.total_batch_idx))
+            for logger in self.trainer.loggers:
+                logger.save()
 
     def on_validation_start(self) -> None:
         self.check_window()  # nothing that is not finite shall reach a checkpoint

@@ -55,7 +55,7 @@ def plain(trainer: Trainer, module: LightningModule) -> bool:
 
 
 def update(trainer: Trainer, loss: Tensor) -> None:
-    """Changes the weights along the loss's gradient, and counts that for Lightning.
+    """Changes the weights along the loss's gradient.
 
     What its wrapper of an optimizer does beside, and the hooks in `zero_grad`, take as long as a
     twentieth of a small step.
@@ -64,14 +64,18 @@ def update(trainer: Trainer, loss: Tensor) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
-    steps = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
     device = loss.device.type
     with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else NOTHING:
         loss.backward()  # autocast is for the loss alone
-        steps.increment_ready()
         optimizer.step()
-        steps.increment_completed()
     torch.clear_autocast_cache()  # of weights as they were
+
+
+def count(trainer: Trainer) -> None:
+    """Counts an update for Lightning."""
+    steps = trainer.fit_loop.epoch_loop.manual_optimization.optim_step_progress
+    steps.increment_ready()
+    steps.increment_completed()
 
 
 def unwatched(trainer: Trainer, module: LightningModule) -> bool:
@@ -162,6 +166,7 @@ def before_fit(module: LightningModule) -> None:
 
 def after_fit(module: LightningModule) -> None:
     """Leaves the module without what it has for one fit."""
+    vars(module).pop("captured", None)
     if vars(module).pop("stride", None):
         del module.training_step
 

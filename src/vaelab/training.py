@@ -100,6 +100,8 @@ class Run:
             )
         assert data.sizes  # or it says what is missing
         data.check(trainer.world_size)
+        if model.graph and trainer.strategy.root_device.type != "cuda":
+            raise UserError("graph=true is for a GPU: trainer=gpu")
         model.configure_optimizers()
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Annealing):

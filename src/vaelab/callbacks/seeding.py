@@ -35,8 +35,13 @@ class Seeding(Callback):
 
 
 def reseed(device: torch.device, seed: int) -> None:
-    """Seeds the default generator of the device; on a CPU a tenth of `torch.manual_seed`'s time."""
-    if device.type == "cpu":
-        torch.default_generator.manual_seed(seed)
-    else:
+    """Seeds the default generators of the device, which is the current one, and of the CPU.
+
+    As `torch.manual_seed`, which sees to every device that there might be, in ten times the time.
+    """
+    if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)
+        return
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)

@@ -24,6 +24,11 @@ def due(trainer: Trainer) -> bool:
     return (trainer.fit_loop.batch_idx + 1) % together == 0 or trainer.is_last_batch
 
 
+def means(distortion: Tensor, rate: Tensor, loss: Tensor) -> Tensor:
+    """The mean distortion and rate of a batch, [B] each, and its loss [], as one row [1, 3]."""
+    return torch.stack((distortion.mean(), rate.mean(), loss))[None]
+
+
 class Window:
     """The mean distortion and rate of every training batch, and its loss, since the last reading.
 
@@ -39,17 +44,24 @@ class Window:
     def __len__(self) -> int:
         return len(self.held) + sum(map(len, self.rows))
 
+    def __bool__(self) -> bool:  # asked after each batch, which shall cost nothing
+        return bool(self.held or self.rows)
+
     def append(self, distortion: Tensor, rate: Tensor, loss: Tensor) -> None:
         """Takes distortion [B] and rate [B] of one batch, and its loss []."""
         self.held.append((distortion, rate, loss))
         if len(self.held) == HELD:
             self.settle()
 
+    def append_means(self, row: Tensor) -> None:
+        """Takes the `means` of one batch."""
+        self.rows.append(row)
+
     def settle(self) -> None:
         """Has the means of the batches in place of their tensors."""
-        means = [torch.stack((d.mean(), r.mean(), loss)) for d, r, loss in self.held]
+        rows = [means(*terms) for terms in self.held]
         self.held.clear()
-        self.rows.append(torch.stack(means))
+        self.rows.append(torch.cat(rows))
 
     def read(self, last_batch: int) -> dict[str, float]:
         """Empties the window into the mean of each scalar, after `check`."""
@@ -72,6 +84,8 @@ class Window:
             self.settle()
         kept = torch.cat(self.rows).cpu()
         rows = torch.cat([kept, -kept[:, :2].sum(1, keepdim=True)], 1)
+        if rows.isfinite().all():
+            return rows
         needed = [name not in UNBOUNDED for name in SCALARS]
         deterministic = (rows[:, 1] == math.inf) & rows[:, needed].isfinite().all(1)
         broken = ~(rows.isfinite().all(1) | deterministic)

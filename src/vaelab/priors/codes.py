@@ -11,7 +11,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, constraints
-from torch.nn.functional import linear, one_hot, silu
+from torch.nn.functional import linear, silu
 
 from vaelab.errors import UserError
 from vaelab.posteriors import Codebook
@@ -68,7 +68,8 @@ class Codes(nn.Module):
             codes: [..., N].
             y: The context, [..., C].
         """
-        inputs = one_hot(codes, self.codes).flatten(-2).to(y)
+        one_hot = codes[..., None] == torch.arange(self.codes, device=codes.device)
+        inputs = one_hot.flatten(-2).to(y)
         shape = torch.broadcast_shapes(inputs.shape[:-1], y.shape[:-1])
         h = torch.cat([part.expand(*shape, -1) for part in (y, inputs)], -1)
         *hidden, last = self.layers
