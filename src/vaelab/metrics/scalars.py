@@ -9,14 +9,14 @@ from lightning import Trainer
 def write(trainer: Trainer, scalars: Mapping[str, float]) -> None:
     """Logs scalars of the training step that just ended, where `LightningModule.log` would.
 
-    Which does more for each of them, and goes through all of them again at every step after.
+    Which does more for each of them, and goes through all of them again at every step after. The
+    loggers save them when the module has logged its own, which it does last.
     """
-    tensors = {name: torch.tensor(x) for name, x in scalars.items()}
+    tensors = dict(zip(scalars, torch.tensor(list(scalars.values())).unbind(), strict=True))
     trainer.callback_metrics.update(tensors)
     trainer.logged_metrics.update(tensors)
     for logger in trainer.loggers:
         logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, trainer.global_step - 1)
-        logger.save()
 
 
 def averaged(trainer: Trainer, scalars: Mapping[str, float]) -> dict[str, float]:
