@@ -131,24 +131,24 @@ class Stride:
         Args:
             source: Lightning's iterator over all of them.
         """
-        trainer = self.trainer
-        loop = trainer.fit_loop.epoch_loop
+        loop = self.trainer.fit_loop.epoch_loop
         progress = loop.batch_progress
-        for i in range(STRIDE):
+        first = loop.batch_idx
+        for batch_idx in range(first, first + STRIDE):
             batch, *_ = next(source)
-            if i:
+            if batch_idx > first:
                 progress.increment_ready()
                 for start in self.starts:
-                    start(batch, trainer.fit_loop.batch_idx)
+                    start(batch, batch_idx)
                 progress.increment_started()
-            yield batch, trainer.fit_loop.batch_idx
-            if i + 1 == STRIDE or source.done or self.stopping:
+            yield batch, batch_idx
+            if batch_idx + 1 == first + STRIDE or source.done or self.stopping:
                 # The abscissa of what Lightning logs, before it counts the last one.
-                loop.on_load_checkpoint({"_batches_that_stepped": trainer.global_step - 1})
+                loop.on_load_checkpoint({"_batches_that_stepped": self.trainer.global_step - 1})
                 return
             progress.increment_processed()
             for end in self.ends:
-                end({}, batch, trainer.fit_loop.batch_idx)
+                end({}, batch, batch_idx)
             progress.increment_completed()
 
     @property
