@@ -66,15 +66,10 @@ def test_written_out_gradient_is_that_of_autograd(contenders):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def test_training_speeds_are_a_table():
-    """A contender that ends by itself is shown as failed, and stops no other."""
-    few = ["--images", "600", "--batch", "128", "--rounds", "1", "--starts", "2", "--steps", "2"]
-    names = ["by_hand", "written_out", "lightning", "vaelab"]
-    said = subprocess.run(
-        [
-            *(sys.executable, "benchmarks/training.py", *few, "--markdown", "--pythae", "false"),
-            *("--only", *names, "pythae"),
-        ],
+def benchmark(name: str, *options: str) -> str:
+    """What it prints."""
+    return subprocess.run(
+        [sys.executable, f"benchmarks/{name}", *options],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -82,6 +77,21 @@ def test_training_speeds_are_a_table():
         timeout=480,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     ).stdout
+
+
+def test_the_cost_of_a_batch_is_a_time_for_each_case():
+    said = benchmark("host.py", "--rounds", "1", "--images", "2000")
+    found = re.findall(r"^(\w.*?) +([\d,]+) us a batch, \d+ to \d+$", said, re.M)
+    assert [case for case, _ in found] == ["everything on", "logged every 400 steps", "no logger"]
+    assert all(float(time) > 0 for _, time in found)
+
+
+def test_training_speeds_are_a_table():
+    """A contender that ends by itself is shown as failed, and stops no other."""
+    few = ["--images", "600", "--batch", "128", "--rounds", "1", "--starts", "2", "--steps", "2"]
+    names = ["by_hand", "written_out", "lightning", "vaelab"]
+    options = [*few, "--markdown", "--pythae", "false", "--only", *names, "pythae"]
+    said = benchmark("training.py", *options)
     table = {
         row[0]: row[1:] for row in re.findall(r"^\| (\w+) \|" + r" ([^|]*) \|" * 5, said, re.M)
     }
