@@ -383,6 +383,7 @@ def test_a_sweep_has_one_name_whatever_runs_its_jobs():
     name = sweep_name(overrides, ["hydra.mode=MULTIRUN"])
     assert name.startswith("beta_vae_beta-1-4_seed-1-2_")
     assert sweep_name([*overrides, "rerun=true"], ["hydra.launcher.n_jobs=3"]) == name
+    assert sweep_name([*overrides, "compile=true", "graph=true"], []) == name
     assert sweep_name([*overrides, "trainer.max_epochs=3"], []) != name
     assert sweep_name(overrides, ["hydra.sweeper.params={a: 1}"]) != name
 

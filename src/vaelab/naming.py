@@ -7,12 +7,12 @@ from hashlib import sha1
 from omegaconf import OmegaConf
 
 FREE = (
-    *("ckpt", "rerun", "paths", "logger", "compile"),
+    *("ckpt", "rerun", "paths", "logger", "compile", "graph"),
     *("callbacks.progress", "callbacks.board", "callbacks.pruning"),
 )
 """Settings that may be others when the same run, or sweep, is started again."""
 QUIET = (
-    *("ckpt", "rerun", "compile", "logger", "paths", "trainer", "callbacks", "hydra"),
+    *("ckpt", "rerun", "compile", "graph", "logger", "paths", "trainer", "callbacks", "hydra"),
     *("model", "evaluate", "metrics"),
 )
 """Settings that a run's name leaves out; but settings of the model are told."""
