@@ -8,16 +8,16 @@ from conftest import splits
 from lightning import Callback
 from recording import Recording, on_the_cpu
 from test_configs import CHOICES, NEEDS
+from test_stepping import ours
 from torch.distributions import Distribution
 from torch.testing import assert_close
 
 from vaelab import capturing
-from vaelab.callbacks import Annealing, Checkpoint, Seeding, Speed
+from vaelab.callbacks import Checkpoint
 from vaelab.data import Images
 from vaelab.data.sprites import Sprites
 from vaelab.errors import UserError
 from vaelab.models import VAE
-from vaelab.schedules import linear
 
 KINDS = ("model", "network", "likelihood", "posterior", "prior", "condition", "optimizer")
 
@@ -29,14 +29,10 @@ def graphs(monkeypatch):
     return on_the_cpu(monkeypatch)
 
 
-def ours():
-    return [Seeding(0), Annealing("beta", linear, 1, "epochs"), Speed()]
-
-
-def small(build, graph=True):
+def small(build, *overrides, graph=True):
     torch.manual_seed(0)
     sizes = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
-    model = build("model=beta_vae", *sizes, x_shape=(1, 8, 8), num_classes=3)
+    model = build("model=beta_vae", *sizes, *overrides, x_shape=(1, 8, 8), num_classes=3)
     model.graph = graph
     return model
 
@@ -120,8 +116,8 @@ def test_either_goes_on_from_a_checkpoint_of_the_other(fit, build, graphs, tmp_p
     _, expected = fit(*ours(), model=small(build), max_epochs=4)
     for first in (False, True):
         folder = tmp_path / str(first)
-        fit(*ours(), Checkpoint(str(folder)), model=small(build, first), max_epochs=2)
-        rest = small(build, not first)
+        fit(*ours(), Checkpoint(str(folder)), model=small(build, graph=first), max_epochs=2)
+        rest = small(build, graph=not first)
         trainer, found = fit(*ours(), model=rest, max_epochs=4, ckpt_path=folder / "last.ckpt")
         assert trainer.global_step == 20
         assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
@@ -153,9 +149,7 @@ class Watcher(Callback):
     ],
 )
 def test_one_is_told_where_it_has_no_effect(fit, build, graphs, wanted, callbacks, optimizer):
-    sizes = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
-    model = build("model=beta_vae", *sizes, *optimizer, x_shape=(1, 8, 8), num_classes=3)
-    model.graph = True
+    model = small(build, *optimizer)
     with pytest.warns(UserWarning, match="graph=true has no effect: a captured step takes a fused"):
         trainer, _ = fit(*ours(), *callbacks, model=model, **wanted)
     assert trainer.global_step == 10

@@ -4,12 +4,11 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from test_stepping import ours
 from torch.utils.tensorboard import SummaryWriter
 
 from vaelab import logger as module
-from vaelab.callbacks import Annealing, Seeding, Speed
 from vaelab.logger import TensorBoard
-from vaelab.schedules import linear
 
 SPEED = "train/images_per_second"
 
@@ -20,24 +19,21 @@ def scalars(folder):
     return {tag: [(e.step, e.value) for e in board.Scalars(tag)] for tag in board.Tags()["scalars"]}
 
 
-def test_curves_are_those_of_lightnings_logger(fit, build, tmp_path):
+def test_curves_are_those_of_lightnings_logger(fit, tmp_path):
     found = {}
     for kind in (TensorBoard, TensorBoardLogger):
         torch.manual_seed(0)
-        small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
-        model = build("model=beta_vae", *small, x_shape=(1, 8, 8), num_classes=3)
-        callbacks = [Seeding(0), Annealing("beta", linear, 1, "epochs"), Speed()]
         logger = kind(tmp_path, name=kind.__name__, version="")
-        fit(*callbacks, model=model, logger=logger, log_every_n_steps=2)
+        fit(*ours(), logger=logger, log_every_n_steps=2)
         found[kind] = scalars(tmp_path / kind.__name__)
-    ours, theirs = found.values()
-    assert [step for step, _ in ours.pop(SPEED)] == [step for step, _ in theirs.pop(SPEED)]
-    epochs = ours.pop("epoch"), theirs.pop("epoch")  # by all who log at a step
+    own, theirs = found.values()
+    assert [step for step, _ in own.pop(SPEED)] == [step for step, _ in theirs.pop(SPEED)]
+    epochs = own.pop("epoch"), theirs.pop("epoch")  # by all who log at a step
     assert set(epochs[0]) == set(epochs[1])
     assert len(epochs[0]) < len(epochs[1])
-    assert ours == theirs
-    assert [step for step, _ in ours["train/loss"]] == [1, 3, 5, 7, 9]
-    assert len(ours["val/elbo"]) == 2
+    assert own == theirs
+    assert [step for step, _ in own["train/loss"]] == [1, 3, 5, 7, 9]
+    assert len(own["val/elbo"]) == 2
 
 
 def test_whatever_is_no_number_is_logged_as_by_lightning(tmp_path):

@@ -121,7 +121,7 @@ class ELBO(AutoEncoder):
 
     def training_steps(self, dataloader_iter: Any) -> None:
         """Takes the place of `training_step` where one may take several batches."""
-        captured = vars(self).get("captured")
+        captured = getattr(self, "captured", None)
         for batch, batch_idx in self.stride.batches(dataloader_iter):
             if batch[0].device != self.device:
                 batch = self.transfer_batch_to_device(batch, self.device, 0)
