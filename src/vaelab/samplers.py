@@ -14,13 +14,14 @@ from typing import ClassVar
 import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
-from torch.distributions import Distribution, MultivariateNormal
+from torch.distributions import Distribution
 
 from vaelab.conditions import one_label
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.flows import Pushforward, followed
+from vaelab.posteriors import CholeskyNormal
 from vaelab.priors.flow import CouplingFlow
 from vaelab.priors.mixture import Mixture
 from vaelab.randomness import stream
@@ -99,9 +100,9 @@ class FittedMixture(nn.Module):
         weights = y @ self.weights if self.conditional else self.weights[0]
 
         def chosen(which: Tensor) -> Distribution:
-            return MultivariateNormal(self.means[which], scale_tril=self.scale_tril[which])
+            return CholeskyNormal(self.means[which], scale_tril=self.scale_tril[which])
 
-        components = MultivariateNormal(self.means, scale_tril=self.scale_tril)
+        components = CholeskyNormal(self.means, scale_tril=self.scale_tril)
         return Mixture(weights.log(), components, chosen)
 
 

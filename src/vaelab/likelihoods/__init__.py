@@ -5,7 +5,8 @@ Each has `channels(C)`, the P that the decoder must provide, and `pixels`: the k
 where bits per dimension are not defined.
 """
 
-from vaelab.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
+from vaelab.likelihoods.bernoulli import Bernoulli
+from vaelab.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from vaelab.likelihoods.densities import Gaussian, Laplace
 from vaelab.likelihoods.levels import Categorical, DiscretizedLogistic
 from vaelab.likelihoods.logistic_mixture import DiscretizedLogisticMixture

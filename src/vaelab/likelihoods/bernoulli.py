@@ -3,7 +3,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch.distributions import Bernoulli as BernoulliDistribution
-from torch.distributions import ContinuousBernoulli as ContinuousBernoulliDistribution
 from torch.distributions import Distribution, Independent
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -26,15 +25,3 @@ class BernoulliImage(Independent):
         logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
         loss = binary_cross_entropy_with_logits(logits, value, reduction="none")
         return -loss.flatten(-3).sum(-1)
-
-
-class ContinuousBernoulli(Pixelwise):
-    """Pixels in [0, 1], a density with its normaliser (Loaiza-Ganem & Cunningham, 2019).
-
-    arXiv:1907.06845, eq. 4.
-    """
-
-    pixels: ClassVar[dict[str, float | None]] = {"dequantized": 8.0, "grey": None}
-
-    def forward(self, logits: Tensor) -> Distribution:
-        return Independent(ContinuousBernoulliDistribution(logits=logits), 3)

@@ -13,7 +13,9 @@ from vaelab.processes import whole
 
 SPREAD = 0.25
 """Scale at the start, where it is learned: about the spread of pixels in photographs."""
-Scale = Annotated[float, Field(ge=1e-6, le=1e6)]  # beyond, squares leave the range of float32
+NARROWEST = 1e-6
+"""Least scale; squares of smaller ones leave the range of float32."""
+Scale = Annotated[float, Field(ge=NARROWEST, le=1 / NARROWEST)]
 MEMORY = 0.99
 """Weight of the batches before in a running mean."""
 
@@ -107,7 +109,7 @@ class OptimalGaussian(Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         squares = (value - self.base_dist.loc).square()
-        variance = whole(squares.mean()[None]).mean()
+        variance = whole(squares.mean()[None]).mean().clamp(min=NARROWEST**2)
         self.told(variance.detach())
         size = math.prod(squares.shape[-3:])
         constant = 0.5 * size * (math.log(2 * math.pi) + variance.log())

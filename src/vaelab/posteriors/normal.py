@@ -38,6 +38,17 @@ class CholeskyNormal(MultivariateNormal):
         with undiminished(self.loc):
             return super().rsample(torch.Size(sample_shape))
 
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density, in double precision: solving for the noise multiplies rounding errors
+        by the ratio of the scales.
+        """
+        if value.device.type == "mps":  # Apple's GPUs have no double precision
+            return super().log_prob(value)
+        exact = MultivariateNormal(
+            self.loc.double(), scale_tril=self.scale_tril.double(), validate_args=False
+        )
+        return exact.log_prob(value.double()).to(value)
+
 
 @register_kl(CholeskyNormal, Independent)
 def kl_cholesky_diagonal(q: CholeskyNormal, prior: Independent) -> Tensor:
