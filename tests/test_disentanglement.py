@@ -5,12 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from scipy.integrate import trapezoid
 from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
-from scipy.stats import norm, rankdata, special_ortho_group
+from scipy.stats import entropy, norm, rankdata, special_ortho_group
 from sklearn.ensemble import GradientBoostingClassifier
-from sklearn.tree import DecisionTreeRegressor
 
 from vaelab.errors import UserError
 from vaelab.metrics.disentanglement import (
@@ -25,7 +25,6 @@ from vaelab.metrics.disentanglement import (
     modularity,
     sap,
 )
-from vaelab.metrics.disentanglement.importance import importances
 
 DSPRITES = (3, 6, 40, 32, 32)
 SMALL = (3, 4, 5)
@@ -200,29 +199,7 @@ def dci_of(importance, guesses, asked):
     }
 
 
-def boosted(x, y, z):
-    """The gains of a hundred rounds of Newton boosting of x on y, and the guesses for z."""
-    truth = np.eye(y.max() + 1)[y]
-    gains, scores, guesses = np.zeros(x.shape[1]), np.log(truth.mean(0)), np.log(truth.mean(0))
-    for _ in range(100):
-        p = softmax(scores + 0 * truth, 1)
-        curvature = p * (1 - p)
-        target = (truth - p) / curvature
-        fits = [
-            DecisionTreeRegressor(max_depth=3, random_state=0).fit(x, t, sample_weight=h)
-            for t, h in zip(target.T, curvature.T, strict=True)
-        ]
-        scores = scores + 0.1 * np.column_stack([fit.predict(x) for fit in fits])
-        guesses = guesses + 0.1 * np.column_stack([fit.predict(z) for fit in fits])
-        for tree in (fit.tree_ for fit in fits):
-            loss = tree.impurity * tree.weighted_n_node_samples
-            for node in np.flatnonzero(tree.feature >= 0):
-                below = loss[tree.children_left[node]] + loss[tree.children_right[node]]
-                gains[tree.feature[node]] += loss[node] - below
-    return gains / gains.sum(), guesses.argmax(1)
-
-
-def test_dci_from_exact_trees(blurred):
+def test_dci_is_that_of_the_literatures_trees(blurred):
     codes, factors = blurred[0][:200], blurred[1][:200, :2]
     fit, known, score, asked, generator = parts(codes, factors)
     importance, guesses = [], []
@@ -231,22 +208,35 @@ def test_dci_from_exact_trees(blurred):
         importance.append(model.fit(fit, v).feature_importances_)
         guesses.append(model.predict(score))
     expected = dci_of(np.transpose(importance), np.transpose(guesses), asked)
-    assert dci(codes, factors, rng(), exact=True) == pytest.approx(expected)
+    assert dci(codes, factors, rng()) == pytest.approx(expected)
 
 
-def test_importances_below_zero_by_rounding_are_zero():
-    class Rounded(GradientBoostingClassifier):
-        feature_importances_ = np.array([1.0, -1e-17])
+def test_importances_below_zero_by_rounding_are_zero(blurred, monkeypatch):
+    parts = np.array([0.6, 0.4 + 1e-17, -1e-17, 0.0])
+    monkeypatch.setattr(GradientBoostingClassifier, "feature_importances_", parts)
+    found = dci(blurred[0][:200], blurred[1][:200, :2], rng())
+    assert found["completeness"] == pytest.approx(1 - entropy([0.6, 0.4]) / math.log(4))
 
-    assert importances(Rounded()).tolist() == [1, 0]
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_equally_good_latents_share_a_factor(seed):
+    """Each factor is twice in the codes: half of the importance is in either."""
+    factors = np.stack([rng(seed).permuted(np.arange(1200) % size) for size in (3, 4, 5)], 1)
+    twice = np.concatenate([factors, factors], 1).astype(float)
+    found = dci(twice, factors, rng(seed))
+    assert found["disentanglement"] == pytest.approx(1, abs=1e-3)
+    assert found["completeness"] == pytest.approx(1 - math.log(2) / math.log(6), abs=0.02)
 
 
-def test_dci_from_binned_trees(blurred):
-    codes, factors = blurred[0][:200], blurred[1][:200, :2]
-    fit, known, score, asked, _ = parts(codes, factors)
-    importance, guesses = zip(*(boosted(fit, v, score) for v in known.T), strict=True)
-    expected = dci_of(np.transpose(importance), np.transpose(guesses), asked)
-    assert dci(codes, factors, rng()) == pytest.approx(expected, abs=0.02)
+def test_dci_is_the_same_for_any_number_of_threads(blurred):
+    codes, factors = blurred[0][:300], blurred[1][:300]
+    before = torch.get_num_threads()
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        found.append(dci(codes, factors, rng()))
+    torch.set_num_threads(before)
+    assert found[0] == found[1]
 
 
 def machine(x, y, penalty):

@@ -30,7 +30,6 @@ def disentanglement(
     images: PositiveInt,
     points: PositiveInt,
     repeats: Annotated[int, Field(ge=2)],
-    exact_trees: bool,
 ) -> dict[str, Any]:
     """The scores of `vaelab.metrics.disentanglement`, for posteriors of all images of the grid.
 
@@ -42,7 +41,6 @@ def disentanglement(
         images: Drawn anew for each repeat; two thirds of them are fitted where there is a fit.
         points: Fitted for the BetaVAE and FactorVAE scores; half as many are scored.
         repeats: How often.
-        exact_trees: Those of the literature; much slower, see `scores.dci`.
     """
     factors = subject.data.splits.factors
     assert factors is not None
@@ -50,7 +48,7 @@ def disentanglement(
     found = []
     for repeat in subject.track(range(repeats), "disentanglement"):
         rng = np.random.default_rng(stream("disentanglement", subject.seed, repeat))
-        values = once(means, factors, rng, images, points, exact_trees)
+        values = once(means, factors, rng, images, points)
         if scales is not None:
             known = factors.of(torch.arange(len(means))).numpy()[:, 1:]
             values["mig_chen"] = scores.mig_chen(means, scales, known, rng, samples=1000)
@@ -59,7 +57,7 @@ def disentanglement(
 
 
 def once(
-    means: Array, factors: Factors, rng: np.random.Generator, images: int, points: int, exact: bool
+    means: Array, factors: Factors, rng: np.random.Generator, images: int, points: int
 ) -> dict[str, float]:
     """The scores of posterior means [N, D] of all images of a grid."""
     rows = rng.integers(len(means), size=images)
@@ -70,7 +68,7 @@ def once(
 
     few = max(1, points // 2)
     sampled = (represent, factors.sizes, rng)
-    trees = scores.dci(codes, known, rng, exact)
+    trees = scores.dci(codes, known, rng)
     return {
         "mig": scores.mig(codes, known),
         **{f"dci_{name}": value for name, value in trees.items()},
