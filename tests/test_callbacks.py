@@ -1,119 +1,15 @@
 """What callbacks do to a training, on a model small enough to watch."""
 
-import warnings
-
 import pytest
 import torch
 from lightning import Callback
 from rich.console import Console
 
-from vaelab.callbacks import Annealing, AtomicFiles, Checkpoint, Progress, Seeding, Speed
+from vaelab.callbacks import AtomicFiles, Checkpoint, Progress, Seeding, Speed
 from vaelab.callbacks.checkpoint import load
 from vaelab.callbacks.seeding import reseed
 from vaelab.errors import UserError
-from vaelab.models import VAE
-from vaelab.schedules import linear
 from vaelab.stamps import stamp
-
-
-class Spy(Callback):
-    """Notes the weight in every training and validation step."""
-
-    def __init__(self, name: str = "beta") -> None:
-        self.name = name
-        self.training: list[float] = []
-        self.validating: list[float] = []
-
-    def on_before_zero_grad(self, trainer, module, optimizer):
-        self.training.append(float(getattr(module, self.name)))
-
-    def on_validation_batch_start(self, trainer, module, *_):
-        self.validating.append(float(getattr(module, self.name)))
-
-
-def test_a_weight_rises_in_training_and_is_whole_elsewhere(fit):
-    spy = Spy()
-    fit(Annealing("beta", linear, 8, "steps"), spy)
-    assert spy.training == [4 * i / 8 for i in range(8)] + [4.0, 4.0]
-    assert set(spy.validating) == {4.0}
-
-
-def test_a_weight_is_whole_after_a_training_that_failed(fit, build):
-    small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
-    model = build("model=beta_vae", "model.beta=4", *small, x_shape=(1, 8, 8), num_classes=3)
-
-    class Fails(Spy):
-        def on_before_zero_grad(self, trainer, module, optimizer):
-            super().on_before_zero_grad(trainer, module, optimizer)
-            if len(self.training) == 3:
-                raise ZeroDivisionError
-
-    fails = Fails()
-    with pytest.raises(ZeroDivisionError):
-        fit(Annealing("beta", linear, 8, "steps"), fails, model=model)
-    assert fails.training[-1] == 1.0
-    assert float(model.beta) == 4.0
-
-
-@pytest.mark.parametrize(
-    ("duration", "unit", "steps"), [(1, "epochs", 5), (0.5, "fraction", 5), (3, "steps", 3)]
-)
-def test_units_of_the_duration(fit, duration, unit, steps):
-    spy = Spy()
-    fit(Annealing("beta", linear, duration, unit), spy)
-    assert spy.training == pytest.approx([4 * min(1, i / steps) for i in range(10)])
-
-
-def test_it_counts_batches_and_not_optimizer_steps(fit):
-    annealing, spy = Annealing("beta", linear, 10, "steps"), Spy()
-    trainer, _ = fit(annealing, spy, accumulate_grad_batches=5)
-    assert trainer.global_step == 2
-    assert annealing.steps == 10
-    assert trainer.fit_loop.total_batch_idx == 9
-
-
-def test_a_resumed_run_goes_on_where_it_stopped(fit, tmp_path):
-    annealing = ("beta", linear, 20, "steps")
-    fit(Annealing(*annealing), Checkpoint(str(tmp_path)), max_epochs=2)
-    spy = Spy()
-    fit(Annealing(*annealing), spy, max_epochs=4, ckpt_path=tmp_path / "last.ckpt")
-    assert spy.training == pytest.approx([4 * i / 20 for i in range(10, 20)])
-
-
-def test_any_number_of_a_users_model_can_be_annealed(fit, build):
-    class Mine(VAE):
-        strength = 2.0
-
-        def objective(self, terms):
-            return super().objective(terms) + self.strength * terms.rate.mean()
-
-    cfg = {"x_shape": (1, 8, 8), "num_classes": 3}
-    model = build("model.encoder.hidden=[8]", "model.decoder.hidden=[8]", **cfg)
-    model.__class__ = Mine
-    spy = Spy("strength")
-    fit(Annealing("strength", linear, 4, "steps"), spy, model=model)
-    assert spy.training[:5] == [0.0, 0.5, 1.0, 1.5, 2.0]
-    assert set(spy.validating) == {2.0}
-
-
-def test_a_weight_that_is_not_there_is_refused(fit):
-    with pytest.raises(UserError, match=r"annealing.target=gamma: BetaVAE .* it has beta"):
-        fit(Annealing("gamma", linear, 8, "steps"))
-    with pytest.raises(UserError, match=r"annealing\.target=encoder"):
-        fit(Annealing("encoder", linear, 8, "steps"))
-
-
-def test_a_warm_up_longer_than_training_is_a_warning(fit):
-    with pytest.warns(UserWarning, match=r"20 batches and training 10: it ends at 1.8, not at 4"):
-        fit(Annealing("beta", linear, 20, "steps"))
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message=".*annealing.*")
-        fit(Annealing("beta", linear, 10, "steps"))
-
-
-def test_a_fraction_of_an_endless_training_is_refused(fit):
-    with pytest.raises(UserError, match=r"needs a trainer\.max_epochs"):
-        fit(Annealing("beta", linear, 0.5, "fraction"), max_epochs=-1)
 
 
 def test_the_best_checkpoint_is_of_the_least_loss(fit, tmp_path):
@@ -184,7 +80,7 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_may_hold_no_code(tmp_path):
-    torch.save({"state_dict": {}, "evil": Spy()}, tmp_path / "x.ckpt")
+    torch.save({"state_dict": {}, "evil": Speed()}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="no checkpoint"):
         load(tmp_path / "x.ckpt")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
@@ -49,6 +50,7 @@ def plain(trainer: Trainer, module: LightningModule) -> bool:
         and len(trainer.optimizers) == 1
         and signature(trainer.optimizers[0].step).parameters["closure"].default is None
         and not trainer.lr_scheduler_configs
+        and not any(isinstance(each, GradientAccumulationScheduler) for each in hooks)
         and not any(is_overridden(name, each) for name in BETWEEN for each in hooks)
         and not any(is_overridden(name, module) for name in WITHIN)
     )

@@ -1,4 +1,5 @@
 import os
+from math import isfinite
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from vaelab.callbacks.length import training_batches
 from vaelab.callbacks.speed import Speed
 from vaelab.records import write_json
 
@@ -41,8 +43,7 @@ class Progress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        batches = trainer.estimated_stepping_batches * trainer.accumulate_grad_batches
-        self.batches, self.began = batches, monotonic()
+        self.batches, self.began = training_batches(trainer), monotonic()
         self.done_before = trainer.fit_loop.total_batch_idx + 1
         if self.enabled and self.console.is_terminal:
             columns = (
@@ -52,9 +53,13 @@ class Progress(ProgressBar):
                 TextColumn("{task.description}"),
             )
             self.bar = Bar(*columns, console=self.console, refresh_per_second=4, transient=True)
-            total = None if batches == float("inf") else batches
-            self.task = self.bar.add_task("", total=total)
+            self.task = self.bar.add_task("", total=self.batches if self.ends else None)
             self.bar.start()
+
+    @property
+    def ends(self) -> bool:
+        """Whether it is known how many batches there will be."""
+        return isfinite(self.batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -76,12 +81,13 @@ class Progress(ProgressBar):
         self.last_note = now
         done = trainer.fit_loop.total_batch_idx + 1
         here = done - self.done_before
-        left = (self.batches - done) * (now - self.began) / here if here else None
+        known = here and self.ends
+        left = (self.batches - done) * (now - self.began) / here if known else None
         bound = trainer.callback_metrics.get("val/elbo")
         content = {
             "epoch": trainer.current_epoch + 1,
             "epochs": trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None,
-            "share": done / self.batches,
+            "share": done / self.batches if self.ends else None,
             "seconds_left": left,
             "val/elbo": None if bound is None else float(bound),
             "device": os.environ.get("CUDA_VISIBLE_DEVICES"),

@@ -90,9 +90,10 @@ class Screen:
 
     def seconds_left(self, jobs: Sequence[Job]) -> float | None:
         """From the share of all jobs that was done since the beginning."""
-        begun = sum(job.progress.get("share", 0.0) for job in jobs if job.state == "running")
+        running = (job for job in jobs if job.state == "running")
+        begun: float = sum(job.progress.get("share") or 0.0 for job in running)
         done = self.ended_here + begun
-        open_ = sum(job.state in ("waiting", "running", "elsewhere") for job in jobs)
+        open_: float = sum(job.state in ("waiting", "running", "elsewhere") for job in jobs)
         open_ += self.to_come() - begun
         return (monotonic() - self.began) * open_ / done if done and open_ > 0 else None
 
