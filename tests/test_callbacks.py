@@ -6,6 +6,7 @@ from lightning import Callback
 from rich.console import Console
 
 from vaelab.callbacks import AtomicFiles, Checkpoint, Progress, Seeding, Speed
+from vaelab.callbacks import speed as speeds
 from vaelab.callbacks.checkpoint import load
 from vaelab.callbacks.seeding import reseed
 from vaelab.errors import UserError
@@ -85,12 +86,46 @@ def test_a_checkpoint_may_hold_no_code(tmp_path):
         load(tmp_path / "x.ckpt")
 
 
-def test_speed_counts_every_image(fit):
+class Clock(Callback):
+    """A time in which a training batch takes a second, and all else a thousand."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def on_before_backward(self, *_):
+        self.now += 1
+
+    def late(self, *_):
+        self.now += 1000
+
+    on_validation_start = on_validation_batch_start = on_validation_end = late
+    on_train_epoch_start = on_train_epoch_end = on_save_checkpoint = late
+
+
+@pytest.mark.parametrize(
+    ("options", "windows"),
+    [
+        ({}, 3),  # where every logging step is the last of an epoch
+        ({"log_every_n_steps": 2}, 7),
+        ({"log_every_n_steps": 4, "val_check_interval": 2}, 3),
+        ({"log_every_n_steps": 15}, 1),
+        ({"log_every_n_steps": 50}, 0),
+        ({"log_every_n_steps": 2, "accumulate_grad_batches": 2}, 4),
+        ({"check_val_every_n_epoch": 2, "limit_train_batches": 3, "log_every_n_steps": 1}, 9),
+    ],
+)
+def test_speed_is_that_of_training_alone(fit, monkeypatch, tmp_path, options, windows):
+    clock, logged = Clock(), []
+    monkeypatch.setattr(speeds, "perf_counter", clock)
+    monkeypatch.setattr(speeds, "write", lambda _, values: logged.append(values))
     speed = Speed()
-    trainer, _ = fit(speed, max_epochs=3)
-    assert speed.total_images == 150
-    assert speed.average > 0
-    assert trainer.callback_metrics["train/images_per_second"] > 0
+    trainer, _ = fit(speed, Checkpoint(str(tmp_path)), clock, max_epochs=3, **options)
+    assert [values["train/images_per_second"] for values in logged] == [10.0] * windows
+    assert speed.images_per_second == speed.average == 10.0
+    assert speed.images + speed.total_images == 10 * (trainer.fit_loop.total_batch_idx + 1)
+    assert clock.now > 3000
 
 
 def test_logged_scalars_are_means_over_the_window(fit):
