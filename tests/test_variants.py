@@ -313,11 +313,29 @@ def test_the_discrepancy_of_gaussians():
     assert (values.mean() - expected).abs() < 4 * values.std() / math.sqrt(2_000)
 
 
-def test_a_batch_of_one_image_is_evaluated(make):
-    for overrides in ("model=wae", "model=info_vae", "model=beta_tcvae", "model=dip_vae"):
-        model = make(overrides)
-        with torch.no_grad():
-            assert objective(model, *images(model, count=1)).isfinite()
+@pytest.mark.parametrize(
+    ("overrides", "rate"),
+    [
+        ("model=wae", 0.0),
+        ("model=info_vae model.alpha=0.25", 0.75),
+        ("model=beta_tcvae", 1.0),
+        ("model=beta_tcvae model.estimator=weighted", 1.0),
+        ("model=dip_vae", 1.0),
+        ("model=dip_vae model.covariance=codes", 1.0),
+    ],
+)
+def test_of_one_image_what_compares_images_is_zero(make, overrides, rate):
+    """Such as the last one of an evaluation, left over from full batches."""
+    model = make(overrides)
+    with torch.no_grad():
+        torch.manual_seed(1)
+        terms = model.terms(*images(model, count=1))
+        expected = terms.distortion + (rate * terms.rate if rate else 0)
+        assert_close(model.objective(terms), expected.mean())
+        details = model.details(terms)
+    compared = ("divergence", "penalty", "minibatch_mutual_information")
+    for name in details.keys() & set(compared):
+        assert_close(details[name].sum().item(), 0.0)
 
 
 # Parts. What a formula takes trains all of its parameters; what it does not take is refused.

@@ -79,11 +79,16 @@ def log_weights(estimator: Estimator, batch: int, images: int, like: Tensor) -> 
             and (N - 1) / (N (B - 1)) for the others, which stand for all other images; the paper
             (section C.2) has (N - B + 1) / (N (B - 1)) for one of these and 1 / (B - 1) for the
             rest, and this is the mean over which one it is: of lower variance, and exact if the
-            batch is all images.
-        batch: B.
+            batch is all images. Where the mutual information is between log B and log N, few of
+            the images that overlap at z are in the batch: it comes out too large, and the total
+            correlation too small, even negative.
+        batch: B. Where it is one, q(z) is that of its image: all of the rate is to the prior, and
+            the last image of an evaluation, left over from full batches, adds nothing else.
         images: N.
         like: Gives the type and the device.
     """
+    if batch == 1:
+        return like.new_zeros(1, 1)
     if estimator == "weighted":
         return like.new_full((batch, batch), -math.log(images * batch))
     others = math.log(max(images - 1, 1)) - math.log(images * max(batch - 1, 1))

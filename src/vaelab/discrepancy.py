@@ -17,7 +17,8 @@ def discrepancy(a: Tensor, b: Tensor, kernel: Kernel, scales: Sequence[float]) -
 
     Gretton et al. (2012), eq. 3; as in algorithm 2 of Tolstikhin et al. (2018), arXiv:1711.01558:
     the mean of k(a, a') and k(b, b') over pairs of different samples, less twice that of
-    k(a, b) over all pairs.
+    k(a, b) over all pairs. Of one sample there are no pairs and no estimate, and it is 0: the last
+    image of an evaluation, left over from full batches, then does not count.
 
     Args:
         a: Samples of one distribution.
@@ -26,13 +27,14 @@ def discrepancy(a: Tensor, b: Tensor, kernel: Kernel, scales: Sequence[float]) -
         scales: See `kernel_values`.
     """
     count = a.shape[-2]
+    if count == 1:
+        return (a - b).sum((-2, -1)) * 0
 
     def values(c: Tensor, d: Tensor) -> Tensor:
         return kernel_values(squared_distances(c, d), c.shape[-1], kernel, scales)
 
     within = off_diagonal(values(a, a)) + off_diagonal(values(b, b))
-    pairs = max(1, count * (count - 1))  # one, and no sum, in a last batch of a single image
-    return within / pairs - 2 * values(a, b).mean((-2, -1))
+    return within / (count * (count - 1)) - 2 * values(a, b).mean((-2, -1))
 
 
 def kernel_values(

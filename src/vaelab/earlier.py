@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
 from vaelab.naming import is_free
-from vaelab.records import COMPOSED, flat, read_json
+from vaelab.records import COMPOSED, EVALUATION, flat, read_json
 
 
 def result(folder: Path) -> float | None:
@@ -54,6 +54,6 @@ def clear(folder: Path) -> None:
     """Takes away what a run wrote, and leaves what it did not."""
     for name in ("checkpoints", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for pattern in ("results.json", "evaluation.json", "events.out.*", "metrics.csv"):
+    for pattern in ("results.json", EVALUATION, "events.out.*", "metrics.csv"):
         for path in folder.glob(pattern):
             path.unlink()

@@ -15,11 +15,24 @@ from rich.text import Text
 
 COMPOSED = Path(".hydra", "config.yaml")
 """The configuration of a run, in its folder."""
+EVALUATION = "evaluation.json"
+RENAMED = {"bits_per_dim": "nll_bits_per_dim"}
+"""Numbers of an evaluation that had the names of others once."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """What a file holds; empty where there is none."""
     return json.loads(path.read_text()) if path.exists() else {}
+
+
+def read_evaluation(folder: Path) -> dict[str, Any]:
+    """`evaluation.json` of a run folder, empty where there is none."""
+    return renamed(read_json(folder / EVALUATION))
+
+
+def renamed(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation with the names that its numbers have today."""
+    return {RENAMED.get(name, name): entry for name, entry in evaluation.items()}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

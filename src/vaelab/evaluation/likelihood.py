@@ -21,6 +21,9 @@ SMALL = 5_000_000
 def likelihood(subject: Subject, *, num_samples: PositiveInt | Literal["auto"]) -> dict[str, Any]:
     """Negative log evidence, bound, rate and distortion; bits per dimension where defined.
 
+    `nll_bits_per_dim` are those of the evidence; `bits_per_dim`, which training reports, are those
+    of the bound.
+
     Args:
         subject: The model and its test images.
         num_samples: K of `vaelab.metrics.evidence`; by itself 5,000 for a small model, else 100.
@@ -35,7 +38,7 @@ def likelihood(subject: Subject, *, num_samples: PositiveInt | Literal["auto"]) 
     if model.bits_offset is not None:
         bits = bits_per_dim(-1.0, model.x_shape)  # of one nat
         value = bits * results["nll"]["value"] + model.bits_offset
-        results["bits_per_dim"] = {"value": value, "se": bits * results["nll"]["se"]}
+        results["nll_bits_per_dim"] = {"value": value, "se": bits * results["nll"]["se"]}
     return results | {"rate_per_latent": means(images["rate_per_latent"])}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from vaelab.records import read_json, write_json
+from vaelab.records import EVALUATION, read_evaluation, write_json
 
 SIDE_BY_SIDE = 6
 COMPARED = ("nll", "elbo", "rate", "active_units")
@@ -24,8 +24,8 @@ class Record:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
-        self.path = folder / "evaluation.json"
-        found = read_json(self.path)
+        self.path = folder / EVALUATION
+        found = read_evaluation(folder)
         fresh: dict[str, Any] = {"step": step, "settings": {}}
         self.content = found if found.get("step") == step else fresh
 

@@ -18,7 +18,8 @@ class DIPVAE(VAE):
     loss = distortion + rate + lambda_od * sum_(i != j) C_ij^2 + lambda_d * sum_i (C_ii - 1)^2
 
     with C the covariance over the batch, divided by B, of the posterior means (DIP-VAE-I) or of the
-    codes, which adds the mean of the posterior covariances (DIP-VAE-II).
+    codes, which adds the mean of the posterior covariances (DIP-VAE-II). One image has no
+    covariance, so that the last one of an evaluation, left over from full batches, adds no penalty.
 
     Args:
         covariance: Of which: `means`, I, or `codes`, II.
@@ -51,6 +52,8 @@ class DIPVAE(VAE):
 
     def penalty(self, q: Distribution) -> Tensor:
         means = whole(q.mean)
+        if len(means) == 1:
+            return means.sum() * 0
         centred = means - means.mean(0)
         with undiminished(means):
             covariance = centred.T @ centred / len(means)

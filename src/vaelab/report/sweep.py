@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from vaelab.errors import UserError
-from vaelab.records import COMPOSED
+from vaelab.records import COMPOSED, EVALUATION, renamed
 from vaelab.report.differences import differing, in_order, levels, short, typed
 
 STATES = ("done", "failed", "unfinished", "not begun")
@@ -170,7 +170,7 @@ def metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
     found = {name: number(value) for name, value in result.items() if "/" in name}
     if not result:
         return {}
-    for name, entry in content(run / "evaluation.json").items():
+    for name, entry in renamed(content(run / EVALUATION)).items():
         if isinstance(entry, dict) and number(entry.get("value")) is not None:
             found[name] = number(entry["value"])
             if number(entry.get("se")) is not None:

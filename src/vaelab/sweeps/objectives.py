@@ -9,7 +9,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from vaelab.errors import UserError, nearest
-from vaelab.records import read_json
+from vaelab.records import read_evaluation, read_json
 
 Direction = Literal["maximize", "minimize"]
 
@@ -31,7 +31,7 @@ def values(folder: Path, names: Iterable[str]) -> list[float]:
 
 def measured(folder: Path) -> dict[str, float]:
     """All numbers of a finished run, by their names in its files."""
-    entries = read_json(folder / "evaluation.json").items()
+    entries = read_evaluation(folder).items()
     found: dict[str, Any] = {
         name: entry.get("value") for name, entry in entries if isinstance(entry, dict)
     }

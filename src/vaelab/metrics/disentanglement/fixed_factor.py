@@ -35,7 +35,8 @@ def beta_vae_score(
 
     Both images of a pair share a factor, and a point is the mean absolute difference of their
     codes over pairs. The score is the accuracy in telling which factor by a linear classifier:
-    logistic regression, as in disentanglement_lib, whose sizes are the defaults.
+    multinomial logistic regression. The figures of Locatello et al. (2019) are from
+    one-versus-rest, scikit-learn's default before 0.22, which gives other scores; sizes are theirs.
 
     Args:
         represent: Called with up to `ROWS` images at a time.
