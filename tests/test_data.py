@@ -201,10 +201,9 @@ def test_labels_stay_with_their_images(shuffle):
 
 @pytest.mark.usefixtures("together")
 @pytest.mark.parametrize("pixels", ["binary", "dequantized", "grey"])
-@pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("count", [10, 12])
-def test_the_shares_of_two_processes_are_the_batch_of_one(count, shuffle, pixels):
-    settings = {"count": count, "shuffle": shuffle, "pixels": pixels}
+def test_the_shares_of_two_processes_are_the_batch_of_one(count, pixels):
+    settings = {"count": count, "shuffle": True, "pixels": pixels}
     torch.manual_seed(0)
     alone = batches(**settings)
     shares = []
@@ -220,10 +219,40 @@ def test_the_shares_of_two_processes_are_the_batch_of_one(count, shuffle, pixels
 
 
 @pytest.mark.usefixtures("together")
-def test_a_last_batch_of_one_image_goes_to_one_process():
-    shares = [batches(count=9, shuffle=False, rank=rank, world_size=2) for rank in (0, 1)]
-    assert flat(numbers(shares[0])) == [0, 1, 4, 5, 8]
-    assert flat(numbers(shares[1])) == [2, 3, 6, 7]
+@pytest.mark.parametrize("pixels", ["binary", "dequantized", "grey"])
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+@pytest.mark.parametrize("count", [1, 4, 9, 12, 17])
+def test_batches_of_an_evaluation_go_round(count, world_size, pixels):
+    settings = {"count": count, "shuffle": False, "pixels": pixels}
+
+    def loader(**share):
+        torch.manual_seed(0)  # the same images
+        return batches(**settings, **share)
+
+    alone = list(loader())
+    shares = [[*loader(rank=rank, world_size=world_size)] for rank in range(world_size)]
+    assert {len(share) for share in shares} == {-(-len(alone) // world_size)}
+    assert {len(loader(rank=rank, world_size=world_size)) for rank in range(world_size)} == {
+        len(shares[0])
+    }
+    in_turn = [batch for each in zip(*shares, strict=True) for batch in each]
+    for (x, y), (x_alone, y_alone) in zip(in_turn, alone, strict=False):
+        assert torch.equal(x, x_alone)
+        assert torch.equal(y, y_alone)
+    for x, y in in_turn[len(alone) :]:
+        assert x.shape == (0, 1, 2, 2)
+        assert y.shape == (0, 3)
+
+
+def test_a_resumed_evaluation_has_the_remaining_turns():
+    share = {"count": 20, "shuffle": False, "rank": 1, "world_size": 2}
+    whole = numbers(batches(**share))
+    assert whole == [[4, 5, 6, 7], [12, 13, 14, 15], []]
+    for position in range(4):
+        loader = batches(**share)
+        loader.load_state_dict({"position": position})
+        assert numbers(loader) == whole[position:]
+        assert numbers(loader) == whole
 
 
 @pytest.mark.usefixtures("together")

@@ -21,7 +21,6 @@ from torch.testing import assert_close
 
 from vaelab import likelihoods, posteriors
 from vaelab.conditions import Unconditional
-from vaelab.data.batches import Batches
 from vaelab.errors import UserError
 from vaelab.models import VAE
 from vaelab.networks import Layers, Modulation
@@ -551,26 +550,6 @@ def test_nothing_that_is_not_finite_reaches_a_checkpoint(small):
     model.window.append(torch.ones(2), torch.tensor([1.0, float("nan")]), torch.tensor(1.0))
     with pytest.raises(UserError, match="rate became nan at training step 6"):
         model.on_save_checkpoint({})
-
-
-@pytest.mark.parametrize("count", [8, 9, 10])
-def test_two_processes_evaluate_like_one(small, count):
-    """Also where the last batch has no image for one of them."""
-    model = small("model=cvae")
-    x = torch.full((count, *SHAPE), 255).byte()
-    y = torch.eye(CLASSES)[torch.arange(count) % CLASSES]
-    sums = []
-    with torch.no_grad():
-        for rank, world_size in ((0, 1), (0, 2), (1, 2)):
-            model.on_validation_epoch_start()
-            settings = {"pixels": "grey", "batch_size": 4, "seed": 0, "shuffle": False}
-            shares = {"rank": rank, "world_size": world_size}
-            for share in Batches(x, y, torch.arange(count), **settings, **shares):
-                model.validation_step(share, 0)
-            sums.append(model.totals.sums)
-    rate, images = 1, -1  # columns that the samples of z do not touch
-    for column in (rate, images):
-        assert_close(sums[1][column] + sums[2][column], sums[0][column])
 
 
 def test_validation_of_distributions_is_on():

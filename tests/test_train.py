@@ -13,6 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).parents[1]
+PARTS = ("val/", "test")  # beginnings of the names of what an evaluation measures
 SMALL = ["model.encoder.hidden=[32]", "model.decoder.hidden=[32]", "model.latent_dim=4"]
 
 
@@ -295,6 +296,23 @@ def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared, of_th
     for name in first:
         torch.testing.assert_close(second[name], first[name], rtol=1e-3, atol=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu", "ddp_cpu"]
+
+
+@pytest.mark.parametrize(
+    "variant", [["model=beta_tcvae", "model.num_samples=2"], ["model=vq_vae"], ["model=wae"]]
+)
+def test_two_processes_evaluate_to_the_same_bits_as_one(tmp_path, prepared, variant):
+    """47 images in batches of 40, of which the last one has 7, and 30 in one batch."""
+    few = ["data.val_size=47", "data.test_size=30", "data.batch_size=40", "logger=none"]
+    still = ["model.optimizer.lr=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
+    found = []
+    for trainer in ("cpu", "ddp_cpu"):
+        options = [*SMALL, *few, *still, *variant, f"trainer={trainer}"]
+        train(tmp_path / trainer, prepared, *options, env=ENVIRONMENT)
+        results = json.loads((tmp_path / trainer / "results.json").read_text())
+        found.append({name: value for name, value in results.items() if name[:4] in PARTS})
+    assert len(found[0]) > 6
+    assert found[0] == found[1]
 
 
 def test_compiled_training_goes_on_under_annealing(tmp_path, prepared):

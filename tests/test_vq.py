@@ -4,7 +4,6 @@ import itertools
 import math
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -275,7 +274,7 @@ def test_codes_are_counted(small):
         terms = model.terms(*batch(count))
         codes += terms.q.codes.flatten().tolist()
         totals.add(terms, model.objective(terms))
-    values, _ = totals.read(SimpleNamespace(reduce=lambda t, reduce_op: t))
+    values, _ = totals.read()
     shares = np.bincount(codes) / len(codes)
     shares = shares[shares > 0]
     assert values["codes_used"] == len(shares)

@@ -145,10 +145,10 @@ class AutoEncoder(LightningModule):
     def draw(self, q: Distribution, num_samples: int) -> Tensor:
         """Samples [K, B, D] of q, with gradients.
 
-        Where several processes share a batch, each draws the noise of all of it and keeps its
-        part, so that they train to what one would.
+        Where several processes share a batch, as they do in training, each draws the noise of all
+        of it and keeps its part, so that they train to what one would.
         """
-        if self.world_size == 1:
+        if self.world_size == 1 or not self.training:
             return q.rsample((num_samples,))
         source = q.base if isinstance(q, Pushforward) else q
         shares = source.expand((self.world_size, *q.batch_shape))

@@ -171,11 +171,14 @@ class ELBO(AutoEncoder):
         self.totals = Totals()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        terms = self.terms(*batch)
+        x, y = batch
+        if not len(x):  # others have the last ones
+            return
+        terms = self.terms(x, y)
         self.totals.add(terms, self.objective(terms), **self.details(terms))
 
     def on_validation_epoch_end(self) -> None:
-        values, self.rate_per_latent = self.totals.read(self.trainer.strategy)
+        values, self.rate_per_latent = self.totals.read()
         self.log_scalars("test" if self.trainer.testing else "val", values)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -191,7 +194,7 @@ class ELBO(AutoEncoder):
         if stage == "train":
             write(self.trainer, averaged(self.trainer, named))
         else:
-            self.log_dict(named, sync_dist=True)
+            self.log_dict(named, sync_dist=True, reduce_fx="max")  # all processes have the same
 
     # Checkpoints hold tensors and plain values.
 

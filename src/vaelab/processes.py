@@ -1,9 +1,11 @@
 """Batches that several processes share."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+
+T = TypeVar("T")
 
 
 def whole(share: Tensor, dim: int = 0) -> Tensor:
@@ -19,6 +21,15 @@ def whole(share: Tensor, dim: int = 0) -> Tensor:
         return share
     gathered: Any = Gathered.apply(share)  # [processes, ...]
     return torch.cat(gathered.unbind(), dim)
+
+
+def gathered(value: T) -> list[T]:
+    """What each process has, in the order of their ranks; any plain value or tensors."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [value]
+    found: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(found, value)
+    return found
 
 
 class Gathered(torch.autograd.Function):

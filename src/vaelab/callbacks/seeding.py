@@ -26,7 +26,8 @@ class Seeding(Callback):
     def on_validation_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        reseed(module.device, stream("evaluation", batch_idx))
+        number = batch_idx * trainer.world_size + trainer.global_rank  # among those of all
+        reseed(module.device, stream("evaluation", number))
 
     def on_test_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, *_: Any

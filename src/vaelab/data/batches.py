@@ -29,7 +29,9 @@ class Batches:
         batch_size: Images in a batch, over all processes.
         seed: Names the random streams.
         shuffle: Whether to draw a new order for each epoch, and leave out a ragged last batch.
-        rank: Number of this process, which gets its share of every batch.
+        rank: Number of this process. If shuffled, in training, it gets its share of every batch;
+            otherwise whole batches in turn, so that an evaluation draws and compares what one
+            process would. Where those run out it gets an empty one: all have equally many.
         world_size: Number of processes.
     """
 
@@ -58,14 +60,9 @@ class Batches:
         self.resumed = False
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self.rows), self.batch_size)
-        ragged = not self.shuffle and len(range(rest)[self.share(rest)]) > 0
-        return full + ragged
-
-    def share(self, count: int) -> slice:
-        """This process's part of a batch: of equal parts in a row, the last perhaps smaller."""
-        part = -(-count // self.world_size)
-        return slice(self.rank * part, (self.rank + 1) * part)
+        if self.shuffle:
+            return len(self.rows) // self.batch_size
+        return math.ceil(math.ceil(len(self.rows) / self.batch_size) / self.world_size)
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
@@ -79,17 +76,23 @@ class Batches:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         # Up to the first batch nothing may be fixed: Lightning tells the epoch after iter().
-        start, self.resumed = self.position if self.resumed else 0, False
+        self.position, self.resumed = self.position if self.resumed else 0, False
+        first, stride = (0, 1) if self.shuffle else (self.rank, self.world_size)
+        turns = range(first, stride * len(self), stride)[self.position :]
+        for number, xy in self.whole(turns.start) if turns else ():
+            if number in turns:
+                self.position += 1
+                yield xy
+        if self.position < len(self):  # the last turn was another process's
+            yield to_float(self.images[self.rows[:0]], self.pixels), self.labels[self.rows[:0]]
+        self.position = 0
+
+    def whole(self, first: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """The batches from the one numbered `first` on, made several at a time."""
         together = max(1, DRAWN // (self.batch_size * math.prod(self.images.shape[1:])))
         for block, some in enumerate(self.order().split(together * self.batch_size)):
-            first = block * together
-            if first + together <= start:
-                continue
-            for batch, xy in enumerate(self.make(some, block), first):
-                if start <= batch < len(self):
-                    self.position = batch + 1
-                    yield xy
-        self.position = 0
+            if first < (block + 1) * together:
+                yield from enumerate(self.make(some, block), block * together)
 
     def order(self) -> Tensor:
         if not self.shuffle:
@@ -100,7 +103,7 @@ class Batches:
         return self.rows[shuffled.to(self.rows.device)]
 
     def make(self, rows: Tensor, block: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """This process's share of some batches in a row.
+        """Some batches in a row, or this process's share of them.
 
         The noise is the same whatever the number of processes.
         """
@@ -108,6 +111,12 @@ class Batches:
         noise = generator("pixels", self.seed, epoch, block, device=self.images.device)
         images = add_noise(self.images.index_select(0, rows), self.pixels, noise)
         labels = self.labels.index_select(0, rows)
+        share = self.share if self.shuffle else slice(None)
         for x, y in zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True):
-            share = self.share(len(x))
             yield to_float(x[share], self.pixels), y[share]
+
+    @property
+    def share(self) -> slice:
+        """This process's part of a training batch."""
+        part = self.batch_size // self.world_size
+        return slice(self.rank * part, (self.rank + 1) * part)

@@ -25,7 +25,8 @@ class Images(LightningDataModule):
 
     Args:
         source: Called for the `Splits`.
-        batch_size: Images in a batch, over all devices.
+        batch_size: Images in a batch: in training over all devices, which share it; in evaluation
+            on one device, for they take turns.
         val_size: Training images held out for validation.
         test_size: Training images held out as the test set where there is none.
         pixels: What is made of a pixel, see `vaelab.data.pixels`.
@@ -190,8 +191,6 @@ class Images(LightningDataModule):
         trainer, device = self.trainer, self.device
         world_size = trainer.world_size if trainer else 1
         self.check(world_size)
-        if 0 < len(rows) < world_size:
-            raise UserError(f"{len(rows)} {part} images are too few for {world_size} devices")
         return Batches(
             images.to(device),
             labels.to(device),

@@ -1,7 +1,6 @@
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import Strategy
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
@@ -10,6 +9,7 @@ from vaelab.errors import UserError
 from vaelab.metrics import Totals
 from vaelab.posteriors import Codebook, PointMass
 from vaelab.priors import Codes
+from vaelab.processes import gathered
 from vaelab.terms import Terms
 
 
@@ -58,18 +58,17 @@ class CodeTotals(Totals):
 
     def __init__(self, codes: int) -> None:
         super().__init__()
-        self.codes = codes
-        self.counts: Tensor | None = None
+        self.counts = torch.zeros(codes, dtype=torch.int64)
 
     def add(self, terms: Terms, loss: Tensor, **details: Tensor) -> None:
         super().add(terms, loss, **details)
         assert isinstance(terms.q, PointMass)
-        counts = torch.bincount(terms.q.codes.flatten(), minlength=self.codes)
-        self.counts = counts if self.counts is None else self.counts + counts
+        counts = torch.bincount(terms.q.codes.flatten(), minlength=len(self.counts))
+        self.counts = self.counts.to(counts.device) + counts
 
-    def read(self, strategy: Strategy) -> tuple[dict[str, float], Tensor]:
-        values, rates = super().read(strategy)
-        counts = strategy.reduce(self.counts, reduce_op="sum").cpu()
+    def read(self) -> tuple[dict[str, float], Tensor]:
+        values, rates = super().read()
+        counts = torch.stack(gathered(self.counts.cpu())).sum(0)
         shares = counts[counts > 0] / counts.sum()
         values["codes_used"] = float(len(shares))
         values["perplexity"] = float((-shares * shares.log()).sum().exp())
