@@ -21,7 +21,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from vaelab import cli
+from vaelab import cli, comparable
 from vaelab import report as reports
 from vaelab.errors import UserError
 from vaelab.report import curves, differences, page, plots, summary, views
@@ -136,7 +136,9 @@ def written(folder):
 
 def embedded(html):
     """The figures in a page, by plot and by the choice of its menu."""
-    found = re.findall(r'type="application/json" id="([a-z-]+)-figures">(.*?)</script>', html, re.S)
+    found = re.findall(
+        r'type="application/json" id="([a-z0-9-]+)-figures">(.*?)</script>', html, re.S
+    )
     return {key: json.loads(text) for key, text in found}
 
 
@@ -453,7 +455,7 @@ def test_user_strings_end_no_script_and_make_no_html(sweep):
 
 
 def test_figures_end_no_script():
-    text = page.embedded({"a": {"": "</script><!-- <script>"}}, "a")
+    text = page.embedded({"": "</script><!-- <script>"})
     assert "<" not in text
     assert json.loads(text) == {"": "</script><!-- <script>"}
 
@@ -602,6 +604,114 @@ def test_a_run_folder_is_a_sweep_of_one(tmp_path):
     assert found.swept == []
     html = page_of(tmp_path / "run")
     assert "<h1>run</h1>" in html
+
+
+MNIST = {"_target_": "vaelab.data.TorchvisionDataset", "name": "MNIST", "folder": "/a"}
+FASHION = {"_target_": "vaelab.data.TorchvisionDataset", "name": "FashionMNIST", "folder": "/b"}
+
+
+def of(source, pixels, likelihood, **changes):
+    """A run's configuration, as far as it tells what its numbers are of."""
+    model = {"likelihood": {"_target_": f"vaelab.likelihoods.{likelihood}"}, "latent_dim": 4}
+    return {"model": model, "data": {"source": source, "pixels": pixels}} | changes
+
+
+@pytest.fixture
+def mixed(sweep):
+    """Sixteen runs: the mass of bits, of levels and a density of MNIST, and of Fashion-MNIST."""
+    jobs = grid(model__beta=[0.5, 2], seed=[1, 2], likelihood=["a", "b", "c", "d"])
+    configs = {
+        "a": of(MNIST, "binary", "Bernoulli"),
+        "b": of(MNIST | {"folder": "/c"}, "grey", "DiscretizedLogistic"),
+        "c": of(MNIST, "grey", "Gaussian"),
+        "d": of(FASHION, "binary", "Bernoulli"),
+    }
+    shift = {"a": 0.0, "b": -900.0, "c": 1500.0, "d": -130.0}
+    folder = sweep(jobs, done=0)
+    for job in jobs:
+        kind = job["likelihood"]
+        values = {"val/elbo": shift[kind] - float(job["model.beta"]), "config": configs[kind]}
+        finish(folder / name(job), job, **values)
+    return folder
+
+
+def test_runs_are_ranked_within_what_can_be_compared(mixed):
+    found = reports.read(mixed)
+    assert list(found.parts) == [
+        "MNIST, binary pixels, mass",
+        "MNIST, grey pixels, mass",
+        "MNIST, grey pixels, density",
+        "FashionMNIST, binary pixels, mass",
+    ]
+    assert [len(part.jobs) for part in found.parts.values()] == [4] * 4
+    assert {tuple(part.axes) for part in found.parts.values()} == {("model.beta",)}
+    html = page_of(mixed)
+    assert html.count('class="winner"') == 4
+    for value in ("-0.50", "-900.50", "1499.50", "-130.50"):
+        assert re.search(
+            rf"est val/elbo, mean over seeds: <b>{value}\d* ± 0.0\d*</b> at beta", html
+        )
+    assert html.count('<tr class="best">') == 4 * 2 + 4  # each of two tables, and of all runs
+    lines = [figure for key, figure in embedded(html).items() if "rate-distortion" in key]
+    assert len(lines) == 4
+    assert len(re.findall(r'<section id="settings[-\d]*">', html)) == 4
+
+
+def test_files_of_a_mixed_folder_are_by_group(mixed):
+    to = written(mixed)
+    groups = set(pd.read_csv(to / "runs.csv")["group"])
+    assert groups == set(reports.read(mixed).parts) == set(pd.read_csv(to / "summary.csv")["group"])
+    assert (to / "figures" / "MNIST-grey-pixels-density" / "line_val_elbo.png").exists()
+    assert not list((to / "figures").glob("*.png"))
+
+
+def test_an_unfinished_run_is_told_by_its_configuration(mixed):
+    for folder, config in (("x", of(FASHION, "${kind}", "Bernoulli", kind="binary")), ("y", {})):
+        (mixed / folder / ".hydra").mkdir(parents=True)
+        (mixed / folder / ".hydra" / "config.yaml").write_text(json.dumps(config))
+    plan = json.loads((mixed / "sweep.json").read_text())
+    plan["jobs"] += [{"folder": folder, "overrides": {}} for folder in ("x", "y", "z")]
+    (mixed / "sweep.json").write_text(json.dumps(plan))
+    jobs = reports.read(mixed).jobs.set_index("folder")
+    assert jobs.loc["x", "group"] == "FashionMNIST, binary pixels, mass"
+    assert jobs.loc[["y", "z"], "group"].isna().all()
+    html = page_of(mixed)
+    assert '<span class="setting">x</span>' in html
+
+
+def test_what_says_where_data_are_makes_no_group():
+    sprites = {"_target_": "vaelab.data.Sprites", "size": 32}
+    configs = [
+        of(sprites, "binary", "Bernoulli"),
+        of(sprites | {"size": 64}, "binary", "Bernoulli"),
+        of({"_target_": "vaelab.data.Arrays", "path": "/x/mine.npz"}, "binary", "Bernoulli"),
+        of({"_target_": "vaelab.data.Arrays", "path": "/y/mine.npz"}, "binary", "Mine"),
+        {},
+    ]
+    keys = [comparable.key(config) for config in configs]
+    assert list(comparable.labels(keys).values()) == [
+        "Sprites, binary pixels, mass, size=32",
+        "Sprites, binary pixels, mass, size=64",
+        "mine.npz, binary pixels, mass",
+        "mine.npz, binary pixels, Mine",
+        "unknown data, None pixels, unknown likelihood",
+    ]
+    assert comparable.labels(keys[:1] * 3) == {keys[0]: ""}
+    assert comparable.key(of(MNIST, "grey", "Gaussian")) == comparable.key(
+        of(MNIST | {"folder": "/elsewhere"}, "grey", "Gaussian")
+    )
+
+
+def test_every_axis_of_numbers_has_its_unit(sweep):
+    html = page_of(sweep(BETA_BY_SIZE))
+    figures = embedded(html)
+    bar = figures["metrics"]["test/rate"]["data"][0]["colorbar"]["title"]["text"]
+    assert bar == "test/rate, nats per image"
+    (units,) = figures["active-units"].values()
+    assert units["layout"]["yaxis"]["title"]["text"] == "active_units, number of latents"
+    curve = figures["curves"]["val/elbo"]["layout"]
+    assert curve["yaxis"]["title"]["text"] == "val/elbo, nats per image"
+    assert curve["xaxis"]["title"]["text"] == "optimizer steps"
 
 
 @pytest.mark.parametrize(

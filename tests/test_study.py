@@ -501,6 +501,26 @@ def test_another_search_in_the_folder_is_refused(launch, overrides, settings, sa
     assert "\n" not in str(error.value)
 
 
+MASS, DENSITY = ("MNIST", "binary pixels", "mass"), ("MNIST", "grey pixels", "density")
+
+
+@pytest.mark.parametrize("objective", ["val/elbo", "test/distortion", "nll"])
+def test_a_search_among_what_has_no_common_scale_is_refused(launch, objective):
+    keys = {"bernoulli": MASS, "gaussian": DENSITY}
+    launcher = launch(BETA, "likelihood=bernoulli,gaussian", objectives={objective: "maximize"})
+    plan = launcher.plan
+
+    def told(overrides, **settings):
+        job = plan(overrides, **settings)
+        (job.compared,) = (key for name, key in keys.items() if f"likelihood={name}" in overrides)
+        return job
+
+    launcher.plan = told
+    said = f"{objective} has no common scale for MNIST, binary pixels, mass and for MNIST, grey"
+    with pytest.raises(UserError, match=said):
+        launcher.first()
+
+
 def test_what_does_not_change_the_trials_may_change(launch):
     launch().first()
     random = {"_target_": "optuna.samplers.RandomSampler", "seed": 3}

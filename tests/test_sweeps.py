@@ -22,7 +22,7 @@ from vaelab.sweeps import engine
 from vaelab.sweeps.claims import Claims
 from vaelab.sweeps.engines.local import Local
 from vaelab.sweeps.job import Job, ending, last_error
-from vaelab.sweeps.screen import table
+from vaelab.sweeps.screen import Screen, table
 
 ROOT = Path(__file__).parents[1]
 TINY = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
@@ -425,6 +425,25 @@ def local(**settings) -> Local:
 
 def job(**settings) -> Job:
     return Job(overrides=[], swept={}, folder=Path("x"), **settings)
+
+
+def test_the_best_is_one_of_those_that_can_be_compared(tmp_path):
+    mass, density = ("MNIST", "binary pixels", "mass"), ("MNIST", "grey pixels", "density")
+    runs = [("a", -99.0, mass), ("b", -98.0, mass), ("c", 1500.0, density), ("d", None, density)]
+    jobs = []
+    for name, value, key in runs:
+        (tmp_path / name).mkdir()
+        results = {} if value is None else {"val/elbo": value}
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+        state = "failed" if value is None else "done"
+        jobs.append(Job([], {}, tmp_path / name, state=state, compared=key))
+    screen = Screen(tmp_path)
+    assert screen.best(jobs[:2]) == [f"best       val/elbo -98.000  {tmp_path}/b"]
+    assert screen.best(jobs) == [
+        f"best       val/elbo -98.000 of MNIST, binary pixels, mass  {tmp_path}/b",
+        f"best       val/elbo 1500.000 of MNIST, grey pixels, density  {tmp_path}/c",
+    ]
+    assert screen.best(jobs[3:]) == []
 
 
 def test_slots_of_the_processor(monkeypatch):

@@ -44,7 +44,12 @@ def label(overrides: Iterable[str]) -> str:
     No `=`, which a command line that names the folder could not hold.
     """
     parts = (f"{key(o).split('.')[-1]}-{o.partition('=')[2]}" for o in overrides)
-    return "_".join(re.sub(r"[^A-Za-z0-9_.-]+", "-", part).rstrip("-") for part in parts)
+    return "_".join(map(plain, parts))
+
+
+def plain(text: str) -> str:
+    """A text as part of a file name, in letters, digits, `_`, `-` and dots."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).rstrip("-")
 
 
 def short(value: str) -> str:

@@ -12,6 +12,7 @@ from vaelab.report.colours import INK, LINES, PALE, QUIET, between, is_dark, sca
 from vaelab.report.curves import Curves
 from vaelab.report.summary import Ranking, main
 from vaelab.report.sweep import Sweep
+from vaelab.report.units import titled
 
 MARKERS = ("o", "s", "D", "^", "P", "X", "*", "h")
 DASHES = ("-", "--", ":", "-.")
@@ -161,7 +162,7 @@ def heat_map(view: views.Field) -> Any:
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(columns), [plain(label) for label in view.x.labels])
     axes.set_yticks(range(rows), [plain(label) for label in view.y.labels])
-    axes.set(xlabel=plain(view.x.name), ylabel=plain(view.y.name), title=view.metric)
+    axes.set(xlabel=plain(view.x.name), ylabel=plain(view.y.name), title=plain(titled(view.metric)))
     figure.colorbar(image, ax=axes).outline.set_visible(False)
     return figure
 
@@ -179,7 +180,7 @@ def line(view: views.Field) -> Any:
     errors = view.sd if np.isfinite(view.sd).any() else None
     axes.errorbar(x, view.mean, errors, linestyle="-" if view.x.numeric else "", **style)
     mark(axes, "x", view.x)
-    axes.set_ylabel(view.metric)
+    axes.set_ylabel(plain(titled(view.metric)))
     return figure
 
 
@@ -192,7 +193,7 @@ def searched(view: views.Field) -> Any:
     shape.set_linewidth(0.4)
     mark(axes, "x", view.x)
     mark(axes, "y", view.y)
-    figure.colorbar(shape, ax=axes, label=view.metric).outline.set_visible(False)
+    figure.colorbar(shape, ax=axes, label=plain(titled(view.metric))).outline.set_visible(False)
     return figure
 
 
@@ -213,7 +214,7 @@ def active_units(view: views.ActiveUnits) -> Any:
         errors = part["sd"] if part["sd"].notna().any() else None
         axes.errorbar(part["x"], part["mean"], errors, **style)
     mark(axes, "x", view.x)
-    axes.set_ylabel("active units")
+    axes.set_ylabel(titled("active_units"))
     axes.set_ylim(bottom=0)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right upper", frameon=False)
@@ -231,7 +232,7 @@ def curves(lines: Sequence[views.Line], title: str) -> Any:
         axes.plot(table.index, table["mean"], dash, color=colour, linewidth=1.3, label=label)
         low, high = table["mean"] - table["sd"], table["mean"] + table["sd"]
         axes.fill_between(table.index, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="optimizer steps", ylabel="val/elbo, nats per image")
+    axes.set(xlabel="optimizer steps", ylabel=titled("val/elbo"))
     columns = math.ceil(len(visible) / 24)
     style: dict[str, Any] = {
         "frameon": False,

@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,31 +63,17 @@ def page(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], best: int, fol
         undefined=jinja2.StrictUndefined,
     )
     here = Path(__file__).parent
-    means = over(sweep.jobs, sweep.settings, measured(sweep))
-    seeds = ["seeds"] if "seed" in sweep.swept else []
-    figures: dict[str, Any] = {
-        "rate-distortion": one(plots.rate_distortion(sweep)),
-        "metrics": plots.fields(sweep, ranking),
-        "active-units": one(plots.active_units(sweep)),
-        "curves": plots.curves(sweep, ranking, read),
-    }
+    parts = [part(group, runs, ranking, read, best) for group, runs in sweep.parts.items()]
     return environment.get_template("page.html").render(
         sweep=sweep,
         ranking=ranking,
         title=sweep.folder.resolve().name,
         counts=[(state, int((sweep.jobs["state"] == state).sum())) for state in STATES],
         swept=[(sweep.names[name], values(sweep, name)) for name in sweep.swept],
-        winner=winner(sweep, means, ranking),
         failures=failures(sweep, folder),
         unfinished=unfinished(sweep),
-        summary=summary(sweep, means, ranking, main(sweep, ranking)),
-        everything=summary(sweep, means, ranking, measured(sweep)),
+        parts=parts,
         runs=runs(sweep, ranking),
-        figures=figures,
-        over=[*seeds, *(sweep.names[name] for name in sweep.axes[2:])],
-        search=not sweep.is_grid,
-        several=bool((means.n.to_numpy() > 1).any()),
-        pictures=pictures(sweep, ranking, best),
         made_with=made_with(sweep),
         now=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
@@ -96,8 +81,41 @@ def page(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], best: int, fol
         css=Markup((here / "page.css").read_text()),
         javascript=Markup((here / "page.js").read_text()),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
-        embedded=partial(embedded, figures),
+        embedded=embedded,
     )
+
+
+def part(
+    group: str, sweep: Sweep, ranking: Ranking, read: Mapping[int, Curves], best: int
+) -> dict[str, Any]:
+    """What the page has of runs that can be compared with each other.
+
+    Args:
+        group: What they are called; empty where these are all runs.
+        sweep: These runs.
+        ranking: See `page`.
+        read: See `page`.
+        best: See `page`.
+    """
+    means = over(sweep.jobs, sweep.settings, measured(sweep))
+    seeds = ["seeds"] if "seed" in sweep.swept else []
+    own = {row: read[row] for row in sweep.jobs.index if row in read}
+    return {
+        "group": group,
+        "winner": winner(sweep, means, ranking),
+        "summary": summary(sweep, means, ranking, main(sweep, ranking)),
+        "everything": summary(sweep, means, ranking, measured(sweep)),
+        "figures": {
+            "rate-distortion": one(plots.rate_distortion(sweep)),
+            "metrics": plots.fields(sweep, ranking),
+            "active-units": one(plots.active_units(sweep)),
+            "curves": plots.curves(sweep, ranking, own),
+        },
+        "over": [*seeds, *(sweep.names[name] for name in sweep.axes[2:])],
+        "search": not sweep.is_grid,
+        "several": bool((means.n.to_numpy() > 1).any()),
+        "pictures": pictures(sweep, ranking, best),
+    }
 
 
 def one(figure: plots.Figure | None) -> dict[str, plots.Figure]:
@@ -105,9 +123,9 @@ def one(figure: plots.Figure | None) -> dict[str, plots.Figure]:
     return {"": figure} if figure else {}
 
 
-def embedded(figures: Mapping[str, Any], name: str) -> Markup:
+def embedded(figures: Mapping[str, Any]) -> Markup:
     """Figures as JSON that ends no script and opens none."""
-    text = json.dumps(figures[name], allow_nan=False, separators=(",", ":"))
+    text = json.dumps(figures, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", r"\u003c"))
 
 
@@ -182,13 +200,16 @@ def summary(sweep: Sweep, means: Means, ranking: Ranking, metrics: Sequence[str]
 def runs(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
     """A row for each job."""
     jobs, names = sweep.jobs, main(sweep, ranking)
-    best = list(ranking.best(jobs[ranking.metric]).index[:1]) if ranking.metric in jobs else []
+    groups = [runs.jobs for runs in sweep.parts.values()] if ranking.metric in jobs else []
+    best = [at for group in groups for at in ranking.best(group[ranking.metric]).index[:1]]
     places = {name: views.decimals(finite(jobs[name]), []) for name in names}
     shown_settings = [name for name in sweep.swept if name != "seed"] + ["seed"]
+    grouped = [name for name in ("group",) if name in jobs]
     rows = []
     for at, job in jobs.iterrows():
         cells = [Cell(job["folder"], job["folder"])]
         cells.append(Cell(job["state"], job["state"], state=job["state"]))
+        cells += [Cell(shown(job[name]), sortable(job[name])) for name in grouped]
         cells += setting_cells(job, shown_settings)
         for name in [*names, "seconds"]:
             known = pd.notna(job[name])
@@ -196,7 +217,7 @@ def runs(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
             cells.append(Cell(text, sortable(job[name])))
         rows.append({"best": at in best, "cells": cells})
     heads = [sweep.names.get(name, name) for name in shown_settings]
-    heads = ["folder", "state", *heads, *names, "seconds"]
+    heads = ["folder", "state", *grouped, *heads, *names, "seconds"]
     return {"heads": heads, "rows": rows, "marked": ranking.metric}
 
 
@@ -236,7 +257,7 @@ def tail(path: Path) -> str:
 
 
 def unfinished(sweep: Sweep) -> list[dict[str, str]]:
-    """Each job that has begun and neither ended nor failed: its settings and how far it is."""
+    """Each job that has begun and neither ended nor failed: what it is and how far."""
     found = []
     for _, job in sweep.jobs[sweep.jobs["state"] == "unfinished"].iterrows():
         progress = content(sweep.folder / job["folder"] / "progress.json")
@@ -247,8 +268,8 @@ def unfinished(sweep: Sweep) -> list[dict[str, str]]:
         if isinstance(progress.get("val/elbo"), float):
             parts.append(f"val/elbo {progress['val/elbo']:.2f}")
         share = "" if pd.isna(job["progress"]) else f"{job['progress']:.0%}"
-        setting = described(job, sweep.names) or job["folder"]
-        found.append({"setting": setting, "share": share, "where": ", ".join(parts)})
+        setting = {"setting": described(job, sweep.names), "folder": job["folder"]}
+        found.append({**setting, "share": share, "where": ", ".join(parts)})
     return found
 
 

@@ -19,6 +19,7 @@ from vaelab.report.curves import Curves, ordered, thinned
 from vaelab.report.differences import shown
 from vaelab.report.summary import Ranking
 from vaelab.report.sweep import Sweep
+from vaelab.report.units import titled
 
 Figure = dict[str, Any]
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
@@ -236,7 +237,7 @@ def heat_map(view: views.Field) -> Figure:
         "hovertemplate": "%{customdata}<extra></extra>",
         "hoverongaps": False,
         "colorscale": scale(view.lower),
-        "colorbar": {"thickness": 14, "outlinewidth": 0},
+        "colorbar": metric_bar(view.metric),
         "xgap": 2,
         "ygap": 2,
     }
@@ -252,6 +253,12 @@ def heat_map(view: views.Field) -> Figure:
         "data": [trace],
         "layout": layout(height, xaxis=across, yaxis=upwards, shapes=shapes),
     }
+
+
+def metric_bar(metric: str) -> dict[str, Any]:
+    """The colour bar of a metric."""
+    title = {"text": safe(titled(metric)), "side": "right"}
+    return {"thickness": 14, "outlinewidth": 0, "title": title}
 
 
 def categories(axis: views.Axis) -> dict[str, Any]:
@@ -278,7 +285,7 @@ def line(view: views.Field) -> Figure:
     }
     if np.isfinite(view.sd).any():
         trace["error_y"] = {"array": clean(view.sd), "thickness": 1.5, "width": 5}
-    axes = {"xaxis": setting_ruler(view.x), "yaxis": ruler(view.metric)}
+    axes = {"xaxis": setting_ruler(view.x), "yaxis": ruler(titled(view.metric))}
     return {"data": [trace], "layout": layout(420, **axes)}
 
 
@@ -297,7 +304,7 @@ def searched(view: views.Field) -> Figure:
             "color": [float(view.mean[i]) for i in known],
             "colorscale": scale(view.lower),
             "showscale": True,
-            "colorbar": {"thickness": 14, "outlinewidth": 0},
+            "colorbar": metric_bar(view.metric),
             "line": {"color": QUIET, "width": 0.5},
         },
         "text": [
@@ -335,7 +342,7 @@ def active_units(sweep: Sweep) -> Figure | None:
         traces += [line_of_units(view, part) for part in view.lines]
     axes = {
         "xaxis": setting_ruler(view.x),
-        "yaxis": ruler("active units", rangemode="tozero"),
+        "yaxis": ruler(titled("active_units"), rangemode="tozero"),
     }
     return {"data": traces, "layout": layout(420, showlegend=True, **axes)}
 
@@ -427,7 +434,7 @@ def curve(lines: Sequence[views.Line], tag: str, title: str, limit: int) -> Figu
     drawn = layout(
         520,
         xaxis=ruler("optimizer steps"),
-        yaxis=ruler(tag),
+        yaxis=ruler(titled(tag)),
         showlegend=True,
         legend=LEGEND | {"title": {"text": safe(views.brief(title, 50))}},
     )

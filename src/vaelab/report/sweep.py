@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from vaelab import comparable
 from vaelab.errors import UserError
 from vaelab.records import COMPOSED, EVALUATION, renamed
 from vaelab.report.differences import differing, in_order, levels, short, typed
@@ -30,7 +31,8 @@ class Sweep:
         jobs: A row for each job: `folder`, `state`, the swept settings by their dotted names,
             `seed` and `model.latent_dim` in any case, the metrics, with `_se` the standard error
             over test images of those that have been evaluated, `seconds`, `epochs`, `steps`,
-            `progress` from 0 to 1, `error` and `log`.
+            `progress` from 0 to 1, `error` and `log`; `group` where not all can be compared,
+            the name of those that can.
         swept: The columns that are swept settings, `seed` last.
         metrics: The columns that are measured, without those of standard errors.
         results: Each job's `results.json`, empty where there is none.
@@ -61,6 +63,23 @@ class Sweep:
     @cached_property
     def done(self) -> pd.DataFrame:
         return self.jobs[self.jobs["state"] == "done"]
+
+    @cached_property
+    def parts(self) -> dict[str, "Sweep"]:
+        """The runs that can be compared with each other, by group; itself where all can.
+
+        Jobs of which nothing is known, for they have not begun, are in none.
+        """
+        if "group" not in self.jobs:
+            return {"": self}
+        parts = {}
+        for group in self.jobs["group"].dropna().unique():
+            jobs = self.jobs[self.jobs["group"] == group]
+            swept = [n for n in self.swept if n == "seed" or len(levels(jobs[n])) > 1]
+            metrics = [n for n in self.metrics if jobs[n].notna().any()]
+            results = [self.results[i] for i in jobs.index]
+            parts[group] = Sweep(self.folder, self.command, jobs, swept, metrics, results)
+        return parts
 
     @property
     def is_grid(self) -> bool:
@@ -133,6 +152,9 @@ def assembled(
     columns["progress"] = pd.Series([found.get("share") for found in states], dtype="float64")
     for name in ("error", "log"):
         columns[name] = pd.Series([found.get(name) for found in states], dtype="str")
+    groups = compared(runs, results)
+    if len(set(groups) - {None}) > 1:
+        columns["group"] = pd.Series(groups, dtype="str")
     ends = [name for name in names if name.endswith("_se") and name.removesuffix("_se") in names]
     kept = [name for name in names if name not in ends and columns[name].notna().any()]
     return Sweep(folder, command, pd.DataFrame(columns), swept, kept, results)
@@ -176,6 +198,26 @@ def metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
             if number(entry.get("se")) is not None:
                 found[f"{name}_se"] = number(entry["se"])
     return {name: value for name, value in found.items() if value is not None}
+
+
+def compared(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[str | None]:
+    """The group of runs that each one can be compared with; None of one that has not begun."""
+    configs = [
+        result.get("config") or configured(run) for run, result in zip(runs, results, strict=True)
+    ]
+    keys = [comparable.key(config) if config else None for config in configs]
+    names = comparable.labels([key for key in keys if key])
+    return [names[key] if key else None for key in keys]
+
+
+def configured(run: Path) -> dict[str, Any]:
+    """What of its configuration tells what a run is of; empty where it cannot be read."""
+    from omegaconf import OmegaConf
+
+    try:
+        return comparable.part(OmegaConf.load(run / COMPOSED))
+    except Exception:  # no file, a damaged one, one of another program
+        return {}
 
 
 def latent_dim(result: Mapping[str, Any]) -> Any:

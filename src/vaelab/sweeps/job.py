@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from vaelab import earlier, naming
+from vaelab import comparable, earlier, naming
 from vaelab.records import read_json
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "stopped"]
@@ -27,6 +27,7 @@ class Job:
         again: Whether it is to be run though it has been.
         environment: Variables for its process, beside those of the launcher.
         seen_failure: The mark of a failure before this sweep began.
+        compared: What its numbers are of, see `vaelab.comparable`.
     """
 
     overrides: list[str]
@@ -37,6 +38,7 @@ class Job:
     again: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     seen_failure: str | None = None
+    compared: comparable.Key = ()
     state: State = "waiting"
     error: str = ""
     where: str = ""

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vaelab import earlier, naming
+from vaelab import comparable, earlier, naming
 from vaelab.sweeps.job import Job
 
 OURS = (
@@ -67,6 +67,7 @@ class Planner:
             again = bool(task.get("rerun")) or task.get("ckpt") is not None
             if not again and earlier.started(folder):
                 earlier.check(folder, folder, task)
+            compared = comparable.key(comparable.part(task))
         trainer = task.get("trainer") or {}
         job = Job(
             overrides=overrides,
@@ -76,6 +77,7 @@ class Planner:
             devices=count(trainer.get("devices", 1)),
             again=again,
             environment=environment or {},
+            compared=compared,
         )
         job.seen_failure = job.failure.get("mark")
         if not again and job.value is not None:

@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from vaelab import comparable
 from vaelab.records import here
 from vaelab.sweeps.job import LOG, Job, State
 
@@ -106,17 +107,24 @@ class Screen:
                 self.say(("failed", "red"), f"  {job.label}: {job.error or 'no word'}  {log}")
         taken = duration(monotonic() - self.began)
         self.say(f"{self.counts(jobs)}, after {taken}")
-        values = {job.name: job.value for job in jobs if job.state == "done"}
-        known = {name: value for name, value in values.items() if value and isfinite(value)}
-        for line in lines:
+        for line in lines or self.best(jobs):
             self.say(line)
-        if known and not lines:
-            best = max(known, key=lambda name: known[name])
-            self.say(f"best       {figure('val/elbo', known[best])}  {self.folder / best}")
         self.say(f"report     python report.py sweep={self.folder}")
         self.say(f"curves     tensorboard --logdir {self.folder}")
         if self.to_come() or any(job.state != "done" for job in jobs):
             self.say("go on      the same command runs those that are not done")
+
+    def best(self, jobs: Sequence[Job]) -> list[str]:
+        """The finished run of the highest bound, among those that can be compared."""
+        values = {job.name: job.value for job in jobs if job.state == "done"}
+        known = [job for job in jobs if (value := values.get(job.name)) and isfinite(value)]
+        found = []
+        for key, group in comparable.labels([job.compared for job in known]).items():
+            names = [job.name for job in known if job.compared == key]
+            best = max(names, key=lambda name: values[name] or 0.0)
+            of = f" of {group}" if group else ""
+            found.append(f"best       {figure('val/elbo', values[best])}{of}  {self.folder / best}")
+        return found
 
 
 def table(jobs: Sequence[Job], room: int) -> Table:

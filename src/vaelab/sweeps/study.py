@@ -15,7 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import Field, PositiveInt
 
-from vaelab import naming
+from vaelab import comparable, naming
 from vaelab.cli import first_line
 from vaelab.errors import UserError
 from vaelab.records import here, read_json
@@ -105,8 +105,7 @@ class Study:
 
     def first(self, plan: Plan) -> list[Job]:
         self.plan = plan
-        for overrides in self.corners():
-            plan(overrides, name="check")
+        self.check_scale([plan(overrides, name="check") for overrides in self.corners()])
         self.folder.mkdir(parents=True, exist_ok=True)
         journal.mend(self.path)
         self.storage = journal.storage(self.path)
@@ -117,6 +116,17 @@ class Study:
                     self.once_more(last)
             trials = self.places().values()
         return [self.adopt(trial) for trial in trials]
+
+    def check_scale(self, corners: Sequence[Job]) -> None:
+        """Raises a UserError if an objective has no common scale for all trials."""
+        groups = comparable.labels([job.compared for job in corners])
+        for name in self.objectives:
+            if len(groups) > 1 and name.rpartition("/")[2] in comparable.SCALED:
+                first, second, *_ = groups.values()
+                raise UserError(
+                    f"hydra.sweeper.objectives: {name} has no common scale for {first} and for "
+                    f"{second}; search them apart, or by another objective"
+                )
 
     def corners(self) -> Iterator[list[str]]:
         """Overrides of the ends of every interval and of every choice, to be checked."""

@@ -1,0 +1,37 @@
+"""The units of metrics."""
+
+NATS = {
+    *("loss", "elbo", "rate", "distortion", "importance_weighted_elbo"),
+    *("nll", "nll_ais", "nll_minus_ais", "nll_marginal", "nll_given_label"),
+    *("label_information", "wrong_label_cost"),
+    *("mutual_information", "marginal_kl", "total_correlation", "discriminated_total_correlation"),
+    *("minibatch_mutual_information", "minibatch_total_correlation", "minibatch_dimension_wise_kl"),
+}
+SHARES = {
+    *("agreement", "precision", "recall", "coverage", "copied", "classifier_accuracy"),
+    *("label_accuracy", "probe", "probe_chance", "ais_acceptance"),
+}
+OTHERS = {
+    "bits_per_dim": "bits per dimension",
+    "nll_bits_per_dim": "bits per dimension",
+    "active_units": "number of latents",
+    "codes_used": "number of codes",
+    "perplexity": "number of codes",
+    "mse": "squared, of pixels in [0, 1]",
+    "psnr": "decibels",
+    "seconds": "s",
+    "images_per_second": "images/s",
+    "learning_rate": "per optimizer step",
+}
+UNITS = dict.fromkeys(NATS, "nats per image") | dict.fromkeys(SHARES, "share") | OTHERS
+"""By the last part of a metric's name; all others are numbers without a unit."""
+
+
+def unit(metric: str) -> str:
+    """The unit of a metric, empty where it has none."""
+    return UNITS.get(metric.rpartition("/")[2], "")
+
+
+def titled(metric: str) -> str:
+    """A metric and its unit, as the title of an axis."""
+    return ", ".join(filter(None, (metric, unit(metric))))
