@@ -17,8 +17,8 @@ def settings(
     run: list[str] | str,
     what: list[str] | str,
     count: PositiveInt | None,
-    label: list[int] | int,
-    given: dict[str, float | list[float]] | None,
+    label: list[int | str] | int | str,
+    given: dict[str, str | float | list[float]] | None,
     sampler: Any,
     temperature: NonNegativeFloat,
     images: list[str] | str,
@@ -29,7 +29,7 @@ def settings(
     """The settings, for the check."""
 
 
-@cli.task("generate", settings, lists=["run", "what", "images"])
+@cli.task("generate", settings, lists=["run", "what", "images", "label"])
 def main(cfg: DictConfig) -> None:
     """Writes pictures and their arrays, and says where each one is."""
     # Here and not above, so that --help and --cfg answer at once.
@@ -38,14 +38,14 @@ def main(cfg: DictConfig) -> None:
     import torch
     from hydra.utils import instantiate
 
-    from vaelab import runs
+    from vaelab import records, runs
     from vaelab.errors import UserError
     from vaelab.pictures import gallery
 
+    records.quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     asked = {name: cfg[name] for name in ("count", "temperature", "seed")}
-    asked |= {"what": cli.names(cfg.what), "images": cli.names(cfg.images)}
-    asked |= {"label": [cfg.label] if isinstance(cfg.label, int) else [*cfg.label]}
+    asked |= {name: cli.names(cfg[name]) for name in ("what", "images", "label")}
     asked["given"] = OmegaConf.to_container(cfg.given) if cfg.given else {}
     folders = runs.under(cli.names(cfg.run))
     asked["sampler"] = instantiate(cfg.sampler, _convert_="all")

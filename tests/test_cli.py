@@ -73,7 +73,6 @@ SETTINGS = {
     "precision=17": "precision=17",
     "trainer.max_epochs=0": "trainer.max_epochs=0",
     "trainer.accelerator=abacus": "trainer",
-    "data.batch_size=100000": "larger than the 4,000 training images",
     "data.test_size=0": "no test part of their own",
     "data.val_size=4800": "leave nothing of the 5,000 images",
     "prior=conditional_normal": "use model=cvae",
@@ -164,8 +163,12 @@ CONTRADICTIONS = {
     "model.encoder.x_shape=[1,2,2]": "model.encoder.x_shape: there is no such setting",
     "+model.pixels=binary": "model.pixels is told by the data",
     "+model.x_shape=[1,2,2]": "model.x_shape is told by the data",
-    "data.source.num_classes=2": "train_labels reach from 0 to 2, but should be from 0 to 1",
-    "data.batch_size=41": "data.batch_size=41 is larger than the 40 training images",
+    "data.source.num_classes=2": "train_labels[2] is 2, which is none of the classes 0, 1",
+    "data.source.range=[1,0]": "data.source.range=[1,0] should rise",
+    "data.source.range=[0,100]": "train_images[0] reaches from",
+    "data.source.range=[0]": "data.source.range=[0]: ",
+    "data.val_size=1.5": "data.val_size=1.5: should be",
+    "data.test_size=-0.5": "data.test_size=-0.5: should be",
     "data.val_size=50": "leave nothing of the 60 images for training",
     "data.test_size=0": "data.test_size=0, but these images have no test part",
     "trainer=ddp_cpu data.batch_size=3": "data.batch_size=3 cannot be divided over 2 devices",
@@ -234,18 +237,21 @@ def test_a_download_that_fails_says_what_to_do(refused, monkeypatch):
     assert "data=mnist_5k needs no download" in said
 
 
+WHITE = np.tile(np.uint8([0, 255]), (50, 12, 6))
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"train_images": np.zeros((50, 12, 12))}, "float64"),
+        ({"train_images": np.eye(12)[None].repeat(50, 0)}, "float64 from 0 to 1; say which"),
         ({"train_images": np.zeros((50, 7, 12), np.uint8)}, "too small"),
         ({"train_images": np.zeros((50, 12), np.uint8)}, "(N, C, H, W)"),
         (
             {
-                "train_images": np.zeros((50, 12, 12), np.uint8),
+                "train_images": WHITE,
                 "train_labels": np.arange(50) - 1,
             },
-            "from -1 to 48",
+            "train_labels[0] is -1; labels are 0, 1, ... or texts",
         ),
     ],
 )
@@ -255,14 +261,14 @@ def test_refuses_arrays(refused, tmp_path, arrays, message):
 
 
 def test_labels_are_needed_where_they_are_used(refused, tmp_path):
-    np.savez(tmp_path / "mine.npz", train_images=np.zeros((50, 12, 12), np.uint8))
+    np.savez(tmp_path / "mine.npz", train_images=WHITE)
     sizes = ["data.val_size=5", "data.test_size=5", "data.batch_size=10"]
     said = refused("data=arrays", f"data.source.path={tmp_path}/mine.npz", "model=cvae", *sizes)
     assert "needs labels" in said
 
 
 def test_a_truncated_file_is_refused(refused, tmp_path):
-    np.savez(tmp_path / "mine.npz", train_images=np.zeros((50, 12, 12), np.uint8))
+    np.savez(tmp_path / "mine.npz", train_images=WHITE)
     whole = (tmp_path / "mine.npz").read_bytes()
     (tmp_path / "mine.npz").write_bytes(whole[: len(whole) // 2])
     assert "truncated" in refused("data=arrays", f"data.source.path={tmp_path}/mine.npz")

@@ -21,6 +21,7 @@ from vaelab.data.batches import Batches
 from vaelab.data.pixels import below_255, binarize, draw
 from vaelab.data.store import Splits, prepared, read
 from vaelab.errors import UserError
+from vaelab.evaluation import Subject
 from vaelab.randomness import generator
 
 GREYS = torch.arange(256).byte()
@@ -399,6 +400,7 @@ def test_noise_of_an_evaluation_is_the_same_in_every_epoch_and_seed(part, pixels
 
 def test_shapes_are_what_a_model_must_know():
     expected = {"x_shape": (1, 8, 8), "classes": {"label": 5}, "numbers": {}, "pixels": "binary"}
+    expected["class_names"] = {"label": ["0", "1", "2", "3", "4"]}
     assert module(pixels="binary").shapes == expected
 
 
@@ -414,12 +416,57 @@ def test_images_without_labels_have_labels_of_no_width():
     [
         ({"val_size": 50}, "data.val_size=50"),
         ({"val_size": 30, "test_size": 20}, "data.test_size=20"),
-        ({"batch_size": 41}, "data.batch_size=41 .* 40 training images"),
+        ({"val_size": 0.6, "test_size": 0.4}, "data.val_size=0.6 and data.test_size=0.4 leave"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         module(**changes)
+
+
+@pytest.mark.parametrize(
+    ("count", "val_size", "test_size", "expected"),
+    [
+        (50, 0.1, 0.2, [35, 5, 10]),
+        (50, 0.1, 7, [38, 5, 7]),
+        (3, 0.1, 0.1, [1, 1, 1]),
+        (1000, 0.125, 0, [875, 125, 0]),
+    ],
+)
+def test_sizes_may_be_shares(count, val_size, test_size, expected):
+    settings = {"batch_size": 1, "pixels": "grey", "val_size": val_size, "test_size": test_size}
+    data = Images(source=partial(splits, count=count), **settings)
+    assert [len(rows) for rows in data.rows.values()] == expected
+
+
+@pytest.mark.parametrize(("world_size", "size"), [(1, 40), (3, 39)])
+def test_few_images_are_one_batch(world_size, size):
+    data = module(batch_size=300)
+    assert data.fitting(world_size) == size
+    assert [len(part) for part in numbers(data.train)] == [40]
+    assert "all 40 images in a batch, for data.batch_size=300" in data.described()
+    with pytest.raises(UserError, match="40 training images are too few for 100 devices"):
+        data.check(100)
+
+
+def with_parts(count=30, val=8, test=6, **changes):
+    """A data set with a validation part of its own, and perhaps a test part."""
+    images, labels = numbered(count + val + test), torch.arange(count + val + test) % 5
+    x, y = images.split([count, val, test]), labels.split([count, val, test])
+    own = {"val_images": x[1], "val_labels": y[1]}
+    return Splits(x[0], y[0], x[2], y[2], num_classes=5, **own, **changes)
+
+
+@pytest.mark.parametrize("test", [0, 6])
+def test_a_validation_part_of_its_own_is_the_validation_set(test):
+    data = module(partial(with_parts, test=test), test_size=5, val_size=0.5)
+    assert flat(numbers(data.val_dataloader())) == list(range(30, 38))
+    assert data.sizes == {"train": 30 if test else 25, "val": 8, "test": 6 if test else 5}
+    labels = torch.cat([y for _, y in data.val_dataloader()]).argmax(1)
+    assert torch.equal(labels, torch.arange(30, 38) % 5)
+    assert any("val_images" in said for said in data.described())
+    subject = Subject(None, data, None, track=lambda parts, _: parts)
+    assert sum(len(x) for x, _ in subject.every_image("all")) == 38 + test
 
 
 def test_binarize_is_what_draw_does():
@@ -541,6 +588,13 @@ def blank(*shape, kind=np.uint8):
     return np.zeros(shape, kind)
 
 
+def shades(low, high, kind=np.uint8, count=20, shape=(1, 8, 9)):
+    """Images whose pixels reach from one value to another."""
+    images = np.full((count, *shape), low, kind)
+    images[count // 2 :] = high
+    return images
+
+
 def angles(train, test):
     """A column beside images and labels."""
     return {"train_angle": train, "test_angle": test}
@@ -548,9 +602,41 @@ def angles(train, test):
 
 BAD = {
     "no images": ({"train_images": None}, "train_images"),
-    "float32 images": ({"train_images": blank(20, 1, 8, 9, kind=np.float32)}, "float32"),
-    "float64 test images": ({"test_images": blank(6, 1, 8, 9, kind=np.float64)}, "float64"),
-    "int32 images": ({"train_images": blank(20, 1, 8, 9, kind=np.int32)}, "int32"),
+    "complex images": ({"train_images": blank(20, 1, 8, 9, kind=np.complex64)}, "complex64|C64"),
+    "float32 images": (
+        {"train_images": shades(0, 1, np.float32)},
+        r"train_images are float32 from 0 to 1; .* data.source.range=\[0,1\]",
+    ),
+    "float64 test images": (
+        {"test_images": shades(-1, 1, np.float64, 6)},
+        r"test_images are float64 from -1 to 1; .* data.source.range=\[-1,1\]",
+    ),
+    "float images up to 255": ({"train_images": shades(0, 255, np.float32)}, r"range=\[0,255\]"),
+    "float images of no scale": (
+        {"train_images": shades(-3.5, 4.25, np.float32)},
+        r"range=\[-3.5,4.25\]",
+    ),
+    "bits in bytes": (
+        {"train_images": shades(0, 1, np.uint8)},
+        r"train_images are uint8 from 0 to 1: nearly black.* data.source.range=\[0,1\], or .*255\]",
+    ),
+    "bits in integers": ({"train_images": shades(0, 1, np.int64)}, r"range=\[0,1\]"),
+    "sixteen greys": ({"train_images": shades(0, 15, np.uint8)}, r"range=\[0,15\]"),
+    "16 bits": ({"train_images": shades(0, 60_000, np.uint16)}, r"range=\[0,65535\]"),
+    "12 bits": ({"train_images": shades(0, 4000, np.int32)}, r"range=\[0,4095\]"),
+    "signed images": ({"train_images": shades(-128, 127, np.int16)}, r"range=\[-128,127\]"),
+    "dark test images": (
+        {"test_images": shades(0, 1, np.uint8, 6)},
+        "test_images are uint8 from 0",
+    ),
+    "black images": ({"train_images": blank(20, 1, 8, 9)}, "train_images are all 0"),
+    "images that are not finite": (
+        {
+            "train_images": np.where(np.arange(20) == 7, np.nan, 1.0)[:, None, None]
+            + blank(20, 8, 9)
+        },
+        r"train_images\[7\] is not finite",
+    ),
     "2-D images": ({"train_images": blank(20, 72)}, r"\(20, 72\)"),
     "5-D images": ({"train_images": blank(20, 1, 1, 8, 9)}, "shape"),
     "channels last": ({"train_images": blank(20, 28, 28, 3)}, "channels last"),
@@ -559,30 +645,66 @@ BAD = {
     "7 x 28 images": ({"train_images": blank(20, 7, 28)}, "too small: 7 x 28"),
     "no channels": ({"train_images": blank(20, 0, 8, 9)}, "too small"),
     "no training images": ({"train_images": blank(0, 1, 8, 9)}, "empty"),
-    "test images of another size": ({"test_images": blank(6, 1, 9, 8)}, r"\(1, 9, 8\)"),
-    "test images in colour": ({"test_images": blank(6, 3, 8, 9)}, r"\(3, 8, 9\)"),
-    "negative labels": ({"train_labels": np.arange(20) % 4 - 1}, "-1 to 2"),
-    "negative labels alone": ({"train_labels": np.full(20, -3)}, "-3"),
-    "test labels too large": ({"test_labels": np.arange(6)}, "test_labels reach from 0 to 5"),
+    "test images of another size": (
+        {"test_images": shades(0, 255, shape=(1, 9, 8))},
+        r"\(1, 9, 8\)",
+    ),
+    "test images in colour": ({"test_images": shades(0, 255, shape=(3, 8, 9))}, r"\(3, 8, 9\)"),
+    "negative labels": ({"train_labels": np.arange(20) % 4 - 1}, r"train_labels\[0\] is -1"),
+    "a huge label": (
+        {"train_labels": np.r_[np.zeros(19, np.uint64), np.uint64(2**64 - 1)].astype(np.uint64)},
+        r"train_labels\[19\] is 18446744073709551615",
+    ),
+    "test labels of no training image": (
+        {"test_labels": np.arange(6)},
+        r"test_labels\[4\] is 4, which is none of the classes 0, 1, 2, 3",
+    ),
     "too few labels": ({"train_labels": np.arange(19) % 4}, r"\(19,\)"),
-    "one-hot labels": ({"train_labels": np.eye(20, dtype=np.int64)}, r"\(20, 20\)"),
-    "float labels": ({"train_labels": np.arange(20) % 4.0}, "float64"),
-    "float labels, not a number": ({"train_labels": np.full(20, np.nan)}, "float64"),
-    "float test labels": ({"test_labels": np.arange(6) % 4.0}, "float64"),
+    "labels in two columns": ({"train_labels": np.ones((20, 2), int)}, r"\(20, 2\)"),
+    "fractions as labels": ({"train_labels": np.arange(20) / 2}, r"train_labels\[1\] is 0.5"),
+    "labels, not a number": ({"train_labels": np.full(20, np.nan)}, r"train_labels\[0\] is nan"),
     "a label": ({"train_label": np.arange(20)}, "train_labels"),
-    "no test column": ({"train_angle": np.zeros(20)}, "has train_angle but no test_angle"),
-    "no training column": ({"test_angle": np.zeros(6)}, "has test_angle but no train_angle"),
+    "no test column": (
+        {"train_angle": np.zeros(20)},
+        "has train_angle and test_images but no test_angle",
+    ),
+    "no training column": (
+        {"test_angle": np.zeros(6)},
+        "has test_angle and train_images but no train_angle",
+    ),
+    "a validation column alone": (
+        {"val_labels": np.zeros(6, int)},
+        "has val_labels but no val_images",
+    ),
+    "test labels alone": ({"test_images": None}, "has test_labels but no test_images"),
+    "no validation labels": (
+        {"val_images": shades(0, 255)},
+        "has train_labels and val_images but no val_labels",
+    ),
     "numbers too few": (angles(np.zeros(19), np.zeros(6)), "train_angle have shape"),
     "numbers of another width": (angles(np.zeros((20, 2)), np.zeros(6)), "test_angle are 1 wide"),
-    "numbers that are none": (angles(np.full(20, np.nan), np.zeros(6)), "finite"),
+    "numbers that are none": (
+        angles(np.where(np.arange(20) == 5, np.nan, 0.0), np.zeros(6)),
+        r"train_angle\[5\] is nan",
+    ),
+    "numbers too large": (
+        angles(np.zeros((20, 2)), np.eye(6, 2) * 1e300),
+        r"test_angle\[0\] is 1e\+300, which is too large for single precision",
+    ),
     "numbers and classes": (
         angles(np.zeros(20), np.zeros(6, int)),
         "test_angle should be .*floats",
     ),
-    "classes not trained": (angles(np.zeros(20, int), np.ones(6, int)), "test_angle reach"),
+    "classes not trained": (
+        angles(np.zeros(20, int), np.ones(6, int)),
+        r"test_angle\[0\] is 1, which is none",
+    ),
     "classes in rows": (angles(np.zeros((20, 2), int), np.zeros(6, int)), "train_angle have shape"),
     "no test labels": ({"test_labels": None}, "test_labels"),
-    "far too many classes": ({"train_labels": np.arange(20) * 1000}, "too many classes"),
+    "far too many classes": (
+        {"train_labels": np.arange(20) * 1000},
+        "train_labels are of 20 classes, too many for 20 images",
+    ),
 }
 
 
@@ -630,19 +752,141 @@ def test_refuses_arrays_of_another_kind(tmp_path, suffix, case):
 @FORMATS
 def test_refuses_labels_beyond_num_classes(tmp_path, suffix):
     message = refusal(save(tmp_path / f"a{suffix}", good()), num_classes=3)
-    assert "from 0 to 3, but should be from 0 to 2" in message
+    assert "train_labels[3] is 3, which is none of the classes 0, 1, 2" in message
 
 
-@pytest.mark.parametrize("labels", [["cat"] * 20, [None] * 20])
-def test_refuses_labels_that_are_no_numbers(tmp_path, labels):
-    refusal(save(tmp_path / "a.npz", changed(train_labels=np.array(labels))))
+@pytest.mark.parametrize("labels", [["cat", "dog"] * 10, [None] * 20])
+def test_refuses_objects_with_what_to_save_instead(tmp_path, labels):
+    message = refusal(save(tmp_path / "a.npz", changed(train_labels=np.array(labels, object))))
+    assert "train_labels holds Python objects" in message
+    assert "train_labels.astype(str)" in message
+    np.save(tmp_path / "a.npy", np.array(labels, object))
+    assert "holds Python objects" in refusal(tmp_path / "a.npy")
 
 
-@pytest.mark.parametrize("kind", [np.float16, np.uint64])
-def test_names_the_type_of_arrays_it_does_not_take(tmp_path, kind):
-    images = blank(20, 1, 8, 9, kind=kind)
-    message = refusal(save(tmp_path / "a.safetensors", changed(train_images=images)))
-    assert "truncated" not in message
+FOUR = np.arange(20) % 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (FOUR, ["0", "1", "2", "3"]),
+        (FOUR + 1, ["1", "2", "3", "4"]),
+        (np.array([0, 3, 7, 100])[FOUR], ["0", "3", "7", "100"]),
+        (FOUR[:, None], ["0", "1", "2", "3"]),
+        (np.eye(4)[FOUR], ["0", "1", "2", "3"]),
+        (FOUR.astype(np.float32), ["0", "1", "2", "3"]),
+        (np.array(["a", "bb", "c c", "d"])[FOUR], ["a", "bb", "c c", "d"]),
+        (np.array(["ä", "b", "c", "ö"])[FOUR].astype("U"), ["b", "c", "ä", "ö"]),
+        (np.array([b"a", b"bb", b"c", b"d"])[FOUR], ["a", "bb", "c", "d"]),
+        (FOUR > 1, ["0", "1"]),
+    ],
+)
+def test_classes_are_those_that_occur(tmp_path, labels, names):
+    arrays = changed(train_labels=labels, test_labels=labels[:6])
+    found = read(save(tmp_path / "a.npz", arrays))
+    assert found.num_classes == len(names)
+    assert list(found.class_names) == names
+    told = np.array(names)[found.train_labels.numpy()]
+    expected = labels.argmax(1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+    decoded = (
+        expected.astype("U") if expected.dtype.kind in "SU" else expected.astype(int).astype(str)
+    )
+    assert told.tolist() == decoded.tolist()
+    assert torch.equal(found.test_labels, found.train_labels[:6])
+    data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
+    assert data.shapes["class_names"] == {"label": names}
+    assert f"{len(names)} classes: {', '.join(names)}" in data.described()
+
+
+def test_text_and_numbers_are_not_the_same_classes(tmp_path):
+    arrays = changed(train_labels=FOUR, test_labels=FOUR[:6].astype(str))
+    assert "test_labels are <U" in refusal(save(tmp_path / "a.npz", arrays))
+
+
+@FORMATS
+@pytest.mark.parametrize(
+    ("span", "kind"),
+    [
+        ((0, 1), np.float32),
+        ((0, 1), np.float64),
+        ((-1, 1), np.float32),
+        ((0, 255), np.float32),
+        ((0, 65535), np.uint16),
+        ((0, 65280), np.int32),
+    ],
+)
+def test_pixels_of_a_range_are_those_of_bytes(tmp_path, suffix, span, kind):
+    """Whatever type they are of: 256 greys come back to the bit."""
+    arrays = good()
+    black, white = span
+    for name in ("train_images", "test_images"):
+        values = black + arrays[name].astype(np.float64) * (white - black) / 255
+        arrays[name] = values.astype(kind)
+    path = save(tmp_path / f"a{suffix}", arrays)
+    assert_same(Arrays(str(path), range=span)(), good())
+    data = Images(source=Arrays(str(path), range=span), batch_size=4, val_size=4, pixels="grey")
+    low, high = (extreme(good()["train_images"]) for extreme in (np.min, np.max))
+    assert data.described()[0] == f"pixels from {low} to {high}, which were {black} to {white}"
+
+
+def test_dark_images_may_be_meant(tmp_path):
+    path = save(tmp_path / "a.npz", {"train_images": shades(0, 100)})
+    assert Arrays(str(path), range=(0, 255))().train_images.max() == 100
+
+
+@pytest.mark.parametrize(("span", "said"), [((1, 0), "should rise"), ((0, 1), r"\[10\] reaches")])
+def test_a_range_that_does_not_fit_is_refused(tmp_path, span, said):
+    path = save(tmp_path / "a.npz", {"train_images": shades(0, 100)})
+    with pytest.raises(UserError, match=said):
+        Arrays(str(path), range=span)()
+
+
+def test_whole_numbers_up_to_255_are_bytes(tmp_path):
+    arrays = {"train_images": good()["train_images"].astype(np.int64)}
+    assert torch.equal(
+        read(save(tmp_path / "a.npz", arrays)).train_images,
+        torch.from_numpy(good()["train_images"]),
+    )
+
+
+@FORMATS
+def test_reads_a_validation_part(tmp_path, suffix):
+    more = {"val_images": shades(0, 255, count=8), "val_labels": np.arange(8) % 4}
+    columns = {
+        f"{part}_place": np.full(n, 0.5) for part, n in (("train", 20), ("val", 8), ("test", 6))
+    }
+    found = read(save(tmp_path / f"a{suffix}", good() | more | columns))
+    assert_same(found, good() | more)
+    assert found.column("place").val.shape == (8, 1)
+    assert found.column("label").val.tolist() == [0, 1, 2, 3] * 2
+    assert list(found.parts) == ["train", "val", "test"]
+
+
+def test_what_is_not_used_is_named(tmp_path):
+    found = read(save(tmp_path / "a.npz", good() | {"notes": np.zeros(3), "x": np.ones(2)}))
+    assert found.unused == ("notes", "x")
+    data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
+    assert data.described()[-1] == "not used: notes, x"
+
+
+def test_arrays_by_other_names_are_listed(tmp_path):
+    message = refusal(save(tmp_path / "a.npz", {"x_train": shades(0, 255), "y_train": FOUR}))
+    assert "has x_train uint8 (20, 1, 8, 9), y_train int64 (20,), but should have train" in message
+
+
+def test_a_single_array_is_the_training_images(tmp_path):
+    np.save(tmp_path / "a.npy", good()["train_images"])
+    found = read(tmp_path / "a.npy")
+    assert torch.equal(found.train_images, torch.from_numpy(good()["train_images"]))
+    assert found.num_classes == 0
+
+
+def test_names_the_type_of_arrays_it_does_not_take(tmp_path):
+    save_file({"train_images": shades(0, 255)}, tmp_path / "a.safetensors")
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(whole.replace(b'"U8"', b'"X8"'))
+    assert "train_images are X8, which is no type for it" in refusal(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.safetensors", "no/such/folder.npz", "a"])
@@ -733,7 +977,7 @@ def test_refuses_a_zip_of_other_things(tmp_path):
     refusal(path)
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("notes.txt", b"nothing")
-    assert "train_images" in refusal(path)
+    assert "has notes.txt float64 (0,), but should have train_images" in refusal(path)
 
 
 def test_refuses_a_single_array_named_npz(tmp_path):

@@ -166,7 +166,8 @@ def test_the_card_and_the_configuration_tell_of_the_model(trained):
     assert content["results"]["test/elbo"] == results["test/elbo"]
     shapes = {"x_shape": [*SHAPE], "pixels": "binary"}
     shapes |= {"classes": {"label": CLASSES}, "numbers": {}}
-    stamp = {"format": 1, "version": vaelab.__version__, "shapes": shapes}
+    shapes |= {"class_names": {"label": [*map(str, range(CLASSES))]}}
+    stamp = {"format": 2, "version": vaelab.__version__, "shapes": shapes}
     assert content["vaelab"] == stamp
     card = (folder / "README.md").read_text()
     for words in (
@@ -282,7 +283,7 @@ def test_the_hub_is_not_there(monkeypatch):
 
 
 def newer(content):
-    content["vaelab"] |= {"format": 2, "version": "9.9.0"}
+    content["vaelab"] |= {"format": 3, "version": "9.9.0"}
 
 
 def test_a_newer_checkpoint_is_refused(trained, tmp_path, capsys):

@@ -2,7 +2,9 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -156,10 +158,10 @@ REFUSED = [
     ("vae", "what=manifold label=1", "what=manifold of an unconditional model takes no label"),
     ("cvae", "what=manifold label=[0,1]", "what=manifold takes one label"),
     ("cvae", "what=arithmetic label=1", "takes two labels, as in label=[3,8]"),
-    ("cvae", "label=12", "label=12: the run knows labels 0 to 3"),
-    ("cvae", "label=[0,-1]", "label=-1: the run knows labels 0 to 3"),
-    ("cvae", "label=three", "label=three: should be"),
-    ("cvae", "what=traversal label=3", "there is none of [3]"),
+    ("cvae", "label=12", "label=12: the classes of label are 0, 1, 2, 3"),
+    ("cvae", "label=[0,-1]", "label=-1: the classes of label are"),
+    ("cvae", "label=three", "label=three: the classes of label are 0, 1"),
+    ("cvae", "what=traversal label=3", "there is none of 3"),
     ("vae", "count=0", "count=0: should be greater than 0"),
     ("vae", "temperature=-1", "temperature=-1: should be greater than or equal to 0"),
     ("vae", "images=one.png", "images=one.png: should be two files, and not 1"),
@@ -190,12 +192,75 @@ def test_refuses(trained, files, capsys, monkeypatch, tmp_path, model, given, me
 
 def test_images_without_labels_have_none_to_ask_for():
     with pytest.raises(UserError, match="label=1: the images of this run have no labels"):
-        gallery.check_labels([1], num_classes=0)
+        gallery.class_of(SimpleNamespace(classes={}), 1)
 
 
 def test_no_file_has_five_channels(files):
     with pytest.raises(UserError, match="no image file has the 5 channels"):
         read_image(files[0], (5, 8, 8))
+
+
+RAMP = np.arange(256).reshape(16, 16)
+CLEAR = np.zeros((16, 16, 4), np.uint8)
+CLEAR[4:12, 4:12] = 255
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("a.png", RAMP.astype(np.uint8)),
+        ("a.png", (RAMP * 257).astype(np.uint16)),
+        ("a.tiff", (RAMP * 257).astype(np.uint16)),
+        ("a.tiff", (RAMP * 257).astype(np.int32)),
+        ("a.tiff", (RAMP / 255).astype(np.float32)),
+        (
+            "a.tiff",
+            np.float32(RAMP * np.float64((2**31 - 1) / 255)).clip(max=2**31 - 128).astype(int),
+        ),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_file_of_any_depth_is_as_bright_as_it_is(tmp_path, name, pixels, channels):
+    path = tmp_path / name
+    Image.fromarray(pixels.astype(np.int32) if pixels.dtype == int else pixels).save(path)
+    found = read_image(path, (channels, 16, 16))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, torch.from_numpy(RAMP).byte().expand(channels, 16, 16))
+
+
+@pytest.mark.parametrize("low_high", [(-0.5, 1.0), (0.0, 255.0), (0.0, np.nan)])
+def test_floats_without_a_scale_are_refused(tmp_path, low_high):
+    pixels = np.linspace(*low_high, 256, dtype=np.float32).reshape(16, 16)
+    Image.fromarray(pixels).save(tmp_path / "a.tiff")
+    with pytest.raises(
+        UserError, match=r"a.tiff: its pixels reach from .*, and should from 0 to 1"
+    ):
+        read_image(tmp_path / "a.tiff", (1, 16, 16))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_black(tmp_path, mode):
+    image = Image.fromarray(CLEAR, "RGBA")
+    if mode == "LA":
+        image = image.convert("LA")
+    if mode == "P":
+        image = image.quantize(2)
+    image.save(tmp_path / "a.png")
+    for channels in (1, 3):
+        found = read_image(tmp_path / "a.png", (channels, 16, 16))
+        assert torch.equal(found[0], torch.from_numpy(CLEAR[..., 3]))
+    kept = read_image(tmp_path / "a.png", (4, 16, 16))
+    assert torch.equal(kept[3], torch.from_numpy(CLEAR[..., 3]))
+
+
+def test_an_image_that_is_made_smaller_is_said(tmp_path):
+    Image.new("L", (1400, 900)).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="a.png: made smaller, from 1400 x 900 pixels to 28 x 28"):
+        read_image(tmp_path / "a.png", (1, 28, 28))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(tmp_path / "a.png", (1, 900, 1400))
+        read_image(tmp_path / "a.png", (1, 1000, 1000))
 
 
 def test_pictures_of_several_runs_beside_each_other(trained, tmp_path, capsys):

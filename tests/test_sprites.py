@@ -227,6 +227,7 @@ def test_parts_of_the_grid_are_as_drawn():
         "x_shape": (1, 16, 16),
         "pixels": "binary",
         "classes": {"label": 3},
+        "class_names": {"label": ["square", "ellipse", "heart"]},
         "numbers": {},
     }
     splits = data.splits

@@ -28,6 +28,7 @@ class AutoEncoder(LightningModule):
         classes: How many there are, for each column of y that is a class, by name.
         numbers: How wide it is, for each column of y that is numbers; these come after the classes.
         pixels: What the data module makes of a pixel, see `vaelab.data.pixels`.
+        class_names: What the classes of a column are called, by its name; by default 0, 1, ...
         latent_dim: D.
         condition: (classes, numbers) -> module from y to the context, of which all else that is
             called y or Y below is told; see `vaelab.conditions`.
@@ -59,6 +60,7 @@ class AutoEncoder(LightningModule):
         decoder: Callable[..., nn.Module],
         likelihood: Any,
         num_samples: PositiveInt = 1,
+        class_names: dict[str, list[str]] | None = None,
     ) -> None:
         super().__init__()
         if pixels not in likelihood.pixels:
@@ -70,6 +72,8 @@ class AutoEncoder(LightningModule):
         self.x_shape = tuple(x_shape)
         self.latent_dim = latent_dim
         self.classes, self.numbers = dict(classes), dict(numbers)
+        self.class_names = {name: [*map(str, range(count))] for name, count in classes.items()}
+        self.class_names |= {name: [*names] for name, names in (class_names or {}).items()}
         self.num_samples = num_samples
         self.pixels = pixels
         self.bits_offset: float | None = likelihood.pixels[pixels]
@@ -104,8 +108,26 @@ class AutoEncoder(LightningModule):
             "x_shape": self.x_shape,
             "classes": self.classes,
             "numbers": self.numbers,
+            "class_names": self.class_names,
             "pixels": self.pixels,
         }
+
+    @property
+    def label_names(self) -> list[str]:
+        """What the classes of the first column of y are called."""
+        return next(iter(self.class_names.values()), [])
+
+    def class_index(self, name: int | str, column: str) -> int:
+        """The place of a class of that name, such as 3 or cat, among those of a column.
+
+        Raises:
+            UserError: If there is none; says which there are.
+        """
+        names = self.class_names[column]
+        if str(name) in names:
+            return names.index(str(name))
+        known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+        raise UserError(f"{name}: the classes of {column} are {known}")
 
     def context(self, y: Tensor) -> Tensor:
         """What the model sees of labels [B, Y]: [B, C], or [B, 0] if it is unconditional."""

@@ -133,9 +133,9 @@ def quoted(argument: str, lists: Sequence[str]) -> str:
     return f"{key}=[{','.join(map(naming.quote, value.split(',')))}]"
 
 
-def names(value: Any) -> list[str]:
-    """A setting that may be one name or a list of them, as a list."""
-    return [value] if isinstance(value, str) else list(value)
+def names(value: Any) -> list[Any]:
+    """A setting that may be one name, or number, or a list of them, as a list."""
+    return [value] if isinstance(value, (str, int)) else list(value)
 
 
 def command() -> str:

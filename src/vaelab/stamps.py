@@ -7,7 +7,7 @@ from typing import Any
 from vaelab import __version__
 from vaelab.errors import UserError
 
-FORMAT = 1  # to be raised when an earlier vaelab would misread what this one writes
+FORMAT = 2  # to be raised when an earlier vaelab would misread what this one writes
 KEY = "vaelab"
 
 

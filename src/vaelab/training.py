@@ -200,6 +200,7 @@ class Run:
             f"{model.latent_dim} latents, {self.choices['likelihood']} likelihood; "
             f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
         )
+        self.say("; ".join(data.described()))
         if model.context_dim:
             columns = [f"{name} ({count} classes)" for name, count in model.classes.items()]
             columns += [f"{n} ({w} number{'s' * (w > 1)})" for n, w in model.numbers.items()]

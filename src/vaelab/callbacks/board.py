@@ -53,8 +53,8 @@ class Board(Callback):
             return
         x, y = first_images(trainer, self.projector_images)
         means = module.eval().encode(x, y).mean  # type: ignore[operator]
-        classes = y[:, : module.num_classes]
-        labels = classes.argmax(1).tolist() if module.num_classes else None
+        names: Any = module.label_names
+        labels = [names[i] for i in y[:, : len(names)].argmax(1).tolist()] if names else None
         shown = x if x.shape[1] in (1, 3) else None
         write_points(Path(board.log_dir), "latent_means", means, labels, shown)
 

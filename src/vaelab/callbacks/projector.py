@@ -14,7 +14,7 @@ SPRITE = 8192  # pixels, of the sides of what TensorBoard shows
 
 
 def write_points(
-    folder: Path, name: str, points: Tensor, labels: list[int] | None, x: Tensor | None
+    folder: Path, name: str, points: Tensor, labels: list[str] | None, x: Tensor | None
 ) -> None:
     """Writes what the projector shows of a folder of logs.
 
@@ -35,7 +35,7 @@ def write_points(
     np.savetxt(folder / embedding.tensor_path, points.cpu(), delimiter="\t", fmt="%.6g")
     if labels is not None:
         embedding.metadata_path = f"{name}/labels.tsv"
-        np.savetxt(folder / embedding.metadata_path, labels, fmt="%d")
+        (folder / embedding.metadata_path).write_text("".join(f"{label}\n" for label in labels))
     if x is not None:
         shown = thumbnails(x)
         embedding.sprite.image_path = f"{name}/sprite.png"

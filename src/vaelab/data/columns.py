@@ -16,12 +16,21 @@ class Column:
         test: The same of the test part.
         classes: How many; zero for numbers.
         numbers: Float [classes, W], those of each class where it stands for some.
+        val: The same as `train` of the validation part, where there is one.
+        names: Of the classes; by default their numbers.
     """
 
     train: Tensor
     test: Tensor
     classes: int = 0
     numbers: Tensor | None = None
+    val: Tensor | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the classes are called."""
+        return self.names or tuple(map(str, range(self.classes)))
 
     @property
     def width(self) -> int:
@@ -45,7 +54,7 @@ class Labels:
 
     @classmethod
     def of(cls, columns: list[Column], part: str, count: int, numbers: bool) -> Self:
-        """Those of the `train` or `test` part; with `numbers`, those that classes stand for."""
+        """Those of a part; with `numbers`, those that classes stand for."""
         rows: list[tuple[Tensor, Tensor | None]] = []
         for column in columns:
             table = None

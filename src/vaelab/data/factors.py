@@ -16,11 +16,13 @@ class Factors:
 
     Attributes:
         numbers: What these places stand for, a row for each, where they stand for numbers.
+        first: What the values of the first factor are called, if they have names.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     numbers: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    first: tuple[str, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -41,7 +43,8 @@ class Factors:
         axis = self.names.index(name)
         places = torch.arange(self.num_images) // self.strides[axis] % self.sizes[axis]
         numbers = torch.tensor(self.numbers[name]) if name in self.numbers else None
-        return Column(places, places[:0], self.sizes[axis], numbers)
+        called = () if axis else self.first
+        return Column(places, places[:0], self.sizes[axis], numbers, names=called)
 
     def rows(self, factors: Tensor) -> Tensor:
         """The rows int64 [n] of images by their factors int64 [n, F]."""

@@ -1,10 +1,10 @@
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from lightning import LightningDataModule
-from pydantic import NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from vaelab.data.batches import Batches
@@ -14,21 +14,24 @@ from vaelab.data.splits import OnDemand, Splits
 from vaelab.errors import UserError, nearest
 from vaelab.randomness import generator
 
+SHOWN = 12  # classes that are named
+Share = Annotated[float, Field(gt=0, lt=1)]
+
 
 class Images(LightningDataModule):
     """Training, validation and test images, in memory and on the device of the model.
 
-    The validation images, and the test images of a source that has none, are held out of the
+    The validation and test images of a source that has none of its own are held out of the
     training part by `split_seed`, which also fixes the noise of their pixels. Binary pixels are
     the same bits in every run of every sweep; dequantised ones depend on the batch size too.
-    An official test part is the test set.
 
     Args:
         source: Called for the `Splits`.
         batch_size: Images in a batch: in training over all devices, which share it; in evaluation
             on one device, for they take turns.
-        val_size: Training images held out for validation.
-        test_size: Training images held out as the test set where there is none.
+        val_size: Training images held out for validation where there is no part for it, or, below
+            one, their share.
+        test_size: The same for the test.
         pixels: What is made of a pixel, see `vaelab.data.pixels`.
         columns: What y holds, by name: classes first, one-hot, and then numbers. By itself the
             label where there is one; with `numbers`, all columns of numbers.
@@ -45,9 +48,9 @@ class Images(LightningDataModule):
         *,
         source: Callable[[], Splits],
         batch_size: PositiveInt,
-        val_size: PositiveInt,
+        val_size: PositiveInt | Share,
         pixels: Pixels,
-        test_size: NonNegativeInt = 0,
+        test_size: NonNegativeInt | Share = 0,
         columns: list[str] | None = None,
         numbers: bool = False,
         seed: NonNegativeInt = 0,
@@ -73,14 +76,15 @@ class Images(LightningDataModule):
     def shapes(self) -> dict[str, Any]:
         """What a model must know: x_shape (C, H, W), what y is made of, and pixels.
 
-        `classes` has the number of classes of each column that is a class and `numbers` the width
-        of each that is numbers, in the order of y.
+        `classes` has the number of classes of each column that is a class, `class_names` what they
+        are called, and `numbers` the width of each column that is numbers, in the order of y.
         """
         classes, numbers = self.chosen
         return {
             "x_shape": tuple(self.splits.train_images.shape[1:]),
             "classes": {name: column.classes for name, column in classes.items()},
             "numbers": {name: column.width for name, column in numbers.items()},
+            "class_names": {name: [*column.labels] for name, column in classes.items()},
             "pixels": self.pixels,
         }
 
@@ -106,27 +110,25 @@ class Images(LightningDataModule):
     def rows(self) -> dict[str, Tensor]:
         """The rows of the training part that are for training, validation and (perhaps) test."""
         count = len(self.splits.train_images)
-        test_size = 0 if len(self.splits.test_images) else self.test_size
-        held_out = self.val_size + test_size
+        val_size, test_size = (
+            0 if part in self.splits.parts else rounded(size, count)
+            for part, size in (("val", self.val_size), ("test", self.test_size))
+        )
+        held_out = val_size + test_size
         if held_out >= count:
             raise UserError(
-                f"data.val_size={self.val_size} and data.test_size={test_size} leave nothing "
+                f"data.val_size={self.val_size} and data.test_size={self.test_size} leave nothing "
                 f"of the {count:,} images for training"
             )
         shuffled = torch.randperm(count, generator=generator("split", self.split_seed))
-        sizes = [count - held_out, self.val_size, test_size]
-        rows = dict(zip(("train", "val", "test"), shuffled.split(sizes), strict=True))
-        if self.batch_size > sizes[0]:
-            raise UserError(
-                f"data.batch_size={self.batch_size} is larger than the {sizes[0]:,} training images"
-            )
-        return rows
+        sizes = [count - held_out, val_size, test_size]
+        return dict(zip(("train", "val", "test"), shuffled.split(sizes), strict=True))
 
     @property
     def sizes(self) -> dict[str, int]:
         """The number of images for training, validation and test; raises UserError for none."""
-        sizes = {name: len(part) for name, part in self.rows.items()}
-        sizes["test"] = sizes["test"] or len(self.splits.test_images)
+        own = {part: len(images) for part, images in self.splits.parts.items() if part != "train"}
+        sizes = {name: len(part) for name, part in self.rows.items()} | own
         if not sizes["test"]:
             raise UserError("data.test_size=0, but these images have no test part of their own")
         return sizes
@@ -137,6 +139,30 @@ class Images(LightningDataModule):
             raise UserError(
                 f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
             )
+        if len(self.rows["train"]) < world_size:
+            few = len(self.rows["train"])
+            raise UserError(f"{few} training images are too few for {world_size} devices")
+
+    def described(self) -> list[str]:
+        """What is to be known of the images before they are trained on, in words."""
+        splits = self.splits
+        low, high = splits.pixel_range
+        found = [f"pixels from {low} to {high}"]
+        if span := getattr(self.source, "span", None):
+            found[0] += f", which were {span[0]:g} to {span[1]:g}"
+        if splits.num_classes:
+            names = splits.column("label").labels
+            shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+            found.append(f"{len(names)} classes: {shown}")
+        own = [f"{part}_images" for part in splits.parts if part != "train"]
+        if splits.val_images is not None:
+            found.append(f"{' and '.join(own)} of their own")
+        if splits.unused:
+            found.append(f"not used: {', '.join(splits.unused)}")
+        if self.batch_size > len(self.rows["train"]):
+            few = len(self.rows["train"])
+            found.append(f"all {few} images in a batch, for data.batch_size={self.batch_size}")
+        return found
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -158,8 +184,9 @@ class Images(LightningDataModule):
     def stored(self, part: str) -> tuple[Tensor | OnDemand, Tensor, Tensor]:
         """Images uint8 [N, C, H, W], labels [N], and which of the N rows are of a part."""
         splits = self.splits
-        if part == "test" and len(splits.test_images):
-            return splits.test_images, splits.test_labels, torch.arange(len(splits.test_images))
+        if part != "train" and part in splits.parts:
+            images, labels = splits.parts[part], getattr(splits, f"{part}_labels")
+            return images, labels, torch.arange(len(images))
         return splits.train_images, splits.train_labels, self.rows[part]
 
     def grey(self, part: str, count: int | None = None) -> Iterator[Tensor]:
@@ -172,9 +199,9 @@ class Images(LightningDataModule):
     def labels(self, part: str) -> Labels:
         """The y [N, Y] of the N images of which `stored` has those of a part."""
         images, _, _ = self.stored(part)
-        official = part == "test" and len(self.splits.test_images) > 0
         columns = [column for kind in self.chosen for column in kind.values()]
-        return Labels.of(columns, "test" if official else "train", len(images), self.numbers)
+        where = part if part in self.splits.parts else "train"
+        return Labels.of(columns, where, len(images), self.numbers)
 
     def batches(self, part: str) -> Batches:
         """The batches of a part, on `device` and of this process."""
@@ -196,12 +223,17 @@ class Images(LightningDataModule):
             labels.to(device),
             rows.to(device),
             pixels=pixels,
-            batch_size=self.batch_size,
+            batch_size=self.fitting(world_size) if part == "train" else self.batch_size,
             seed=self.seed if part == "train" else self.split_seed,
             shuffle=part == "train",
             rank=trainer.global_rank if trainer else 0,
             world_size=world_size,
         )
+
+    def fitting(self, world_size: int) -> int:
+        """The images in a training batch: as many as there are, where these are fewer."""
+        few = len(self.rows["train"])
+        return min(self.batch_size, few - few % world_size)
 
     def train_dataloader(self) -> Batches:
         return self.train
@@ -214,3 +246,8 @@ class Images(LightningDataModule):
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
         return batch  # it is there already
+
+
+def rounded(size: float, count: int) -> int:
+    """A number of images, or a share of `count`, which is of one at least."""
+    return max(1, round(size * count)) if 0 < size < 1 else int(size)

@@ -1,6 +1,7 @@
 """Where images come from. A source is called for its `Splits`, and says in `note` what it is."""
 
 import gzip
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,7 @@ class TorchvisionDataset:
         folder: Where the download and the prepared file are kept.
         file: Name of the prepared file.
         by_hand: Where to place which files when the download fails.
+        classes: What the labels are called; by default 0, 1, ...
     """
 
     note = "all images"
@@ -54,14 +56,16 @@ class TorchvisionDataset:
         folder: str,
         file: str,
         by_hand: str,
+        classes: list[str] | None = None,
     ) -> None:
         self.name = name
+        self.classes = tuple(classes or ())
         self.folder = Path(folder)
         self.path = self.folder / file
         self.by_hand = by_hand
 
     def __call__(self) -> Splits:
-        return store.prepared(self.path, self.make)
+        return replace(store.prepared(self.path, self.make), class_names=self.classes)
 
     def make(self) -> store.Arrays:
         return self.part("train", train=True) | self.part("test", train=False)
@@ -85,18 +89,30 @@ class TorchvisionDataset:
 
 
 class Arrays:
-    """A user's own `.npz` or `.safetensors`, see `vaelab.data.store` for the arrays in it.
+    """A user's own `.npz`, `.safetensors` or `.npy`, see `vaelab.data.arrays` for what is in it.
 
     Args:
         path: The file.
-        num_classes: Of the labels; otherwise the largest training label plus one.
+        num_classes: Of the labels, 0 up to one less; otherwise those that occur in training.
+        range: The values of pixels that are black and white; otherwise 0 and 255.
+
+    Raises:
+        UserError: If black is not less than white.
     """
 
     note = "your own images"
 
-    def __init__(self, path: str, num_classes: PositiveInt | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        num_classes: PositiveInt | None = None,
+        range: tuple[float, float] | None = None,  # noqa: A002
+    ) -> None:
         self.path = Path(path)
         self.num_classes = num_classes
+        self.span = range
+        if range is not None and not range[0] < range[1]:
+            raise UserError(f"data.source.range=[{range[0]:g},{range[1]:g}] should rise")
 
     def __call__(self) -> Splits:
-        return store.read(self.path, self.num_classes)
+        return store.read(self.path, self.num_classes, self.span)

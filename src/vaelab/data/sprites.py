@@ -19,6 +19,7 @@ from torch import Tensor
 from vaelab.data.factors import Factors
 from vaelab.data.splits import OnDemand, Splits
 
+SHAPES = ("square", "ellipse", "heart")
 NAMES = ("shape", "scale", "orientation", "position_x", "position_y")
 AREA = 0.0718  # of a shape at scale 1, as a part of the image's
 REACH = math.sqrt(2 / math.pi)  # of the ellipse, the longest: from its centre, for an area of 1
@@ -65,14 +66,15 @@ def grid(scales: int, orientations: int, positions: int) -> Factors:
         "position_x": places,
         "position_y": places,
     }
-    return Factors(NAMES, (3, scales, orientations, positions, positions), numbers)
+    return Factors(NAMES, (3, scales, orientations, positions, positions), numbers, SHAPES)
 
 
 def whole_grid(images: OnDemand, factors: Factors) -> Splits:
     """All images of a grid as the training part, labelled with the first factor."""
     labels = torch.arange(factors.sizes[0]).repeat_interleave(factors.strides[0])
     none = torch.empty(0, *images.shape[1:], dtype=torch.uint8)
-    return Splits(images, labels, none, labels[:0], factors.sizes[0], factors)
+    count = factors.sizes[0]
+    return Splits(images, labels, none, labels[:0], count, factors, class_names=factors.first)
 
 
 @dataclass(frozen=True)

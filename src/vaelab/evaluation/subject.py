@@ -69,11 +69,9 @@ class Subject:
 
     def every_image(self, description: str) -> Iterator[Batch]:
         """The images of all parts, as the model sees them, and their labels; portion by portion."""
-        splits, device = self.data.splits, self.data.device
+        device = self.data.device
         noise = generator("pixels", self.seed, device=device)
-        for part, images in (("train", splits.train_images), ("test", splits.test_images)):
-            if not len(images):
-                continue
+        for part, images in self.data.splits.parts.items():
             images, labels = images.to(device), self.data.labels(part).to(device)
             rows = torch.arange(len(images), device=device)
             for some in self.track(rows.split(portion(images.shape[1:], device)), description):

@@ -29,8 +29,8 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
     labels, conditional = request.labels, model.context_dim > 0
     asked = bool(labels) or bool(request.given)
     unseen = asked and not conditional, "of an unconditional model takes no label"
-    absent = [label for label in labels if label not in request.present]
-    without = bool(absent), f"needs images of every label, and there is none of {absent}"
+    absent = [model.label_names[label] for label in labels if label not in request.present]
+    without = bool(absent), f"needs images of every label, and there is none of {', '.join(absent)}"
     codes = (
         not model.continuous,
         "needs latents that can be moved, and those of this model are codes",

@@ -26,8 +26,8 @@ def write(
     *,
     what: Sequence[str],
     count: int | None,
-    label: Sequence[int],
-    given: Mapping[str, float | Sequence[float]],
+    label: Sequence[int | str],
+    given: Mapping[str, str | float | Sequence[float]],
     sampler: Callable[[ELBO, Images], ELBO],
     temperature: float,
     images: Sequence[str],
@@ -41,8 +41,9 @@ def write(
         to: The folder of the files.
         what: Names of pictures; `all` is every one that makes sense with the other settings.
         count: See `Request`.
-        label: See `Request`.
-        given: The class, or the numbers, of columns of y by name, where samples are drawn.
+        label: Names of classes, see `Request`.
+        given: The class by its name, or the numbers, of columns of y by name, where samples are
+            drawn.
         sampler: What samples are drawn from, see `vaelab.samplers`.
         temperature: See `Request`.
         images: Two files to interpolate between, or none.
@@ -55,13 +56,11 @@ def write(
     model, data = runs.load(run)
     data.device = device
     x, y = test_images(data)
-    check_labels(label, model.num_classes)
+    labels = tuple(class_of(model, name) for name in label)
     ends = read_ends(images, data, seed)
     training = partial(data.grey, "train")
     places = tuple(placed(model, name, value) for name, value in given.items())
-    request = Request(
-        x, y, model.num_classes, count, tuple(label), places, temperature, ends, training
-    )
+    request = Request(x, y, model.num_classes, count, labels, places, temperature, ends, training)
     model = sampler(model.to(device), data)
     names = possible(what, model, request)
     if images and "interpolation" not in names:
@@ -98,15 +97,17 @@ def test_images(data: Images) -> tuple[Tensor, Tensor]:
     return next(iter(batches))
 
 
-def check_labels(labels: Sequence[int], num_classes: int) -> None:
-    for label in labels:
-        if not num_classes:
-            raise UserError(f"label={label}: the images of this run have no labels")
-        if not 0 <= label < num_classes:
-            raise UserError(f"label={label}: the run knows labels 0 to {num_classes - 1}")
+def class_of(model: ELBO, name: int | str) -> int:
+    """The class of that name in the first column of y."""
+    if not model.classes:
+        raise UserError(f"label={name}: the images of this run have no labels")
+    try:
+        return model.class_index(name, next(iter(model.classes)))
+    except UserError as error:
+        raise UserError(f"label={error}") from error
 
 
-def placed(model: ELBO, name: str, value: float | Sequence[float]) -> tuple[slice, Tensor]:
+def placed(model: ELBO, name: str, value: str | float | Sequence[float]) -> tuple[slice, Tensor]:
     """Where a column is in y, and what it is for a class or numbers [W].
 
     Raises:
@@ -119,10 +120,14 @@ def placed(model: ELBO, name: str, value: float | Sequence[float]) -> tuple[slic
     start = sum(list(widths.values())[: list(widths).index(name)])
     place, width = slice(start, start + widths[name]), widths[name]
     if name in model.classes:
-        if value not in range(width):
-            raise UserError(f"given.{name}={value}: should be a class from 0 to {width - 1}")
-        return place, torch.eye(width)[int(value)]  # type: ignore[arg-type]
-    numbers = torch.tensor(value, dtype=torch.float32).flatten()
+        try:
+            return place, torch.eye(width)[model.class_index(value, name)]  # type: ignore[arg-type]
+        except UserError as error:
+            raise UserError(f"given.{name}={error}") from error
+    try:
+        numbers = torch.tensor(value, dtype=torch.float32).flatten()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"given.{name}={value}: should be {width} numbers") from error
     if len(numbers) != width:
         raise UserError(f"given.{name}={value}: should be {width} numbers and not {len(numbers)}")
     return place, numbers

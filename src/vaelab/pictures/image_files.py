@@ -1,3 +1,4 @@
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,21 +16,54 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by their channels
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     """An image file as uint8 of a shape (C, H, W), without its edges where it is too long or wide.
 
+    16-bit and float images are scaled from their own white, and what is transparent is black where
+    images have no channel for it. It warns if the image is made smaller.
+
     Raises:
-        UserError: If the file cannot be read, or images have so many channels that no file does.
+        UserError: If the file cannot be read, its pixels have no scale, or images have so many
+            channels that no file does.
     """
     channels, height, width = shape
     if channels not in MODES:
         raise UserError(f"images={path}: no image file has the {channels} channels of this model")
     try:
         with Image.open(path) as file:
-            upright = ImageOps.exif_transpose(file)
+            upright = on_black(shallow(ImageOps.exif_transpose(file)), channels)
             image = ImageOps.fit(upright.convert(MODES[channels]), (width, height))
+    except UserError as error:
+        raise UserError(f"images={path}: {error}") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = getattr(error, "strerror", None) or "this is no image, or a damaged one"
         raise UserError(f"images={path}: cannot be read ({reason})") from error
+    if min(upright.width / width, upright.height / height) > 1:
+        size = f"from {upright.width} x {upright.height} pixels to {width} x {height}"
+        warnings.warn(f"images={path}: made smaller, {size}", stacklevel=2)
     pixels = np.asarray(image).reshape(height, width, channels)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def shallow(image: Image.Image) -> Image.Image:
+    """The same image in 8 bits, if it has more.
+
+    Raises:
+        UserError: If it is of floats beyond [0, 1].
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    pixels = np.asarray(image, np.float64)
+    low, high = pixels.min(), pixels.max()
+    white = 1 if image.mode == "F" else 65535 if high < 65536 else 2**31 - 1
+    if not (low >= 0 and high <= white):
+        raise UserError(f"its pixels reach from {low:g} to {high:g}, and should from 0 to {white}")
+    return Image.fromarray(np.rint(pixels * (255 / white)).astype(np.uint8))
+
+
+def on_black(image: Image.Image, channels: int) -> Image.Image:
+    """The same image on black where it is transparent, unless one of the channels is for that."""
+    if channels in (2, 4) or not image.has_transparency_data:
+        return image
+    clear = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear).convert("RGB")
 
 
 def joined(files: Sequence[Path], names: Sequence[str]) -> Image.Image:

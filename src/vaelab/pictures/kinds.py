@@ -82,7 +82,7 @@ def class_grid(model: ELBO, request: Request) -> Picture:
         torch.manual_seed(torch.initial_seed())
         rows.append(sampled(model, row, request.temperature))
     arrays = decoded(model, torch.stack(rows), y) | {"labels": torch.tensor(labels)}
-    return Grid(arrays, arrays["images"], rows=[str(label) for label in labels])
+    return Grid(arrays, arrays["images"], rows=[model.label_names[label] for label in labels])
 
 
 def traversal(model: ELBO, request: Request) -> Picture:
@@ -183,4 +183,5 @@ def latents(model: ELBO, request: Request) -> Picture:
     labels = classes.argmax(1) if classes.shape[1] else torch.zeros(len(z)).long()
     rows = torch.isin(labels, torch.tensor(request.labels)) if request.labels else slice(None)
     arrays = {"z": z[rows].float(), "points": points[rows].float(), "labels": labels[rows]}
-    return Scatter(arrays, *names)
+    across, up = names
+    return Scatter(arrays, across, up, model.label_names)

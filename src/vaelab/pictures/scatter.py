@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +14,12 @@ class Scatter(Picture):
     Attributes:
         across: Name of the axis to the right.
         up: Name of the axis upwards.
+        names: Of the labels.
     """
 
     across: str
     up: str
+    names: Sequence[str] = ()
 
     def image(self) -> Image.Image:
         from matplotlib import colormaps  # slow to import
@@ -36,7 +39,9 @@ class Scatter(Picture):
         axes.scatter(points[:, 0], points[:, 1], s=6, linewidths=0, c=colours(labels))
         if len(classes) > 1:
             for label in classes:
-                axes.scatter([], [], s=30, linewidths=0, color=colours(label), label=label)
+                axes.scatter(
+                    [], [], s=30, linewidths=0, color=colours(label), label=self.names[label]
+                )
             columns = -(-len(classes) // 25)
             figure.legend(loc="outside right center", frameon=False, title="class", ncols=columns)
         canvas.draw()
