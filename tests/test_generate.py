@@ -213,16 +213,13 @@ CLEAR[4:12, 4:12] = 255
         ("a.tiff", (RAMP * 257).astype(np.uint16)),
         ("a.tiff", (RAMP * 257).astype(np.int32)),
         ("a.tiff", (RAMP / 255).astype(np.float32)),
-        (
-            "a.tiff",
-            np.float32(RAMP * np.float64((2**31 - 1) / 255)).clip(max=2**31 - 128).astype(int),
-        ),
+        ("a.tiff", (RAMP * (2**31 // 255)).astype(np.int32)),
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_image_file_of_any_depth_is_as_bright_as_it_is(tmp_path, name, pixels, channels):
     path = tmp_path / name
-    Image.fromarray(pixels.astype(np.int32) if pixels.dtype == int else pixels).save(path)
+    Image.fromarray(pixels).save(path)
     found = read_image(path, (channels, 16, 16))
     assert found.dtype == torch.uint8
     assert torch.equal(found, torch.from_numpy(RAMP).byte().expand(channels, 16, 16))
