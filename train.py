@@ -38,12 +38,14 @@ def main(cfg: DictConfig) -> float:
     """Trains, tests the best checkpoint, and returns its ELBO on the validation images."""
     # Here and not above, so that --help and --cfg answer at once.
     import torch
-    from hydra.utils import instantiate
-    from lightning import seed_everything
+    from lightning import Trainer, seed_everything
 
     from vaelab import training
     from vaelab.compiling import compiled
+    from vaelab.data import Images
+    from vaelab.elbo import ELBO
     from vaelab.later import without_triton
+    from vaelab.preflight import instantiate_as, instantiate_callbacks
 
     run = training.Run(cfg)
     if (found := run.result()) is not None:
@@ -51,12 +53,12 @@ def main(cfg: DictConfig) -> float:
     seed_everything(cfg.seed, verbose=False)
     torch.distributions.Distribution.set_default_validate_args(False)
 
-    data = instantiate(cfg.data, _convert_="all")
-    model = instantiate(cfg.model, _convert_="all", **data.shapes)
-    callbacks = [c for c in instantiate(cfg.callbacks, _convert_="all").values() if c]
-    trainer = instantiate(cfg.trainer, _convert_="all", callbacks=callbacks)
+    data = instantiate_as(Images, "data", cfg.data)
+    model = instantiate_as(ELBO, "model", cfg.model, **data.shapes)
+    callbacks = instantiate_callbacks(cfg.callbacks)
+    trainer = instantiate_as(Trainer, "trainer", cfg.trainer, callbacks=callbacks)
     if cfg.compile:
-        model.loss = compiled(model.loss)
+        model.loss = compiled(model.loss)  # type: ignore[assignment,method-assign]
     model.graph = cfg.graph
 
     run.check(model, data, trainer)
@@ -64,7 +66,7 @@ def main(cfg: DictConfig) -> float:
     run.record()
     run.introduce(model, data, trainer)
     run.log_settings(trainer)
-    with run.stopping(), without_triton():
+    with run.stopping(model), without_triton():
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)

@@ -1,6 +1,7 @@
 """The command line: what it refuses, in one line, and what it answers at once."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import splits
+from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 
+from vaelab import cli, preflight
+from vaelab.data import Images
+from vaelab.errors import UserError
 from vaelab.naming import run_name, sweep_name
 
 ROOT = Path(__file__).parents[1]
@@ -19,6 +26,7 @@ sys.path.insert(0, str(ROOT))
 import train  # noqa: E402
 
 Refused = Callable[..., str]
+SMALL_LAYERS = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
 TINY = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
 
 
@@ -349,14 +357,90 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finis
         f"hydra.run.dir={folder}", "ckpt=last", "trainer.max_epochs=3", *small,
         "+callbacks.fault._target_=faults.Fault", "+callbacks.fault.step=40",
     )  # fmt: skip
-    assert "distortion became nan at training step 40" in said
+    assert "distortion became nan at training step 40; the checkpoint of step 31 is kept" in said
+    assert "Try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1" in said
     assert finished.read_bytes() == before
     assert all(p.isfinite().all() for p in torch.load(finished)["state_dict"].values())
 
 
-def test_a_metric_that_is_not_logged_cannot_choose_the_best(refused):
-    said = refused(*TINY, "logger=none", "+callbacks.checkpoint.monitor=val/los")
-    assert "'val/los'" in said
+def test_without_a_checkpoint_none_is_promised(refused):
+    said = refused(
+        *TINY, "logger=none", "trainer.log_every_n_steps=1",
+        "+callbacks.fault._target_=faults.Fault", "+callbacks.fault.step=3",
+    )  # fmt: skip
+    assert "distortion became nan at training step 3; there is no checkpoint yet. Try" in said
+
+
+STOP = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/elbow}"
+NEVER_STARTED = {
+    "+callbacks.checkpoint.monitor=val/los": "Checkpoint: .*=val/los; did you mean val/loss",
+    STOP: "EarlyStopping: no validation measures monitor=val/elbow; did you mean val/elbo?",
+    "+trainer.limit_val_batches=0": "trainer.limit_val_batches=0: the best checkpoint",
+    "+trainer.limit_test_batches=0.0": "trainer.limit_test_batches=0: a run ends with its test",
+    "+trainer.limit_train_batches=0": "trainer.limit_train_batches=0: nothing is trained",
+    "data._target_=collections.Counter": "_target_=collections.Counter: a Counter is no vaelab",
+    "callbacks.speed._target_=collections.Counter": "a Counter is no lightning.pytorch",
+    "trainer._target_=collections.Counter": "trainer._target_=collections.Counter: a Counter is no",
+    "model.likelihood._target_=torch.nn.ReLU": "'ReLU' object has no attribute 'pixels'",
+    "model.encoder.hidden=[3000000000000]": "out of memory: there was no room for .* GiB;",
+}
+
+
+@pytest.mark.parametrize("override", NEVER_STARTED)
+def test_what_can_be_known_is_said_before_the_work(refused, tmp_path, override):
+    said = refused("logger=none", override)
+    assert re.search(NEVER_STARTED[override], said)
+    assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
+
+
+@pytest.mark.parametrize("model", ["vae", "beta_tcvae", "vq_vae", "iwae"])
+def test_a_callback_may_watch_whatever_a_validation_measures(build, model):
+    watched = {
+        "vae": "val/active_units",
+        "beta_tcvae": "val/minibatch_total_correlation",
+        "vq_vae": "val/perplexity",
+        "iwae": "val/importance_weighted_elbo",
+    }[model]
+    made = build(f"model={model}", *SMALL_LAYERS, x_shape=(1, 8, 8), num_classes=3)
+    data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
+    before = torch.get_rng_state()
+    trainer = Trainer(callbacks=[EarlyStopping(watched)], max_epochs=1, logger=False)
+    preflight.check_monitors(trainer, made, data)
+    assert made.training
+    assert made.totals.rows == []
+    assert torch.equal(torch.get_rng_state(), before)
+    if model != "beta_tcvae":  # which knows the number of images in training alone
+        trainer = Trainer(callbacks=[EarlyStopping(watched[:-1])], max_epochs=1, logger=False)
+        with pytest.raises(UserError, match=f"did you mean {watched}"):
+            preflight.check_monitors(trainer, made, data)
+
+
+def test_a_users_callback_may_log_what_another_one_watches(build):
+    class Logs(Callback):
+        pass
+
+    made = build(*SMALL_LAYERS, x_shape=(1, 8, 8), num_classes=3)
+    data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
+    options = {"max_epochs": 1, "logger": False}
+    trainer = Trainer(callbacks=[Logs(), EarlyStopping("val/mine")], **options)
+    preflight.check_monitors(trainer, made, data)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (MemoryError("Unable to allocate 14.6 TiB for an array"), "no room for 14.6 TiB;"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+                      "3221225472 bytes. Error code 12"), "no room for 3 GiB;"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has"),
+         "no room for 2.00 GiB;"),
+        (MemoryError(), "out of memory: there was no room; a smaller data.batch_size"),
+        (RuntimeError("shapes do not match"), None),
+    ],
+)  # fmt: skip
+def test_an_allocation_that_fails_is_one_line(error, said):
+    found = cli.explain(error, "train")
+    assert found is None if said is None else said in found
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -185,7 +185,7 @@ def test_window_names_the_first_step_and_term(row, column, value):
         if i > row:
             terms = [torch.full_like(term, math.nan) for term in terms]
         window.append(*terms)
-    expected = f"the {SCALARS[column]} became .* at training step {16 + row};"
+    expected = f"the {SCALARS[column]} became .* at training step {16 + row}$"
     with pytest.raises(NotFiniteError, match=expected):
         window.read(last_batch=20)
 

@@ -148,6 +148,8 @@ def explain(error: BaseException, config_name: str) -> str | None:
     for cause in causes(error):
         if isinstance(cause, UserError):
             return str(cause)
+        if room := lack_of_room(cause):
+            return room
     if isinstance(error, MissingConfigException):
         return unknown_choice(error)
     if isinstance(error, ConfigCompositionException):
@@ -158,13 +160,36 @@ def explain(error: BaseException, config_name: str) -> str | None:
         return f"{key[1] if key else 'configuration'}: {first_line(innermost)}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return first_line(error)
-    if isinstance(error, ValueError) or type(error).__name__ == "MisconfigurationException":
-        frame = traceback.extract_tb(error.__traceback__)[-1].filename
-        if "lightning" in Path(frame).parts:
+    if isinstance(error, (ValueError, RuntimeError)) or named(error, "MisconfigurationException"):
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames and "lightning" in Path(frames[-1].filename).parts:
             return f"trainer: {first_line(error)}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return None
+
+
+def named(error: BaseException, name: str) -> bool:
+    """Whether an error is of a class of that name, of a package that is not imported here."""
+    return name in (kind.__name__ for kind in type(error).__mro__)
+
+
+def lack_of_room(error: BaseException) -> str | None:
+    """One line about memory that could not be had, or None for another error."""
+    text = str(error)
+    if not (
+        isinstance(error, MemoryError)
+        or named(error, "OutOfMemoryError")
+        or "can't allocate memory" in text
+    ):
+        return None
+    asked = re.search(r"allocate ([\d.]+) (bytes|[KMGT]iB)", text)
+    size = f" for {float(asked[1]) / 2**30:.3g} GiB" if asked and asked[2] == "bytes" else ""
+    size = size or (f" for {asked[1]} {asked[2]}" if asked else "")
+    return (
+        f"out of memory: there was no room{size}; a smaller data.batch_size, model.num_samples or "
+        "network takes less"
+    )
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -1,5 +1,6 @@
 """A training run: what it says at the start, and what it leaves in its folder at the end."""
 
+import math
 import os
 import platform
 import shlex
@@ -19,17 +20,20 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from vaelab import cli, earlier, naming, pictures
+from vaelab import cli, earlier, naming, pictures, preflight
 from vaelab.callbacks import Annealing, Board, Pruning, Speed
 from vaelab.callbacks.board import first_images
 from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.data import Images
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError
+from vaelab.errors import NotFiniteError, UserError
 from vaelab.evaluation import Plan
 from vaelab.evaluation import table as evaluated
+from vaelab.networks import MLPEncoder
+from vaelab.posteriors import Deterministic
 from vaelab.records import COMPOSED, flat, git_commit, here, quieten, table, write_json
 
+MANY_PIXELS = 20_000  # of an image and its channels, from which on dense layers diverge easily
 PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
 LEAVING = 60.0
@@ -74,6 +78,10 @@ class Run:
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best.ckpt"
 
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.ckpt"
+
     def result(self) -> float | None:
         """What this very run came to, if it has been run to its end already.
 
@@ -103,6 +111,8 @@ class Run:
         if model.graph and trainer.strategy.root_device.type != "cuda":
             raise UserError("graph=true is for a GPU: trainer=gpu")
         model.configure_optimizers()
+        preflight.check_limits(trainer)
+        preflight.check_monitors(trainer, model, data)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Annealing):
                 callback.check(trainer, model)
@@ -116,19 +126,18 @@ class Run:
                 nothing is asked for and the folder holds another run.
         """
         self.occupy()
-        ckpt, checkpoints = self.cfg.ckpt, self.folder / "checkpoints"
+        ckpt = self.cfg.ckpt
         if ckpt is None:
-            last = checkpoints / "last.ckpt"
-            if self.cfg.rerun or not last.exists():
+            if self.cfg.rerun or not self.last.exists():
                 return None
             earlier.check(self.folder, self.path, self.cfg)
-            state = load_checkpoint(last)
+            state = load_checkpoint(self.last)
             model.check_architecture(state["state_dict"])
             self.say(f"going on from step {state['global_step']:,} of {self.path}")
-            return last
+            return self.last
         path = Path(ckpt)
         if ckpt in ("last", "best"):
-            path = checkpoints / f"{ckpt}.ckpt"
+            path = self.last.with_name(f"{ckpt}.ckpt")
             if not path.exists():
                 raise UserError(
                     f"ckpt={ckpt}: there is no {path.name} in {self.path}; name the run that goes "
@@ -226,13 +235,21 @@ class Run:
                 logger.log_hyperparams(settings)
 
     @contextmanager
-    def stopping(self) -> Iterator[None]:
-        """Says how to go on if what is inside is stopped by a signal."""
+    def stopping(self, model: ELBO) -> Iterator[None]:
+        """Says how to go on if the training inside is stopped by a signal, or diverges."""
         try:
             yield
         except SystemExit:
             self.say(f"stopped; go on with  {self.command()}")
             raise
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{error}; {self.kept()}. {advice(model, error)}") from error
+
+    def kept(self) -> str:
+        """What there is to go on from, in words."""
+        if not self.last.exists():
+            return "there is no checkpoint yet"
+        return f"the checkpoint of step {load_checkpoint(self.last)['global_step']:,} is kept"
 
     def command(self, *changes: str) -> str:
         """The command line that goes on with this run, with these overrides changed."""
@@ -303,6 +320,18 @@ class Run:
         model.to(x.device)
         for name, picture in pictures.overview(model, x, y).items():
             picture.image().save(folder / f"{name}.png")
+
+
+def advice(model: ELBO, error: NotFiniteError) -> str:
+    """What may help a training that diverged."""
+    if isinstance(model.posterior, Deterministic) and "the rate" in str(error):
+        return "posterior=deterministic is for model=ae, rae and wae"
+    found = ["a smaller model.optimizer.lr", "trainer.gradient_clip_val=1"]
+    if model.pixels == "grey" and model.bits_offset is None:
+        found.append("data.pixels=dequantized, without which a density has no upper bound")
+    if isinstance(model.encoder, MLPEncoder) and math.prod(model.x_shape) > MANY_PIXELS:
+        found.append(f"network=conv, for {math.prod(model.x_shape):,} inputs are many for a layer")
+    return f"Try {', or '.join(found)}"
 
 
 def final_tag(name: str) -> str:

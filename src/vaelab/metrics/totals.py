@@ -62,9 +62,6 @@ class Totals:
         for name, value in values.items():
             deterministic = values["rate"] == math.inf and math.isfinite(values["loss"])
             if not (math.isfinite(value) or (deterministic and name in UNBOUNDED)):
-                raise NotFiniteError(
-                    f"the {name} of the evaluated images is {value}; "
-                    "the last good checkpoint is kept"
-                )
+                raise NotFiniteError(f"the {name} of the evaluated images is {value}")
         values["active_units"] = float(((squares - means.square()) > ACTIVE).sum())
         return values, rates

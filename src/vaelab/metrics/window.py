@@ -93,11 +93,6 @@ class Window:
             first = int(broken.nonzero()[0])
             column = int((~rows[first].isfinite()).nonzero()[0])
             name, value = SCALARS[column], rows[first, column].item()
-            advice = "Try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1"
-            if name == "rate" and value == math.inf:
-                advice += "; posterior=deterministic is for model=ae, rae and wae"
-            raise NotFiniteError(
-                f"the {name} became {value} at training step "
-                f"{last_batch - len(rows) + 1 + first}; the last good checkpoint is kept. {advice}"
-            )
+            step = last_batch - len(rows) + 1 + first
+            raise NotFiniteError(f"the {name} became {value} at training step {step}")
         return rows
