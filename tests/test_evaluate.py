@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import shutil
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +18,14 @@ from torch import nn
 from torchmetrics.image import fid
 
 from vaelab import cli, evaluation, runs
+from vaelab.errors import UserError
 from vaelab.evaluation.latents import active_units
 from vaelab.evaluation.record import figures
 from vaelab.evaluation.samples import generated
 from vaelab.metrics.estimates import mean, means
 from vaelab.metrics.frechet import frechet
 from vaelab.randomness import stream
+from vaelab.records import write_json
 from vaelab.samplers import Own
 
 sys.path.insert(0, str(cli.CONF.parent))
@@ -39,6 +43,7 @@ def test_estimates_are_means_with_their_errors():
     pair = means(torch.stack([values, 2 * values], 1))
     assert pair["value"] == [3.0, 6.0]
     assert pair["se"] == pytest.approx([math.sqrt(14 / 3) / 2, math.sqrt(14 / 3)])
+    assert mean(values[:1]) == {"value": 1.0, "se": None}
 
 
 def test_active_units_doubts_those_near_the_threshold():
@@ -71,6 +76,7 @@ def test_paths_are_given_to_hydra_in_quotes(argument, read):
         (0.0260123, 0.0000927, ("0.026012", "0.000093")),
         (14.0, 0.0, ("14.000", "0.000")),
         (3.25, None, ("3.250", "")),
+        (None, None, ("n/a", "")),
     ],
 )
 def test_two_digits_of_an_error_are_shown(value, error, shown):
@@ -103,6 +109,82 @@ def sweep(tmp_path_factory) -> Path:
 def measured(folder: Path, *overrides: str) -> dict:
     run(f"run={folder}", f"paths.data={folder.parent}/data".replace(" ", "\\ "), *overrides)
     return json.loads((folder / "evaluation.json").read_text())
+
+
+def odd(case: str) -> dict[str, np.ndarray]:
+    """Images of which some metrics cannot be."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    rare = (np.arange(60) < 2).astype(int)
+    two = np.arange(60) % 2
+    return {
+        "one test image": {"train_images": images, "train_labels": two,
+                           "test_images": images[:1], "test_labels": two[:1]},
+        "three test images": {"train_images": images, "train_labels": two,
+                              "test_images": images[:3], "test_labels": two[:3]},
+        "a rare class": {"train_images": images, "train_labels": rare,
+                         "test_images": images[:20], "test_labels": rare[:20] * 0},
+        "one class": {"train_images": images, "train_labels": rare * 0},
+        "no labels": {"train_images": images},
+    }[case]  # fmt: skip
+
+
+PROBE = {"probe", "probe_chance"}
+NEIGHBOURS = {"precision", "recall", "density", "coverage"}
+LACKING = {
+    "one test image": PROBE | NEIGHBOURS | {"active_units", "frechet_classifier"},
+    "three test images": PROBE | NEIGHBOURS,
+    "a rare class": PROBE,
+    "one class": set(),
+    "no labels": set(),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_what_is_impossible_for_the_data_stops_nothing_else(tmp_path, capsys, case):
+    np.savez(tmp_path / "odd.npz", **odd(case))
+    folder, where = tmp_path / "run", f"paths.data={tmp_path}/data"
+    given = ["data=arrays", f"data.source.path={tmp_path}/odd.npz", "network=mlp", "logger=none"]
+    model = "vae" if case == "no labels" else "cvae"
+    given += [f"model={model}", "trainer.max_epochs=1"]
+    run(*SMALL, *given, f"hydra.run.dir={folder}", where, command=train)
+    few = ["num_samples=5", "metrics.samples.count=20", "metrics.conditional.per_class=5"]
+    what = "what=[likelihood,reconstruction,latents,samples,conditional]"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(f"run={folder}", where, what, *few)
+    said = capsys.readouterr().out
+    found = json.loads((folder / "evaluation.json").read_text())
+    estimates = {name: entry for name, entry in found.items() if isinstance(entry, dict)}
+    lacking = {name for name, entry in estimates.items() if "reason" in entry}
+    assert lacking == LACKING[case]
+    for name in lacking:
+        assert found[name]["value"] is None
+        assert re.search(rf"\b{name}\b.* n/a: \w+", said)
+        assert re.search(rf"{name} +│ +n/a", said)
+    assert all(math.isfinite(found[name]["value"]) for name in ("nll", "ssim", "marginal_kl"))
+    left_out = {"one class": ["samples", "conditional"], "no labels": ["samples", "conditional"]}
+    for metric in left_out.get(case, []):
+        assert f"{metric} left out: " in said
+
+
+def test_a_metric_that_fails_stops_no_other(sweep, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise UserError("it is broken")
+
+    folder = shutil.copytree(sweep / "vae (1)", sweep.parent / "copied")
+    monkeypatch.setattr(evaluation, "reconstruction", fails)
+    with pytest.raises(SystemExit) as exit_:
+        measured(folder, "num_samples=5", "what=[reconstruction,latents]")
+    assert exit_.value.code == 2
+    assert "reconstruction: it is broken" in capsys.readouterr().err
+    assert "marginal_kl" in json.loads((folder / "evaluation.json").read_text())
+
+
+def test_json_has_no_number_that_is_none(tmp_path):
+    numbers = {"a": math.inf, "b": [1.0, -math.inf], "c": {"d": (math.nan, 2)}, "e": "Infinity"}
+    write_json(tmp_path / "a.json", numbers)
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": None, "b": [1.0, None], "c": {"d": [None, 2]}, "e": "Infinity"}
 
 
 def test_a_run_is_measured_once(sweep, monkeypatch):

@@ -75,7 +75,7 @@ class Classifier(nn.Module):
     def accuracy(self) -> Estimate:
         """The share of the data set's test images that it labels rightly."""
         value, se = self.measured.tolist()
-        return {"value": value, "se": se}
+        return {"value": value, "se": None if math.isnan(se) else se}
 
 
 def block(channels: int, width: int, halve: bool) -> nn.Module:
@@ -157,7 +157,8 @@ def trained(data: Images, path: Path, device: torch.device, track: Track) -> Cla
     images, labels, rows = moved(data.stored(part), device)
     some = rows.split(portion(images.shape[1:], device))
     right = [model.logits(grey(images[r])).argmax(1) == labels[r] for r in some]
-    model.measured = torch.tensor(list(mean(torch.cat(right).cpu()).values()))
+    value, se = mean(torch.cat(right).cpu()).values()
+    model.measured = torch.tensor([value, math.nan if se is None else se])
     store.write(path, {name: value.cpu().numpy() for name, value in model.state_dict().items()})
     return model
 

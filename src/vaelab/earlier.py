@@ -1,6 +1,7 @@
 """What an earlier start of a run left in its folder, so that its command can be given again."""
 
 import shutil
+from math import inf
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,8 +12,14 @@ from vaelab.records import COMPOSED, EVALUATION, flat, read_json
 
 
 def result(folder: Path) -> float | None:
-    """`val/elbo` of a run that came to its end; `results.json` is written last, and whole."""
-    return read_json(folder / "results.json").get("val/elbo")
+    """`val/elbo` of a run that came to its end; `results.json` is written then, and whole.
+
+    It is minus infinity where there is none, as of an auto-encoder.
+    """
+    found = read_json(folder / "results.json")
+    if "val/elbo" not in found:
+        return None
+    return -inf if found["val/elbo"] is None else found["val/elbo"]
 
 
 def started(folder: Path) -> bool:

@@ -5,7 +5,8 @@ import logging
 import os
 import subprocess
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,19 @@ def renamed(evaluation: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file whole or not at all; null for what is infinite or not a number."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
     os.replace(partial, path)
+
+
+def finite(content: Any) -> Any:
+    """The same content with None for numbers that JSON does not have."""
+    if isinstance(content, Mapping):
+        return {name: finite(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not isfinite(content) else content
 
 
 def here(path: Path) -> Path:

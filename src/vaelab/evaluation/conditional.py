@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from vaelab import classifier
 from vaelab.data import Images
 from vaelab.elbo import ELBO
-from vaelab.evaluation.subject import Subject, needs
+from vaelab.evaluation.subject import Subject, attempt, needs
 from vaelab.metrics.conditional import agreement, by_label, nll_by_label, probe
 from vaelab.metrics.estimates import mean
 
@@ -18,6 +18,8 @@ def not_the_label_alone(model: ELBO, data: Images) -> str | None:
         return "the model sees no labels"
     if list(model.classes) != ["label"] or model.numbers:
         return "the model sees other columns than the label alone"
+    if model.num_classes < 2:
+        return "all images are of one class"
     return None
 
 
@@ -34,6 +36,8 @@ def conditional(
         num_samples: K of the log evidence under each label.
     """
     model, data = subject.model, subject.data
+    truth = subject.images[1].argmax(1)
+    probed = attempt({"probe,probe_chance": lambda: probe(subject.codes, truth)})
     judge = classifier.of(data, subject.cache, data.device, subject.track)
     batches = subject.test("every image by every label", count=images)
     nll, labels = nll_by_label(model, batches, num_samples)
@@ -44,5 +48,5 @@ def conditional(
         "classifier_accuracy": judge.accuracy,
         **agreement(model, judge, per_class),
         **{name: mean(values) for name, values in by_label(nll, labels, frequencies).items()},
-        **probe(subject.codes, subject.images[1].argmax(1)),
+        **probed,
     }

@@ -6,7 +6,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vaelab.evaluation.subject import Subject
+from vaelab.errors import NotApplicable
+from vaelab.evaluation.subject import Subject, attempt
 from vaelab.metrics import ACTIVE
 from vaelab.metrics.aggregate import surgery
 from vaelab.metrics.estimates import Estimate, mean
@@ -30,7 +31,7 @@ def latents(
     if images == "all":
         x, y = map(torch.cat, zip(*subject.every_image("all images"), strict=True))
     found = surgery(subject.model, x, y, num_samples)
-    return {"active_units": active_units(subject.codes)} | {
+    return attempt({"active_units": lambda: active_units(subject.codes)}) | {
         name: mean(values) for name, values in found.items()
     }
 
@@ -41,6 +42,8 @@ def active_units(codes: Tensor) -> Estimate:
     The error counts those whose variance is within one standard error of the threshold.
     """
     codes = codes.cpu().double()
+    if len(codes) < 2:
+        raise NotApplicable("of one image no latent varies")
     squares = (codes - codes.mean(0)).square()
     variance, error = squares.mean(0), squares.std(0) / len(codes) ** 0.5
     doubtful = (variance - ACTIVE).abs() < error

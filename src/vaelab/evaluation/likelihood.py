@@ -37,8 +37,7 @@ def likelihood(subject: Subject, *, num_samples: PositiveInt | Literal["auto"]) 
     results |= {name: mean(values) for name, values in images.items() if values.dim() == 1}
     if model.bits_offset is not None:
         bits = bits_per_dim(-1.0, model.x_shape)  # of one nat
-        value = bits * results["nll"]["value"] + model.bits_offset
-        results["nll_bits_per_dim"] = {"value": value, "se": bits * results["nll"]["se"]}
+        results["nll_bits_per_dim"] = mean(bits * images["nll"].double() + model.bits_offset)
     return results | {"rate_per_latent": means(images["rate_per_latent"])}
 
 

@@ -64,7 +64,7 @@ class Plan:
         data.device = device
         subject = Subject(model.to(device), data, cache, self.seed)
         record = Record(folder, getattr(model, "step", 0))
-        absent = {}
+        absent, failed = {}, []
         for name in self.what:
             settings = plain(self.metrics[name]) | {"seed": self.seed}
             if not self.rerun and record.has(name, settings):
@@ -75,10 +75,17 @@ class Plan:
             except NotApplicable as error:
                 absent[name] = str(error)
                 continue
+            except UserError as error:
+                failed.append(f"{name}: {error}")
+                continue
             record.add(name, settings, results, self.command)
         self.refuse(absent)
         for name, reason in absent.items():
             self.say(f"{folder}: {name} left out: {reason}")
+        for reason, names in record.reasons().items():
+            self.say(f"{folder}: {', '.join(names)} n/a: {reason}")
+        if failed:
+            raise UserError("; ".join(failed))
         return record
 
 

@@ -43,6 +43,14 @@ class Record:
         write_json(self.path, self.content)
         self.plot(results)
 
+    def reasons(self) -> dict[str, list[str]]:
+        """The names of numbers that do not exist, by the reason."""
+        found: dict[str, list[str]] = {}
+        for name, entry in shown(self.content).items():
+            if "reason" in entry:
+                found.setdefault(entry["reason"], []).append(name)
+        return found
+
     def plot(self, results: Mapping[str, Any]) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
@@ -60,6 +68,15 @@ def scalars(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
+def shown(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The estimates of one number each, and what takes their place where there is none."""
+    return {
+        name: entry
+        for name, entry in content.items()
+        if isinstance(entry, dict) and ("reason" in entry or isinstance(entry.get("value"), float))
+    }
+
+
 def table(measured: Mapping[Path, Record]) -> Table:
     """All numbers of one run; or of a few, side by side; of many, a row each of the main ones."""
     if len(measured) == 1:
@@ -67,10 +84,10 @@ def table(measured: Mapping[Path, Record]) -> Table:
         grid = Table("metric", title=str(folder), title_justify="left")
         for column in ("value", "standard error"):
             grid.add_column(column, justify="right")
-        for name, entry in scalars(record.content).items():
+        for name, entry in shown(record.content).items():
             grid.add_row(name, *figures(entry["value"], entry["se"]))
         return grid
-    rows = {folder: scalars(record.content) for folder, record in measured.items()}
+    rows = {folder: shown(record.content) for folder, record in measured.items()}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     if len(rows) <= SIDE_BY_SIDE:
         names_column = Column("metric", no_wrap=True)
@@ -89,12 +106,16 @@ def cell(entry: Mapping[str, Any] | None) -> str:
     """A value and its error, where it was measured."""
     if entry is None:
         return ""
+    if entry["value"] is None:
+        return "n/a"
     error = "" if entry["se"] is None else f" ±{entry['se']:.3f}"
     return f"{entry['value']:.3f}{error}"
 
 
-def figures(value: float, error: float | None) -> tuple[str, str]:
+def figures(value: float | None, error: float | None) -> tuple[str, str]:
     """A value and its error, to two digits of the error, and to the third place at least."""
+    if value is None:
+        return "n/a", ""
     if error is None:
         return f"{value:.3f}", ""
     places = 3

@@ -11,20 +11,21 @@ from vaelab import classifier
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
-from vaelab.evaluation.subject import Subject, needs
+from vaelab.evaluation.subject import Subject, attempt, needs
 from vaelab.metrics.frechet import frechet
 from vaelab.metrics.neighbours import copied, density_coverage, nearest, precision_recall
 from vaelab.portions import portion
 from vaelab.samplers import Own
 
 
-def no_labels(model: ELBO, data: Images) -> str | None:
-    if data.splits.num_classes:
+def no_classes(model: ELBO, data: Images) -> str | None:
+    if data.splits.num_classes > 1:
         return None
-    return "it takes a classifier, and these images have no labels"
+    labels = "are of one class" if data.splits.num_classes else "have no labels"
+    return f"it takes a classifier, and these images {labels}"
 
 
-@needs(no_labels)
+@needs(no_classes)
 def samples(
     subject: Subject, *, count: PositiveInt, looked_up: PositiveInt, sampler: Any
 ) -> dict[str, Any]:
@@ -48,12 +49,14 @@ def samples(
     )
     sought = fake[:looked_up]
     among = {part: nearest(sought, subject.data.grey(part)) for part in ("train", "test")}
-    found = {
-        "frechet_classifier": frechet(*features),
-        **precision_recall(*features),
-        **density_coverage(*features),
-        "copied": copied(among["train"], among["test"]),
-    }
+    found = attempt(
+        {
+            "frechet_classifier": lambda: frechet(*features),
+            "precision,recall": lambda: precision_recall(*features),
+            "density,coverage": lambda: density_coverage(*features),
+            "copied": lambda: copied(among["train"], among["test"]),
+        }
+    )
     return {
         "classifier": judge.name,
         "classifier_accuracy": judge.accuracy,

@@ -1,6 +1,6 @@
 """What the numbers are of."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
@@ -14,6 +14,7 @@ from vaelab.data import Images
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
+from vaelab.metrics.estimates import not_applicable
 from vaelab.portions import portion
 from vaelab.randomness import generator
 
@@ -39,6 +40,24 @@ def needs(lack: Callable[[ELBO, Images], str | None]) -> Callable[[Metric], Metr
         return checked
 
     return decorate
+
+
+def attempt(measures: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Numbers by name, each measured on its own; where one does not exist, the reason.
+
+    Args:
+        measures: An estimate by its name, or several by their names with commas between them.
+    """
+    found: dict[str, Any] = {}
+    for names, measure in measures.items():
+        try:
+            made = measure()
+        except NotApplicable as error:
+            made = {name: not_applicable(str(error)) for name in names.split(",")}
+            found |= made
+            continue
+        found |= made if "," in names else {names: made}
+    return found
 
 
 @dataclass(frozen=True)

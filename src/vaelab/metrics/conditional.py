@@ -6,14 +6,19 @@ N images, Y labels. Units: nats per image.
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaelab.classifier import Classifier
 from vaelab.elbo import ELBO
+from vaelab.errors import NotApplicable
 from vaelab.metrics.estimates import Estimate, mean, means
 from vaelab.metrics.evidence import evidence
 from vaelab.portions import portion
+
+FOLDS = 5
+"""Of the images, each called by a classifier that was fitted to the others."""
 
 
 def agreement(model: ELBO, judge: Classifier, per_class: int) -> dict[str, Any]:
@@ -94,6 +99,9 @@ def probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
     Args:
         codes: Posterior means [N, D].
         labels: [N].
+
+    Raises:
+        NotApplicable: If nearly all images are of one class.
     """
     z, truth = codes.cpu().double().numpy(), labels.cpu().numpy()
     from sklearn.linear_model import LogisticRegression  # slow to import
@@ -101,7 +109,13 @@ def probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    folds = KFold(5, shuffle=True, random_state=0)
+    folds = KFold(FOLDS, shuffle=True, random_state=0)
+    if len(z) < FOLDS or any(len(np.unique(truth[rest])) < 2 for rest, _ in folds.split(z)):
+        others = len(labels) - int((labels == labels.mode().values).sum())
+        raise NotApplicable(
+            f"of {len(labels)} test images {others} are of another class than the most frequent, "
+            f"too few to leave some in each of {FOLDS} folds"
+        )
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     found = torch.from_numpy(cross_val_predict(model, z, truth, cv=folds))
     return {

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from vaelab.errors import NotApplicable
 from vaelab.metrics.estimates import Estimate
 from vaelab.randomness import generator
 
@@ -18,6 +19,8 @@ def frechet(a: Tensor, b: Tensor) -> Estimate:
     above that of the distributions, by an amount that falls as 1 / N, so N belongs to the figure.
     The standard error is that of drawing both sets anew, by the bootstrap.
     """
+    if min(len(a), len(b)) < 2:
+        raise NotApplicable("of one image there is no covariance")
     a, b = (features.cpu().double() for features in (a, b))
     draws = generator("frechet")
     again = torch.tensor(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from vaelab.errors import UserError
+from vaelab.errors import NotApplicable
 from vaelab.metrics.estimates import Estimate, mean
 
 CHUNK = 1000  # rows of a table of distances at a time
@@ -58,7 +58,7 @@ def inside(centres: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
         k: Less than N.
     """
     if len(centres) <= k:
-        raise UserError(f"{len(centres)} images are too few to have {k} neighbours each")
+        raise NotApplicable(f"{len(centres)} images are too few to have {k} neighbours each")
     middle = centres.mean(0)  # near the origin the distances are exact to more digits
     centres, points = centres - middle, points - middle
     within, around = [], torch.zeros(len(points), dtype=torch.int64, device=points.device)
