@@ -19,20 +19,22 @@ def main(cfg: DictConfig) -> None:
 
     from rich.console import Console
 
-    from vaelab import export, records
+    from vaelab import export, records, runs
     from vaelab.graphs import TOLERANCE
 
     records.quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = Path(cfg.to)
+    if how_far := runs.unfinished(Path(cfg.run)):
+        console.print(f"{cfg.run}: not finished, {how_far}")
     made = export.export(
         Path(cfg.run), folder, safetensors=cfg.what != "onnx", onnx=cfg.what != "safetensors"
     )
     for graph in made:
         deviation = f"within {graph.deviation:.1e} of PyTorch, {TOLERANCE:.0e} is allowed"
-        console.print(f"{graph.path}  {deviation}")
+        console.print(f"{records.pasted(graph.path)}  {deviation}")
     if cfg.what != "onnx":
-        console.print(f"{folder}  for vaelab.load({str(folder)!r})")
+        console.print(f"{records.pasted(folder)}  for vaelab.load({str(folder)!r})")
 
 
 if __name__ == "__main__":

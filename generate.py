@@ -54,15 +54,17 @@ def main(cfg: DictConfig) -> None:
     for folder in folders:
         to = Path(cfg.to) if cfg.to and len(folders) == 1 else folder / "generated"
         try:
+            if how_far := runs.unfinished(folder):
+                print(f"{folder}: not finished, {how_far}")
             drawn[folder] = []
             for path in gallery.write(folder, to, device=device, **asked):
                 drawn[folder].append(path)
-                print(path)
+                print(records.pasted(path))
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
     if cfg.to and len(drawn) > 1:
         for path in gallery.beside(drawn, Path(cfg.to)):
-            print(path)
+            print(records.pasted(path))
     if failures:
         raise UserError("\n".join(failures))
 

@@ -29,13 +29,13 @@ def main(cfg: DictConfig) -> None:
     # Here and not above, so that --help and --cfg answer at once.
     from pathlib import Path
 
-    from vaelab import report
+    from vaelab import records, report
 
     sweep = report.read(Path(cfg.sweep))
     print(sweep.counts())
     ranking = report.Ranking(cfg.metric, cfg.direction)
     for path in report.write(sweep, Path(cfg.to), ranking, cfg.best):
-        print(path)
+        print(records.pasted(path))
 
 
 if __name__ == "__main__":

@@ -62,6 +62,9 @@ def main(cfg: DictConfig) -> float:
     model.graph = cfg.graph
 
     run.check(model, data, trainer)
+    run.occupy()
+    if (found := run.result()) is not None:  # of another start, which was at work until now
+        return found
     ckpt = run.resume(model)
     run.record()
     run.introduce(model, data, trainer)
@@ -74,7 +77,6 @@ def main(cfg: DictConfig) -> float:
     last = float(trainer.callback_metrics["val/elbo"])
     elbo = getattr(trainer.checkpoint_callback, "best_elbo", last) if best else last
     (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    run.measure(trainer)
     run.finish(model, trainer, {"val/elbo": elbo, **metrics})
     return elbo
 

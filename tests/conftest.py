@@ -39,6 +39,7 @@ def compose(tmp_path: Path) -> Callable[..., DictConfig]:
         "logger=none",
         f"trainer.default_root_dir={tmp_path}",
         f"callbacks.checkpoint.dirpath={tmp_path}/checkpoints",
+        f"callbacks.progress.file={tmp_path}/progress.json",
     ]
 
     def compose_train(*overrides: str) -> DictConfig:

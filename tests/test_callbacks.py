@@ -1,5 +1,8 @@
 """What callbacks do to a training, on a model small enough to watch."""
 
+import json
+import re
+
 import pytest
 import torch
 from lightning import Callback
@@ -11,6 +14,7 @@ from vaelab.callbacks.checkpoint import load
 from vaelab.callbacks.seeding import reseed
 from vaelab.errors import UserError
 from vaelab.stamps import stamp
+from vaelab.track import track
 
 
 def test_the_best_checkpoint_is_of_the_least_loss(fit, tmp_path):
@@ -148,6 +152,47 @@ def test_progress_is_plain_lines_without_a_terminal(fit, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert all("val/elbo -" in line and "images/s" in line for line in lines)
+
+
+def test_a_long_epoch_is_not_silent_without_a_terminal(fit, capsys):
+    progress = Progress(line_seconds=1e9, silent_seconds=0, refresh_steps=1)
+    fit(progress, max_epochs=2, enable_progress_bar=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 10 + 2  # after each batch, and the first and the last validation
+    assert re.fullmatch(r"epoch 1/2  10%, about 0:00:\d\d left", lines[0])
+    assert re.fullmatch(r"epoch 2/2  val/elbo -[\d.]+  100%, about 0:00:00 left", lines[-2])
+
+
+def test_progress_is_noted_in_a_file(fit, tmp_path):
+    class Fails(Callback):
+        def on_before_backward(self, trainer, module, loss):
+            if trainer.fit_loop.total_batch_idx == 7:
+                raise ZeroDivisionError
+
+    file = tmp_path / "progress.json"
+    with pytest.raises(ZeroDivisionError):
+        fit(Progress(str(file)), Fails(), max_epochs=3, enable_progress_bar=True)
+    found = json.loads(file.read_text())
+    assert (found["epoch"], found["epochs"]) == (2, 3)
+    assert found["share"] == pytest.approx(8 / 15)
+
+
+@pytest.mark.parametrize(("size", "shown"), [(4, ["25%", "50%", "75%"]), (None, ["1 done"])])
+def test_long_work_says_how_far_it_is(monkeypatch, capsys, size, shown):
+    times = iter(range(0, 1000, 40))
+    monkeypatch.setattr("vaelab.track.monotonic", lambda: next(times))
+    work = range(4) if size else iter(range(4))
+    assert list(track(work, "measuring")) == [0, 1, 2, 3]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4
+    assert lines[0] == ("measuring  0%" if size else "measuring  0 done")
+    for line, share in zip(lines[1:], shown, strict=False):
+        assert line.startswith(f"measuring  {share}")
+
+
+def test_short_work_says_nothing_in_a_file(capsys):
+    assert list(track(range(3), "measuring")) == [0, 1, 2]
+    assert capsys.readouterr().out == ""
 
 
 def test_progress_is_a_bar_on_a_terminal(fit, capsys):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import splits
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
+from omegaconf import OmegaConf
 
 from vaelab import cli, preflight
 from vaelab.data import Images
@@ -461,11 +464,74 @@ def test_answers_without_importing_torch(script, question):
 
 
 def test_run_names_are_readable_and_fit_a_command_line():
-    overrides = ["model=beta_vae", "model.beta=4", "trainer.max_epochs=3", "data=mnist"]
-    assert run_name(overrides) == "_beta-4_data-mnist"
-    assert run_name([]) == ""
+    assert run_name(["model=beta_vae", "model.beta=4", "data=mnist"]) == "_beta-4_data-mnist"
+    assert run_name(["model=beta_vae"]) == run_name([]) == ""
     assert "=" not in run_name(["data.source.path=/a/b=c,d.npz"])
     assert "/" not in run_name(["data.source.path=/a/b=c,d.npz"])
+
+
+def test_commands_of_one_second_that_differ_have_folders_of_their_own():
+    beta = ["model=beta_vae", "model.beta=4"]
+    long = [f"model.encoder.hidden=[{','.join(['100'] * 40)}]"]
+    commands = [
+        beta, [*beta, "trainer.max_epochs=3"], [*beta, "trainer.max_epochs=4"],
+        [*beta, "logger=csv"], [*beta, "evaluate=[latents]"], [*beta, "compile=true"],
+        long, [long[0].replace("100]", "101]")],
+        ["data.source.path=a b"], ["data.source.path=a=b"], ["data.source.path=a-b"],
+    ]  # fmt: skip
+    names = [run_name(command) for command in commands]
+    assert len(set(names)) == len(commands)
+    assert all(re.fullmatch(r"_[A-Za-z0-9_.-]{1,90}", name) for name in names)
+    assert names[0] == "_beta-4"
+    assert re.fullmatch(r"_beta-4_[0-9a-f]{6}", names[1])
+    assert re.fullmatch(r"_[0-9a-f]{6}", run_name(["model=beta_vae", "trainer.max_epochs=3"]))
+
+
+ODD = [
+    "a b",
+    "it's",
+    "\\",
+    "\\'",
+    "${x}",
+    "\\${x}",
+    "a\\\\${y}'",
+    "ö",
+    "{a: 1}",
+    "[1,2]",
+    "#x",
+    "a=b",
+]
+ODD += [
+    "null",
+    "True",
+    "1e3",
+    "2026",
+    "-1.5",
+    "Infinity",
+    "nan",
+    "1_0",
+    "~x",
+    "$(ls)",
+    "a&b;c|d",
+    "()",
+    '"',
+    "*?",
+    "!x",
+    "\\\\''",
+]
+
+
+@pytest.mark.parametrize("text", [*ODD, "".join(ODD)])
+def test_any_text_can_be_pasted(text):
+    """Through the shell, Hydra's grammar and OmegaConf's."""
+    (word,) = shlex.split(cli.given("key", text))
+    (override,) = OverridesParser.create().parse_overrides([word])
+    assert OmegaConf.create({"key": override.value()}).key == text
+
+
+@pytest.mark.parametrize("text", ["outputs/vae/2026-11-21_10-00-00_beta-4", "a.b", "/x/y@z+1%"])
+def test_a_plain_path_is_pasted_as_it_is(text):
+    assert cli.given("key", text) == f"key={text}"
 
 
 def test_a_sweep_has_one_name_whatever_runs_its_jobs():

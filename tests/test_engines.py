@@ -389,10 +389,10 @@ def test_a_job_of_ray_takes_its_share_until_it_has_ended(cluster, monkeypatch, t
     monkeypatch.setattr("vaelab.sweeps.engines.ray.Remote", lambda *all_: given.append(all_))
     monkeypatch.setenv("VAELAB_DATA", "of the launcher")
     place = cluster((8, 4))
-    place.start(job(), Order([], tmp_path, tmp_path, {"VAELAB_PROGRESS": "of the job"}))
+    place.start(job(), Order([], tmp_path, tmp_path, {"VAELAB_SWEPT": "of the job"}))
     assert place.free(job()) == 3
     ((order, _, give_back),) = given
-    assert order.environment["VAELAB_PROGRESS"] == "of the job"
+    assert order.environment["VAELAB_SWEPT"] == "of the job"
     assert order.environment["VAELAB_DATA"] == "of the launcher"
     give_back()
     assert place.free(job()) == 4

@@ -1,6 +1,7 @@
 """The command that draws pictures of a finished run."""
 
 import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -20,6 +21,8 @@ from vaelab.pictures.image_files import read_image
 
 sys.path.insert(0, str(CONF.parent))
 
+import evaluate
+import export
 import generate
 import train
 
@@ -198,6 +201,73 @@ def test_images_without_labels_have_none_to_ask_for():
 def test_no_file_has_five_channels(files):
     with pytest.raises(UserError, match="no image file has the 5 channels"):
         read_image(files[0], (5, 8, 8))
+
+
+@pytest.fixture
+def exported(trained, tmp_path):
+    """(model) -> an exported folder of it, whose images are elsewhere."""
+
+    def export_model(model):
+        run(export, f"run={trained(model)}", f"to={tmp_path}/model", "what=safetensors")
+        return tmp_path / "model"
+
+    return export_model
+
+
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [("vae", {"samples", "manifold"}), ("cvae", {"samples", "class_grid", "manifold"})],
+)
+def test_an_exported_model_draws_what_needs_no_images(exported, tmp_path, model, what):
+    folder = exported(model)
+    run(generate, f"run={folder}", "what=all", "count=4", f"to={tmp_path}/drawn")
+    assert {path.stem for path in (tmp_path / "drawn").glob("*.png")} == what
+    found = arrays(tmp_path / "drawn" / "samples.npz")
+    assert found["images"].shape == (4, 1, 8, 8)
+    if model == "cvae":
+        assert found["y"].tolist() == np.eye(4).tolist()
+        run(generate, f"run={folder}", "what=samples", "label=2", "count=3", f"to={tmp_path}/two")
+        assert arrays(tmp_path / "two" / "samples.npz")["y"].argmax(1).tolist() == [2, 2, 2]
+
+
+def test_an_exported_model_interpolates_between_files(exported, files, tmp_path):
+    given = ["what=interpolation", f"images=['{files[0]}','{files[1]}']", f"to={tmp_path}/drawn"]
+    run(generate, f"run={exported('vae')}", *given)
+    assert arrays(tmp_path / "drawn" / "interpolation.npz")["images"].shape == (1, 21, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        (generate, "what=reconstructions", "needs images, and an exported model has none"),
+        (generate, "what=nearest", "needs the training images"),
+        (generate, "sampler=gmm", "an exported model is without the images"),
+        (evaluate, "what=samples", "is an exported model, without its images"),
+    ],
+)
+def test_what_needs_images_is_refused_of_an_exported_model(exported, capsys, command, given, said):
+    with pytest.raises(SystemExit) as exit_:
+        run(command, f"run={exported('vae')}", given)
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_says_so(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained("vae"), tmp_path / "run")
+    (folder / "results.json").unlink()
+    composed = folder / ".hydra" / "config.yaml"
+    composed.write_text(composed.read_text().replace("max_epochs: 1", "max_epochs: 6"))
+    for command, given in (
+        (generate, "what=samples"),
+        (evaluate, "what=reconstruction"),
+        (export, "what=safetensors"),
+    ):
+        capsys.readouterr()
+        run(command, f"run={folder}", given)
+        assert f"{folder}: not finished, epoch 1 of 6" in capsys.readouterr().out
+    capsys.readouterr()
+    run(generate, f"run={trained('vae')}", "what=samples", f"to={tmp_path}/drawn")
+    assert "not finished" not in capsys.readouterr().out
 
 
 RAMP = np.arange(256).reshape(16, 16)

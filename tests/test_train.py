@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +13,16 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from vaelab import evaluation, naming
+from vaelab import report as reports
+from vaelab.errors import UserError
+from vaelab.sweeps.job import Job
+
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import train as train_command  # noqa: E402
+
 PARTS = ("val/", "test")  # beginnings of the names of what an evaluation measures
 SMALL = ["model.encoder.hidden=[32]", "model.decoder.hidden=[32]", "model.latent_dim=4"]
 
@@ -326,3 +336,129 @@ def test_compiled_training_goes_on_under_annealing(tmp_path, prepared):
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("compiled", "eager")
     )
     assert compiled["test/elbo"] == pytest.approx(eager["test/elbo"], abs=0.05)
+
+
+def lines(said: str) -> dict[str, str]:
+    """The last lines of a run, by their first word."""
+    found = [line.split("  ", 1) for line in said.splitlines() if "  " in line]
+    return {first.strip(): rest.strip() for first, rest in found}
+
+
+@pytest.mark.parametrize("start", ["", "rerun=true"])
+def test_what_it_prints_can_be_pasted(tmp_path, prepared, start):
+    folder = tmp_path / "a=b, (it's) [#1] {x} & ö"
+    given = [*SMALL, "trainer.max_epochs=1", "model.encoder.hidden=[8]", f"paths.data={prepared}"]
+    quoted = f"hydra.run.dir={naming.quote(str(folder))}"
+    command = [sys.executable, "train.py", *given, quoted, *filter(None, [start])]
+    options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120}
+    first = subprocess.run(command, **options)
+    assert first.returncode == 0, first.stderr
+    said = lines(first.stdout)
+    listed = subprocess.run(f"ls -d {said['run folder']}", shell=True, **options)
+    assert listed.stdout.strip() == str(folder)
+    assert shlex.split(said["curves"])[-1] == str(folder)
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    again = subprocess.run(said["go on"], shell=True, env=os.environ | path, **options)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((folder / "results.json").read_text())["epochs"] == 2
+
+
+def test_no_curves_are_named_where_there_are_none(tmp_path, prepared):
+    said = train(tmp_path / "run", prepared, *SMALL, "trainer.max_epochs=1", "logger=csv")
+    assert "curves" not in lines(said)
+
+
+def test_a_second_start_in_a_folder_waits_and_says_that_it_is_finished(tmp_path, prepared):
+    given = arguments(tmp_path, prepared, *SMALL, "trainer.max_epochs=2", "logger=none")
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    starts = [subprocess.Popen(given, **options) for _ in range(2)]
+    said = [start.communicate(timeout=180)[0] for start in starts]
+    assert [start.returncode for start in starts] == [0, 0], said
+    assert sum("is finished, with val/elbo" in words for words in said) == 1
+    assert sum("epoch 2/2" in words for words in said) == 1
+    assert "epoch 3/2" not in "".join(said)
+
+
+# In this process.
+
+
+def run_here(folder: Path, prepared: Path, *overrides: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        given = [f"hydra.run.dir={folder}", f"paths.data={prepared}", "logger=none", *SMALL]
+        patch.setattr(sys, "argv", ["train.py", *given, *overrides])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        train_command.main()
+
+
+def test_an_early_stop_is_said(tmp_path, prepared, capsys):
+    stop = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, "
+    stop += "monitor: val/loss, patience: 1, min_delta: 1000}"
+    run_here(tmp_path, prepared, stop, "trainer.max_epochs=30")
+    assert "stopped at epoch 2 of 30 by EarlyStopping" in capsys.readouterr().out
+    assert json.loads((tmp_path / "results.json").read_text())["stopped"] == "epoch 2 of 30"
+    report = reports.read(tmp_path)
+    assert report.jobs["stopped"].tolist() == ["epoch 2 of 30"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "end"),
+    [
+        (["trainer.max_epochs=1"], None),
+        (["trainer.max_epochs=9", "trainer.max_steps=3"], None),
+        (["trainer.max_epochs=-1", "trainer.max_steps=3"], None),
+        (["trainer.max_epochs=9", "+trainer.max_time=00:00:00:00"], "epoch 0 of 9"),
+    ],
+)
+def test_only_an_end_that_was_not_asked_for_is_one(tmp_path, prepared, overrides, end):
+    run_here(tmp_path, prepared, *overrides)
+    assert json.loads((tmp_path / "results.json").read_text()).get("stopped") == end
+
+
+def test_a_collapse_is_said(tmp_path, prepared, capsys):
+    run_here(tmp_path, prepared, "model=beta_vae", "model.beta=10000", "trainer.max_epochs=2")
+    assert "no latent is active, so the codes say nothing" in capsys.readouterr().out
+    run_here(tmp_path / "other", prepared, "trainer.max_epochs=1")
+    assert "no latent is active" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("fault", "code"), [(KeyboardInterrupt, 130), (UserError("no"), 2)])
+def test_a_measurement_that_fails_leaves_the_run_whole(
+    tmp_path, prepared, monkeypatch, capsys, fault, code
+):
+    def fails(*_, **__):
+        raise fault
+
+    given = ["trainer.max_epochs=1", "evaluate=[reconstruction]"]
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "reconstruction", fails)
+        with pytest.raises(SystemExit) as exit_:
+            run_here(tmp_path, prepared, *given)
+    assert exit_.value.code == code
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["test/elbo"] < 0
+    assert results["unmeasured"] == ["reconstruction"]
+    assert list((tmp_path / "figures").glob("*.png"))
+    assert not Job([], {}, tmp_path).finished
+    capsys.readouterr()
+
+    run_here(tmp_path, prepared, *given)
+    said = capsys.readouterr().out
+    assert "is finished, with val/elbo" in said
+    assert "ssim" in said
+    assert "ssim" in json.loads((tmp_path / "evaluation.json").read_text())
+    assert json.loads((tmp_path / "results.json").read_text()) == {
+        name: value for name, value in results.items() if name != "unmeasured"
+    }
+    assert Job([], {}, tmp_path).finished
+    run_here(tmp_path, prepared, *given)
+    assert "ssim" not in capsys.readouterr().out
+
+
+def test_an_empty_ckpt_reads_nothing_of_the_folder_where_one_stands(
+    tmp_path, prepared, monkeypatch, capsys
+):
+    run_here(tmp_path / "run", prepared, "trainer.max_epochs=1")
+    monkeypatch.chdir(tmp_path / "run")
+    with pytest.raises(SystemExit):
+        run_here(tmp_path / "other", prepared, "ckpt=")
+    assert "ckpt= has no value" in capsys.readouterr().err

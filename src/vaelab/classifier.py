@@ -8,7 +8,6 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
-from rich.progress import track as progress
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -20,6 +19,7 @@ from vaelab.errors import UserError
 from vaelab.metrics.estimates import Estimate, mean
 from vaelab.portions import portion
 from vaelab.randomness import stream
+from vaelab.track import track as default_track
 
 RECIPE = 1  # counts up when the network or its training changes, so that none is taken for another
 STEPS, BATCH = 1000, 128  # of training, whatever the number of images
@@ -86,7 +86,7 @@ def block(channels: int, width: int, halve: bool) -> nn.Module:
 
 
 def of(
-    data: Images, folder: Path, device: torch.device | str = "cpu", track: Track = progress
+    data: Images, folder: Path, device: torch.device | str = "cpu", track: Track = default_track
 ) -> Classifier:
     """The classifier of a data set, in evaluation mode: trained once, and kept in a file.
 

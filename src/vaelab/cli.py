@@ -133,6 +133,11 @@ def quoted(argument: str, lists: Sequence[str]) -> str:
     return f"{key}=[{','.join(map(naming.quote, value.split(',')))}]"
 
 
+def given(key: str, value: Any) -> str:
+    """`key=value` as the user can paste it into a shell, whatever is in the value."""
+    return shlex.quote(f"{key}={naming.value(str(value))}")
+
+
 def names(value: Any) -> list[Any]:
     """A setting that may be one name, or number, or a list of them, as a list."""
     return [value] if isinstance(value, (str, int)) else list(value)
@@ -141,6 +146,13 @@ def names(value: Any) -> list[Any]:
 def command() -> str:
     """The command line, as the user may type it again."""
     return shlex.join(["python", Path(sys.argv[0]).name, *typed])
+
+
+def config_folders(hydra_cfg: Any) -> list[str]:
+    """The flags of the command line that name further folders of configurations."""
+    sources = hydra_cfg.runtime.config_sources
+    folders = [s.path for s in sources if s.provider == "command-line"]
+    return [part for path in folders for part in ("--config-dir", path)]
 
 
 def explain(error: BaseException, config_name: str) -> str | None:

@@ -8,7 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
 from vaelab.naming import is_free
-from vaelab.records import COMPOSED, EVALUATION, flat, read_json
+from vaelab.records import COMPOSED, EVALUATION, PROGRESS, flat, read_json
+
+UNMEASURED = "unmeasured"
 
 
 def result(folder: Path) -> float | None:
@@ -20,6 +22,11 @@ def result(folder: Path) -> float | None:
     if "val/elbo" not in found:
         return None
     return -inf if found["val/elbo"] is None else found["val/elbo"]
+
+
+def unmeasured(folder: Path) -> list[str]:
+    """What of `evaluate` is to be measured yet of a run that came to its end."""
+    return read_json(folder / "results.json").get(UNMEASURED, [])
 
 
 def started(folder: Path) -> bool:
@@ -61,6 +68,6 @@ def clear(folder: Path) -> None:
     """Takes away what a run wrote, and leaves what it did not."""
     for name in ("checkpoints", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for pattern in ("results.json", EVALUATION, "events.out.*", "metrics.csv"):
+    for pattern in ("results.json", EVALUATION, PROGRESS, "events.out.*", "metrics.csv"):
         for path in folder.glob(pattern):
             path.unlink()

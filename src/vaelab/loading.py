@@ -32,12 +32,16 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> EL
         return exported(downloaded(where), trust)  # never as a run folder
     if (folder / COMPOSED).exists():
         return trained(folder, checkpoint, trust)
-    if (folder / CONFIG).exists():
+    if is_exported(folder):
         return exported(folder, trust)
     raise UserError(
         f"{folder} is no run folder and no exported model: there is no {COMPOSED} and no {CONFIG} "
         "in it"
     )
+
+
+def is_exported(folder: Path) -> bool:
+    return (folder / CONFIG).exists() and not (folder / COMPOSED).exists()
 
 
 def trained(folder: Path, checkpoint: str, trust: bool) -> ELBO:

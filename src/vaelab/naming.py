@@ -16,18 +16,31 @@ QUIET = (
     *("model", "evaluate", "metrics"),
 )
 """Settings that a run's name leaves out; but settings of the model are told."""
+LONGEST = 80  # letters of overrides in a folder's name
+OTHERS = re.compile(
+    r"null|true|false|[+-]?(inf|infinity|nan|[0-9_.]+(e[+-]?[0-9_]+)?)", re.IGNORECASE
+)
+"""Texts that Hydra takes for something else."""
 SWEPT = ("hydra.sweeper.params", "hydra.sweeper.objectives", "hydra/sweeper")
 """Settings of Hydra that say which jobs a sweep has."""
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """Overrides as the end of a folder's name: `_beta-4_latent_dim-8` for what tells runs apart."""
+    """Overrides as the end of a folder's name: `_beta-4_latent_dim-8` for what tells runs apart.
+
+    Where that leaves something out, six letters follow that differ if any override does.
+    """
     told = []
     for override in overrides:
         top, *rest = key(override).split(".")
         if top not in QUIET or (top == "model" and rest):
             told.append(override)
-    return f"_{label(told)[:80]}" if told else ""
+    name = label(told)[:LONGEST]
+    hidden = [o for o in overrides if o not in told and key(o) != "model"]
+    ends = (f"{key(o).rpartition('.')[2]}-{o.partition('=')[2]}" for o in told)
+    if hidden or "_".join(ends) != name:
+        name = f"{name}_{digest(overrides)}".lstrip("_")
+    return f"_{name}" if name else ""
 
 
 def sweep_name(overrides: Sequence[str], hydra_overrides: Sequence[str]) -> str:
@@ -75,9 +88,21 @@ def is_free(name: str) -> bool:
     return any(name == free or name.startswith(f"{free}.") for free in FREE)
 
 
-def quote(path: str) -> str:
-    """A path as Hydra's command line takes it, whatever is in it."""
-    return "'" + path.replace("'", "\\'") + "'"
+def quote(text: str) -> str:
+    """A text as Hydra's command line takes it, whatever is in it.
+
+    In Hydra's quotes a backslash is one but before a quote; OmegaConf reads `${` where it is not
+    behind a backslash.
+    """
+    escaped = re.sub(r"(?<!\\)(\\*)(?=\$\{)", r"\1\1\\", text)
+    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), escaped)
+    return f"'{escaped}'"
+
+
+def value(text: str) -> str:
+    """The same, without quotes where Hydra needs none to take it for a text."""
+    plain = re.fullmatch(r"[A-Za-z0-9_./@%+-]+", text) and re.search(r"[A-Za-z_/]", text)
+    return text if plain and not OTHERS.fullmatch(text) else quote(text)
 
 
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import subprocess
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +17,7 @@ from rich.text import Text
 
 COMPOSED = Path(".hydra", "config.yaml")
 """The configuration of a run, in its folder."""
-EVALUATION = "evaluation.json"
+EVALUATION, PROGRESS = "evaluation.json", "progress.json"
 RENAMED = {"bits_per_dim": "nll_bits_per_dim"}
 """Numbers of an evaluation that had the names of others once."""
 
@@ -56,6 +57,11 @@ def here(path: Path) -> Path:
     """A path as the user would type it."""
     path = path.absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def pasted(path: Path) -> str:
+    """A path as the user can paste it into a shell."""
+    return shlex.quote(str(here(path)))
 
 
 def quieten() -> None:

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
-from vaelab import loading
+from vaelab import earlier, loading
+from vaelab.callbacks.checkpoint import load as load_checkpoint
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
@@ -23,24 +26,43 @@ def load(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
     Raises:
         UserError: If this is no run folder, or its checkpoint is damaged.
     """
+    if loading.is_exported(Path(folder)):
+        raise UserError(
+            f"{folder} is an exported model, without its images, which are needed here; give the "
+            "run folder"
+        )
     model = loading.trained(Path(folder), checkpoint, trust=True)
     _, data = loading.composed(Path(folder))
     return model, instantiate(data, _convert_="all")
 
 
 def under(folders: Iterable[str]) -> list[Path]:
-    """The run folders among these and, where one is none itself, below it.
+    """The run and exported folders among these and, where one is neither, the runs below it.
 
     Raises:
         UserError: If one neither is a run folder nor holds any.
     """
     found: list[Path] = []
     for folder in map(Path, folders):
-        below = [folder] if is_run(folder) else sorted(filter(is_run, folder.glob("**/")))
+        itself = is_run(folder) or loading.is_exported(folder)
+        below = [folder] if itself else sorted(filter(is_run, folder.glob("**/")))
         if not below:
             raise UserError(f"{folder} is no run folder, and there is none in it")
         found += below
     return list(dict.fromkeys(found))
+
+
+def unfinished(folder: Path) -> str | None:
+    """How far a run is that was not trained to its end, in words; None of one that was."""
+    last = folder / "checkpoints" / "last.ckpt"
+    if earlier.result(folder) is not None or not last.exists():
+        return None
+    state = load_checkpoint(last)
+    trainer: Any = OmegaConf.select(OmegaConf.load(folder / COMPOSED), "trainer") or {}
+    epochs, steps = trainer.get("max_epochs", -1), trainer.get("max_steps", -1)
+    if epochs and epochs > 0:
+        return f"epoch {state['epoch'] + 1} of {epochs}"
+    return f"step {state['global_step']:,}" + (f" of {steps:,}" if steps > 0 else "")
 
 
 def is_run(folder: Path) -> bool:

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +16,12 @@ import torch
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from vaelab import cli, earlier, naming, pictures, preflight
+from vaelab import cli, earlier, naming, pictures, preflight, runs
 from vaelab.callbacks import Annealing, Board, Pruning, Speed
 from vaelab.callbacks.board import first_images
 from vaelab.callbacks.checkpoint import load as load_checkpoint
@@ -31,7 +32,18 @@ from vaelab.evaluation import Plan
 from vaelab.evaluation import table as evaluated
 from vaelab.networks import MLPEncoder
 from vaelab.posteriors import Deterministic
-from vaelab.records import COMPOSED, flat, git_commit, here, quieten, table, write_json
+from vaelab.records import (
+    COMPOSED,
+    PROGRESS,
+    flat,
+    git_commit,
+    here,
+    pasted,
+    quieten,
+    read_json,
+    table,
+    write_json,
+)
 
 MANY_PIXELS = 20_000  # of an image and its channels, from which on dense layers diverge easily
 PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
@@ -92,7 +104,10 @@ class Run:
         if found is None or self.cfg.rerun or self.cfg.ckpt is not None:
             return None
         earlier.check(self.folder, self.path, self.cfg)
-        self.say(f"{self.path} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
+        shown = pasted(self.folder)
+        self.say(f"{shown} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
+        if earlier.unmeasured(self.folder):
+            self.measure(runs.device(self.cfg.trainer.get("accelerator", "auto")))
         return found
 
     def check(self, model: ELBO, data: Images, trainer: Trainer) -> None:
@@ -125,7 +140,6 @@ class Run:
             UserError: If it is not there, of another model, or has nothing left to do; or if
                 nothing is asked for and the folder holds another run.
         """
-        self.occupy()
         ckpt = self.cfg.ckpt
         if ckpt is None:
             if self.cfg.rerun or not self.last.exists():
@@ -136,6 +150,8 @@ class Run:
             self.say(f"going on from step {state['global_step']:,} of {self.path}")
             return self.last
         path = Path(ckpt)
+        if ckpt == "":
+            raise UserError("ckpt= has no value; it is last, best, or the path of a checkpoint")
         if ckpt in ("last", "best"):
             path = self.last.with_name(f"{ckpt}.ckpt")
             if not path.exists():
@@ -253,23 +269,25 @@ class Run:
 
     def command(self, *changes: str) -> str:
         """The command line that goes on with this run, with these overrides changed."""
-        changed = ("ckpt=", *(change.partition("=")[0] for change in changes))
-        kept = [o for o in self.overrides if not o.startswith(changed)]
-        folder = f"hydra.run.dir={self.path}"
-        return shlex.join(["python", "train.py", *kept, *changes, folder, "ckpt=last"])
+        changed = {"ckpt", "rerun", *map(naming.key, changes)}
+        kept = [o for o in self.overrides if naming.key(o) not in changed]
+        folder = f"hydra.run.dir={naming.value(str(self.path))}"
+        start = ["python", "train.py", *cli.config_folders(HydraConfig.get())]
+        return shlex.join([*start, *kept, *changes, folder, "ckpt=last"])
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
 
-    def measure(self, trainer: Trainer) -> None:
-        """Measures what `evaluate` asks for, as evaluate.py would."""
-        if self.plan.what and self.best.exists() and trainer.is_global_zero:
-            device = trainer.strategy.root_device
-            record = self.plan.carry_out(self.folder, device, Path(self.cfg.paths.data))
-            self.console.print(evaluated({self.path: record}))
+    def measure(self, device: torch.device) -> None:
+        """Measures what `evaluate` asks for, as evaluate.py would, and notes that it is done."""
+        record = self.plan.carry_out(self.folder, device, Path(self.cfg.paths.data))
+        self.console.print(evaluated({self.path: record}))
+        results = read_json(self.folder / "results.json")
+        results.pop(earlier.UNMEASURED, None)
+        write_json(self.folder / "results.json", results)
 
     def finish(self, model: ELBO, trainer: Trainer, metrics: dict[str, float]) -> None:
-        """Writes results.json and figures, shows a table and the next commands."""
+        """Writes results.json and figures, measures the run, and shows the next commands."""
         if not trainer.is_global_zero:
             return
         board = Board.writer(trainer)
@@ -283,12 +301,22 @@ class Run:
         self.console.print(table(f"{best}, nats per image", rows, "value"))
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        for said in remarks(model, trainer, metrics):
+            self.say(said)
         self.draw(model, trainer)
-        write_json(self.folder / "results.json", metrics | self.circumstances(trainer))
+        results = metrics | self.circumstances(trainer)
+        if self.plan.what:
+            results[earlier.UNMEASURED] = [*self.plan.what]
+        write_json(self.folder / "results.json", results)
+        (self.folder / PROGRESS).unlink(missing_ok=True)
+        if self.plan.what:
+            self.measure(trainer.strategy.root_device)
         self.lock.release()
-        self.say(f"run folder  {self.path}")
-        self.say(f"curves      tensorboard --logdir {self.path}")
-        more = f"trainer.max_epochs={2 * trainer.current_epoch}"
+        shown = pasted(self.folder)
+        self.say(f"run folder  {shown}")
+        if any(self.folder.glob("events.out.*")):
+            self.say(f"curves      tensorboard --logdir {shown}")
+        more = f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
         if trainer.global_step == trainer.max_steps:
             more = f"trainer.max_steps={2 * trainer.max_steps}"
         self.say(f"go on       {self.command(more)}")
@@ -297,8 +325,10 @@ class Run:
         """What the metrics were measured with."""
         speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
         pruned = any(c.pruned for c in trainer.callbacks if isinstance(c, Pruning))  # type: ignore[attr-defined]
+        end = stopped(trainer)
         return {
             **({"pruned": True} if pruned else {}),
+            **({"stopped": end} if end else {}),
             "seed": self.cfg.seed,
             "seconds": round(monotonic() - self.began, 2),
             "train/images_per_second": round(speed.average, 1) if speed else None,
@@ -320,6 +350,33 @@ class Run:
         model.to(x.device)
         for name, picture in pictures.overview(model, x, y).items():
             picture.image().save(folder / f"{name}.png")
+
+
+def stopped(trainer: Trainer) -> str | None:
+    """Where a training ended before the length that was asked for, as `epoch 4 of 30`."""
+    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
+    if epochs == -1 == steps or 0 < epochs <= trainer.current_epoch:
+        return None
+    if 0 < steps <= trainer.global_step:
+        return None
+    if epochs > 0:
+        return f"epoch {trainer.current_epoch} of {epochs}"
+    return f"step {trainer.global_step} of {steps}"
+
+
+def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iterator[str]:
+    """What the numbers alone do not say: that training was stopped, or came to nothing."""
+    if end := stopped(trainer):
+        early = any(isinstance(c, EarlyStopping) and c.stopped_epoch for c in trainer.callbacks)  # type: ignore[attr-defined]
+        yield f"stopped at {end}{' by EarlyStopping' if early else ''}"
+    if not model.continuous:
+        if metrics.get("test/codes_used") == 1:
+            yield "one code is used for all images: try a smaller model.optimizer.lr"
+    elif metrics.get("test/active_units") == 0:
+        yield (
+            "no latent is active, so the codes say nothing of the image (posterior collapse): try "
+            "annealing=linear, model.free_bits=0.1, a smaller model.beta or a weaker decoder"
+        )
 
 
 def advice(model: ELBO, error: NotFiniteError) -> str:

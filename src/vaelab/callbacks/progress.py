@@ -13,28 +13,34 @@ from rich.progress import Progress as Bar
 from vaelab.callbacks.length import training_batches
 from vaelab.callbacks.speed import Speed
 from vaelab.records import write_json
+from vaelab.track import EVERY, share
 
 
 class Progress(ProgressBar):
     """A bar over the whole training with the bound in it; plain lines when there is no terminal.
 
     Args:
-        file: Where to say how far training is, for whoever started it; at most once a second.
-        refresh_steps: Training batches between two looks at the bar.
-        line_seconds: Least time between two lines where there is no terminal.
+        file: Where to say how far training is, for launchers and reports; at most once a second.
+        refresh_steps: Training batches between two looks at the bar, if they take no second.
+        line_seconds: Least time between two lines after validations where there is no terminal.
+        silent_seconds: Most time without a line there.
     """
 
     def __init__(
-        self, file: str | None = None, refresh_steps: int = 20, line_seconds: float = 5.0
+        self,
+        file: str | None = None,
+        refresh_steps: int = 20,
+        line_seconds: float = 5.0,
+        silent_seconds: float = EVERY,
     ) -> None:
         super().__init__()
         self.file = Path(file) if file else None
         self.refresh_steps = refresh_steps
-        self.line_seconds = line_seconds
+        self.line_seconds, self.silent_seconds = line_seconds, silent_seconds
         self.console = Console(highlight=False, soft_wrap=True)
         self.bar: Bar | None = None
         self.enabled = True
-        self.last_line = self.last_note = float("-inf")
+        self.first_line, self.last_note = True, float("-inf")
 
     def disable(self) -> None:
         self.enabled = False
@@ -43,7 +49,8 @@ class Progress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.batches, self.began = training_batches(trainer), monotonic()
+        self.batches = training_batches(trainer)
+        self.began = self.last_line = self.looked = monotonic()
         self.done_before = trainer.fit_loop.total_batch_idx + 1
         if self.enabled and self.console.is_terminal:
             columns = (
@@ -64,7 +71,8 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx % self.refresh_steps == 0:
+        if batch_idx % self.refresh_steps == 0 or monotonic() - self.looked >= 1:
+            self.looked = monotonic()
             self.note(trainer)
             if self.bar:
                 self.bar.update(
@@ -72,6 +80,24 @@ class Progress(ProgressBar):
                     completed=trainer.fit_loop.total_batch_idx + 1,
                     description=self.line(trainer, "val/elbo"),
                 )
+            elif monotonic() - self.last_line >= self.silent_seconds:
+                done = share(self.done(trainer), self.total, monotonic() - self.began)
+                self.say(trainer, f"{self.line(trainer, 'val/elbo')}  {done}")
+
+    def done(self, trainer: Trainer) -> int:
+        """The batches since this start of the training."""
+        return trainer.fit_loop.total_batch_idx + 1 - self.done_before
+
+    @property
+    def total(self) -> int | None:
+        """The batches that this start of the training has, where that is known."""
+        return int(self.batches) - self.done_before if self.ends else None
+
+    def say(self, trainer: Trainer, text: str) -> None:
+        """Prints a line in the first process."""
+        self.last_line = monotonic()
+        if self.enabled and trainer.is_global_zero:
+            self.console.print(text)
 
     def note(self, trainer: Trainer) -> None:
         """Writes how far training is into the file, if one was asked for."""
@@ -79,8 +105,7 @@ class Progress(ProgressBar):
         if self.file is None or not trainer.is_global_zero or now - self.last_note < 1:
             return
         self.last_note = now
-        done = trainer.fit_loop.total_batch_idx + 1
-        here = done - self.done_before
+        done, here = trainer.fit_loop.total_batch_idx + 1, self.done(trainer)
         known = here and self.ends
         left = (self.batches - done) * (now - self.began) / here if known else None
         bound = trainer.callback_metrics.get("val/elbo")
@@ -99,11 +124,12 @@ class Progress(ProgressBar):
             return
         if self.bar:
             self.bar.update(self.task, description=self.line(trainer, "val/elbo"))
-        elif self.enabled and trainer.is_global_zero:
+        else:
+            first = self.first_line
             last = trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs
-            if last or monotonic() - self.last_line >= self.line_seconds:
-                self.last_line = monotonic()
-                self.console.print(self.line(trainer, "val/elbo", "val/distortion", "val/rate"))
+            if first or last or monotonic() - self.last_line >= self.line_seconds:
+                self.first_line = False
+                self.say(trainer, self.line(trainer, "val/elbo", "val/distortion", "val/rate"))
 
     def line(self, trainer: Trainer, *shown: str) -> str:
         """Where training is, in words, with the metrics of these names."""
@@ -123,5 +149,8 @@ class Progress(ProgressBar):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self.stop()
 
-    def on_exception(self, *_: Any) -> None:
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: Any) -> None:
         self.stop()
+        if hasattr(self, "batches"):  # training had begun
+            self.last_note = float("-inf")
+            self.note(trainer)

@@ -61,6 +61,8 @@ class Plan:
             UserError: If the run cannot be loaded, or nothing asked for makes sense for it.
         """
         model, data = runs.load(folder)
+        if how_far := runs.unfinished(folder):
+            self.say(f"{folder}: not finished, {how_far}")
         data.device = device
         subject = Subject(model.to(device), data, cache, self.seed)
         record = Record(folder, getattr(model, "step", 0))

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from vaelab.data import Images
@@ -17,6 +16,7 @@ from vaelab.errors import NotApplicable
 from vaelab.metrics.estimates import not_applicable
 from vaelab.portions import portion
 from vaelab.randomness import generator
+from vaelab.track import track
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
 Metric = Callable[..., dict[str, Any]]

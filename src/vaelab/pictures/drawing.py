@@ -35,15 +35,16 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
         not model.continuous,
         "needs latents that can be moved, and those of this model are codes",
     )
+    nothing = not len(request.x), "needs images, and an exported model has none"
     reasons = {
-        "reconstructions": [without],
+        "reconstructions": [nothing, without],
         "samples": [unseen],
         "class_grid": [
             (not conditional, "needs a conditional model, such as model=cvae"),
             (not model.num_classes, "needs classes, and this model is given numbers alone"),
         ],
-        "traversal": [codes, without],
-        "interpolation": [codes, without],
+        "traversal": [codes, nothing, without],
+        "interpolation": [codes, nothing, without],
         "manifold": [
             codes,
             (model.latent_dim != 2, f"needs two latents, and this model has {model.latent_dim}"),
@@ -51,17 +52,19 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
             (len(labels) > 1, "takes one label"),
         ],
         "latents": [
+            nothing,
             (model.latent_dim < 2, "needs two latents or more"),
             (len(request.x) < 2, "needs two images or more"),
             without,
         ],
         "arithmetic": [
             codes,
+            nothing,
             (len(request.present) < 2, "needs images of two classes"),
             (len(labels) not in (0, 2), "takes two labels, as in label=[3,8]"),
             without,
         ],
-        "gaps": [(len(request.x) < 2, "needs two images or more")],
+        "gaps": [nothing, (len(request.x) < 2, "needs two images or more")],
         "nearest": [(request.training is None, "needs the training images"), unseen],
     }
     if request.ends is not None:

@@ -1,6 +1,6 @@
 """The pictures of a finished run, in files."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelab import runs
+from vaelab import loading, runs
 from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, nearest
@@ -16,6 +16,7 @@ from vaelab.pictures.drawing import KINDS, draw, obstacle
 from vaelab.pictures.image_files import joined, read_image
 from vaelab.pictures.request import Request
 from vaelab.randomness import generator
+from vaelab.samplers import Own
 
 MOST = 5000  # test images to draw from
 
@@ -36,8 +37,10 @@ def write(
 ) -> Iterator[Path]:
     """Draws pictures of a run and yields their files, each as it is there.
 
+    Of an exported model, which is without its images, there are those that need none.
+
     Args:
-        run: The run folder.
+        run: The run folder, or an exported one.
         to: The folder of the files.
         what: Names of pictures; `all` is every one that makes sense with the other settings.
         count: See `Request`.
@@ -53,15 +56,14 @@ def write(
     Raises:
         UserError: If there is no such run, picture, label or image.
     """
-    model, data = runs.load(run)
-    data.device = device
-    x, y = test_images(data)
+    model, data = opened(run, device)
+    x, y = test_images(data) if data is not None else no_images(model, given)
     labels = tuple(class_of(model, name) for name in label)
-    ends = read_ends(images, data, seed)
-    training = partial(data.grey, "train")
+    ends = read_ends(images, model, seed)
+    training = partial(data.grey, "train") if data is not None else None
     places = tuple(placed(model, name, value) for name, value in given.items())
     request = Request(x, y, model.num_classes, count, labels, places, temperature, ends, training)
-    model = sampler(model.to(device), data)
+    model = fitted(model, data, sampler)
     names = possible(what, model, request)
     if images and "interpolation" not in names:
         reason = obstacle("interpolation", model, request) or "is not asked for"
@@ -88,6 +90,44 @@ def beside(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterator[Path]:
         if all(name in files for files in pictures):
             joined([files[name] for files in pictures], names).save(to / name)
             yield to / name
+
+
+def opened(folder: Path, device: torch.device) -> tuple[ELBO, Images | None]:
+    """The model of a run and its data, or an exported model, on a device."""
+    if loading.is_exported(folder):
+        return loading.load(folder).to(device), None
+    model, data = runs.load(folder)
+    data.device = device
+    return model.to(device), data
+
+
+def fitted(model: ELBO, data: Images | None, sampler: Callable[[ELBO, Images], ELBO]) -> ELBO:
+    """The model with the prior that a sampler fits to the codes of its training images."""
+    if data is not None:
+        return sampler(model, data)
+    if not isinstance(sampler, Own):
+        raise UserError("sampler: an exported model is without the images that it is fitted to")
+    return model
+
+
+def no_images(model: ELBO, given: Collection[str]) -> tuple[Tensor, Tensor]:
+    """No image, and a y for each class of an only column.
+
+    Raises:
+        UserError: If y is more than that, and not given.
+    """
+    x = torch.empty(0, *model.x_shape, device=model.device)
+    columns = model.classes | model.numbers
+    missing = [name for name in columns if name not in given]
+    if model.context_dim and missing and (len(columns) > 1 or model.numbers):
+        raise UserError(
+            f"an exported model has no images to take {', '.join(missing)} from; give "
+            f"given={{{','.join(f'{name}:...' for name in columns)}}}"
+        )
+    count = max(1, model.num_classes)
+    y = torch.zeros(count, model.y_dim, device=model.device)
+    y[:, : model.num_classes] = torch.eye(count, model.num_classes, device=model.device)
+    return x, y
 
 
 def test_images(data: Images) -> tuple[Tensor, Tensor]:
@@ -133,15 +173,16 @@ def placed(model: ELBO, name: str, value: str | float | Sequence[float]) -> tupl
     return place, numbers
 
 
-def read_ends(paths: Sequence[str], data: Images, seed: int) -> Tensor | None:
+def read_ends(paths: Sequence[str], model: ELBO, seed: int) -> Tensor | None:
     """Two image files as the model takes them, [2, C, H, W]."""
     if not paths:
         return None
     if len(paths) != 2:
         raise UserError(f"images={','.join(paths)}: should be two files, and not {len(paths)}")
-    read = torch.stack([read_image(Path(path), data.shapes["x_shape"]) for path in paths])
+    read = torch.stack([read_image(Path(path), model.x_shape) for path in paths])
     noise = generator("ends", seed)
-    return pixels.draw(read, data.pixels, noise).to(data.device)
+    kind: Any = model.pixels
+    return pixels.draw(read, kind, noise).to(model.device)
 
 
 def possible(what: Sequence[str], model: ELBO, request: Request) -> list[str]:

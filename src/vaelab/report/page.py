@@ -208,7 +208,8 @@ def runs(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
     rows = []
     for at, job in jobs.iterrows():
         cells = [Cell(job["folder"], job["folder"])]
-        cells.append(Cell(job["state"], job["state"], state=job["state"]))
+        end = f", stopped at {job['stopped']}" if pd.notna(job["stopped"]) else ""
+        cells.append(Cell(job["state"] + end, job["state"], state=job["state"]))
         cells += [Cell(shown(job[name]), sortable(job[name])) for name in grouped]
         cells += setting_cells(job, shown_settings)
         for name in [*names, "seconds"]:

@@ -31,8 +31,8 @@ class Sweep:
         jobs: A row for each job: `folder`, `state`, the swept settings by their dotted names,
             `seed` and `model.latent_dim` in any case, the metrics, with `_se` the standard error
             over test images of those that have been evaluated, `seconds`, `epochs`, `steps`,
-            `progress` from 0 to 1, `error` and `log`; `group` where not all can be compared,
-            the name of those that can.
+            `progress` from 0 to 1, `error` and `log`; `stopped` where it ended early; `group`
+            where not all can be compared, the name of those that can.
         swept: The columns that are swept settings, `seed` last.
         metrics: The columns that are measured, without those of standard errors.
         results: Each job's `results.json`, empty where there is none.
@@ -149,6 +149,7 @@ def assembled(
         columns[name] = pd.Series([found.get(name) for found in measured], dtype="float64")
     for name in COSTS:
         columns[name] = typed([number(result.get(name)) for result in results])
+    columns["stopped"] = pd.Series([result.get("stopped") for result in results], dtype="str")
     columns["progress"] = pd.Series([found.get("share") for found in states], dtype="float64")
     for name in ("error", "log"):
         columns[name] = pd.Series([found.get(name) for found in states], dtype="str")

@@ -8,10 +8,10 @@ from typing import Any, Literal
 from hydra.core.utils import JobReturn, JobStatus
 
 from vaelab import comparable, earlier, naming
-from vaelab.records import read_json
+from vaelab.records import PROGRESS, read_json
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "stopped"]
-LOG, FAILURE, PROGRESS = "job.log", "failure.json", "progress.json"
+LOG, FAILURE = "job.log", "failure.json"
 
 
 @dataclass
@@ -59,6 +59,11 @@ class Job:
     def value(self) -> float | None:
         """What the finished run came to."""
         return earlier.result(self.folder)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do: it is trained, and measured."""
+        return self.value is not None and not earlier.unmeasured(self.folder)
 
     @property
     def progress(self) -> dict[str, Any]:

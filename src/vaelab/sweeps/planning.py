@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vaelab import comparable, earlier, naming
+from vaelab import cli, comparable, earlier, naming
 from vaelab.sweeps.job import Job
 
 OURS = (
@@ -80,7 +80,7 @@ class Planner:
             compared=compared,
         )
         job.seen_failure = job.failure.get("mark")
-        if not again and job.value is not None:
+        if not again and job.finished:
             job.state = "done"
         return job
 
@@ -102,12 +102,10 @@ class Planner:
     def command(self, job: Job) -> list[str]:
         """The command of a job's process."""
         kept = [o for o in self.config.hydra.overrides.hydra if not is_ours(o)]
-        sources = self.config.hydra.runtime.config_sources
-        extra = [s.path for s in sources if s.provider == "command-line"]
         return [
             sys.executable,
             str(Path(sys.argv[0]).resolve()),
-            *(part for path in extra for part in ("--config-dir", path)),
+            *cli.config_folders(self.config.hydra),
             *job.overrides,
             *kept,
             "hydra.mode=RUN",

@@ -13,8 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vaelab import comparable
-from vaelab.records import here
+from vaelab import cli, comparable
+from vaelab.records import here, pasted
 from vaelab.sweeps.job import LOG, Job, State
 
 LINE = 60.0
@@ -53,7 +53,7 @@ class Screen:
 
     def begin(self, jobs: Sequence[Job]) -> None:
         self.jobs = jobs
-        self.say(f"sweep folder {self.folder}")
+        self.say(f"sweep folder {pasted(self.folder)}")
         self.say(self.counts(jobs))
 
     def started(self, job: Job) -> None:
@@ -103,14 +103,15 @@ class Screen:
         self.say("")
         for job in jobs:
             if job.state == "failed":
-                log = here(job.folder / LOG)
+                log = pasted(job.folder / LOG)
                 self.say(("failed", "red"), f"  {job.label}: {job.error or 'no word'}  {log}")
         taken = duration(monotonic() - self.began)
         self.say(f"{self.counts(jobs)}, after {taken}")
         for line in lines or self.best(jobs):
             self.say(line)
-        self.say(f"report     python report.py sweep={self.folder}")
-        self.say(f"curves     tensorboard --logdir {self.folder}")
+        self.say(f"report     python report.py {cli.given('sweep', self.folder)}")
+        if any(self.folder.glob("*/events.out.*")):
+            self.say(f"curves     tensorboard --logdir {pasted(self.folder)}")
         if self.to_come() or any(job.state != "done" for job in jobs):
             self.say("go on      the same command runs those that are not done")
 
@@ -123,7 +124,9 @@ class Screen:
             names = [job.name for job in known if job.compared == key]
             best = max(names, key=lambda name: values[name] or 0.0)
             of = f" of {group}" if group else ""
-            found.append(f"best       {figure('val/elbo', values[best])}{of}  {self.folder / best}")
+            found.append(
+                f"best       {figure('val/elbo', values[best])}{of}  {pasted(self.folder / best)}"
+            )
         return found
 
 

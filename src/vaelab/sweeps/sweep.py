@@ -10,10 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 from vaelab import cli
-from vaelab.records import read_json, write_json
+from vaelab.records import PROGRESS, read_json, write_json
 from vaelab.sweeps.claims import Claims, alone
 from vaelab.sweeps.engines import Engine, Handle
-from vaelab.sweeps.job import FAILURE, LOG, PROGRESS, Job, ending, last_error
+from vaelab.sweeps.job import FAILURE, LOG, Job, ending, last_error
 from vaelab.sweeps.planning import Planner
 from vaelab.sweeps.process import Order
 from vaelab.sweeps.screen import Screen
@@ -139,11 +139,7 @@ class Sweep:
             self.planner.command(job),
             log.resolve(),
             self.claims.life.resolve(),
-            job.environment
-            | {
-                "VAELAB_PROGRESS": str((job.folder / PROGRESS).resolve()),
-                "VAELAB_SWEPT": " ".join(job.swept),
-            },
+            job.environment | {"VAELAB_SWEPT": " ".join(job.swept)},
         )
         job.state, job.where = "running", ""
         size = log.stat().st_size if log.exists() else 0
@@ -160,7 +156,7 @@ class Sweep:
     def settled(self, job: Job) -> bool:
         """Whether another launcher came to an end with the job since this one began."""
         failure = job.failure
-        if job.value is not None and not job.again:
+        if job.finished and not job.again:
             self.end(job, "done")
         elif failure and failure["mark"] != job.seen_failure:
             self.end(job, "failed", failure["error"])
@@ -176,7 +172,6 @@ class Sweep:
             if code is None:
                 continue
             del self.running[job.name]
-            (job.folder / PROGRESS).unlink(missing_ok=True)
             if code == 0:
                 self.end(job, "done")
             elif self.signal is not None:
