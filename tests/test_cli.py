@@ -18,7 +18,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
-from vaelab import cli, preflight
+from vaelab import arguments, cli, preflight
 from vaelab.data import Images
 from vaelab.errors import UserError
 from vaelab.naming import run_name, sweep_name
@@ -461,6 +461,62 @@ def test_answers_without_importing_torch(script, question):
     assert "vaelab.cli" in imported
     slow = {"torch", "lightning", "torchvision", "tensorboard", "matplotlib", "pydantic"}
     assert not imported & slow
+
+
+MISREAD = {
+    ("model.beta=1,2", "model=beta_vae"): "model.beta=1,2: several values are several runs, of a "
+    r"sweep: add -m; a list is 'model.beta=\[1,2\]'",
+    ("model=vae,beta_vae",): "several values are several runs, of a sweep: add -m$",
+    ("model.beta=range(1,3)",): "several values are several runs, of a sweep: add -m$",
+    ("model", "=", "vae"): "model = vae: write model=vae",
+    ("model=", "vae"): "model= vae: write model=vae",
+    ("model", "=vae"): "model =vae: write model=vae",
+    ("model.latent_dim =3",): "write model.latent_dim=3, without blanks",
+    ("model.latent_dim",): "model.latent_dim: settings are given as name=value",
+    ("model.encoder.hidden=[8",): r"model.encoder.hidden=\[8: \[ is not closed",
+    ("callbacks={a: 1",): "{ is not closed",
+    ("logger='csv",): "logger='csv: ' is not closed",
+    ('seed="1',): 'seed="1: " is not closed',
+    ("=3",): "=3: settings have names of plain letters",
+    ("données",): "données: settings are given as name=value",
+    ("données=3",): "données=3: settings have names of plain letters, and données is none",
+    ("~annealing",): "~annealing: give annealing=none",
+    ("~logger",): "~logger: give logger=none",
+    ("~model",): "~model: there is one in any case; possible are ae, beta_tcvae",
+    ("~hydra/launcher",): "~hydra/launcher: there is one in any case; possible are local, ray",
+    ("--nope",): "--nope: there is no such flag",
+    ("ckpt=/x/epoch=3.ckpt",): "/x/epoch=3.ckpt: there is no such checkpoint",
+    ("data=arrays", "data.source.path=/x/a=b (1).npz"): r"/x/a=b \(1\).npz: there is no such file",
+    ("model.latent_dim==3",): "model.latent_dim==3: should be a valid integer",
+    ("trainer.max_epochs=3)",): r"trainer.max_epochs=3\): should be a valid integer",
+}
+
+
+@pytest.mark.parametrize("words", MISREAD, ids=" ".join)
+def test_what_hydra_cannot_read_is_named_with_its_cure(refused, words):
+    assert re.search(MISREAD[words], refused(*words))
+
+
+@pytest.mark.parametrize(
+    ("words", "flags"),
+    [
+        ("model=vae -m model.beta=1,2", ["-m"]),
+        ("model=vae --cfg job model.beta=1 --resolve", ["--cfg", "job", "--resolve"]),
+        ("a=1 --config-dir conf b=2 -m", ["--config-dir", "conf", "-m"]),
+        ("a=1 --info b=2", ["--info=all"]),
+        ("a=1 --info defaults b=2", ["--info=defaults"]),
+        ("--help a=1", ["--help"]),
+    ],
+)
+def test_flags_may_stand_anywhere(words, flags):
+    found, others = arguments.parted(words.split())
+    assert found == flags
+    assert others == [word for word in words.split() if re.match(r"(a|b|model)[.\w]*=", word)]
+
+
+def test_a_sweep_may_be_asked_for_in_the_middle(refused):
+    said = refused("model=beta_vae", "-m", "model.beta=1,x", "trainer.max_epochs=1")
+    assert "model.beta=x: should be a valid number" in said
 
 
 def test_run_names_are_readable_and_fit_a_command_line():

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torchmetrics.image import fid
 
-from vaelab import cli, evaluation, runs
+from vaelab import arguments, cli, evaluation, runs
 from vaelab.errors import UserError
 from vaelab.evaluation.latents import active_units
 from vaelab.evaluation.record import figures
@@ -63,10 +63,14 @@ def test_active_units_doubts_those_near_the_threshold():
         ("run='a,b'", "run='a,b'"),
         ("run=", "run="),
         ("what=a,b", "what=a,b"),
+        ("to=a=b", "to='a=b'"),
+        ("to=a b", "to=a b"),
+        ("to=a (b", "to='a (b'"),
+        ("to={a", "to={a"),
     ],
 )
 def test_paths_are_given_to_hydra_in_quotes(argument, read):
-    assert cli.quoted(argument, ["run"]) == read
+    assert arguments.quoted(argument, ["run"]) == read
 
 
 @pytest.mark.parametrize(

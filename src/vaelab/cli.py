@@ -28,7 +28,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaelab import naming
+from vaelab import arguments, naming
 from vaelab.errors import UserError, nearest
 from vaelab.usage import offered, usage
 
@@ -64,7 +64,6 @@ def task(
         def command() -> None:
             watch_parent()
             typed[:] = sys.argv[1:]
-            sys.argv[1:] = [quoted(argument, lists) for argument in sys.argv[1:]]
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
             # Or Hydra would end the process in its own words; a process of this one's knows.
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
@@ -87,6 +86,11 @@ def task(
             job.check = check  # type: ignore[attr-defined]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             try:
+                flags, others = arguments.parted(sys.argv[1:])
+                overrides = [arguments.quoted(word, lists) for word in others]
+                if not {"-sc", "--shell-completion"} & set(flags):
+                    arguments.check(overrides, bool({"-m", "--multirun"} & set(flags)), CONF)
+                sys.argv[1:] = [*flags, *overrides]
                 if {"-h", "--help"} & set(sys.argv[1:]):
                     print(usage(function, CONF, config_name, sys.argv[1:]))
                 else:
@@ -123,14 +127,6 @@ def watch_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     Thread(target=watch, daemon=True).start()
-
-
-def quoted(argument: str, lists: Sequence[str]) -> str:
-    """`run=a,b c` as `run=['a','b c']`, which Hydra reads, for the settings in `lists`."""
-    key, _, value = argument.partition("=")
-    if key not in lists or not value or value[0] in "['\"":
-        return argument
-    return f"{key}=[{','.join(map(naming.quote, value.split(',')))}]"
 
 
 def given(key: str, value: Any) -> str:

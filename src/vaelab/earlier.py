@@ -52,7 +52,8 @@ def check(folder: Path, shown: Path, cfg: DictConfig) -> None:
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise UserError(
-                f"{shown} holds a run with {name}={before.get(name)}, not {now.get(name)}; "
+                f"{shown} holds a run with {name}={before.get(name, 'nothing')}, not "
+                f"{now.get(name, 'nothing')}; "
                 "ckpt=last goes on all the same, rerun=true starts over, and "
                 "hydra.run.dir=FOLDER names another folder"
             )

@@ -18,6 +18,8 @@ from pydantic.errors import PydanticUserError
 from vaelab.errors import UserError, nearest
 
 Parameters = dict[str, Any]  # name -> annotation
+TOLD = {"class_names"}
+"""Parameters with a default that are no settings: the data tell them."""
 
 
 def check(cfg: DictConfig, task: Callable[..., Any]) -> None:
@@ -156,7 +158,7 @@ def offered(target: Callable[..., Any]) -> set[str]:
         functions = [
             vars(owner)["__init__"] for owner in target.__mro__ if "__init__" in vars(owner)
         ]
-    return set(parameters(target)[0]) & set().union(*map(optional, functions))
+    return set(parameters(target)[0]) & set().union(*map(optional, functions)) - TOLD
 
 
 def optional(function: Callable[..., Any]) -> set[str]:

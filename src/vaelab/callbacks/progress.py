@@ -104,6 +104,8 @@ class Progress(ProgressBar):
         now = monotonic()
         if self.file is None or not trainer.is_global_zero or now - self.last_note < 1:
             return
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         self.last_note = now
         done, here = trainer.fit_loop.total_batch_idx + 1, self.done(trainer)
         known = here and self.ends
