@@ -67,6 +67,10 @@ SETTINGS = {
     "+model.betta=4 model=beta_vae": "did you mean beta?",
     "graph=true": "graph=true is for a GPU: trainer=gpu",
     "+foo=1": "foo=1: there is no such setting",
+    "model.betta=4 modle=vae foo.bar=1 model=beta_vae": "did you mean model.beta?",
+    "+model.beta=4 model=beta_vae": "+model.beta: is in the configuration; without the + it is",
+    "+data=mnist": "+data: is in the configuration; without the + it is set",
+    "~model.fob": "model.fob: there is no such setting; possible are model.condition",
     "trainer.max_epoch=3": "did you mean trainer.max_epochs?",
     "trainer.enable_model_sumary=1": "did you mean trainer.enable_model_summary?",
     "trainer.overfit_batches=1": "add it with +trainer.overfit_batches=...",
@@ -594,6 +598,7 @@ def test_a_sweep_has_one_name_whatever_runs_its_jobs():
     overrides = ["model=beta_vae", "model.beta=1,4", "seed=1,2"]
     name = sweep_name(overrides, ["hydra.mode=MULTIRUN"])
     assert name.startswith("beta_vae_beta-1-4_seed-1-2_")
+    assert name.count(name[-7:]) == 1
     assert sweep_name([*overrides, "rerun=true"], ["hydra.launcher.n_jobs=3"]) == name
     assert sweep_name([*overrides, "compile=true", "graph=true"], []) == name
     assert sweep_name([*overrides, "trainer.max_epochs=3"], []) != name

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
@@ -489,6 +490,65 @@ def test_a_job_goes_on_after_its_time_limit(order, tmp_path):
     assert (again.order, again.process) == (given, None)
 
 
+SQUEUE = """#!/bin/sh
+echo asked >> {folder}/squeue.asked
+cat {folder}/squeue.says
+test ! -e {folder}/squeue.error || {{ cat {folder}/squeue.error >&2; exit 1; }}
+"""
+
+
+@pytest.fixture
+def queue(tmp_path, monkeypatch) -> Callable[..., None]:
+    """(what squeue prints, its error) -> that it does."""
+    (tmp_path / "bin").mkdir()
+    script(tmp_path / "bin" / "squeue", SQUEUE.format(folder=tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+    def says(text: str, error: str = "") -> None:
+        (tmp_path / "squeue.says").write_text(text)
+        (tmp_path / "squeue.error").unlink(missing_ok=True)
+        if error:
+            (tmp_path / "squeue.error").write_text(error)
+
+    return says
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+def test_a_job_that_left_no_result_is_lost_once_it_is_out_of_the_queue(
+    tmp_path, queue, monkeypatch
+):
+    pytest.importorskip("submitit", reason="needs submitit")
+    from vaelab.sweeps.engines import slurm
+
+    class Submission:
+        """A job as submitit has it, whose state nobody may ask for."""
+
+        job_id = "7"
+
+        paths = SimpleNamespace(result_pickle=tmp_path / "result")
+
+        def stderr(self) -> str:
+            return "slurmstepd: error: killed"
+
+    job = slurm.Submitted(Submission(), accounts=False)
+    queue("7 main vae R 0:17 node7")
+    assert [job.result() for _ in range(100)] == [None] * 100
+    assert not (tmp_path / "squeue.asked").exists()  # not before 20 seconds have gone by
+    monkeypatch.setattr(slurm, "SELDOM", 0.0)
+    assert job.result() is None
+    queue("", "slurm_load_jobs error: Unable to contact slurm controller")
+    assert [job.result() for _ in range(20)] == [None] * 20
+    queue("", "slurm_load_jobs error: Invalid job id specified")
+    assert [job.result() for _ in range(slurm.WAIT - 1)] == [None] * (slurm.WAIT - 1)
+    with pytest.raises(Lost, match="killed\nSLURM: job 7 ended as one without a result"):
+        job.result()
+    assert (tmp_path / "squeue.asked").read_text().count("asked") == 1 + 20 + 1
+
+
 TASK = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -627,3 +687,49 @@ def test_nothing_is_left_running_of_a_launcher_that_ends(sweep, tmp_path, number
         assert "2 stopped, 1 waiting" in said
         assert all((folder / "checkpoint").exists() for folder in folders)
         assert not (tmp_path / "sweep" / ".claims").exists()
+
+
+WITHOUT_ACCOUNTS = {
+    "sacct": """
+        echo asked >> $HERE/sacct.asked
+        echo Slurm accounting storage is disabled >&2
+        exit 1
+    """,
+    "sbatch": """
+        for batch; do :; done
+        echo one >> $HERE/jobs
+        number=$(wc -l < $HERE/jobs)
+        export SLURM_JOB_ID=$number SLURM_JOB_NODELIST=here SLURM_NTASKS=1
+        setsid sh $batch > $HERE/$number.log 2>&1 &
+        echo Submitted batch job $number
+    """,
+    "srun": """
+        until test -x "$1"; do shift; done
+        SLURM_LOCALID=0 SLURM_PROCID=0 SLURM_NODEID=0 SLURM_NNODES=1 exec "$@"
+    """,
+    "scontrol": "echo here",
+}
+"""A SLURM without a database, that runs everything at once and here."""
+
+
+def test_a_slurm_without_accounts_is_one_line(tmp_path, monkeypatch):
+    pytest.importorskip("submitit", reason="needs submitit")
+    (tmp_path / "bin").mkdir()
+    for name, lines in WITHOUT_ACCOUNTS.items():
+        script(tmp_path / "bin" / name, f"#!/bin/sh\nHERE={tmp_path}\n{lines}")
+    (tmp_path / "task.py").write_text(TASK)
+    fixed = ["hydra/launcher=slurm", "hydra.sweep.dir=sweep"]
+    done = subprocess.run(
+        [sys.executable, "task.py", "-m", *fixed, "seed=1,2"],
+        cwd=tmp_path,
+        env=os.environ | {"TROUBLE": "{}", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    said = done.stdout.splitlines()
+    assert said[0].startswith("SLURM keeps no accounts here")
+    assert sum("accounts" in line for line in said) == 1
+    assert "2 of 2 done" in done.stdout
+    assert (tmp_path / "sacct.asked").read_text().splitlines() == ["asked"]

@@ -223,21 +223,33 @@ def unknown_choice(error: MissingConfigException) -> str:
 
 def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
     """`model.betta=4` or `modle=vae`, with the nearest name that there is."""
-    found = re.search(r"Could not (?:override|append to config|delete) '([^']+)'", str(error))
-    if not found:
+    if already := re.search(r"already at '([^']+)'|Multiple values for ([^.]+)\.", str(error)):
+        return f"+{already[1] or already[2]}: is in the configuration; without the + it is set"
+    wrong = missing_key(error)
+    if not wrong:
         return first_line(error)
-    wrong = found[1].partition("@")[0]
     overrides = [o for o in sys.argv[1:] if re.match(r"[+~\w]", o) and "=" in o]
     parsed = OverridesParser.create().parse_overrides(overrides)
-    rest = [o.input_line for o in parsed if o.key_or_group != wrong and not o.is_sweep_override()]
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+    lines = {o.key_or_group: o.input_line or "" for o in parsed if not o.is_sweep_override()}
+    lines.pop(wrong, None)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        while True:
             try:
-                cfg = compose(config_name, [o for o in rest if o], return_hydra_config=True)
-            except ConfigCompositionException:  # another one is wrong too: the choices alone
-                cfg = compose(config_name, [o for o in rest if o and "." not in o.split("=")[0]])
-    except HydraException:
-        return f"{wrong}: there is no such setting"
+                cfg = compose(config_name, list(lines.values()), return_hydra_config=True)
+                return wording(wrong, cfg, config_name)
+            except HydraException as further:  # another one is wrong too
+                if lines.pop(missing_key(further), None) is None:
+                    return f"{wrong}: there is no such setting"
+
+
+def missing_key(error: HydraException) -> str:
+    """The setting that Hydra did not find, or nothing if the error is about something else."""
+    found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
+    return found[1].partition("@")[0] if found else ""
+
+
+def wording(wrong: str, cfg: DictConfig, config_name: str) -> str:
+    """What there is, in a configuration, that has a name like a wrong one."""
     parent, _, name = wrong.rpartition(".")
     if not parent:
         groups = [group for group, _ in offered(CONF, config_name)]

@@ -30,11 +30,7 @@ def run_name(overrides: Sequence[str]) -> str:
 
     Where that leaves something out, six letters follow that differ if any override does.
     """
-    told = []
-    for override in overrides:
-        top, *rest = key(override).split(".")
-        if top not in QUIET or (top == "model" and rest):
-            told.append(override)
+    told = telling(overrides)
     name = label(told)[:LONGEST]
     hidden = [o for o in overrides if o not in told and key(o) != "model"]
     ends = (f"{key(o).rpartition('.')[2]}-{o.partition('=')[2]}" for o in told)
@@ -48,7 +44,17 @@ def sweep_name(overrides: Sequence[str], hydra_overrides: Sequence[str]) -> str:
     kept = [override for override in overrides if not is_free(key(override))]
     kept += [override for override in hydra_overrides if key(override).startswith(SWEPT)]
     models = [label([override]).partition("-")[2] for override in kept if key(override) == "model"]
-    return "".join([*models, run_name(kept), "_", digest(kept)]).lstrip("_")
+    return "_".join(filter(None, [*models, label(telling(kept))[:LONGEST], digest(kept)]))
+
+
+def telling(overrides: Iterable[str]) -> list[str]:
+    """The overrides that a folder's name tells."""
+    found = []
+    for override in overrides:
+        top, *rest = key(override).split(".")
+        if top not in QUIET or (top == "model" and rest):
+            found.append(override)
+    return found
 
 
 def label(overrides: Iterable[str]) -> str:

@@ -3,8 +3,10 @@
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 from pathlib import Path
+from time import monotonic
 from typing import Any, Literal
 
 import submitit
@@ -21,6 +23,8 @@ from vaelab.sweeps.worker import Worker, begun, beside
 
 LIMITS = 100
 """Time limits that a job may come to, and go on after, before it is left."""
+SELDOM = 20.0
+"""Seconds between two looks into SLURM's queue."""
 WAIT = 15
 """Looks for the result of a job that has ended, on a file system that is slow to show it."""
 
@@ -63,6 +67,7 @@ class Slurm:
             "tasks_per_node": 1,
         }
         self.submitted = 0
+        self.accounts = cluster != "slurm" or keeps_accounts()
         try:
             self.trial = self.executor(Path(tempfile.gettempdir()))
         except RuntimeError as error:
@@ -98,7 +103,8 @@ class Slurm:
         return max(job.devices, 1) if self.cpus_per_job == "auto" else self.cpus_per_job
 
     def expect(self, jobs: int) -> None:
-        pass
+        if not self.accounts:
+            print("SLURM keeps no accounts here: that a job has ended is seen by its files")
 
     def check(self, job: Job) -> None:
         try:
@@ -121,7 +127,7 @@ class Slurm:
             # A Ctrl-C in the terminal is for the launcher, and not for what is started here.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                return Submitted(executor.submit(Requeued(order)))
+                return Submitted(executor.submit(Requeued(order)), self.accounts)
             except (FailedJobError, FailedSubmissionError, OSError) as error:
                 last = str(error).strip().splitlines()[-1]
                 raise UserError(f"SLURM does not take {job.name}: {last}") from error
@@ -137,6 +143,27 @@ class Slurm:
 
     def close(self) -> None:
         pass
+
+
+def keeps_accounts() -> bool:
+    """Whether SLURM tells of jobs that have ended, by sacct."""
+    return asking("sacct", "--noheader", "--allocations").returncode == 0
+
+
+def is_queued(job_id: str) -> bool:
+    """Whether a job waits or runs; it does, too, where SLURM cannot be asked at the moment."""
+    found = asking("squeue", "--noheader", "--jobs", job_id)
+    if found.returncode:
+        return "Invalid job id" not in found.stderr
+    return bool(found.stdout.strip())
+
+
+def asking(*command: str) -> subprocess.CompletedProcess[str]:
+    """What a command of SLURM's prints; one that gives no answer has failed."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.CompletedProcess(command, 1, "", "")
 
 
 class Requeued(Worker):
@@ -158,21 +185,36 @@ class Requeued(Worker):
 
 
 class Submitted:
-    """A job that submitit was given."""
+    """A job that submitit was given.
 
-    def __init__(self, job: submitit.Job[int]) -> None:
-        self.job = job
+    Args:
+        job: The job.
+        accounts: Whether SLURM remembers jobs that have ended, and is asked for them by submitit,
+            which otherwise prints three warnings at each look.
+    """
+
+    def __init__(self, job: submitit.Job[int], accounts: bool) -> None:
+        self.job, self.accounts = job, accounts
         self.looks, self.patience = 0, WAIT
+        self.queued, self.asked = True, monotonic()
+
+    def ended(self) -> bool:
+        if self.accounts:
+            return self.job.done()
+        if self.queued and monotonic() - self.asked >= SELDOM:
+            self.queued, self.asked = is_queued(self.job.job_id), monotonic()
+        return not self.queued or self.job.paths.result_pickle.exists()
 
     def result(self) -> int | None:
-        if not self.job.done():
+        if not self.ended():
             return None
         if not self.job.paths.result_pickle.exists():
             self.looks += 1
             if self.looks < self.patience:
                 return None
             printed = self.job.stderr() or ""
-            raise Lost(f"{printed}\nSLURM: job {self.job.job_id} ended as {self.job.state}")
+            state = self.job.state if self.accounts else "one without a result"
+            raise Lost(f"{printed}\nSLURM: job {self.job.job_id} ended as {state}")
         try:
             return self.job.result()
         except (FailedJobError, UncompletedJobError) as error:
