@@ -100,7 +100,8 @@ def test_several_runs_are_drawn_each_in_its_folder(trained, capsys):
 def test_settings_reach_the_pictures_and_the_file(trained, tmp_path):
     given = ["what=[samples,class_grid]", "label=[3,1]", "count=5", "temperature=0", "seed=7"]
     run(generate, f"run={trained('cvae')}", f"to={tmp_path}/here", *given)
-    found = arrays(tmp_path / "here" / "samples.npz")
+    end = "_label-3-1_temperature-0_seed-7.npz"
+    found = arrays(tmp_path / "here" / f"samples{end}")
     assert found["y"].tolist() == np.eye(4)[[3, 1, 3, 1, 3]].tolist()
     assert not found["z"].any()
     assert json.loads(str(found["settings"])) == {
@@ -111,12 +112,26 @@ def test_settings_reach_the_pictures_and_the_file(trained, tmp_path):
     with torch.no_grad():
         images = model.decode(torch.zeros(2, 2), torch.eye(4)[[3, 1]]).mean
     assert found["images"][:2] == pytest.approx(images.numpy(), abs=1e-6)
-    assert arrays(tmp_path / "here" / "class_grid.npz")["labels"].tolist() == [3, 1]
+    assert arrays(tmp_path / "here" / f"class_grid{end}")["labels"].tolist() == [3, 1]
+
+
+def test_another_request_is_another_file():
+    usual = {"count": None, "label": [], "given": {}, "sampler": "prior", "temperature": 1.0}
+    usual |= {"images": [], "seed": 0}
+    others: list[dict] = [
+        {"label": [3, 8]}, {"label": ["3-8"]}, {"label": ["a-b", "c"]}, {"label": ["a", "b-c"]},
+        {"label": ["ä"]}, {"label": ["ö"]}, {"temperature": 0.5}, {"seed": 1}, {"sampler": "gmm"},
+        {"given": {"shape": 1}}, {"given": {"shape": 2}}, {"images": ["a.png", "b.png"]},
+    ]  # fmt: skip
+    ends = [gallery.told(usual | other) for other in others]
+    assert len(set(ends)) == len(others)
+    assert ends[0] == "_label-3-8"
+    assert gallery.told(usual) == gallery.told(usual | {"count": 3}) == ""
 
 
 def test_the_images_are_those_of_the_test_part(trained, tmp_path):
     run(generate, f"run={trained('vae')}", "what=reconstructions", f"to={tmp_path}", "label=1")
-    found = arrays(tmp_path / "reconstructions.npz")
+    found = arrays(tmp_path / "reconstructions_label-1.npz")
     with np.load(trained("vae").parent / "mine.npz") as file:
         images, labels = file["train_images"], file["train_labels"]
     known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
@@ -128,7 +143,8 @@ def test_the_seed_decides(trained, tmp_path):
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
         run(generate, f"run={trained('cvae')}", what, f"to={tmp_path}/{folder}", f"seed={seed}")
     first, again, other = (
-        {path.name: path.read_bytes() for path in (tmp_path / folder).iterdir()} for folder in "abc"
+        {path.name.replace("_seed-1", ""): path.read_bytes() for path in there.iterdir()}
+        for there in (tmp_path / folder for folder in "abc")
     )
     assert len(first) == 8
     assert first == again
@@ -139,7 +155,8 @@ def test_the_seed_decides(trained, tmp_path):
 def test_images_of_the_user_are_interpolated(trained, files, tmp_path):
     given = ["what=interpolation", f"to={tmp_path}", f"images=['{files[0]}','{files[1]}']"]
     run(generate, f"run={trained('cvae')}", *given, "label=[2,3]")
-    found = arrays(tmp_path / "interpolation.npz")
+    (file,) = tmp_path.glob("interpolation*.npz")
+    found = arrays(file)
     assert found["images"].shape == (1, 21, 1, 8, 8)
     assert found["y"][0, [0, -1]].tolist() == np.eye(4)[[2, 3]].tolist()
     x = torch.from_numpy(found["x"][0])
@@ -149,7 +166,8 @@ def test_images_of_the_user_are_interpolated(trained, files, tmp_path):
         ends = model(x, torch.eye(4)[[2, 3]])
     assert found["images"][0, [0, -1]] == pytest.approx(ends.numpy(), abs=1e-6)
     run(generate, f"run={trained('cvae')}", *given, "label=[2,3]", "seed=1")
-    assert not np.array_equal(arrays(tmp_path / "interpolation.npz")["x"], found["x"])
+    (other,) = {*tmp_path.glob("interpolation*.npz")} - {file}
+    assert not np.array_equal(arrays(other)["x"], found["x"])
 
 
 REFUSED = [
@@ -227,13 +245,14 @@ def test_an_exported_model_draws_what_needs_no_images(exported, tmp_path, model,
     if model == "cvae":
         assert found["y"].tolist() == np.eye(4).tolist()
         run(generate, f"run={folder}", "what=samples", "label=2", "count=3", f"to={tmp_path}/two")
-        assert arrays(tmp_path / "two" / "samples.npz")["y"].argmax(1).tolist() == [2, 2, 2]
+        assert arrays(tmp_path / "two" / "samples_label-2.npz")["y"].argmax(1).tolist() == [2, 2, 2]
 
 
 def test_an_exported_model_interpolates_between_files(exported, files, tmp_path):
     given = ["what=interpolation", f"images=['{files[0]}','{files[1]}']", f"to={tmp_path}/drawn"]
     run(generate, f"run={exported('vae')}", *given)
-    assert arrays(tmp_path / "drawn" / "interpolation.npz")["images"].shape == (1, 21, 1, 8, 8)
+    (file,) = (tmp_path / "drawn").glob("interpolation*.npz")
+    assert arrays(file)["images"].shape == (1, 21, 1, 8, 8)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
 from PIL import Image
 from torch.distributions import Independent, Normal
 from torch.testing import assert_close
 from torchvision.utils import make_grid
 
 from vaelab import pictures
-from vaelab.pictures import Request
+from vaelab.pictures import Request, legends
 from vaelab.pictures.image_files import read_image
 from vaelab.pictures.picture import tiled
 from vaelab.portions import PIXELS
@@ -108,8 +109,10 @@ def test_reconstructions_are_those_of_the_model(conditional):
 def test_a_reconstruction_stands_under_its_image(subject):
     model, request = subject()
     picture = pictures.draw("reconstructions", model, request)
-    factor = picture.image().width // (8 * (SIDE + 3) + 3)
-    pixels = shown(picture)[::factor, ::factor] / 255
+    assert picture.rows == ["input", "reconstruction"] * 4
+    factor = picture.image().height // (4 * (2 * SIDE + 4) + 3)
+    left = picture.image().width - factor * (8 * (SIDE + 3) + 3)
+    pixels = shown(picture)[:, left:][::factor, ::factor] / 255
     second = 3 + SIDE + 3
     above = pixels[3 : 3 + SIDE, second : second + SIDE]
     below = pixels[4 + SIDE : 4 + 2 * SIDE, second : second + SIDE]
@@ -201,12 +204,31 @@ def test_latents_are_ordered_by_their_rate(conditional):
 
 
 def test_latents_keep_their_order_where_the_rate_does_not_split(subject, monkeypatch):
-    model, request = subject(latents=5)
+    model, request = subject(latents=5, count=5)
     terms = model.terms
     monkeypatch.setattr(model, "terms", lambda *a: Unsplit(terms(*a)))
     arrays = pictures.draw("traversal", model, request).arrays
     assert arrays["latents"].tolist() == [0, 1, 2, 3, 4]
     assert "rates" not in arrays
+
+
+def test_latents_that_carry_nothing_are_one_line(subject):
+    model, request = subject(latents=5)
+    with torch.no_grad():
+        layer = model.posterior.params  # its first five are the means
+        layer.weight[:5] *= torch.tensor([0.0, 9.0, 0.0, 5.0, 0.0])[:, None]
+        layer.bias.zero_()
+        layer.weight[5:].zero_()
+    picture = pictures.draw("traversal", model, request)
+    assert set(picture.arrays["latents"].tolist()) == {1, 3}
+    assert picture.note == "below 0.05 nats: z0, z2, z4"
+    counted = pictures.draw("traversal", model, replace(request, count=4))
+    assert len(counted.arrays["latents"]) == 4
+    with torch.no_grad():
+        layer.weight.zero_()
+    collapsed = pictures.draw("traversal", model, request)
+    assert len(collapsed.rows) == 1
+    assert collapsed.note.count("z") == 4
 
 
 class Unsplit:
@@ -342,7 +364,8 @@ def test_a_film_goes_there_and_back(conditional, tmp_path, name):
             film.seek(number)
             frames.append(np.asarray(film.convert("L")).astype(int))
     assert all(np.abs(frames[i] - frames[40 - i]).max() < 8 for i in range(1, 20))
-    factor = frames[0].shape[0] // (SIDE + 2)
+    wide = min(8, len(picture.arrays["images"])) * (SIDE + 1) + 1
+    factor = frames[0].shape[1] // wide
     cell = frames[20][factor : factor * (SIDE + 1) : factor, factor : factor * (SIDE + 1) : factor]
     expected = picture.arrays["images"][0, 20, 0].numpy() * 255
     assert np.abs(cell - expected).max() < 8
@@ -383,7 +406,8 @@ def test_an_image_file_is_taken_upright(tmp_path):
 
 
 def test_enlarging_repeats_pixels(subject):
-    image = np.asarray(pictures.draw("manifold", *subject(count=5)).image())
+    picture = replace(pictures.draw("manifold", *subject(count=5)), rows=(), heads=(), note="")
+    image = np.asarray(picture.image())
     factor = len(image) // (5 * SIDE)
     assert factor > 1
     assert np.array_equal(image, image[::factor, ::factor].repeat(factor, 0).repeat(factor, 1))
@@ -434,3 +458,58 @@ def test_rows_without_images_are_white():
     assert not pixels[:2, :3].any()
     assert (pixels[2:] == 255).all()
     assert (pixels[:, 3:] == 255).all()
+
+
+def test_a_class_grid_names_what_is_the_same_in_rows_and_columns(compose):
+    cfg = compose(*SMALL, "model=cvae", "condition=continuous")
+    shapes = {"x_shape": (1, SIDE, SIDE), "classes": {"kind": 2, "hue": 3}, "numbers": {"size": 1}}
+    shapes["class_names"] = {"kind": ["cat", "dog"], "hue": ["red", "green", "blue"]}
+    model = instantiate(cfg.model, pixels="binary", _convert_="all", **shapes).eval()
+    y = torch.tensor([[1.0, 0, 0, 1, 0, 0.25], [0, 1, 1, 0, 0, 0.5]])
+    request = Request(torch.rand(2, 1, SIDE, SIDE), y, model.num_classes, count=2)
+    picture = pictures.draw("class_grid", model, request)
+    assert picture.rows == ["kind cat", "kind dog"]
+    assert picture.heads == ["hue green\nsize 0.25", "hue red\nsize 0.5"]
+    samples = pictures.draw("samples", model, request)
+    assert samples.captions == ["cat", "dog"]
+    assert samples.note.endswith("kind cat, hue green, size 0.25")
+
+
+def test_lines_between_images_are_named_by_their_classes(conditional):
+    model, request = conditional(count=2)
+    model.class_names = {"label": ["cat", "dog", "cow"]}
+    assert pictures.draw("interpolation", model, request).rows == ["cat to dog", "cow to cat"]
+    note = pictures.draw("arithmetic", model, replace(request, labels=(2, 0))).note
+    assert note == "images of cow, with the mean latents of cat minus those of cow added"
+
+
+def test_the_axes_of_a_manifold_are_those_of_the_prior(subject):
+    picture = pictures.draw("manifold", *subject(count=3))
+    assert picture.heads == ["-0.97", "0.00", "0.97"]  # quantiles 1/6, 1/2 and 5/6
+    assert picture.rows == ["0.97", "0.00", "-0.97"]
+    assert picture.note.startswith("z0 to the right and z1 upwards")
+
+
+@pytest.mark.parametrize("rows", [2, 10, 16])
+@pytest.mark.parametrize("names", ["rows", "heads", "both"])
+def test_letters_are_legible_on_a_card(rows, names):
+    """TensorBoard fits a picture into 415 x 213 pixels, where a letter is to have 10 or nearly."""
+    cells = torch.zeros(rows, 11, 1, 28, 28)
+    picture = pictures.Grid(
+        {},
+        cells,
+        [f"z{i}: 1.00 nats" for i in range(rows)] if names != "heads" else (),
+        ["image", *[""] * 9, "image"] if names != "rows" else (),
+    )
+    grid = replace(picture, rows=(), heads=()).image(card=True)
+    whole = picture.image(card=True)
+    letters = legends.size_on_card(grid, picture.rows, picture.heads, "")
+    assert letters * min(415 / whole.width, 213 / whole.height) >= 9.5
+    assert whole.width <= 2 * grid.width
+
+
+def test_names_without_room_are_left_out_evenly():
+    names = [(10.0 * i, str(i)) for i in range(8)]
+    assert [n for _, n in legends.spaced(names, [9.0] * 8)] == [str(i) for i in range(8)]
+    assert [n for _, n in legends.spaced(names, [11.0] * 8)] == ["0", "2", "4", "6"]
+    assert [n for _, n in legends.spaced(names, [29.0] * 8)] == ["0", "3", "6"]

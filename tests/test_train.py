@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.metadata import parse_experiment_plugin_data
 
 from vaelab import evaluation, naming
 from vaelab import report as reports
@@ -172,6 +173,12 @@ def test_tensorboard_reads_the_hyperparameters(run, board):
     summary = board.SummaryMetadata("_hparams_/session_start_info")
     assert summary.plugin_data.plugin_name == "hparams"
     assert b"model.latent_dim" in summary.plugin_data.content
+    experiment = board.SummaryMetadata("_hparams_/experiment").plugin_data.content
+    columns = parse_experiment_plugin_data(experiment).hparam_infos
+    first = sorted(column.name for column in columns if column.differs)
+    assert {"model", "model.beta", "model.latent_dim"} < set(first)
+    assert set(first) - {column.name for column in columns} == set()
+    assert "model.num_samples" not in first
     results = json.loads((run[0] / "results.json").read_text())
     assert board.Scalars("hp/test_elbo")[-1].value == pytest.approx(results["test/elbo"])
 

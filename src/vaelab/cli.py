@@ -248,15 +248,27 @@ def missing_key(error: HydraException) -> str:
     return found[1].partition("@")[0] if found else ""
 
 
+def below(node: Any, path: str = "") -> Iterator[str]:
+    """The dotted names of all settings in a part of a configuration."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from below(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path
+
+
 def wording(wrong: str, cfg: DictConfig, config_name: str) -> str:
     """What there is, in a configuration, that has a name like a wrong one."""
+    every = below(OmegaConf.to_container(cfg))
+    if deeper := sorted(path for path in every if path.endswith(f".{wrong}")):
+        return f"{wrong}: there is no such setting; did you mean {deeper[0]}?"
     parent, _, name = wrong.rpartition(".")
     if not parent:
         groups = [group for group, _ in offered(CONF, config_name)]
         return f"{wrong}: there is no such setting; {nearest(wrong, [*cfg, *groups])}"
     beside = OmegaConf.select(cfg, parent)
     if not isinstance(beside, DictConfig):
-        return f"{wrong}: there is no such setting, nor a {parent}"
+        return f"{wrong}: there is no such setting, and no {parent}"
     known = {str(key) for key in beside if not str(key).startswith("_")}
     if "_target_" in beside:
         from hydra.utils import get_object

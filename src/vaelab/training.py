@@ -30,6 +30,7 @@ from vaelab.elbo import ELBO
 from vaelab.errors import NotFiniteError, UserError
 from vaelab.evaluation import Plan
 from vaelab.evaluation import table as evaluated
+from vaelab.logger import name_columns
 from vaelab.networks import MLPEncoder
 from vaelab.posteriors import Deterministic
 from vaelab.records import (
@@ -235,17 +236,20 @@ class Run:
     def log_settings(self, trainer: Trainer) -> None:
         """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab.
 
-        In a sweep these are what it varies, or they would be lost among all the others.
+        The tab opens on the model, beta, the size of the latents, and what a sweep or the command
+        line has set.
         """
         every = flat(OmegaConf.to_container(self.cfg, resolve=True)) | self.choices
-        if swept := os.environ.get("VAELAB_SWEPT"):
-            told = {"model", "data", *map(naming.key, swept.split())}
-        else:
-            told = {n for n in every if n.partition(".")[0] in COMPARED and "._" not in n}
+        swept = os.environ.get("VAELAB_SWEPT", "").split()
+        given = {naming.key(override) for override in swept or self.overrides} & every.keys()
+        told = {n for n in every if n.partition(".")[0] in COMPARED and "._" not in n}
+        told |= {naming.key(override) for override in swept}
+        first = {"model", "model.beta", "model.latent_dim"} | (given & told)
         settings = {name: value for name, value in every.items() if name in told}
         unknown = {final_tag(name): float("nan") for name in FINAL}
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
+                name_columns(logger, settings, first, unknown)
                 logger.log_hyperparams(settings, metrics=unknown)
             else:
                 logger.log_hyperparams(settings)

@@ -43,7 +43,7 @@ class Board(Callback):
     def show_pictures(self, trainer: Trainer, module: Any, board: Any) -> None:
         x, y = first_images(trainer, 64)
         for name, picture in pictures.overview(module, x, y).items():
-            add_image(board, name, picture.image(), trainer.global_step)
+            add_image(board, name, picture.image(card=True), trainer.global_step)
 
     @rank_zero_only
     @torch.no_grad()

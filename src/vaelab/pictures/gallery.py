@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelab import loading, runs
+from vaelab import loading, naming, runs
 from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, nearest
@@ -68,12 +68,30 @@ def write(
     if images and "interpolation" not in names:
         reason = obstacle("interpolation", model, request) or "is not asked for"
         raise UserError(f"images={','.join(images)}: what=interpolation {reason}")
-    settings: dict[str, Any] = {"run": str(run), "count": count, "label": [*label]}
-    settings |= {"given": dict(given), "sampler": getattr(sampler, "name", str(sampler))}
-    settings |= {"temperature": temperature, "images": [*images], "seed": seed}
+    settings: dict[str, Any] = {"count": count, "label": [*label], "given": dict(given)}
+    settings |= {"sampler": getattr(sampler, "name", str(sampler)), "temperature": temperature}
+    settings |= {"images": [*images], "seed": seed}
+    suffix, kept = told(settings), {"run": str(run), **settings}
     to.mkdir(parents=True, exist_ok=True)
     for name in names:
-        yield from draw(name, model, request, seed).save(to / name, settings | {"what": name})
+        picture = draw(name, model, request, seed)
+        yield from picture.save(to / f"{name}{suffix}", kept | {"what": name})
+
+
+def told(settings: Mapping[str, Any]) -> str:
+    """The settings that are not the usual ones, as the end of a file's name: `_label-3-8`.
+
+    But for the count, which makes more or less of the same picture.
+    """
+    usual = {"sampler": Own.name, "temperature": 1.0, "seed": 0}
+    words = []
+    for name, value in settings.items():
+        if name == "count" or value == usual.get(name) or value in ([], {}):
+            continue
+        parts = [str(part) for part in value] if isinstance(value, list) else [str(value)]
+        clear = not any("-" in part for part in parts)
+        words.append(f"{name}={'-'.join(parts) if clear else parts}")
+    return naming.run_name(words)
 
 
 def beside(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 from vaelab.errors import UserError
-from vaelab.pictures.picture import FONT
+from vaelab.pictures.legends import FONT
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by their channels
 

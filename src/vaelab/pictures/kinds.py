@@ -4,6 +4,7 @@ Their arrays: `images`, the latents `z` and the labels `y` that these were decod
 images at the start; and what else a picture says.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -12,8 +13,9 @@ from torch.nn import functional
 
 from vaelab.elbo import ELBO
 from vaelab.metrics import neighbours
+from vaelab.metrics.totals import ACTIVE
 from vaelab.pictures.codes import decoded, encoded, prior_of, sampled
-from vaelab.pictures.picture import Grid, Picture
+from vaelab.pictures.picture import Grid, Picture, fitting
 from vaelab.pictures.request import Request
 from vaelab.pictures.scatter import Scatter
 from vaelab.portions import portion
@@ -22,6 +24,8 @@ STEPS = 21  # along a line; every second one is in the grid, and all are in the 
 REACH = 3.0  # standard deviations of the prior
 DRAWN = 2000  # points among which to look for those that are far from codes
 TINY = 1e-6  # variance that a latent has at least
+ROWS = 16  # of a traversal
+FAINT = 0.05  # nats, less than which moves nothing that is seen
 RATED = 512  # images over which the rate of each latent is averaged
 
 
@@ -29,14 +33,20 @@ def reconstructions(model: ELBO, request: Request) -> Picture:
     """Images, each above its reconstruction through the posterior mean."""
     x, y = request.images(request.count or 32)
     arrays = decoded(model, encoded(model, x, y), y) | {"x": x}
-    return pairs(arrays, x, arrays["images"])
+    return pairs(arrays, {"input": x, "reconstruction": arrays["images"]})
 
 
 def samples(model: ELBO, request: Request) -> Picture:
     """Samples of the prior."""
     y = request.conditions(request.count or 64)
     arrays = decoded(model, sampled(model, y, request.temperature), y)
-    return Grid(arrays, arrays["images"])
+    captions: list[str] = []
+    if model.context_dim and model.num_classes:
+        captions = [model.label_names[label] for label in y[:, : model.num_classes].argmax(1)]
+    first, note = conditions(model, y[0]), ""
+    if model.context_dim and len(first) > 1:
+        note = f"conditions of the images in turn, the first: {', '.join(first)}"
+    return Grid(arrays, arrays["images"], captions=captions, note=note)
 
 
 def nearest(model: ELBO, request: Request) -> Picture:
@@ -46,7 +56,7 @@ def nearest(model: ELBO, request: Request) -> Picture:
     arrays = decoded(model, sampled(model, y, request.temperature), y)
     found = neighbours.nearest(arrays["images"], request.training())
     arrays |= {"nearest": found.images, "distances": found.distances}
-    return pairs(arrays, arrays["images"], found.images)
+    return pairs(arrays, {"sample": arrays["images"], "nearest": found.images})
 
 
 def gaps(model: ELBO, request: Request) -> Picture:
@@ -64,13 +74,15 @@ def gaps(model: ELBO, request: Request) -> Picture:
     y = request.y[codes[far]]
     arrays = decoded(model, drawn[far], y) | {"distances": distances[far]}
     arrays["nearest"] = decoded(model, z[codes[far]], y)["images"]
-    return pairs(arrays, arrays["images"], arrays["nearest"])
+    return pairs(arrays, {"gap": arrays["images"], "nearest code": arrays["nearest"]})
 
 
-def pairs(arrays: dict[str, Tensor], above: Tensor, below: Tensor) -> Picture:
-    """Images [N, C, H, W], each above another one."""
+def pairs(arrays: dict[str, Tensor], named: dict[str, Tensor]) -> Picture:
+    """Images [N, C, H, W], each above another one, by what they are."""
+    above, below = named.values()
     line = torch.ones_like(above[:, :, :1])
-    return Grid(arrays, torch.cat([above, line, below], 2), gap=3)
+    rows = -(-len(above) // fitting(len(above)))
+    return Grid(arrays, torch.cat([above, line, below], 2), [*named] * rows, gap=3)
 
 
 def class_grid(model: ELBO, request: Request) -> Picture:
@@ -82,14 +94,16 @@ def class_grid(model: ELBO, request: Request) -> Picture:
         torch.manual_seed(torch.initial_seed())
         rows.append(sampled(model, row, request.temperature))
     arrays = decoded(model, torch.stack(rows), y) | {"labels": torch.tensor(labels)}
-    return Grid(arrays, arrays["images"], rows=[model.label_names[label] for label in labels])
+    several = len(model.classes) + len(model.numbers) > 1
+    heads = ["\n".join(conditions(model, one)[1:4]) for one in y[0]] if several else []
+    return Grid(arrays, arrays["images"], [conditions(model, row[0])[0] for row in y], heads)
 
 
 def traversal(model: ELBO, request: Request) -> Picture:
     """One image with one latent moved, a row for each latent, that of the highest rate first.
 
     It moves from the lower end of the prior to the posterior mean, in the middle, and on to the
-    upper end.
+    upper end. Latents that carry next to nothing are only named, unless rows are counted.
     """
     x, y = request.images(1)
     mean, prior = encoded(model, x, y), prior_of(model, y)
@@ -99,21 +113,35 @@ def traversal(model: ELBO, request: Request) -> Picture:
 
     rated = slice(min(RATED, portion(model.x_shape, model.device)))
     rates = model.terms(request.x[rated], request.y[rated], 1).rate_per_latent.mean(0)
-    split = len(rates) == model.latent_dim
-    order = rates.argsort(descending=True) if split else torch.arange(model.latent_dim)
-    order = order.to(x.device)[: request.count or 16]
-    moved = functional.one_hot(order, model.latent_dim).bool()[:, None]  # [R, 1, D]
-    z = torch.where(moved, path, mean)
-    arrays = decoded(model, z, y.expand(*z.shape[:2], -1)) | {"x": x, "latents": order}
-
-    names = [f"z{latent}" for latent in order.tolist()]
+    split = len(rates) == model.latent_dim and bool(rates.isfinite().all())
     if split:
-        arrays["rates"] = rates[order]
-        names = [f"{n}: {r:.2f} nats" for n, r in zip(names, rates[order].tolist(), strict=True)]
+        order, faint, why = rates.argsort(descending=True), rates < FAINT, f"below {FAINT:g} nats"
+    else:
+        variances = encoded(model, request.x, request.y).var(0, correction=0)
+        order, faint, why = torch.arange(model.latent_dim), variances <= ACTIVE, "inactive"
+    shown = order if request.count or faint.all() else order[~faint[order]]
+    shown = shown[: request.count or (1 if faint.all() else ROWS)].to(x.device)
+    moved = functional.one_hot(shown, model.latent_dim).bool()[:, None]  # [R, 1, D]
+    z = torch.where(moved, path, mean)
+    arrays = decoded(model, z, y.expand(*z.shape[:2], -1)) | {"x": x, "latents": shown}
+
+    names = labels = latent_names(shown)
+    if split:
+        arrays["rates"] = rates[shown]
+        names = [f"{n}: {r:.2f} nats" for n, r in zip(names, rates[shown].tolist(), strict=True)]
     between = [""] * (STEPS // 4 - 1)
     heads = [f"-{REACH:g} sd", *between, "mean", *between, f"+{REACH:g} sd"]
-    images = arrays["images"]
-    return Grid(arrays, images[:, ::2], names, heads, images.transpose(0, 1))
+    images, left = arrays["images"], ~torch.isin(order, shown.cpu())
+    notes = {why: order[left & faint[order]], "not shown": order[left & ~faint[order]]}
+    note = "; ".join(
+        f"{w}: {', '.join(latent_names(z.sort().values))}" for w, z in notes.items() if len(z)
+    )
+    film = images.transpose(0, 1)
+    return Grid(arrays, images[:, ::2], names, heads, note=note, film=film, labels=labels)
+
+
+def latent_names(latents: Tensor) -> list[str]:
+    return [f"z{latent}" for latent in latents.tolist()]
 
 
 def interpolation(model: ELBO, request: Request) -> Picture:
@@ -123,7 +151,11 @@ def interpolation(model: ELBO, request: Request) -> Picture:
     else:
         x, y = request.ends, request.conditions(2)
     z = encoded(model, x, y)
-    return lines(model, x.unflatten(0, (-1, 2)), (z[::2], z[1::2]), (y[::2], y[1::2]))
+    rows: list[str] = []
+    if model.num_classes and request.ends is None:
+        names = [model.label_names[label] for label in y[:, : model.num_classes].argmax(1)]
+        rows = [f"{start} to {end}" for start, end in zip(names[::2], names[1::2], strict=True)]
+    return lines(model, x.unflatten(0, (-1, 2)), (z[::2], z[1::2]), (y[::2], y[1::2]), rows)
 
 
 def arithmetic(model: ELBO, request: Request) -> Picture:
@@ -134,10 +166,21 @@ def arithmetic(model: ELBO, request: Request) -> Picture:
     means = [encoded(model, request.x[r], request.y[r]).mean(0) for r in rows]
     z = encoded(model, x, y)
     y_end = request.relabelled(y, [target] * len(y))
-    return lines(model, x[:, None], (z, z + means[1] - means[0]), (y, y_end))
+    names = [model.label_names[label] for label in (source, target)]
+    moved = lines(model, x[:, None], (z, z + means[1] - means[0]), (y, y_end))
+    note = (
+        f"images of {names[0]}, with the mean latents of {names[1]} minus those of {names[0]} added"
+    )
+    return replace(moved, note=note)
 
 
-def lines(model: ELBO, x: Tensor, z: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Picture:
+def lines(
+    model: ELBO,
+    x: Tensor,
+    z: tuple[Tensor, Tensor],
+    y: tuple[Tensor, Tensor],
+    rows: Sequence[str] = (),
+) -> Grid:
     """Images along lines, a row for each.
 
     Args:
@@ -145,6 +188,7 @@ def lines(model: ELBO, x: Tensor, z: tuple[Tensor, Tensor], y: tuple[Tensor, Ten
         x: Images [R, 1 or 2, C, H, W] to show before, and after, each row.
         z: Latents [R, D] at the start and at the end.
         y: Labels [R, Y] at the start and at the end.
+        rows: A name for each row, or none.
     """
     t = torch.linspace(0, 1, STEPS, device=x.device)[:, None]
     z_line, y_line = (torch.lerp(start[:, None], end[:, None], t) for start, end in (z, y))
@@ -152,7 +196,7 @@ def lines(model: ELBO, x: Tensor, z: tuple[Tensor, Tensor], y: tuple[Tensor, Ten
     heads = ["image", *(f"{step:.1f}" for step in t[::2, 0]), *["image"] * (x.shape[1] - 1)]
     images = arrays["images"]
     cells = torch.cat([x[:, :1], images[:, ::2], x[:, 1:]], 1)
-    return Grid(arrays, cells, heads=heads, film=images.transpose(0, 1))
+    return Grid(arrays, cells, rows, heads, film=images.transpose(0, 1), labels=rows)
 
 
 def manifold(model: ELBO, request: Request) -> Picture:
@@ -163,13 +207,35 @@ def manifold(model: ELBO, request: Request) -> Picture:
     plane = torch.stack(torch.meshgrid(steps, -steps, indexing="xy"), -1)
     prior = prior_of(model, y)
     arrays = decoded(model, prior.mean + prior.stddev * plane, y.expand(side, side, -1))
-    return Grid(arrays, arrays["images"], gap=0)
+    ticks = [f"{step:.2f}" for step in steps.tolist()]
+    note = "z0 to the right and z1 upwards, in standard deviations from the mean of the prior"
+    if model.context_dim:
+        note = f"{note}; given {', '.join(conditions(model, y[0]))}"
+    return Grid(arrays, arrays["images"], ticks[::-1], ticks, note=note, gap=0)
+
+
+def conditions(model: ELBO, y: Tensor) -> list[str]:
+    """What one y [Y] says, in words: the class, or numbers, of each column.
+
+    Of an only column its name is left out.
+    """
+    only = len(model.classes) + len(model.numbers) == 1
+    words, start = [], 0
+    for name, width in (model.classes | model.numbers).items():
+        values = y[start : start + width]
+        if name in model.classes:
+            text = model.class_names[name][int(values.argmax())]
+        else:
+            text = ", ".join(f"{value:.3g}" for value in values.tolist())
+        words.append(text if only else f"{name} {text}")
+        start += width
+    return words
 
 
 def latents(model: ELBO, request: Request) -> Picture:
     """Posterior means of images: both latents, or the first two principal components."""
     z = encoded(model, request.x, request.y).double().cpu()
-    points, names = z, [f"z{latent}" for latent in range(2)]
+    points, names = z, ["z0", "z1"]
     if model.latent_dim > 2:
         from sklearn.decomposition import PCA  # slow to import
 

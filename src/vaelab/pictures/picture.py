@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-FONT = 16  # pixels
+from vaelab.pictures.legends import CARD, FONT, size_on_card, with_captions, with_names
+
 LARGEST = 128  # pixels of an enlarged cell
 FRAME = 80  # milliseconds
 
@@ -30,8 +31,13 @@ class Picture(ABC):
     arrays: dict[str, Tensor]
 
     @abstractmethod
-    def image(self) -> Image.Image:
-        """The picture, in RGB, or in L where it is grey."""
+    def image(self, card: bool = False) -> Image.Image:
+        """The picture, in RGB, or in L where it is grey.
+
+        Args:
+            card: Whether it is for a card of TensorBoard, which makes it smaller: less is
+                enlarged, and letters are larger.
+        """
 
     def frames(self) -> list[Image.Image]:
         """The same as a film that can be repeated; none where nothing moves."""
@@ -62,28 +68,38 @@ class Grid(Picture):
 
     Attributes:
         cells: Images [R, C', C, H, W], or [N, C, H, W] to be laid out in rows.
-        rows: A name for each row, or none.
+        rows: Names along the left side, one for each row, or several that share it; or none.
         heads: A name for each column, or none.
+        captions: A name below each cell, or none.
+        note: A line below all, or nothing.
         film: Images [T, N, C, H, W] of T moments.
+        labels: A name below each of the N, or none.
         gap: Pixels between the cells.
     """
 
     cells: Tensor
     rows: Sequence[str] = ()
     heads: Sequence[str] = ()
+    captions: Sequence[str] = ()
+    note: str = ""
     film: Tensor | None = None
+    labels: Sequence[str] = ()
     gap: int = 1
 
-    def image(self) -> Image.Image:
-        columns = self.cells.shape[1] if self.cells.dim() == 5 else fitting(len(self.cells))
-        grid = laid_out(self.cells.flatten(0, -4), columns, self.gap, width=800)
-        return named(grid, self.rows, self.heads)
+    def image(self, card: bool = False) -> Image.Image:
+        cells, columns = self.cells, fitting(len(self.cells))
+        if cells.dim() == 5:
+            cells, columns = cells.flatten(0, 1), cells.shape[1]
+        captions, width = ((), CARD[1]) if card else (self.captions, 800)
+        grid = laid_out(cells, columns, self.gap, width, captions)
+        size = size_on_card(grid, self.rows, self.heads, self.note) if card else FONT
+        return with_names(grid, self.rows, self.heads, self.note, size)
 
     def frames(self) -> list[Image.Image]:
         if self.film is None:
             return []
         columns = fitting(self.film.shape[1])
-        there = [laid_out(cells, columns, self.gap, width=600) for cells in self.film]
+        there = [laid_out(cells, columns, self.gap, 600, self.labels) for cells in self.film]
         return there + there[-2:0:-1]  # and back
 
 
@@ -92,12 +108,27 @@ def fitting(count: int) -> int:
     return min(count, max(8, math.ceil(count**0.5)))
 
 
-def laid_out(cells: Tensor, columns: int, gap: int, width: int) -> Image.Image:
-    """Images [N, C, H, W] on white, with each pixel repeated until they are about `width` wide."""
+def laid_out(
+    cells: Tensor, columns: int, gap: int, width: int, captions: Sequence[str] = ()
+) -> Image.Image:
+    """Images on white, with each pixel repeated until they are about `width` wide.
+
+    Args:
+        cells: [N, C, H, W].
+        columns: Images in a row.
+        gap: Pixels between them, before enlarging.
+        width: Pixels.
+        captions: A name below each image, or none.
+    """
     shown = cells[:, :3] if cells.shape[1] >= 3 else cells[:, :1]
+    wide = columns * (cells.shape[-1] + gap) + gap
+    factor = max(1, math.ceil(min(width, LARGEST * columns) / wide))
+    if captions:
+        shown = pad(shown, (0, 0, 0, math.ceil(1.6 * FONT / factor)), value=1.0)
     pixels = tiled(shown, columns, gap)
-    factor = max(1, math.ceil(min(width, LARGEST * columns) / pixels.width))
-    return pixels.resize((factor * pixels.width, factor * pixels.height), Image.Resampling.NEAREST)
+    size = (factor * pixels.width, factor * pixels.height)
+    grid = pixels.resize(size, Image.Resampling.NEAREST)
+    return with_captions(grid, captions, columns) if captions else grid
 
 
 def tiled(images: Tensor, columns: int, gap: int = 0, rows: int | None = None) -> Image.Image:
@@ -118,22 +149,3 @@ def tiled(images: Tensor, columns: int, gap: int = 0, rows: int | None = None) -
     tiles[: len(images), gap:, gap:] = pixels.permute(0, 2, 3, 1)
     page = tiles.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
     return Image.fromarray(pad(page, (0, 0, 0, gap, 0, gap), value=255).squeeze(-1).numpy())
-
-
-def named(grid: Image.Image, rows: Sequence[str], heads: Sequence[str]) -> Image.Image:
-    """A grid with the names of its rows on the left and those of its columns above."""
-    if not rows and not heads:
-        return grid
-    font = ImageFont.load_default(FONT)
-    left = max((math.ceil(font.getlength(name)) + FONT for name in rows), default=0)
-    top = 2 * FONT if heads else 0
-    page = Image.new(grid.mode, (left + grid.width, top + grid.height), "white")
-    page.paste(grid, (left, top))
-    pen = ImageDraw.Draw(page)
-    for i, name in enumerate(rows):
-        middle = top + (i + 0.5) * grid.height / len(rows)
-        pen.text((left - FONT / 2, middle), name, "black", font, anchor="rm")
-    for i, name in enumerate(heads):
-        middle = left + (i + 0.5) * grid.width / len(heads)
-        pen.text((middle, top / 2), name, "black", font, anchor="mm")
-    return page

@@ -21,7 +21,7 @@ class Scatter(Picture):
     up: str
     names: Sequence[str] = ()
 
-    def image(self) -> Image.Image:
+    def image(self, card: bool = False) -> Image.Image:
         from matplotlib import colormaps  # slow to import
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
