@@ -77,6 +77,22 @@ def read(argument: str) -> Override | None:
         return None
 
 
+def is_swept(argument: str) -> bool:
+    """Whether an argument has several values, of which each is a run of a sweep."""
+    override = read(argument)
+    return override is not None and override.is_sweep_override()
+
+
+def folders(flags: Sequence[str]) -> list[Path]:
+    """The user's own folders of configurations, among flags."""
+    found = []
+    for flag, after in zip(flags, [*flags[1:], ""], strict=False):
+        name, equals, value = flag.partition("=")
+        if name in ("--config-dir", "-cd"):
+            found.append(Path(value if equals else after))
+    return found
+
+
 def check(overrides: Sequence[str], sweeping: bool, folder: Path) -> None:
     """Checks that Hydra can read the overrides, and that they can be meant.
 
@@ -94,9 +110,9 @@ def check(overrides: Sequence[str], sweeping: bool, folder: Path) -> None:
         override = read(word)
         if override is None or not KEY.fullmatch(word.partition("=")[0]):
             raise UserError(misread(word))
-        if override.is_sweep_override() and not sweeping:
+        if is_swept(word) and not sweeping:
             raise UserError(several(word))
-        if override.is_delete() and (choices := offered(folder / override.key_or_group)):
+        if override.is_delete() and (choices := choices_in(folder / override.key_or_group)):
             raise UserError(needed(word, choices))
 
 
@@ -154,7 +170,7 @@ def several(word: str) -> str:
     return f"{word}: several values are several runs, of a sweep: add -m{listed}"
 
 
-def offered(group: Path) -> list[str]:
+def choices_in(group: Path) -> list[str]:
     """The choices of a group of configurations; none if there is no such group."""
     return sorted(path.stem for path in group.glob("[!_]*.yaml"))
 

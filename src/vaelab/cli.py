@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
     ConfigCompositionException,
@@ -28,7 +29,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaelab import arguments, naming
+from vaelab import arguments, completion, naming
 from vaelab.errors import UserError, nearest
 from vaelab.usage import offered, usage
 
@@ -81,6 +82,7 @@ def task(
                     check(cfg)
                     return function(cfg)
                 except Exception as error:  # here, before Hydra says that there was one
+                    leave_nothing()
                     return report(error)
 
             job.check = check  # type: ignore[attr-defined]
@@ -88,11 +90,14 @@ def task(
             try:
                 flags, others = arguments.parted(sys.argv[1:])
                 overrides = [arguments.quoted(word, lists) for word in others]
-                if not {"-sc", "--shell-completion"} & set(flags):
-                    arguments.check(overrides, bool({"-m", "--multirun"} & set(flags)), CONF)
+                if {"-sc", "--shell-completion"} & set(flags):
+                    print(completion.answer(others, CONF, config_name, lists))
+                    return
+                arguments.check(overrides, bool({"-m", "--multirun"} & set(flags)), CONF)
                 sys.argv[1:] = [*flags, *overrides]
-                if {"-h", "--help"} & set(sys.argv[1:]):
-                    print(usage(function, CONF, config_name, sys.argv[1:]))
+                if {"-h", "--help"} & set(flags):
+                    kept = [o for o in overrides if not arguments.is_swept(o)]
+                    print(usage(function, [*arguments.folders(flags), CONF], config_name, kept))
                 else:
                     run(wraps(function)(job))()
                 sys.stdout.flush()
@@ -111,6 +116,16 @@ def task(
         return command
 
     return decorate
+
+
+def leave_nothing() -> None:
+    """Removes the folder that Hydra made for a run, if there is but an empty log in it."""
+    hydra_cfg = HydraConfig.get()
+    folder = Path(hydra_cfg.runtime.output_dir)
+    log = folder / f"{hydra_cfg.job.name}.log"
+    if [*folder.iterdir()] == [log] and not log.stat().st_size:
+        log.unlink()
+        folder.rmdir()
 
 
 def watch_parent() -> None:
@@ -264,7 +279,7 @@ def wording(wrong: str, cfg: DictConfig, config_name: str) -> str:
         return f"{wrong}: there is no such setting; did you mean {deeper[0]}?"
     parent, _, name = wrong.rpartition(".")
     if not parent:
-        groups = [group for group, _ in offered(CONF, config_name)]
+        groups = [group for group, _ in offered([CONF], config_name)]
         return f"{wrong}: there is no such setting; {nearest(wrong, [*cfg, *groups])}"
     beside = OmegaConf.select(cfg, parent)
     if not isinstance(beside, DictConfig):
