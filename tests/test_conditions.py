@@ -271,7 +271,8 @@ def test_train_evaluate_draw_and_export(mine, kind, tmp_path, capsys):
     assert "the model sees other columns than the label alone" in capsys.readouterr().out
     given = "angle:[1,0]" if "angle" in model.numbers else "style:1"
     command(generate, f"run={folder}", "what=samples", f"given={{{given}}}", "count=5")
-    with np.load(folder / "generated" / "samples.npz") as file:
+    (arrays,) = (folder / "generated").glob("samples*.npz")  # named after what was asked for
+    with np.load(arrays) as file:
         drawn = torch.from_numpy(file["y"])
     told = [1, 0] if "angle" in model.numbers else [0, 1]
     start = 0 if kind == "embedding" else model.y_dim - 2

@@ -3,7 +3,6 @@
 import itertools
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -354,7 +353,7 @@ def test_a_run_is_trained_logged_loaded_and_exported(tmp_path, capsys):
     found = vaelab.records.read_json(folder / "evaluation.json")
     assert found["nll"]["value"] == pytest.approx(-results["test/elbo"], rel=1e-5)
     run(generate, f"run={folder}", "what=samples", "temperature=0.5")
-    assert Path(folder / "generated" / "samples.png").exists()
+    assert (folder / "generated" / "samples_temperature-0.5.png").exists()
     for words, reason in (
         ((generate, "what=traversal"), "those of this model are codes"),
         ((evaluate, "what=ais", digits), "those of this model are codes"),

@@ -31,6 +31,9 @@ class ELBO(AutoEncoder):
         parts: Those of `AutoEncoder`.
     """
 
+    compared = 1
+    """Images of a batch that the objective compares with each other: with fewer it is another."""
+
     def __init__(self, *, optimizer: Callable[..., Optimizer], **parts: Any) -> None:
         super().__init__(**parts)
         self.make_optimizer = optimizer
@@ -59,6 +62,10 @@ class ELBO(AutoEncoder):
     def objective(self, terms: Terms) -> Tensor:
         """The scalar to minimise. The difference between variants is written here."""
         raise NotImplementedError
+
+    def least_batch(self, processes: int) -> int:
+        """The images that a training batch, divided over so many processes, has at least."""
+        return max(self.compared, processes)
 
     def details(self, terms: Terms) -> dict[str, Tensor]:
         """What else an evaluation reports, by name: numbers of each image, [B], or of the batch."""

@@ -65,6 +65,19 @@ def check_limits(trainer: Trainer) -> None:
             raise UserError(f"trainer.{name}=0: {why}")
 
 
+def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:
+    """Raises UserError if training batches cannot be divided, or are too small for the model."""
+    data.check(trainer.world_size)
+    size, least = data.fitting(trainer.world_size), model.least_batch(trainer.world_size)
+    if size < least:
+        why = "" if size == data.batch_size else f", of {len(data.rows['train'])} training images"
+        where = "" if trainer.world_size == 1 else f", on {trainer.world_size} devices"
+        raise UserError(
+            f"data.batch_size={size}{why}: {type(model).__name__} compares the images of a batch "
+            f"with each other, and needs {least} or more{where}"
+        )
+
+
 def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
     """Raises UserError if a callback watches what no validation measures.
 

@@ -123,7 +123,7 @@ class Run:
                 f"model.{name} is told by the data; change them with data=... or data.*=..."
             )
         assert data.sizes  # or it says what is missing
-        data.check(trainer.world_size)
+        preflight.check_batches(trainer, model, data)
         if model.graph and trainer.strategy.root_device.type != "cuda":
             raise UserError("graph=true is for a GPU: trainer=gpu")
         model.configure_optimizers()

@@ -37,6 +37,7 @@ class BetaTCVAE(ELBO):
     alpha: Tensor
     beta: Tensor
     gamma: Tensor
+    compared = 2
 
     def __init__(
         self,

@@ -33,6 +33,7 @@ class DIPVAE(VAE):
 
     off_diagonal: Tensor
     diagonal: Tensor
+    compared = 2
 
     def __init__(
         self,

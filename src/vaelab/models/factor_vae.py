@@ -31,6 +31,7 @@ class FactorVAE(VAE):
     """
 
     gamma: Tensor
+    compared = 4
 
     def __init__(
         self,
@@ -47,6 +48,9 @@ class FactorVAE(VAE):
 
     def objective(self, terms: Terms) -> Tensor:
         return super().objective(terms) + self.gamma * self.total_correlation(terms).mean()
+
+    def least_batch(self, processes: int) -> int:
+        return max(self.compared, 2 * processes)  # for each its VAE, and its discriminator
 
     def total_correlation(self, terms: Terms) -> Tensor:
         """The log-odds of codes, [B], with gradients to these alone."""

@@ -31,6 +31,7 @@ class WAE(ELBO):
     """
 
     divergence_weight: Tensor
+    compared = 2
 
     def __init__(
         self, *, divergence_weight: NonNegativeFloat, kernel: Kernel, scales: Scales, **parts: Any
