@@ -468,4 +468,4 @@ def test_an_empty_ckpt_reads_nothing_of_the_folder_where_one_stands(
     monkeypatch.chdir(tmp_path / "run")
     with pytest.raises(SystemExit):
         run_here(tmp_path / "other", prepared, "ckpt=")
-    assert "ckpt= has no value" in capsys.readouterr().err
+    assert "ckpt=: the value is empty" in capsys.readouterr().err

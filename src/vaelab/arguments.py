@@ -24,6 +24,8 @@ FLAGS = {
 """Hydra's flags, and how many words follow each."""
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """What may follow --info."""
+NAMELESS = ("logger.name", "logger.version")
+"""Settings that may be empty texts: folders that are left out."""
 KEY = re.compile(r"[~+]*[A-Za-z_][\w.@:/$-]*", re.ASCII)
 CLOSING = {"[": "]", "{": "}", "(": ")"}
 
@@ -112,8 +114,19 @@ def check(overrides: Sequence[str], sweeping: bool, folder: Path) -> None:
             raise UserError(misread(word))
         if is_swept(word) and not sweeping:
             raise UserError(several(word))
-        if override.is_delete() and (choices := choices_in(folder / override.key_or_group)):
+        choices = choices_in(folder / override.key_or_group)
+        if override.is_delete() and choices:
             raise UserError(needed(word, choices))
+        if not (override.is_delete() or choices or override.key_or_group in NAMELESS):
+            check_filled(word, override)
+
+
+def check_filled(word: str, override: Override) -> None:
+    """Raises UserError for an empty text, alone or in a list: as a path it would be any folder."""
+    value = None if override.is_sweep_override() else override.value()
+    for part in value if isinstance(value, list) else [value]:
+        if isinstance(part, str) and not part.strip():
+            raise UserError(f"{word}: the value is empty")
 
 
 def check_blanks(words: Sequence[str], at: int) -> None:

@@ -274,6 +274,8 @@ def below(node: Any, path: str = "") -> Iterator[str]:
 
 def wording(wrong: str, cfg: DictConfig, config_name: str) -> str:
     """What there is, in a configuration, that has a name like a wrong one."""
+    if wrong in cfg:  # Hydra takes away what has a value
+        return f"~{wrong}: there is nothing to take away; {wrong} is null"
     every = below(OmegaConf.to_container(cfg))
     if deeper := sorted(path for path in every if path.endswith(f".{wrong}")):
         return f"{wrong}: there is no such setting; did you mean {deeper[0]}?"

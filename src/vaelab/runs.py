@@ -40,7 +40,7 @@ def under(folders: Iterable[str]) -> list[Path]:
     """The run and exported folders among these and, where one is neither, the runs below it.
 
     Raises:
-        UserError: If one neither is a run folder nor holds any.
+        UserError: If one neither is a run folder nor holds any, or nothing is named.
     """
     found: list[Path] = []
     for folder in map(Path, folders):
@@ -49,6 +49,8 @@ def under(folders: Iterable[str]) -> list[Path]:
         if not below:
             raise UserError(f"{folder} is no run folder, and there is none in it")
         found += below
+    if not found:
+        raise UserError("run=[] names no run")
     return list(dict.fromkeys(found))
 
 

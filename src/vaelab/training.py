@@ -151,8 +151,6 @@ class Run:
             self.say(f"going on from step {state['global_step']:,} of {self.path}")
             return self.last
         path = Path(ckpt)
-        if ckpt == "":
-            raise UserError("ckpt= has no value; it is last, best, or the path of a checkpoint")
         if ckpt in ("last", "best"):
             path = self.last.with_name(f"{ckpt}.ckpt")
             if not path.exists():
