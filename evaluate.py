@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from vaelab import cli
+from vaelab.commands import cli
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -36,19 +36,23 @@ def main(cfg: DictConfig) -> None:
     import torch
     from rich.console import Console
 
-    from vaelab import evaluation, records, runs
+    from vaelab import evaluation
+    from vaelab.commands.quiet import quieten
     from vaelab.errors import UserError
+    from vaelab.runs import finished
 
-    records.quieten()
+    quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     console = Console(highlight=False, soft_wrap=True)
     what = [*cfg.metrics] if "all" in (asked := cli.names(cfg.what)) else asked
     plan = evaluation.Plan(cfg.metrics, what, cfg.seed, cfg.rerun, cli.command(), console.print)
-    folders = runs.under(cli.names(cfg.run))
+    folders = finished.under(cli.names(cfg.run))
     measured, failures = {}, []
     for folder in folders:
         try:
-            measured[folder] = plan.carry_out(folder, runs.device(cfg.device), Path(cfg.paths.data))
+            measured[folder] = plan.carry_out(
+                folder, finished.device(cfg.device), Path(cfg.paths.data)
+            )
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
     if measured:

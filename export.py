@@ -4,7 +4,7 @@ from typing import Literal
 
 from omegaconf import DictConfig
 
-from vaelab import cli
+from vaelab.commands import cli
 
 
 def settings(*, run: str, to: str, what: Literal["all", "safetensors", "onnx"]) -> None:
@@ -19,22 +19,25 @@ def main(cfg: DictConfig) -> None:
 
     from rich.console import Console
 
-    from vaelab import export, records, runs
-    from vaelab.graphs import TOLERANCE
+    from vaelab.commands.quiet import quieten
+    from vaelab.export import writer
+    from vaelab.export.onnx_files import TOLERANCE
+    from vaelab.runs import finished
+    from vaelab.runs.screen import pasted
 
-    records.quieten()
+    quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = Path(cfg.to)
-    if how_far := runs.unfinished(Path(cfg.run)):
+    if how_far := finished.unfinished(Path(cfg.run)):
         console.print(f"{cfg.run}: not finished, {how_far}")
-    made = export.export(
+    made = writer.export(
         Path(cfg.run), folder, safetensors=cfg.what != "onnx", onnx=cfg.what != "safetensors"
     )
     for graph in made:
         deviation = f"within {graph.deviation:.1e} of PyTorch, {TOLERANCE:.0e} is allowed"
-        console.print(f"{records.pasted(graph.path)}  {deviation}")
+        console.print(f"{pasted(graph.path)}  {deviation}")
     if cfg.what != "onnx":
-        console.print(f"{records.pasted(folder)}  for vaelab.load({str(folder)!r})")
+        console.print(f"{pasted(folder)}  for vaelab.load({str(folder)!r})")
 
 
 if __name__ == "__main__":

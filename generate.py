@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab import cli
+from vaelab.commands import cli
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -38,33 +38,35 @@ def main(cfg: DictConfig) -> None:
     import torch
     from hydra.utils import instantiate
 
-    from vaelab import records, runs
+    from vaelab.commands.quiet import quieten
     from vaelab.errors import UserError
     from vaelab.pictures import gallery
+    from vaelab.runs import finished
+    from vaelab.runs.screen import pasted
 
-    records.quieten()
+    quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     asked = {name: cfg[name] for name in ("count", "temperature", "seed")}
     asked |= {name: cli.names(cfg[name]) for name in ("what", "images", "label")}
     asked["given"] = OmegaConf.to_container(cfg.given) if cfg.given else {}
-    folders = runs.under(cli.names(cfg.run))
+    folders = finished.under(cli.names(cfg.run))
     asked["sampler"] = instantiate(cfg.sampler, _convert_="all")
-    device, failures = runs.device(cfg.device), []
+    device, failures = finished.device(cfg.device), []
     drawn: dict[Path, list[Path]] = {}
     for folder in folders:
         to = Path(cfg.to) if cfg.to and len(folders) == 1 else folder / "generated"
         try:
-            if how_far := runs.unfinished(folder):
+            if how_far := finished.unfinished(folder):
                 print(f"{folder}: not finished, {how_far}")
             drawn[folder] = []
             for path in gallery.write(folder, to, device=device, **asked):
                 drawn[folder].append(path)
-                print(records.pasted(path))
+                print(pasted(path))
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
     if cfg.to and len(drawn) > 1:
         for path in gallery.beside(drawn, Path(cfg.to)):
-            print(records.pasted(path))
+            print(pasted(path))
     if failures:
         raise UserError("\n".join(failures))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from omegaconf import DictConfig
 
-from vaelab import cli
+from vaelab.commands import cli
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -29,13 +29,14 @@ def main(cfg: DictConfig) -> None:
     # Here and not above, so that --help and --cfg answer at once.
     from pathlib import Path
 
-    from vaelab import records, report
+    from vaelab import report
+    from vaelab.runs.screen import pasted
 
     sweep = report.read(Path(cfg.sweep))
     print(sweep.counts())
     ranking = report.Ranking(cfg.metric, cfg.direction)
     for path in report.write(sweep, Path(cfg.to), ranking, cfg.best):
-        print(records.pasted(path))
+        print(pasted(path))
 
 
 if __name__ == "__main__":

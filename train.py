@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
-from vaelab import cli
+from vaelab.commands import cli
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -40,14 +40,14 @@ def main(cfg: DictConfig) -> float:
     import torch
     from lightning import Trainer, seed_everything
 
-    from vaelab import training
-    from vaelab.compiling import compiled
+    from vaelab.acceleration.compilation import compiled
+    from vaelab.acceleration.later import without_triton
+    from vaelab.commands import training_run
+    from vaelab.commands.preflight import instantiate_as, instantiate_callbacks
     from vaelab.data import Images
     from vaelab.elbo import ELBO
-    from vaelab.later import without_triton
-    from vaelab.preflight import instantiate_as, instantiate_callbacks
 
-    run = training.Run(cfg)
+    run = training_run.Run(cfg)
     if (found := run.result()) is not None:
         return found
     seed_everything(cfg.seed, verbose=False)

@@ -14,10 +14,10 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
-from vaelab import runs
 from vaelab.elbo import ELBO
 from vaelab.metrics.estimates import mean
 from vaelab.metrics.evidence import evidence
+from vaelab.runs import finished
 
 BLOCKS = (256, 512, 1024, 2048, 4096, 8192)  # rows
 
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5_000)
     options = parser.parse_args()
     torch.distributions.Distribution.set_default_validate_args(False)
-    model, data = runs.load(options.run)
+    model, data = finished.load(options.run)
     data.batch_size = 100
     products = Products(model)
 

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import train
-from vaelab import stepping
+from vaelab.acceleration import stepping
 from vaelab.data.batches import Batches
 from vaelab.elbo import ELBO
 

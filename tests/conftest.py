@@ -12,12 +12,12 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch.distributions import Distribution
 
-from vaelab import cli
-from vaelab.callbacks import Checkpoint
+from vaelab.commands import cli
 from vaelab.data import Images
 from vaelab.data.store import Splits
 from vaelab.elbo import ELBO
-from vaelab.trainer import Trainer
+from vaelab.training.callbacks import Checkpoint
+from vaelab.training.trainer import Trainer
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # these share the processor
     threads = max(1, (os.cpu_count() or 1) // workers)

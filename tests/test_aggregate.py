@@ -9,7 +9,7 @@ from scipy import integrate, stats
 from torch.distributions import Independent, LowRankMultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
-from vaelab.densities import log_densities
+from vaelab.distributions.pairwise import log_densities
 from vaelab.metrics import aggregate
 from vaelab.metrics.aggregate import log_mixture, surgery
 

@@ -7,11 +7,11 @@ import pytest
 from lightning import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
-from vaelab.callbacks import Annealing, Checkpoint
-from vaelab.callbacks.length import training_batches
 from vaelab.errors import UserError
 from vaelab.models import VAE
-from vaelab.schedules import linear
+from vaelab.training.callbacks import Annealing, Checkpoint
+from vaelab.training.callbacks.length import training_batches
+from vaelab.training.schedules import linear
 
 
 class Spy(Callback):

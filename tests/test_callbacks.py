@@ -8,13 +8,13 @@ import torch
 from lightning import Callback
 from rich.console import Console
 
-from vaelab.callbacks import AtomicFiles, Checkpoint, Progress, Seeding, Speed
-from vaelab.callbacks import speed as speeds
-from vaelab.callbacks.checkpoint import load
-from vaelab.callbacks.seeding import reseed
 from vaelab.errors import UserError
-from vaelab.stamps import stamp
-from vaelab.track import track
+from vaelab.training.callbacks import AtomicFiles, Checkpoint, Progress, Seeding, Speed
+from vaelab.training.callbacks import speed as speeds
+from vaelab.training.callbacks.checkpoint import load
+from vaelab.training.callbacks.seeding import reseed
+from vaelab.training.checkpoint_format import stamp
+from vaelab.training.progress_bar import track
 
 
 def test_the_best_checkpoint_is_of_the_least_loss(fit, tmp_path):
@@ -180,7 +180,7 @@ def test_progress_is_noted_in_a_file(fit, tmp_path):
 @pytest.mark.parametrize(("size", "shown"), [(4, ["25%", "50%", "75%"]), (None, ["1 done"])])
 def test_long_work_says_how_far_it_is(monkeypatch, capsys, size, shown):
     times = iter(range(0, 1000, 40))
-    monkeypatch.setattr("vaelab.track.monotonic", lambda: next(times))
+    monkeypatch.setattr("vaelab.training.progress_bar.monotonic", lambda: next(times))
     work = range(4) if size else iter(range(4))
     assert list(track(work, "measuring")) == [0, 1, 2, 3]
     lines = capsys.readouterr().out.splitlines()

@@ -12,12 +12,12 @@ from test_stepping import ours
 from torch.distributions import Distribution
 from torch.testing import assert_close
 
-from vaelab import capturing
-from vaelab.callbacks import Checkpoint
+from vaelab.acceleration import capturing
 from vaelab.data import Images
 from vaelab.data.sprites import Sprites
 from vaelab.errors import UserError
 from vaelab.models import VAE
+from vaelab.training.callbacks import Checkpoint
 
 KINDS = ("model", "network", "likelihood", "posterior", "prior", "condition", "optimizer")
 

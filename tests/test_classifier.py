@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import save
 from torch.testing import assert_close
 
-from vaelab import classifier
 from vaelab.data import Digits, Images
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.errors import UserError
+from vaelab.evaluation import classifier
 
 BATCH, CHUNK = classifier.BATCH, 7
 

@@ -18,10 +18,10 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
-from vaelab import arguments, cli, preflight
+from vaelab.commands import arguments, cli, preflight
 from vaelab.data import Images
 from vaelab.errors import UserError
-from vaelab.naming import run_name, sweep_name
+from vaelab.runs.naming import run_name, sweep_name
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -474,7 +474,7 @@ def test_answers_without_importing_torch(script, question):
     answer = command("-X", "importtime", f"{script}.py", *question)
     assert answer.returncode == 0
     imported = {line.rsplit("|")[-1].strip() for line in answer.stderr.splitlines()}
-    assert "vaelab.cli" in imported
+    assert "vaelab.commands.cli" in imported
     slow = {"torch", "lightning", "torchvision", "tensorboard", "matplotlib", "pydantic"}
     assert not imported & slow
 

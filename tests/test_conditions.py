@@ -11,13 +11,13 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from torch.testing import assert_close
 
-from vaelab import runs
-from vaelab.cli import CONF
+from vaelab.commands.cli import CONF
 from vaelab.conditions import Continuous, Embedding, OneHot, Unconditional
 from vaelab.data import Images, Sprites
 from vaelab.data.columns import Column, Labels
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
+from vaelab.runs import finished
 
 sys.path.insert(0, str(CONF.parent))
 
@@ -259,7 +259,7 @@ def test_train_evaluate_draw_and_export(mine, kind, tmp_path, capsys):
         "data.batch_size=20",
     )  # fmt: skip
     assert f"{KINDS[kind][0].partition('=')[2]} condition on " in capsys.readouterr().out
-    model, module = runs.load(folder)
+    model, module = finished.load(folder)
     module.setup("test")
     x, y = next(iter(module.test))
     with torch.no_grad():

@@ -8,9 +8,9 @@ import pytest
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
-from vaelab import schema
-from vaelab.cli import CONF
+from vaelab.commands.cli import CONF
 from vaelab.errors import UserError
+from vaelab.runs import validation
 
 sys.path.insert(0, str(CONF.parent))
 
@@ -40,7 +40,7 @@ def test_every_choice_is_valid(compose, choice):
     cfg = compose(choice, *NEEDS.get(choice, []))
     if choice.startswith("logger="):
         cfg.logger = None  # its folder is known only where Hydra runs
-    schema.check(cfg, train.settings)
+    validation.check(cfg, train.settings)
 
 
 @pytest.mark.parametrize("sampler", ["prior", "gmm", "flow"])
@@ -48,7 +48,7 @@ def test_every_choice_is_valid(compose, choice):
 def test_every_sampler_is_valid(name, command, sampler):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(name, [f"sampler={sampler}", "run=outputs"])
-    schema.check(cfg, command.settings)
+    validation.check(cfg, command.settings)
 
 
 TRAINED = ("model", "network", "likelihood", "prior", "posterior", "condition", "optimizer")
@@ -151,10 +151,10 @@ def parts(*, count: int, name: str = "x", ratio: float | None = None) -> None:
 def test_schema_is_the_signature(settings, message):
     node = {"_target_": f"{__name__}.parts", **settings}
     if message is None:
-        schema.check_node(node, "part")
+        validation.check_node(node, "part")
     else:
         with pytest.raises(UserError) as refused:
-            schema.check_node(node, "part")
+            validation.check_node(node, "part")
         assert message in str(refused.value)
 
 
@@ -163,7 +163,7 @@ def test_no_setting_has_a_second_home():
     for path in CONF.rglob("*.yaml"):
         for line in path.read_text().splitlines():
             if "_target_: vaelab." in line:
-                assert schema._locate(line.split()[-1]), Path(path)
+                assert validation._locate(line.split()[-1]), Path(path)
 
 
 @pytest.mark.parametrize("trainer", ["gpu", "ddp"])

@@ -14,7 +14,7 @@ from torch.distributions import (
 )
 from torch.testing import assert_close
 
-from vaelab.decomposition import decomposed, log_weights
+from vaelab.distributions.total_correlation import decomposed, log_weights
 from vaelab.errors import UserError
 
 

@@ -11,8 +11,9 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.testing import assert_close
 
 from vaelab.errors import NotApplicable, NotFiniteError
-from vaelab.metrics import Totals, Window
 from vaelab.metrics.evidence import evidence
+from vaelab.training.totals import Totals
+from vaelab.training.window import Window
 
 
 @pytest.fixture

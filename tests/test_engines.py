@@ -16,13 +16,13 @@ from types import SimpleNamespace
 import pytest
 
 from vaelab.errors import UserError
-from vaelab.records import read_json, write_json
 from vaelab.sweeps import engine, worker
 from vaelab.sweeps.engines import remote
 from vaelab.sweeps.engines.remote import Lost, Remote
 from vaelab.sweeps.job import Job, last_error
 from vaelab.sweeps.process import Order, Process
 from vaelab.sweeps.worker import NOT_BEGUN, Worker, asked, begun
+from vaelab.training.json_files import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"

@@ -17,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torchmetrics.image import fid
 
-from vaelab import arguments, cli, evaluation, runs
+from vaelab import evaluation
+from vaelab.commands import arguments, cli
 from vaelab.errors import UserError
 from vaelab.evaluation.latents import active_units
 from vaelab.evaluation.record import figures
@@ -25,8 +26,9 @@ from vaelab.evaluation.samples import generated
 from vaelab.metrics.estimates import mean, means
 from vaelab.metrics.frechet import frechet
 from vaelab.randomness import stream
-from vaelab.records import write_json
+from vaelab.runs import finished
 from vaelab.samplers import Own
+from vaelab.training.json_files import write_json
 
 sys.path.insert(0, str(cli.CONF.parent))
 
@@ -227,9 +229,9 @@ def test_everything_goes_to_the_record_and_to_tensorboard(sweep):
 
 def test_a_folder_of_runs_gives_one_table(sweep, capsys):
     (sweep / "no run").mkdir(exist_ok=True)
-    both = runs.under([str(sweep)])
+    both = finished.under([str(sweep)])
     assert [folder.name for folder in both] == ["cvae (1)", "vae (1)"]
-    assert runs.under([str(both[1]), str(sweep)]) == both[::-1]
+    assert finished.under([str(both[1]), str(sweep)]) == both[::-1]
     data = f"paths.data='{sweep}/data'"
     run(f"run={sweep}", data, "num_samples=3", "what=likelihood")
     table = capsys.readouterr().out
@@ -254,7 +256,7 @@ def test_many_runs_are_a_row_each_of_the_main_numbers():
 
 
 def test_the_latents_may_be_of_every_image(sweep):
-    model, data = runs.load(sweep / "cvae (1)")
+    model, data = finished.load(sweep / "cvae (1)")
     subject = evaluation.Subject(model, data, sweep, track=lambda batches, _: batches)
     x, y = map(torch.cat, zip(*subject.every_image("all"), strict=True))
     trained_on = len(data.splits.train_images)
@@ -327,7 +329,7 @@ def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
     monkeypatch.setattr(fid, "FrechetInceptionDistance", known)
     found = measured(sweep / "cvae (1)", "what=inception", "metrics.inception.count=200")
 
-    model, data = runs.load(sweep / "cvae (1)")
+    model, data = finished.load(sweep / "cvae (1)")
     subject = evaluation.Subject(model, data, sweep)
     torch.manual_seed(stream("evaluate inception", 0))
     sets = [

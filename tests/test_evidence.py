@@ -7,10 +7,10 @@ import torch
 from test_elbo import linear, log_evidence, make_exact  # noqa: F401
 from torch.testing import assert_close
 
+from vaelab.chunking import entries, portion
 from vaelab.evaluation.likelihood import affordable
 from vaelab.metrics import evidence as evidence_module
 from vaelab.metrics.evidence import evidence
-from vaelab.portions import entries, portion
 
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
 

@@ -14,10 +14,11 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from torch.testing import assert_close
 
 import vaelab
-from vaelab import graphs, loading, runs
-from vaelab.card import measured
-from vaelab.cli import CONF
+from vaelab.commands.cli import CONF
 from vaelab.errors import UserError
+from vaelab.export import onnx_files
+from vaelab.export.model_card import measured
+from vaelab.runs import finished, loading
 
 sys.path.insert(0, str(CONF.parent))
 
@@ -107,7 +108,7 @@ def test_an_export_has_the_bits_of_the_best_checkpoint(trained, name):
 
 
 def test_a_run_loads_without_its_data_and_says_that_they_are_gone(trained):
-    model, data = runs.load(trained[CONVOLUTIONAL])
+    model, data = finished.load(trained[CONVOLUTIONAL])
     assert model.x_shape == SHAPE
     with pytest.raises(UserError, match=r"mine.npz: there is no such file"):
         data.batches("test")
@@ -184,20 +185,24 @@ def test_the_card_and_the_configuration_tell_of_the_model(trained):
 def test_a_graph_of_other_weights_is_found_out(trained):
     model = vaelab.load(trained[CONVOLUTIONAL])
     file = trained[CONVOLUTIONAL] / "export" / "decoder.onnx"
-    decoder = graphs.Function(model, "decoder", ["z"])
-    assert graphs.compared(decoder, file, file).deviation < 1e-5
+    decoder = onnx_files.Function(model, "decoder", ["z"])
+    assert onnx_files.compared(decoder, file, file).deviation < 1e-5
     for value, difference in ((1e-3, "1.0e-03"), (torch.nan, "nan")):
         model.decoder.out.bias[0] += value
         said = rf"decoder.onnx: .* another mean .* by {difference}"
-        with pytest.raises(UserError, match=said), graphs.unchecked():
-            graphs.compared(decoder, file, file)
+        with pytest.raises(UserError, match=said), onnx_files.unchecked():
+            onnx_files.compared(decoder, file, file)
 
 
 def test_the_distance_is_relative_to_large_values_and_sees_other_shapes():
     expected = torch.tensor([0.0, 0.5, -200.0])
-    assert graphs.distance(expected + torch.tensor([0.01, 0, 0]), expected) == pytest.approx(0.01)
-    assert graphs.distance(expected + torch.tensor([0, 0, 4.0]), expected) == pytest.approx(0.02)
-    assert graphs.distance(expected[None], expected) == float("inf")
+    assert onnx_files.distance(expected + torch.tensor([0.01, 0, 0]), expected) == pytest.approx(
+        0.01
+    )
+    assert onnx_files.distance(expected + torch.tensor([0, 0, 4.0]), expected) == pytest.approx(
+        0.02
+    )
+    assert onnx_files.distance(expected[None], expected) == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -213,15 +218,15 @@ def test_a_network_that_is_no_graph_is_refused(trained, tmp_path, factor):
     model = vaelab.load(trained[CONVOLUTIONAL])
     model.encoder = Encoder()
     with pytest.raises(UserError, match=r"encoder.onnx: ONNX cannot express this \(") as error:
-        graphs.write(model, tmp_path)
+        onnx_files.write(model, tmp_path)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_graph_that_is_wrong_is_not_kept(trained, tmp_path, monkeypatch):
-    monkeypatch.setattr(graphs, "TOLERANCE", -1)
+    monkeypatch.setattr(onnx_files, "TOLERANCE", -1)
     with pytest.raises(UserError, match="not kept"):
-        graphs.write(vaelab.load(trained[CONVOLUTIONAL]), tmp_path)
+        onnx_files.write(vaelab.load(trained[CONVOLUTIONAL]), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -383,8 +388,11 @@ def test_a_spoilt_export_is_refused_in_one_line(exported, spoil, message):
 
 CODE = [
     {"_target_": "os.mkdir", "path": "CANARY"},
-    {"_target_": "vaelab.training.os.mkdir", "path": "CANARY"},  # os, found in a module of vaelab's
-    {"_target_": "vaelab.records.write_json", "path": "CANARY", "content": {}},
+    {
+        "_target_": "vaelab.commands.training_run.os.mkdir",
+        "path": "CANARY",
+    },  # os, found in a module of vaelab's
+    {"_target_": "vaelab.training.json_files.write_json", "path": "CANARY", "content": {}},
     {"_target_": "vaelab.data.Digits", "folder": "CANARY"},  # vaelab's, but no part of a model
     {"_target_": "torch.optim.optimizer.torch.save", "obj": 1, "f": "CANARY"},
     {"_target_": "vaelab.autoencoder.nn.Identity"},  # harmless, but nothing that vaelab answers for
@@ -426,7 +434,7 @@ def test_code_of_ones_own_is_trusted_when_asked(trained, tmp_path, monkeypatch):
 
 
 def test_weights_alone_need_nothing_of_onnx(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(graphs, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
     run(export, f"run={trained[CONVOLUTIONAL]}", f"to={tmp_path}/it", "what=safetensors")
     assert f"vaelab.load('{tmp_path}/it')" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "it").iterdir()}

@@ -14,7 +14,7 @@ from PIL import Image
 
 import vaelab
 from vaelab import pictures
-from vaelab.cli import CONF
+from vaelab.commands.cli import CONF
 from vaelab.errors import UserError
 from vaelab.pictures import gallery
 from vaelab.pictures.image_files import read_image

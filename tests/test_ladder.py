@@ -14,16 +14,17 @@ from torch.distributions import Independent, MultivariateNormal, Normal, kl_dive
 from torch.testing import assert_close
 
 import vaelab
-from vaelab import pictures, schema
-from vaelab.cli import CONF
+from vaelab import pictures
+from vaelab.commands.cli import CONF
 from vaelab.data.batches import Batches
+from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.errors import UserError
-from vaelab.hierarchy import Hierarchy
 from vaelab.metrics.aggregate import surgery
 from vaelab.metrics.evidence import evidence
 from vaelab.models import VAE, LadderVAE
 from vaelab.models.ladder_vae import combined
 from vaelab.pictures import Request
+from vaelab.runs import validation
 
 sys.path.insert(0, str(CONF.parent))
 
@@ -426,7 +427,7 @@ def test_the_first_batch_standardises_what_levels_are_told_from(build, compose):
 @pytest.mark.parametrize("overrides", ["model.above=[0]", "model.hidden=0", "model.above=3"])
 def test_refuses(compose, overrides):
     with pytest.raises((UserError, InstantiationException), match=overrides.partition("=")[0]):
-        schema.check(compose("model=ladder_vae", overrides), train.settings)
+        validation.check(compose("model=ladder_vae", overrides), train.settings)
 
 
 # Pictures.
@@ -469,11 +470,11 @@ def test_a_run_is_trained_logged_loaded_and_exported(tmp_path):
     run(train, *words.split(), f"hydra.run.dir={tmp_path}/run", f"logger.save_dir={tmp_path}")
     (log,) = Path(tmp_path).rglob("metrics.csv")
     assert "val/rate_1,val/rate_2,val/rate_3" in log.read_text()
-    results = vaelab.records.read_json(tmp_path / "run" / "results.json")
+    results = vaelab.training.json_files.read_json(tmp_path / "run" / "results.json")
     levels = [results[f"test/rate_{level}"] for level in (1, 2, 3)]
     assert sum(levels) == pytest.approx(results["test/rate"], rel=1e-5)
     run(evaluate, f"run={tmp_path}/run", "what=[likelihood]", "num_samples=20", digits)
-    found = vaelab.records.read_json(tmp_path / "run" / "evaluation.json")
+    found = vaelab.training.json_files.read_json(tmp_path / "run" / "evaluation.json")
     assert found["nll"]["value"] < -results["test/elbo"] + 1.0
     run(export, f"run={tmp_path}/run", "what=safetensors")
     models = [vaelab.load(tmp_path / "run"), vaelab.load(tmp_path / "run" / "export")]

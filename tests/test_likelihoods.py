@@ -14,7 +14,7 @@ from vaelab.likelihoods import (
     Gaussian,
     Laplace,
 )
-from vaelab.metrics import bits_per_dim
+from vaelab.metrics.bits import bits_per_dim
 
 
 def all_images(height, width):

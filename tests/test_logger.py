@@ -7,8 +7,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from test_stepping import ours
 from torch.utils.tensorboard import SummaryWriter
 
-from vaelab import logger as module
-from vaelab.logger import TensorBoard
+from vaelab.training import tensorboard as module
+from vaelab.training.tensorboard import TensorBoard
 
 SPEED = "train/images_per_second"
 

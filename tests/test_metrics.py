@@ -13,8 +13,11 @@ from torch.distributions import (
 from torch.testing import assert_close
 
 from vaelab.errors import NotFiniteError, UserError
-from vaelab.metrics import ACTIVE, SCALARS, Totals, Window, bits_per_dim, totals
+from vaelab.metrics.bits import bits_per_dim
 from vaelab.terms import Terms
+from vaelab.training import totals
+from vaelab.training.totals import ACTIVE, Totals
+from vaelab.training.window import SCALARS, Window
 
 COUNT, LATENTS = 9, 4
 

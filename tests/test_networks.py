@@ -9,13 +9,15 @@ from omegaconf import OmegaConf
 from torch import nn
 from torch.testing import assert_close
 
-from vaelab import graphs, networks, schema
+from vaelab import networks
 from vaelab.errors import UserError
+from vaelab.export import onnx_files
 from vaelab.networks import BurgessDecoder, ConvDecoder, ConvEncoder, Modulation
 from vaelab.networks.burgess import Doubling, Halving
 from vaelab.networks.conv import halvings
 from vaelab.networks.layers import halves
 from vaelab.networks.rnn import Recurrence
+from vaelab.runs import validation
 
 SIZES = [(8, 8), (28, 28), (29, 31), (32, 32), (45, 45), (64, 64), (28, 45)]
 BURGESS = {"channels": [8, 7, 6, 5], "kernels": [4, 4, 2, 2], "hidden": [16, 5]}
@@ -194,7 +196,7 @@ def test_the_configured_networks_train(build, network, model):
 def test_onnx_has_words_for_all_of_it(build, tmp_path, network, settings):
     changes = [f"model.{part}.{change}" for part in ("encoder", "decoder") for change in settings]
     model = build("model=cvae", f"network={network}", *changes, x_shape=(1, 3, 5)).eval()
-    made = [graph.path.name for graph in graphs.write(model, tmp_path)]
+    made = [graph.path.name for graph in onnx_files.write(model, tmp_path)]
     assert made == ["encoder.onnx", "decoder.onnx"]
 
 
@@ -337,7 +339,7 @@ def test_burgess_needs_a_kernel_for_each_halving(part):
 def test_burgess_kernels_are_even(compose):
     cfg = compose("network=burgess", "model.encoder.kernels=[4,4,3,3]")
     with pytest.raises(UserError, match=r"encoder.kernels=\[4, 4, 3, 3\]: .*multiple of 2"):
-        schema.check_node(OmegaConf.to_container(cfg.model), "model")
+        validation.check_node(OmegaConf.to_container(cfg.model), "model")
 
 
 def test_a_recurrence_is_a_gated_recurrent_unit():

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from vaelab import optimizers
+from vaelab.acceleration import optimizers
 
 PAIRS = [(optimizers.Adam, torch.optim.Adam), (optimizers.AdamW, torch.optim.AdamW)]
 

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch.testing import assert_close
 
-from vaelab import cli
+from vaelab.commands import cli
 from vaelab.conditions import OneHot, Unconditional
 from vaelab.data import pixels
 from vaelab.models import VAE

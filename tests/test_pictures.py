@@ -15,10 +15,10 @@ from torch.testing import assert_close
 from torchvision.utils import make_grid
 
 from vaelab import pictures
+from vaelab.chunking import PIXELS
 from vaelab.pictures import Request, legends
 from vaelab.pictures.image_files import read_image
 from vaelab.pictures.picture import tiled
-from vaelab.portions import PIXELS
 
 SIDE = 8
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]

@@ -4,7 +4,7 @@ import torch
 from torch import distributed, multiprocessing
 from torch.testing import assert_close
 
-from vaelab.processes import whole
+from vaelab.distributed import whole
 
 BATCH = torch.arange(12.0).view(4, 3).sin()
 

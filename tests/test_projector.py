@@ -7,7 +7,7 @@ from google.protobuf import text_format
 from PIL import Image
 from tensorboard.plugins.projector import ProjectorConfig
 
-from vaelab.callbacks.projector import thumbnails, write_points
+from vaelab.pictures.projector import thumbnails, write_points
 
 
 def test_the_files_are_those_that_the_configuration_names(tmp_path):

@@ -21,10 +21,11 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-from vaelab import cli, comparable
 from vaelab import report as reports
+from vaelab.commands import cli
 from vaelab.errors import UserError
 from vaelab.report import curves, differences, page, plots, summary, views
+from vaelab.runs import comparability
 
 ROOT = cli.CONF.parent
 sys.path.insert(0, str(ROOT))
@@ -688,16 +689,16 @@ def test_what_says_where_data_are_makes_no_group():
         of({"_target_": "vaelab.data.Arrays", "path": "/y/mine.npz"}, "binary", "Mine"),
         {},
     ]
-    keys = [comparable.key(config) for config in configs]
-    assert list(comparable.labels(keys).values()) == [
+    keys = [comparability.key(config) for config in configs]
+    assert list(comparability.labels(keys).values()) == [
         "Sprites, binary pixels, mass, size=32",
         "Sprites, binary pixels, mass, size=64",
         "mine.npz, binary pixels, mass",
         "mine.npz, binary pixels, Mine",
         "unknown data, None pixels, unknown likelihood",
     ]
-    assert comparable.labels(keys[:1] * 3) == {keys[0]: ""}
-    assert comparable.key(of(MNIST, "grey", "Gaussian")) == comparable.key(
+    assert comparability.labels(keys[:1] * 3) == {keys[0]: ""}
+    assert comparability.key(of(MNIST, "grey", "Gaussian")) == comparability.key(
         of(MNIST | {"folder": "/elsewhere"}, "grey", "Gaussian")
     )
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from vaelab.schedules import cosine, cyclical, linear, sigmoid
+from vaelab.training.schedules import cosine, cyclical, linear, sigmoid
 
 ROOT = math.sqrt(0.5)
 SCHEDULES = {"linear": linear, "cosine": cosine, "sigmoid": sigmoid, "cyclical": cyclical}

@@ -9,13 +9,13 @@ import torch
 from matplotlib.path import Path as Outline
 from test_data import module
 
-from vaelab import schema
-from vaelab.cli import CONF
+from vaelab.commands.cli import CONF
 from vaelab.data import DSprites, Sprites
 from vaelab.data.batches import Batches
 from vaelab.data.factors import Factors
 from vaelab.data.sprites import CHUNK, NAMES
 from vaelab.errors import UserError
+from vaelab.runs import validation
 
 sys.path.insert(0, str(CONF.parent))
 
@@ -265,7 +265,7 @@ def test_a_conditional_model_trains_on_sprites(monkeypatch, tmp_path):
 )
 def test_refuses_grids_without_a_difference(compose, override, message):
     with pytest.raises(UserError, match=message):
-        schema.check(compose("data=sprites", f"data.source.{override}"), train.settings)
+        validation.check(compose("data=sprites", f"data.source.{override}"), train.settings)
 
 
 # The original file: here of the same layout, but a small grid and random pixels.

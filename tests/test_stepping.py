@@ -9,10 +9,10 @@ from lightning import Callback
 from lightning.pytorch.callbacks import Timer
 from torch.testing import assert_close
 
-from vaelab import stepping
-from vaelab.callbacks import Annealing, Checkpoint, Seeding, Speed
+from vaelab.acceleration import stepping
 from vaelab.models import VAE
-from vaelab.schedules import linear
+from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed
+from vaelab.training.schedules import linear
 
 
 class Watcher(Callback):

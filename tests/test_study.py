@@ -16,14 +16,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from lightning.pytorch.trainer.states import TrainerFn
 
-from vaelab import naming
-from vaelab.callbacks import Checkpoint, Pruning
 from vaelab.data import Images
 from vaelab.data.store import Splits
 from vaelab.errors import UserError
+from vaelab.runs import naming
 from vaelab.sweeps import search
 from vaelab.sweeps.job import Job
-from vaelab.trainer import Trainer
+from vaelab.sweeps.pruning import Pruning
+from vaelab.training.callbacks import Checkpoint
+from vaelab.training.trainer import Trainer
 
 optuna = pytest.importorskip("optuna", reason='searches need optuna: pip install -e ".[optuna]"')
 

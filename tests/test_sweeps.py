@@ -15,7 +15,7 @@ from threading import Barrier, Thread
 import pytest
 from rich.console import Console
 
-from vaelab import training
+from vaelab.commands import training_run
 from vaelab.errors import UserError
 from vaelab.sweeps import claims as claims_module
 from vaelab.sweeps import engine
@@ -333,12 +333,12 @@ def test_real_jobs_have_their_world_sizes_and_can_be_changed_by_none(tmp_path):
 
 
 def test_only_one_process_works_in_a_run_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "LEAVING", 0.1)
+    monkeypatch.setattr(training_run, "LEAVING", 0.1)
     (tmp_path / ".hydra").mkdir()
     holder = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire()"
     holder += "; print(flush=True); input()"
     command = [sys.executable, "-c", holder, str(tmp_path / ".hydra" / "lock")]
-    run = training.Run.__new__(training.Run)
+    run = training_run.Run.__new__(training_run.Run)
     run.folder, run.console = tmp_path, Console()
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()

@@ -14,9 +14,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.metadata import parse_experiment_plugin_data
 
-from vaelab import evaluation, naming
+from vaelab import evaluation
 from vaelab import report as reports
 from vaelab.errors import UserError
+from vaelab.runs import naming
 from vaelab.sweeps.job import Job
 
 ROOT = Path(__file__).parents[1]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from vaelab import arguments, completion, usage
-from vaelab.cli import CONF
-from vaelab.meanings import meanings
+from vaelab.commands import arguments, completion, help_text
+from vaelab.commands.cli import CONF
+from vaelab.commands.setting_comments import meanings
 from vaelab.pictures import KINDS
 
 ROOT = Path(__file__).parents[1]
@@ -18,7 +18,7 @@ COMMANDS = ["train", "evaluate", "generate", "export", "report"]
 CHOICES = [
     (command, f"{group}={choice}")
     for command in COMMANDS
-    for group, choices in usage.offered([CONF], command)
+    for group, choices in help_text.offered([CONF], command)
     for choice in choices
 ]
 
@@ -28,7 +28,7 @@ def main() -> None:
 
 
 def said(command: str, *overrides: str) -> str:
-    return usage.usage(main, [CONF], command, overrides)
+    return help_text.usage(main, [CONF], command, overrides)
 
 
 def rows(text: str) -> dict[str, str]:
@@ -74,14 +74,14 @@ def test_what_is_chosen_is_first_and_its_settings_are_there():
 def test_lines_fit_the_terminal(monkeypatch):
     for width in (70, 100, 200):
         monkeypatch.setenv("COLUMNS", str(width))
-        assert max(map(len, said("generate").splitlines())) <= min(width, usage.MOST)
+        assert max(map(len, said("generate").splitlines())) <= min(width, help_text.MOST)
 
 
 def test_a_users_own_files_have_meanings_too(tmp_path):
     (tmp_path / "model").mkdir()
     own = "defaults: [vae]\n_target_: mine.Squared\npower: 2  # of the rate\n  # in the objective\n"
     (tmp_path / "model" / "mine.yaml").write_text(own)
-    text = usage.usage(main, [tmp_path, CONF], "train", ["model=mine"])
+    text = help_text.usage(main, [tmp_path, CONF], "train", ["model=mine"])
     assert rows(text)["model.power"] == "of the rate in the objective"
     assert rows(text)["model.latent_dim"] == "dimensions of the latent code z"
     assert "mine" in text

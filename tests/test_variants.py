@@ -13,7 +13,7 @@ from test_elbo import CLASSES, LATENTS, NETWORKS, SHAPE, batch
 from torch.distributions import Bernoulli, Distribution, MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
-from vaelab.discrepancy import discrepancy
+from vaelab.distributions.mmd import discrepancy
 from vaelab.errors import UserError
 
 IMAGES = 500  # N, of a made-up training set

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 import vaelab
 from vaelab import pictures
-from vaelab.cli import CONF
+from vaelab.commands.cli import CONF
 from vaelab.errors import UserError
 from vaelab.metrics.aggregate import surgery
 from vaelab.metrics.evidence import evidence
@@ -345,12 +345,12 @@ def test_a_run_is_trained_logged_loaded_and_exported(tmp_path, capsys):
     digits, folder = f"paths.data={tmp_path}/digits", tmp_path / "run"
     few = "trainer.max_epochs=2 logger=csv data.batch_size=500"
     run(train, *SMALL.split(), *few.split(), digits, f"hydra.run.dir={folder}")
-    results = vaelab.records.read_json(folder / "results.json")
+    results = vaelab.training.json_files.read_json(folder / "results.json")
     assert 1 <= results["test/perplexity"] <= CODES
     assert results["test/elbo"] == pytest.approx(-results["test/rate"] - results["test/distortion"])
     assert {p.stem for p in (folder / "figures").iterdir()} == {"reconstructions", "samples"}
     run(evaluate, f"run={folder}", "what=[likelihood,latents]", "num_samples=5000", digits)
-    found = vaelab.records.read_json(folder / "evaluation.json")
+    found = vaelab.training.json_files.read_json(folder / "evaluation.json")
     assert found["nll"]["value"] == pytest.approx(-results["test/elbo"], rel=1e-5)
     run(generate, f"run={folder}", "what=samples", "temperature=0.5")
     assert (folder / "generated" / "samples_temperature-0.5.png").exists()

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaelab import later
+from vaelab.acceleration import later
 
 if TYPE_CHECKING:
     from vaelab.elbo import ELBO
@@ -24,6 +24,6 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "E
     Raises:
         UserError: If there is no model, or it is damaged, of a newer vaelab or not to be trusted.
     """
-    from vaelab import loading  # brings torch
+    from vaelab.runs import loading  # brings torch
 
     return loading.load(where, checkpoint, trust)

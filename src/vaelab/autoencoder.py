@@ -12,9 +12,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from vaelab.distributions.flows import Pushforward
+from vaelab.distributions.precision import full_precision
 from vaelab.errors import UserError
-from vaelab.flows import Pushforward
-from vaelab.precision import full_precision
 from vaelab.terms import Terms
 
 

@@ -12,11 +12,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from vaelab import capturing, stamps, stepping
+from vaelab.acceleration import capturing, stepping
 from vaelab.autoencoder import AutoEncoder
 from vaelab.errors import UserError
-from vaelab.metrics import Totals, Window, averaged, bits_per_dim, due, means, write
+from vaelab.metrics.bits import bits_per_dim
 from vaelab.terms import Terms
+from vaelab.training import checkpoint_format
+from vaelab.training.scalars import averaged, write
+from vaelab.training.totals import Totals
+from vaelab.training.window import Window, due, means
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
 
@@ -207,7 +211,7 @@ class ELBO(AutoEncoder):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_window()
-        checkpoint[stamps.KEY] = stamps.stamp(self.shapes)
+        checkpoint[checkpoint_format.KEY] = checkpoint_format.stamp(self.shapes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_architecture(checkpoint["state_dict"])

@@ -1,6 +1,6 @@
-"""What the user can mend: shown on one line, without a traceback (see `vaelab.cli`)."""
+"""What the user can mend: shown on one line, without a traceback (see `vaelab.commands.cli`)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -31,3 +31,15 @@ def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
     if close:
         return f"did you mean {parent}{close[0]}?"
     return f"possible are {', '.join(parent + each for each in names)}"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it was raised from."""
+    current: BaseException | None = error
+    while current is not None:
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

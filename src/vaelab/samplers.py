@@ -18,9 +18,9 @@ from torch.distributions import Distribution
 
 from vaelab.conditions import one_label
 from vaelab.data import Images
+from vaelab.distributions.flows import Pushforward, followed
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.flows import Pushforward, followed
 from vaelab.posteriors import CholeskyNormal
 from vaelab.priors.flow import CouplingFlow
 from vaelab.priors.mixture import Mixture

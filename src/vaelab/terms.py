@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
-from vaelab.compiling import lazy
-from vaelab.hierarchy import Hierarchy
+from vaelab.distributions.hierarchy import Hierarchy
+from vaelab.lazy import lazy
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from pydantic import PositiveInt
 
-from vaelab import classifier
 from vaelab.data import Images
 from vaelab.elbo import ELBO
+from vaelab.evaluation import classifier
 from vaelab.evaluation.subject import Subject, attempt, needs
 from vaelab.metrics.conditional import agreement, by_label, nll_by_label, probe
 from vaelab.metrics.estimates import mean

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from vaelab.data import Images
 from vaelab.data.factors import Factors
-from vaelab.densities import is_factorised
+from vaelab.distributions.pairwise import is_factorised
 from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import Subject, needs
 from vaelab.metrics import disentanglement as scores

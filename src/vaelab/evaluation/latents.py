@@ -8,9 +8,9 @@ from torch import Tensor
 
 from vaelab.errors import NotApplicable
 from vaelab.evaluation.subject import Subject, attempt
-from vaelab.metrics import ACTIVE
 from vaelab.metrics.aggregate import surgery
 from vaelab.metrics.estimates import Estimate, mean
+from vaelab.training.totals import ACTIVE
 
 
 def latents(

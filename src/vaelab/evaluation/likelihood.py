@@ -9,8 +9,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import NotApplicable, Subject
-from vaelab.metrics import bits_per_dim
 from vaelab.metrics.annealed import annealed
+from vaelab.metrics.bits import bits_per_dim
 from vaelab.metrics.estimates import mean, means
 from vaelab.metrics.evidence import evidence
 

@@ -9,13 +9,13 @@ import torch
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
-from vaelab import runs
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable, UserError, nearest
 from vaelab.evaluation.record import Record
 from vaelab.evaluation.subject import Subject
 from vaelab.randomness import stream
+from vaelab.runs import finished
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class Plan:
         Raises:
             UserError: If the run cannot be loaded, or nothing asked for makes sense for it.
         """
-        model, data = runs.load(folder)
-        if how_far := runs.unfinished(folder):
+        model, data = finished.load(folder)
+        if how_far := finished.unfinished(folder):
             self.say(f"{folder}: not finished, {how_far}")
         data.device = device
         subject = Subject(model.to(device), data, cache, self.seed)

@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from vaelab.records import EVALUATION, read_evaluation, write_json
+from vaelab.runs.folder import EVALUATION, read_evaluation
+from vaelab.training.json_files import write_json
 
 SIDE_BY_SIDE = 6
 COMPARED = ("nll", "elbo", "rate", "active_units")

@@ -7,14 +7,14 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vaelab import classifier
+from vaelab.chunking import portion
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
+from vaelab.evaluation import classifier
 from vaelab.evaluation.subject import Subject, attempt, needs
 from vaelab.metrics.frechet import frechet
 from vaelab.metrics.neighbours import copied, density_coverage, nearest, precision_recall
-from vaelab.portions import portion
 from vaelab.samplers import Own
 
 

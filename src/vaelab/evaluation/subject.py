@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaelab.chunking import portion
 from vaelab.data import Images
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
 from vaelab.metrics.estimates import not_applicable
-from vaelab.portions import portion
 from vaelab.randomness import generator
-from vaelab.track import track
+from vaelab.training.progress_bar import track
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
 Metric = Callable[..., dict[str, Any]]

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import Laplace as LaplaceDistribution
 
+from vaelab.distributed import whole
 from vaelab.likelihoods.pixelwise import Pixelwise
-from vaelab.processes import whole
 
 SPREAD = 0.25
 """Scale at the start, where it is learned: about the spread of pixels in photographs."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from vaelab.densities import is_factorised, log_densities
+from vaelab.chunking import entries
+from vaelab.distributions.pairwise import is_factorised, log_densities
 from vaelab.elbo import ELBO
-from vaelab.portions import entries
 
 IMAGES = 250
 """Images to encode at a time."""

@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from vaelab.chunking import portion
 from vaelab.elbo import ELBO
-from vaelab.portions import portion
 
 TARGET = 0.65
 """The acceptance that step sizes are adapted towards (Neal, 2011, arXiv:1206.1901, 4.4)."""

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.classifier import Classifier
+from vaelab.chunking import portion
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
+from vaelab.evaluation.classifier import Classifier
 from vaelab.metrics.estimates import Estimate, mean, means
 from vaelab.metrics.evidence import evidence
-from vaelab.portions import portion
 
 FOLDS = 5
 """Of the images, each called by a classifier that was fitted to the others."""

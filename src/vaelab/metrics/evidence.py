@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from vaelab.chunking import portion
 from vaelab.elbo import ELBO
-from vaelab.portions import portion
 from vaelab.posteriors import PointMass
 from vaelab.terms import Terms
 

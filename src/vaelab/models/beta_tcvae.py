@@ -5,10 +5,10 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
-from vaelab.decomposition import Estimator, Parts, check, decomposed
+from vaelab.distributed import whole
+from vaelab.distributions.total_correlation import Estimator, Parts, check, decomposed
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.processes import whole
 from vaelab.terms import Terms
 
 
@@ -28,7 +28,7 @@ class BetaTCVAE(ELBO):
         alpha: Weight of the mutual information of image and code.
         beta: Weight of the total correlation.
         gamma: Weight of the dimension-wise KL.
-        estimator: Of q(z), see `vaelab.decomposition.decomposed`.
+        estimator: Of q(z), see `vaelab.distributions.total_correlation.decomposed`.
 
     Raises:
         UserError: If posterior or prior do not factorise.

@@ -3,8 +3,8 @@ from typing import Any
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from vaelab.distributed import whole
 from vaelab.elbo import ELBO
-from vaelab.processes import whole
 from vaelab.terms import Terms
 
 

@@ -4,11 +4,11 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.distributions import Distribution, MultivariateNormal
 
-from vaelab.densities import is_factorised
+from vaelab.distributed import whole
+from vaelab.distributions.pairwise import is_factorised
+from vaelab.distributions.precision import undiminished
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
-from vaelab.precision import undiminished
-from vaelab.processes import whole
 from vaelab.terms import Terms
 
 

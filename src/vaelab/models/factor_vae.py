@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import leaky_relu, softplus
 
+from vaelab.distributed import whole
 from vaelab.models.vae import VAE
 from vaelab.networks.layers import Widths, dense
-from vaelab.processes import whole
 from vaelab.terms import Terms
 
 

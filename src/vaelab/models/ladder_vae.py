@@ -10,10 +10,10 @@ from torch.distributions import Distribution, Independent, Normal
 from torch.nn.functional import logsigmoid, softplus
 
 from vaelab.data import Images
-from vaelab.hierarchy import Hierarchy
+from vaelab.distributions.hierarchy import Hierarchy
+from vaelab.distributions.precision import full_precision
 from vaelab.models.vae import VAE
 from vaelab.networks.layers import concatenate, dense
-from vaelab.precision import full_precision
 from vaelab.priors import UnitNormal
 
 HEARD = 8.0

@@ -3,9 +3,9 @@ from typing import Any
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from vaelab.distributed import whole
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.processes import whole
 from vaelab.terms import Terms
 
 

@@ -4,13 +4,13 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from vaelab.distributed import gathered
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.metrics import Totals
 from vaelab.posteriors import Codebook, PointMass
 from vaelab.priors import Codes
-from vaelab.processes import gathered
 from vaelab.terms import Terms
+from vaelab.training.totals import Totals
 
 
 class VQVAE(ELBO):

@@ -3,10 +3,10 @@ from typing import Annotated, Any
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from vaelab.discrepancy import Kernel, discrepancy
+from vaelab.distributed import whole
+from vaelab.distributions.mmd import Kernel, discrepancy
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.processes import whole
 from vaelab.terms import Terms
 
 Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -23,7 +23,7 @@ class WAE(ELBO):
 
     Args:
         divergence_weight: lambda, nats.
-        kernel: Of the MMD, see `vaelab.discrepancy.kernel_values`.
+        kernel: Of the MMD, see `vaelab.distributions.mmd.kernel_values`.
         scales: Of the kernel, which is their sum.
 
     Raises:

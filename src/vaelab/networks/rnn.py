@@ -9,8 +9,8 @@ trained, would make another model.)
 import torch
 from torch import Tensor, nn
 
+from vaelab.distributions.precision import full_precision
 from vaelab.networks.layers import Modulation, Shape, Widths, concatenate, dense
-from vaelab.precision import full_precision
 
 
 class Recurrence(nn.Module):

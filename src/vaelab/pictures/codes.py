@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from vaelab.chunking import portion
 from vaelab.elbo import ELBO
-from vaelab.portions import portion
 from vaelab.priors import CodeSequence
 
 

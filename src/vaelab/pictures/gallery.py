@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelab import loading, naming, runs
 from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, nearest
@@ -16,6 +15,7 @@ from vaelab.pictures.drawing import KINDS, draw, obstacle
 from vaelab.pictures.image_files import joined, read_image
 from vaelab.pictures.request import Request
 from vaelab.randomness import generator
+from vaelab.runs import finished, loading, naming
 from vaelab.samplers import Own
 
 MOST = 5000  # test images to draw from
@@ -114,7 +114,7 @@ def opened(folder: Path, device: torch.device) -> tuple[ELBO, Images | None]:
     """The model of a run and its data, or an exported model, on a device."""
     if loading.is_exported(folder):
         return loading.load(folder).to(device), None
-    model, data = runs.load(folder)
+    model, data = finished.load(folder)
     data.device = device
     return model.to(device), data
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from vaelab.chunking import portion
 from vaelab.elbo import ELBO
 from vaelab.metrics import neighbours
-from vaelab.metrics.totals import ACTIVE
 from vaelab.pictures.codes import decoded, encoded, prior_of, sampled
 from vaelab.pictures.picture import Grid, Picture, fitting
 from vaelab.pictures.request import Request
 from vaelab.pictures.scatter import Scatter
-from vaelab.portions import portion
+from vaelab.training.totals import ACTIVE
 
 STEPS = 21  # along a line; every second one is in the grid, and all are in the film
 REACH = 3.0  # standard deviations of the prior

@@ -11,8 +11,8 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, register_kl
 
+from vaelab.distributions.precision import full_precision, undiminished
 from vaelab.errors import UserError
-from vaelab.precision import full_precision, undiminished
 
 
 class PointMass(Distribution):

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, register_kl
 
+from vaelab.distributions.precision import full_precision
 from vaelab.errors import NotApplicable
-from vaelab.precision import full_precision
 
 
 class Point(Distribution):

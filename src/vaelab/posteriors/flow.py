@@ -9,8 +9,8 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.flows import Pushforward, autoregressive, followed, standard_normal
-from vaelab.precision import full_precision, undiminished
+from vaelab.distributions.flows import Pushforward, autoregressive, followed, standard_normal
+from vaelab.distributions.precision import full_precision, undiminished
 
 
 class FlowPosterior(nn.Module):

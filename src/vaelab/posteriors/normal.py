@@ -11,7 +11,7 @@ from torch.distributions import (
     register_kl,
 )
 
-from vaelab.precision import full_precision, undiminished
+from vaelab.distributions.precision import full_precision, undiminished
 
 
 class Gaussian(nn.Module):

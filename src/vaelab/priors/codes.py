@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, constraints
 from torch.nn.functional import linear, silu
 
+from vaelab.distributions.precision import full_precision
 from vaelab.errors import UserError
 from vaelab.posteriors import Codebook
-from vaelab.precision import full_precision
 
 COLDEST = 1e-6
 """Temperature at which the likeliest code is drawn, and nothing overflows."""

@@ -3,15 +3,17 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.flows import Pushforward, autoregressive, standard_normal
-from vaelab.precision import undiminished
+from vaelab.distributions.flows import Pushforward, autoregressive, standard_normal
+from vaelab.distributions.precision import undiminished
 
 
 class CouplingFlow(nn.Module):
     """A normalizing flow of affine couplings, fast both ways, close to N(0, I) at the start.
 
     Real NVP (Dinh et al., 2017), arXiv:1605.08803, eq. 7 and 8, with the couplings of
-    `vaelab.flows.autoregressive`. For p(z | y) the label is an input of every step's network.
+    `vaelab.distributions.flows.autoregressive`.
+
+    For p(z | y) the label is an input of every step's network.
 
     Args:
         transforms: Steps.

@@ -12,9 +12,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
-from vaelab.densities import log_densities
-from vaelab.portions import entries
-from vaelab.precision import undiminished
+from vaelab.chunking import entries
+from vaelab.distributions.pairwise import log_densities
+from vaelab.distributions.precision import undiminished
 
 SPREAD = 0.5
 """Standard deviation of the components' means at the start, in each latent."""

@@ -2,8 +2,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, register_kl
 
+from vaelab.distributions.precision import full_precision
 from vaelab.errors import UserError
-from vaelab.precision import full_precision
 
 
 class UnitNormal(Normal):

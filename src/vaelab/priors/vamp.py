@@ -15,8 +15,8 @@ from torch.distributions import Distribution
 
 from vaelab.conditions import one_label
 from vaelab.data.images import Images
+from vaelab.distributions.precision import undiminished
 from vaelab.errors import UserError
-from vaelab.precision import undiminished
 from vaelab.priors.mixture import Mixture
 from vaelab.randomness import generator
 

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from vaelab.naming import is_free
-from vaelab.records import COMPOSED, flat
+from vaelab.runs.folder import COMPOSED, flat
+from vaelab.runs.naming import is_free
 
 FOLDERS = ("save_dir", "dirpath", "default_root_dir", "folder")
 FIRST = ("beta", "latent_dim")

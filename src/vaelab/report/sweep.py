@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from vaelab import comparable
 from vaelab.errors import UserError
-from vaelab.records import COMPOSED, EVALUATION, renamed
 from vaelab.report.differences import differing, in_order, levels, short, typed
+from vaelab.runs import comparability
+from vaelab.runs.folder import COMPOSED, EVALUATION, read_config, renamed
 
 STATES = ("done", "failed", "unfinished", "not begun")
 COSTS = ("seconds", "epochs", "steps")
@@ -206,17 +206,15 @@ def compared(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list
     configs = [
         result.get("config") or configured(run) for run, result in zip(runs, results, strict=True)
     ]
-    keys = [comparable.key(config) if config else None for config in configs]
-    names = comparable.labels([key for key in keys if key])
+    keys = [comparability.key(config) if config else None for config in configs]
+    names = comparability.labels([key for key in keys if key])
     return [names[key] if key else None for key in keys]
 
 
 def configured(run: Path) -> dict[str, Any]:
     """What of its configuration tells what a run is of; empty where it cannot be read."""
-    from omegaconf import OmegaConf
-
     try:
-        return comparable.part(OmegaConf.load(run / COMPOSED))
+        return comparability.part(read_config(run))
     except Exception:  # no file, a damaged one, one of another program
         return {}
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from vaelab import naming
 from vaelab.report import curves, figures, page
 from vaelab.report.summary import Ranking, measured, over
 from vaelab.report.sweep import Sweep
+from vaelab.runs import naming
 
 
 def write(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Path]:

@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from vaelab.records import read_json, write_json
+from vaelab.training.json_files import read_json, write_json
 
 FOLDER = ".claims"
 BEAT = 5.0

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from vaelab import comparable, earlier, naming
-from vaelab.records import PROGRESS, read_json
+from vaelab.runs import comparability, naming, resume
+from vaelab.runs.folder import PROGRESS
+from vaelab.training.json_files import read_json
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "stopped"]
 LOG, FAILURE = "job.log", "failure.json"
@@ -27,7 +28,7 @@ class Job:
         again: Whether it is to be run though it has been.
         environment: Variables for its process, beside those of the launcher.
         seen_failure: The mark of a failure before this sweep began.
-        compared: What its numbers are of, see `vaelab.comparable`.
+        compared: What its numbers are of, see `vaelab.runs.comparability`.
     """
 
     overrides: list[str]
@@ -38,7 +39,7 @@ class Job:
     again: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     seen_failure: str | None = None
-    compared: comparable.Key = ()
+    compared: comparability.Key = ()
     state: State = "waiting"
     error: str = ""
     where: str = ""
@@ -58,12 +59,12 @@ class Job:
     @property
     def value(self) -> float | None:
         """What the finished run came to."""
-        return earlier.result(self.folder)
+        return resume.result(self.folder)
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to do: it is trained, and measured."""
-        return self.value is not None and not earlier.unmeasured(self.folder)
+        return self.value is not None and not resume.unmeasured(self.folder)
 
     @property
     def progress(self) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from optuna import Study
 from optuna.trial import FrozenTrial
 
 from vaelab.errors import UserError, nearest
-from vaelab.records import read_evaluation, read_json
+from vaelab.runs.folder import read_evaluation
+from vaelab.training.json_files import read_json
 
 Direction = Literal["maximize", "minimize"]
 

@@ -12,7 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vaelab import cli, comparable, earlier, naming
+from vaelab.commands import cli
+from vaelab.runs import comparability, naming, resume
 from vaelab.sweeps.job import Job
 
 OURS = (
@@ -65,9 +66,9 @@ class Planner:
             if self.check:
                 self.check(task)
             again = bool(task.get("rerun")) or task.get("ckpt") is not None
-            if not again and earlier.started(folder):
-                earlier.check(folder, folder, task)
-            compared = comparable.key(comparable.part(task))
+            if not again and resume.started(folder):
+                resume.check(folder, folder, task)
+            compared = comparability.key(comparability.part(task))
         trainer = task.get("trainer") or {}
         job = Job(
             overrides=overrides,

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vaelab.cli import PARENT
+from vaelab.commands.cli import PARENT
 
 LEAKY = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
@@ -42,7 +42,7 @@ class Order:
 class Process:
     """A job's process, in a session of its own: a Ctrl-C in the terminal is not for it.
 
-    It stops by itself when its parent dies, see `vaelab.cli`.
+    It stops by itself when its parent dies, see `vaelab.commands.cli`.
     """
 
     def __init__(self, order: Order) -> None:

@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vaelab import cli, comparable
-from vaelab.records import here, pasted
+from vaelab.commands import cli
+from vaelab.runs import comparability
+from vaelab.runs.screen import here, pasted
 from vaelab.sweeps.job import LOG, Job, State
 
 LINE = 60.0
@@ -120,7 +121,7 @@ class Screen:
         values = {job.name: job.value for job in jobs if job.state == "done"}
         known = [job for job in jobs if (value := values.get(job.name)) and isfinite(value)]
         found = []
-        for key, group in comparable.labels([job.compared for job in known]).items():
+        for key, group in comparability.labels([job.compared for job in known]).items():
             names = [job.name for job in known if job.compared == key]
             best = max(names, key=lambda name: values[name] or 0.0)
             of = f" of {group}" if group else ""

@@ -66,7 +66,7 @@ def search(folder: Path, overrides: Sequence[Override], settings: Mapping[str, A
     Raises:
         UserError: If a setting is wrong, or Optuna is not installed.
     """
-    from vaelab import schema
+    from vaelab.runs import validation
 
     try:
         from vaelab.sweeps.study import Study
@@ -76,5 +76,5 @@ def search(folder: Path, overrides: Sequence[Override], settings: Mapping[str, A
         ) from error
     plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
     assert isinstance(plain, dict)
-    schema.check_call(Study, plain, "hydra.sweeper.")
+    validation.check_call(Study, plain, "hydra.sweeper.")
     return Study(folder, overrides, **{str(name): value for name, value in plain.items()})

@@ -15,16 +15,16 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import Field, PositiveInt
 
-from vaelab import comparable, naming
-from vaelab.cli import first_line
-from vaelab.errors import UserError
-from vaelab.records import here, read_json
+from vaelab.errors import UserError, first_line
+from vaelab.runs import comparability, naming
+from vaelab.runs.screen import here
 from vaelab.sweeps import journal
 from vaelab.sweeps.claims import alone
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.objectives import Direction, best, values
 from vaelab.sweeps.sources import Plan
 from vaelab.sweeps.space import Axis, axis
+from vaelab.training.json_files import read_json
 
 FIRST, FOLDER = "first", "folder"
 """Attributes of a trial: the number of the one that it tries once more; its run, in the sweep."""
@@ -119,9 +119,9 @@ class Study:
 
     def check_scale(self, corners: Sequence[Job]) -> None:
         """Raises a UserError if an objective has no common scale for all trials."""
-        groups = comparable.labels([job.compared for job in corners])
+        groups = comparability.labels([job.compared for job in corners])
         for name in self.objectives:
-            if len(groups) > 1 and name.rpartition("/")[2] in comparable.SCALED:
+            if len(groups) > 1 and name.rpartition("/")[2] in comparability.SCALED:
                 first, second, *_ = groups.values()
                 raise UserError(
                     f"hydra.sweeper.objectives: {name} has no common scale for {first} and for "

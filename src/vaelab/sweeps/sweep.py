@@ -9,8 +9,8 @@ from types import FrameType
 from typing import Any
 from uuid import uuid4
 
-from vaelab import cli
-from vaelab.records import PROGRESS, read_json, write_json
+from vaelab.commands import cli
+from vaelab.runs.folder import PROGRESS
 from vaelab.sweeps.claims import Claims, alone
 from vaelab.sweeps.engines import Engine, Handle
 from vaelab.sweeps.job import FAILURE, LOG, Job, ending, last_error
@@ -18,6 +18,7 @@ from vaelab.sweeps.planning import Planner
 from vaelab.sweeps.process import Order
 from vaelab.sweeps.screen import Screen
 from vaelab.sweeps.sources import Source
+from vaelab.training.json_files import read_json, write_json
 
 INDEX = "sweep.json"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -14,9 +14,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vaelab.records import read_json, write_json
 from vaelab.sweeps.claims import exists
 from vaelab.sweeps.process import Order, Process
+from vaelab.training.json_files import read_json, write_json
 
 LOOK = 1.0
 """Seconds between two looks of launcher and job at each other."""

@@ -55,7 +55,7 @@ def engine(name: str, settings: Mapping[str, Any]) -> Engine:
     Raises:
         UserError: If a setting is wrong, or what the engine needs is not installed.
     """
-    from vaelab import schema
+    from vaelab.runs import validation
 
     module, _, name = name.rpartition(".")
     try:
@@ -67,5 +67,5 @@ def engine(name: str, settings: Mapping[str, Any]) -> Engine:
         ) from error
     plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
     assert isinstance(plain, dict)
-    schema.check_call(target, plain, "hydra.launcher.")
+    validation.check_call(target, plain, "hydra.launcher.")
     return target(**{str(name): value for name, value in plain.items()})

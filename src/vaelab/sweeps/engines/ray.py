@@ -12,8 +12,7 @@ from typing import Any, Literal, NamedTuple
 import ray
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from vaelab import cli
-from vaelab.errors import UserError
+from vaelab.errors import UserError, first_line
 from vaelab.sweeps.engines.remote import Lost, Remote
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.process import Order
@@ -109,7 +108,7 @@ class Ray:
             ray.init(address, include_dashboard=False, **self.own, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = f"hydra.launcher.address={self.address}"
-            raise UserError(f"{where}: {cli.first_line(error)}") from error
+            raise UserError(f"{where}: {first_line(error)}") from error
         finally:
             signal.signal(signal.SIGTERM, before)  # Ray would end everything at once
 
@@ -204,7 +203,7 @@ class Task:
         except ray.exceptions.RayTaskError as error:  # ends with what was raised on the node
             raise Lost(str(error)) from error
         except ray.exceptions.RayError as error:
-            raise Lost(f"Ray: {cli.first_line(error)}") from error
+            raise Lost(f"Ray: {first_line(error)}") from error
 
     def cancel(self) -> None:
         ray.cancel(self.promise)

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from vaelab.records import read_json, write_json
 from vaelab.sweeps import worker
 from vaelab.sweeps.process import Order
+from vaelab.training.json_files import read_json, write_json
 
 PATIENCE = 15.0
 """Seconds that a worker may take to kill its job, before the launcher gives both up."""

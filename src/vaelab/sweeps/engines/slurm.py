@@ -14,8 +14,7 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from submitit.core.utils import FailedJobError, FailedSubmissionError, UncompletedJobError
 from submitit.helpers import DelayedSubmission
 
-from vaelab import cli
-from vaelab.errors import UserError
+from vaelab.errors import UserError, first_line
 from vaelab.sweeps.engines.remote import Lost, Remote
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.process import Order
@@ -110,7 +109,7 @@ class Slurm:
         try:
             self.trial.update_parameters(**self.asked(job))
         except (AssertionError, NameError, TypeError, ValueError) as error:
-            raise UserError(f"hydra.launcher.parameters: {cli.first_line(error)}") from error
+            raise UserError(f"hydra.launcher.parameters: {first_line(error)}") from error
 
     def free(self, job: Job | None = None) -> int:
         return self.n_jobs - self.submitted

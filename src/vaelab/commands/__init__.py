@@ -1,0 +1,1 @@
+"""The command line: Hydra, its checks, and the commands."""

@@ -1,0 +1,161 @@
+"""Completes settings and their values where TAB is pressed in a shell; no torch."""
+
+import os
+import re
+import shlex
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab.commands import arguments
+from vaelab.commands.help_text import composed, offered, settings
+from vaelab.commands.setting_comments import meanings
+from vaelab.errors import UserError
+
+FLAGS = ("-m", "--help", "--cfg", "--config-dir")
+FOLDERS = ("run", "sweep")
+"""Settings that are folders of runs."""
+PATHS = (
+    "ckpt",
+    "to",
+    "images",
+    "data.source.path",
+    "paths.data",
+    "hydra.run.dir",
+    "hydra.sweep.dir",
+)
+BASH = """
+_vaelab() {
+    local line=${COMP_LINE:0:$COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} IFS=$'\\n'
+    COMPREPLY=()
+    grep -qs '^@cli.task' "${COMP_WORDS[1]}" || return
+    COMPREPLY=($(COMP_LINE=$line "${COMP_WORDS[0]}" "${COMP_WORDS[1]}" -sc query=lines 2>/dev/null))
+    # Where = parts words, what is before it stays on the line.
+    if [[ $COMP_WORDBREAKS == *=* && ${line##* } == *=* ]]; then
+        COMPREPLY=("${COMPREPLY[@]#*=}")
+    fi
+}
+complete -o nospace -o default -F _vaelab python python3
+"""
+ZSH = f"autoload -U +X bashcompinit && bashcompinit\n{BASH.strip()}"
+FISH = """
+function __vaelab
+    set -l words (commandline -opc)
+    set -lx COMP_LINE (commandline -cp)
+    $words[1] $words[2] -sc query=lines 2>/dev/null
+end
+function __vaelab_asked
+    set -l words (commandline -opc)
+    test (count $words) -gt 1; and grep -qs '^@cli.task' $words[2]
+end
+for command in python python3
+    complete -c $command -n __vaelab_asked -f -a '(__vaelab)'
+end
+"""
+INSTALLED = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def answer(asked: Sequence[str], folder: Path, name: str, lists: Sequence[str]) -> str:
+    """What to print for the flag -sc, or --shell-completion.
+
+    Args:
+        asked: The words behind it: `install=bash`, or `query=lines` of the line in COMP_LINE.
+        folder: That of the configurations.
+        name: Of the command's.
+        lists: Settings with commas between several values.
+
+    Raises:
+        UserError: If it is something else that is asked.
+    """
+    what, _, shell = (asked[0] if asked else "").partition("=")
+    if what == "query":
+        return "\n".join(completed(os.environ.get("COMP_LINE", ""), folder, name, lists))
+    if what != "install" or shell not in INSTALLED:
+        raise UserError(f"-sc: possible are {', '.join(f'install={name}' for name in INSTALLED)}")
+    return INSTALLED[shell].strip()
+
+
+def completed(line: str, folder: Path, name: str, lists: Sequence[str] = ()) -> list[str]:
+    """What the last word of a command line may become.
+
+    Args:
+        line: As far as the cursor.
+        folder: See `answer`.
+        name: See `answer`.
+        lists: See `answer`.
+    """
+    word = re.split(r"\s", line)[-1]
+    before = typed(line[: len(line) - len(word)])
+    if word.startswith("-"):
+        return [flag for flag in FLAGS if flag.startswith(word)]
+    flags = [flag for flag in before if flag.startswith("-")]
+    folders = [*arguments.folders(before), folder]
+    cfg = as_typed(folders, name, [w for w in before if "=" in w and w not in flags])
+    groups = dict(offered(folders, name))
+    key, equals, value = word.partition("=")
+    if not equals:
+        found = [name for name in names(cfg, groups) if name.startswith(word)]
+        return sorted({name[: name.find(".", len(word)) + 1] or name for name in found})
+    several = key in lists or bool({"-m", "--multirun"} & set(flags))
+    first, comma, last = value.rpartition(",") if several else ("", "", value)
+    kept = f"{key}={first}{comma}"
+    words = meanings(folders, name, cfg.hydra.runtime.choices)
+    values = groups.get(key) or known(cfg, key, last, words.get(key, ""))
+    return [f"{kept}{found}" for found in values if found.startswith(last)]
+
+
+def typed(line: str) -> list[str]:
+    """The words of a line behind the name of the command."""
+    try:
+        words = shlex.split(line)
+    except ValueError:  # a quote is open
+        words = line.split()
+    scripts = [i for i, word in enumerate(words) if word.endswith(".py")]
+    return words[scripts[0] + 1 if scripts else 1 :]
+
+
+def as_typed(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of what is typed so far; where that is none, of the choices alone."""
+    single = [word for word in overrides if not arguments.is_swept(word)]
+    for lines in (single, [word for word in single if "." not in word.partition("=")[0]], []):
+        try:
+            return composed(folders, name, lines)
+        except (HydraException, ValueError):
+            continue
+    raise AssertionError(name)
+
+
+def names(cfg: DictConfig, groups: Collection[str]) -> list[str]:
+    """All that can be typed before an equals sign."""
+    paths = [path for path, _ in settings(cfg, {}, sweeps="hydra/launcher" in groups)]
+    return sorted({f"{path}=" for path in [*paths, *groups]})
+
+
+def known(cfg: DictConfig, key: str, begun: str, meaning: str) -> Iterator[str]:
+    """Values of a setting, as far as they are known: paths, those that are listed, or its own."""
+    if key in FOLDERS or key in PATHS:
+        yield from paths(begun, folders=key in FOLDERS)
+        return
+    if listed := re.search(r"\b(all)\b.*\bor (?:some|one) of ([\w, ]+)", meaning):
+        yield from (listed[1], *re.findall(r"\w+", listed[2]))
+        return
+    value = OmegaConf.select(cfg, key)
+    if isinstance(value, bool):
+        yield from ("false", "true")
+    elif isinstance(value, (int, float, str)):
+        yield str(value)
+
+
+def paths(begun: str, folders: bool) -> Iterator[str]:
+    """The files and folders that a path may become, a run folder as a whole, nothing hidden."""
+    parent = Path(begun) if begun.endswith("/") else Path(begun).parent
+    before = begun[: begun.rfind("/") + 1]
+    if not parent.is_dir():
+        return
+    for path in sorted(parent.iterdir()):
+        if path.name.startswith((".", "_")) or (folders and not path.is_dir()):
+            continue
+        whole = not path.is_dir() or (path / ".hydra").is_dir()
+        yield f"{before}{path.name}" if whole else f"{before}{path.name}/"

@@ -1,0 +1,1 @@
+"""Training by Lightning: the trainer, schedules, callbacks, checkpoints and logged scalars."""
