@@ -8,8 +8,6 @@ from vaelab.acceleration import later
 if TYPE_CHECKING:
     from vaelab.elbo import ELBO
 
-__version__ = "0.1.0"
-
 later.lighten_lightning()
 
 

@@ -7,18 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.distributions.flows import Pushforward
 from vaelab.distributions.precision import full_precision
 from vaelab.errors import UserError
+from vaelab.parts import Connected
 from vaelab.terms import Terms
 
 
-class AutoEncoder(LightningModule):
+class AutoEncoder(nn.Module):
     """p(x | z, y) p(z | y) and an approximate posterior q(z | x, y).
 
     The parts are factories: the YAML chooses them, this constructor tells them the shapes.
@@ -84,12 +83,16 @@ class AutoEncoder(LightningModule):
         self.encoder = encoder(x_shape, self.context_dim)
         self.posterior = posterior(self.encoder.features, latent_dim)
         self.prior = prior(latent_dim, self.context_dim)
-        if hasattr(self.prior, "connect"):  # it is made of posteriors
+        if isinstance(self.prior, Connected):
             self.prior.connect(self)
         out_shape = (likelihood.channels(channels), height, width)
         self.decoder = decoder(latent_dim, self.context_dim, out_shape)
         self.likelihood = likelihood
-        self.rank, self.world_size = 0, 1  # of this process
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+        return next(self.parameters()).device
 
     @property
     def num_classes(self) -> int:
@@ -165,14 +168,5 @@ class AutoEncoder(LightningModule):
         return Terms(x, q, self.latent_prior(y), z, self.decode(z, y))
 
     def draw(self, q: Distribution, num_samples: int) -> Tensor:
-        """Samples [K, B, D] of q, with gradients.
-
-        Where several processes share a batch, as they do in training, each draws the noise of all
-        of it and keeps its part, so that they train to what one would.
-        """
-        if self.world_size == 1 or not self.training:
-            return q.rsample((num_samples,))
-        source = q.base if isinstance(q, Pushforward) else q
-        shares = source.expand((self.world_size, *q.batch_shape))
-        drawn = shares.rsample((num_samples,))[:, self.rank]
-        return q.image(drawn) if isinstance(q, Pushforward) else drawn
+        """Samples [K, B, D] of q, with gradients."""
+        return q.rsample((num_samples,))

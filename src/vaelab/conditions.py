@@ -8,8 +8,8 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from vaelab.data.images import Images
 from vaelab.errors import UserError
+from vaelab.parts import TrainingImages
 
 Widths = dict[str, int]  # by the name of a column
 
@@ -103,7 +103,7 @@ class Continuous(nn.Module):
         self.register_buffer("scale", torch.ones(self.features))
 
     @torch.no_grad()
-    def initialise(self, data: Images) -> None:
+    def initialise(self, data: TrainingImages) -> None:
         """Takes the mean and the standard deviation of the training images' numbers."""
         numbers = data.labels("train")[data.rows["train"]][:, self.first :].double()
         scale = numbers.std(0, correction=0)

@@ -4,6 +4,9 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributions import Distribution
+
+from vaelab.distributions.flows import Pushforward
 
 T = TypeVar("T")
 
@@ -21,6 +24,34 @@ def whole(share: Tensor, dim: int = 0) -> Tensor:
         return share
     gathered: Any = Gathered.apply(share)  # [processes, ...]
     return torch.cat(gathered.unbind(), dim)
+
+
+def world() -> tuple[int, int]:
+    """The number of this process and how many there are: (0, 1) of a process on its own."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+def own_share(whole: Tensor) -> Tensor:
+    """This process's share [B, ...] of a whole batch's tensor."""
+    rank, world_size = world()
+    return whole.chunk(world_size)[rank]
+
+
+def draw_share(q: Distribution, num_samples: int) -> Tensor:
+    """Samples [K, B, D] of q, of batch [B]: this process's share of those of the whole batch.
+
+    Each process draws the noise of all of it and keeps its part, so that several processes train
+    to what one would.
+    """
+    rank, world_size = world()
+    if world_size == 1:
+        return q.rsample((num_samples,))
+    source = q.base if isinstance(q, Pushforward) else q
+    shares = source.expand((world_size, *q.batch_shape))
+    drawn = shares.rsample((num_samples,))[:, rank]
+    return q.image(drawn) if isinstance(q, Pushforward) else drawn
 
 
 def gathered(value: T) -> list[T]:

@@ -8,14 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning import LightningModule
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.optim import Optimizer
 
 from vaelab.acceleration import capturing, stepping
 from vaelab.autoencoder import AutoEncoder
+from vaelab.distributed import draw_share
 from vaelab.errors import UserError
 from vaelab.metrics.bits import bits_per_dim
+from vaelab.parts import Initialised
 from vaelab.terms import Terms
 from vaelab.training import checkpoint_format
 from vaelab.training.scalars import averaged, write
@@ -25,7 +29,7 @@ from vaelab.training.window import Window, due, means
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
 
 
-class ELBO(AutoEncoder):
+class ELBO(AutoEncoder, LightningModule):
     """An auto-encoder that is trained and evaluated by a bound on its evidence.
 
     A variant overrides `objective`, and little else.
@@ -75,6 +79,10 @@ class ELBO(AutoEncoder):
         """What else an evaluation reports, by name: numbers of each image, [B], or of the batch."""
         return {}
 
+    def draw(self, q: Distribution, num_samples: int) -> Tensor:
+        """Samples [K, B, D] of q, with gradients; in training this process's share of them."""
+        return draw_share(q, num_samples) if self.training else super().draw(q, num_samples)
+
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The objective [], and what it was made from, detached: distortion [B] and rate [B]."""
         terms = self.terms(x, y)
@@ -88,12 +96,11 @@ class ELBO(AutoEncoder):
     # Training. Nothing here waits for the device but once in `log_every_n_steps`.
 
     def setup(self, stage: str) -> None:
-        self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None and self.fresh:
             parts: list[Any] = [self.condition, self.prior, self]
             for part in parts:
-                if hasattr(part, "initialise"):
+                if isinstance(part, Initialised):
                     part.initialise(data)
             self.fresh = False
 

@@ -35,7 +35,6 @@ from vaelab.posteriors import Deterministic
 from vaelab.runs import finished, naming, resume
 from vaelab.runs.folder import COMPOSED, PROGRESS, flat, git_commit
 from vaelab.runs.screen import here, pasted, table
-from vaelab.sweeps.pruning import Pruning
 from vaelab.training.callbacks import Annealing, Speed
 from vaelab.training.callbacks.checkpoint import load as load_checkpoint
 from vaelab.training.json_files import read_json, write_json
@@ -321,7 +320,7 @@ class Run:
     def circumstances(self, trainer: Trainer) -> dict[str, Any]:
         """What the metrics were measured with."""
         speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
-        pruned = any(c.pruned for c in trainer.callbacks if isinstance(c, Pruning))  # type: ignore[attr-defined]
+        pruned = any(getattr(c, "pruned", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
         end = stopped(trainer)
         return {
             **({"pruned": True} if pruned else {}),

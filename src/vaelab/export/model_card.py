@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vaelab import __version__
 from vaelab.elbo import ELBO
 from vaelab.evaluation.record import figures
 from vaelab.export.onnx_files import COMPARED, TOLERANCE, Graph
+from vaelab.version import __version__
 
 PIXELS = {  # see vaelab.data.pixels
     "binary": "0 or 1; where k of 0 to 255 is stored, it is 1 with probability k / 255",

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
+from vaelab.autoencoder import AutoEncoder
 from vaelab.chunking import entries
 from vaelab.distributions.pairwise import is_factorised, log_densities
-from vaelab.elbo import ELBO
 
 IMAGES = 250
 """Images to encode at a time."""
 
 
 @torch.no_grad()
-def surgery(model: ELBO, x: Tensor, y: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
+def surgery(model: AutoEncoder, x: Tensor, y: Tensor, num_samples: int = 1) -> dict[str, Tensor]:
     """The parts of the rate, nats for each of N images, each of shape [N].
 
     With q(z) = (1/N) sum_n q(z | x_n, y_n), their means over images estimate the information

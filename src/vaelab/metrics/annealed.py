@@ -11,8 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from vaelab.autoencoder import AutoEncoder
 from vaelab.chunking import portion
-from vaelab.elbo import ELBO
 
 TARGET = 0.65
 """The acceptance that step sizes are adapted towards (Neal, 2011, arXiv:1206.1901, 4.4)."""
@@ -54,7 +54,7 @@ class Points:
 
 @torch.no_grad()
 def annealed(
-    model: ELBO, x: Tensor, y: Tensor, num_chains: int, num_steps: int, leapfrog_steps: int
+    model: AutoEncoder, x: Tensor, y: Tensor, num_chains: int, num_steps: int, leapfrog_steps: int
 ) -> dict[str, Tensor]:
     """Estimates from C chains for each image, each of shape [B].
 
@@ -83,7 +83,7 @@ def annealed(
 
 
 def chains(
-    model: ELBO, x: Tensor, y: Tensor, num_chains: int, num_steps: int, leapfrog_steps: int
+    model: AutoEncoder, x: Tensor, y: Tensor, num_chains: int, num_steps: int, leapfrog_steps: int
 ) -> dict[str, Tensor]:
     """`annealed` for as many images as fit.
 

@@ -4,16 +4,15 @@ N images, Y labels. Units: nats per image.
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vaelab.autoencoder import AutoEncoder
 from vaelab.chunking import portion
-from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
-from vaelab.evaluation.classifier import Classifier
 from vaelab.metrics.estimates import Estimate, mean, means
 from vaelab.metrics.evidence import evidence
 
@@ -21,7 +20,15 @@ FOLDS = 5
 """Of the images, each called by a classifier that was fitted to the others."""
 
 
-def agreement(model: ELBO, judge: Classifier, per_class: int) -> dict[str, Any]:
+class Judge(Protocol):
+    """A classifier of images."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Logits [B, Y] of images [B, C, H, W]."""
+        ...
+
+
+def agreement(model: AutoEncoder, judge: Judge, per_class: int) -> dict[str, Any]:
     """The share of generated images in which a classifier sees the label that was asked for.
 
     The images are means p(x | z, y) of one z each; `agreement_per_class` has the share of
@@ -45,7 +52,7 @@ def agreement(model: ELBO, judge: Classifier, per_class: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def nll_by_label(
-    model: ELBO, batches: Iterable[tuple[Tensor, Tensor]], num_samples: int
+    model: AutoEncoder, batches: Iterable[tuple[Tensor, Tensor]], num_samples: int
 ) -> tuple[Tensor, Tensor]:
     """-log p(x | y) of every image x and every label y, [N, Y], and the images' own labels [N].
 

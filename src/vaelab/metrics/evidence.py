@@ -5,14 +5,14 @@ import math
 import torch
 from torch import Tensor
 
+from vaelab.autoencoder import AutoEncoder
 from vaelab.chunking import portion
-from vaelab.elbo import ELBO
 from vaelab.posteriors import PointMass
 from vaelab.terms import Terms
 
 
 @torch.no_grad()
-def evidence(model: ELBO, x: Tensor, y: Tensor, num_samples: int) -> dict[str, Tensor]:
+def evidence(model: AutoEncoder, x: Tensor, y: Tensor, num_samples: int) -> dict[str, Tensor]:
     """Estimates from K samples of q(z | x, y) for each image, nats, each of shape [B].
 
     `nll` is -log (1/K) sum_k p(x, z_k | y) / q(z_k | x, y), which bounds -log p(x | y) from

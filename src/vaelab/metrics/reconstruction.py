@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from vaelab.elbo import ELBO
+from vaelab.autoencoder import AutoEncoder
 
 
 @torch.no_grad()
-def reconstruction(model: ELBO, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def reconstruction(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """How like x its reconstruction through the posterior mean is, each of shape [B].
 
     Of `model(x, y)` as it is, not clamped, against x as the model was shown it: bits where pixels

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import leaky_relu, softplus
 
-from vaelab.distributed import whole
+from vaelab.distributed import own_share, whole
 from vaelab.models.vae import VAE
 from vaelab.networks.layers import Widths, dense
 from vaelab.terms import Terms
@@ -77,7 +77,7 @@ class FactorVAE(VAE):
         """Codes [B, D], each latent in an order of its own over the batch of all processes."""
         every = whole(codes)
         order = torch.rand_like(every).argsort(0)
-        return every.gather(0, order).chunk(self.world_size)[self.rank].detach()
+        return own_share(every.gather(0, order)).detach()
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         theirs = list(self.discriminator.parameters())

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.nn.functional import logsigmoid, softplus
 
-from vaelab.data import Images
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.distributions.precision import full_precision
 from vaelab.models.vae import VAE
 from vaelab.networks.layers import concatenate, dense
+from vaelab.parts import TrainingImages
 from vaelab.priors import UnitNormal
 
 HEARD = 8.0
@@ -83,7 +83,7 @@ class LadderVAE(VAE):
         )
 
     @torch.no_grad()
-    def initialise(self, data: Images) -> None:
+    def initialise(self, data: TrainingImages) -> None:
         """Standardises what each level is told from, over the first training batch."""
         batches = data.batches("train")
         batches.rank, batches.world_size = 0, 1  # all of it, in every process

@@ -14,9 +14,9 @@ from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
 from vaelab.conditions import one_label
-from vaelab.data.images import Images
 from vaelab.distributions.precision import undiminished
 from vaelab.errors import UserError
+from vaelab.parts import TrainingImages
 from vaelab.priors.mixture import Mixture
 from vaelab.randomness import generator
 
@@ -78,7 +78,7 @@ class Vamp(nn.Module):
         self.encode: Encode = model.encode
 
     @torch.no_grad()
-    def initialise(self, data: Images) -> None:
+    def initialise(self, data: TrainingImages) -> None:
         """Makes the pseudo-inputs training images."""
         if self.start != "images":
             return

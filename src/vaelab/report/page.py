@@ -15,12 +15,12 @@ import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from vaelab import __version__
 from vaelab.report import colours, plots, views
 from vaelab.report.curves import Curves
 from vaelab.report.differences import described, labels, levels, shown
 from vaelab.report.summary import Means, Ranking, finite, main, measured, over
 from vaelab.report.sweep import LATENT_DIM, STATES, Sweep, content
+from vaelab.version import __version__
 
 PICTURES = ("reconstructions", "samples", "traversal", "interpolation", "class_grid", "manifold")
 MANY = 12  # values in the heading

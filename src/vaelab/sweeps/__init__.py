@@ -7,7 +7,8 @@ the loop that holds it together.
 from vaelab.sweeps.engines import engine
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.planning import Planner
-from vaelab.sweeps.sources import Grid, Source, search
+from vaelab.sweeps.search import search
+from vaelab.sweeps.sources import Grid, Source
 from vaelab.sweeps.sweep import Sweep
 
 __all__ = ["Grid", "Job", "Planner", "Source", "Sweep", "engine", "search"]

@@ -1,13 +1,8 @@
 """Which jobs a sweep has."""
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
-from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
-
-from vaelab.errors import UserError
 from vaelab.sweeps.job import Job
 
 Plan = Callable[..., Job]
@@ -58,23 +53,3 @@ class Grid:
 
     def summary(self) -> list[str]:
         return []
-
-
-def search(folder: Path, overrides: Sequence[Override], settings: Mapping[str, Any]) -> Source:
-    """The jobs that Optuna proposes, see `vaelab.sweeps.study.Study`.
-
-    Raises:
-        UserError: If a setting is wrong, or Optuna is not installed.
-    """
-    from vaelab.runs import validation
-
-    try:
-        from vaelab.sweeps.study import Study
-    except ModuleNotFoundError as error:
-        raise UserError(
-            f'hydra/sweeper=optuna needs {error.name}: pip install -e ".[optuna]"'
-        ) from error
-    plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
-    assert isinstance(plain, dict)
-    validation.check_call(Study, plain, "hydra.sweeper.")
-    return Study(folder, overrides, **{str(name): value for name, value in plain.items()})

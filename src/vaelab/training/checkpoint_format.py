@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vaelab import __version__
 from vaelab.errors import UserError
+from vaelab.version import __version__
 
 FORMAT = 2  # to be raised when an earlier vaelab would misread what this one writes
 KEY = "vaelab"

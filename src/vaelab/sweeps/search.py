@@ -1,0 +1,31 @@
+"""A sweep whose jobs Optuna proposes; it is imported when one is asked for."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
+
+from vaelab.errors import UserError
+from vaelab.sweeps.sources import Source
+
+
+def search(folder: Path, overrides: Sequence[Override], settings: Mapping[str, Any]) -> Source:
+    """The jobs that Optuna proposes, see `vaelab.sweeps.study.Study`.
+
+    Raises:
+        UserError: If a setting is wrong, or Optuna is not installed.
+    """
+    from vaelab.runs import validation
+
+    try:
+        from vaelab.sweeps.study import Study
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f'hydra/sweeper=optuna needs {error.name}: pip install -e ".[optuna]"'
+        ) from error
+    plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+    assert isinstance(plain, dict)
+    validation.check_call(Study, plain, "hydra.sweeper.")
+    return Study(folder, overrides, **{str(name): value for name, value in plain.items()})
