@@ -28,7 +28,6 @@ def settings(
     metrics: Any,
     precision: Literal[32, "bf16"],
     compile: bool,  # noqa: A002
-    graph: bool,
 ) -> None:
     """The top-level settings, for the check."""
 
@@ -41,7 +40,6 @@ def main(cfg: DictConfig) -> float:
     from lightning import Trainer, seed_everything
 
     from vaelab.acceleration.compilation import compiled
-    from vaelab.acceleration.later import without_triton
     from vaelab.commands import training_run
     from vaelab.commands.preflight import instantiate_as, instantiate_callbacks
     from vaelab.data import Images
@@ -59,7 +57,6 @@ def main(cfg: DictConfig) -> float:
     trainer = instantiate_as(Trainer, "trainer", cfg.trainer, callbacks=callbacks)
     if cfg.compile:
         model.loss = compiled(model.loss)  # type: ignore[assignment,method-assign]
-    model.graph = cfg.graph
 
     run.check(model, data, trainer)
     run.occupy()
@@ -69,7 +66,7 @@ def main(cfg: DictConfig) -> float:
     run.record()
     run.introduce(model, data, trainer)
     run.log_settings(trainer)
-    with run.stopping(model), without_triton():
+    with run.stopping(model):
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)

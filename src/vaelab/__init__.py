@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vaelab.acceleration import later
-
 if TYPE_CHECKING:
     from vaelab.elbo import ELBO
 
-later.lighten_lightning()
+from vaelab.version import __version__
+
+__all__ = ["__version__", "load"]
 
 
 def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "ELBO":

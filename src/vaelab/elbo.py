@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from lightning import LightningModule
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
 
-from vaelab.acceleration import capturing, stepping
+from vaelab.acceleration import step_counts
 from vaelab.autoencoder import AutoEncoder
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError
@@ -24,7 +23,7 @@ from vaelab.terms import Terms
 from vaelab.training import checkpoint_format
 from vaelab.training.scalars import averaged, write
 from vaelab.training.totals import Totals
-from vaelab.training.window import Window, due, means
+from vaelab.training.window import Window, due
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
 
@@ -50,8 +49,6 @@ class ELBO(AutoEncoder, LightningModule):
         self.rate_per_latent = torch.zeros(self.latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the checkpoint that it was loaded from
         self.fresh = True  # neither trained nor loaded
-        self.graph = False  # whether to capture its training step, where that can be done
-        self.updates_itself = False  # in place of the trainer
         self.register_load_state_dict_post_hook(no_longer_fresh)
 
     def add_weight(self, name: str, value: float) -> None:
@@ -60,12 +57,6 @@ class ELBO(AutoEncoder, LightningModule):
         It belongs to the configuration, so it is in no checkpoint.
         """
         self.register_buffer(name, torch.tensor(float(value)), persistent=False)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":  # by Lightning, forty times a step; Module's way is slow
-            vars(self)[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def objective(self, terms: Terms) -> Tensor:
         """The scalar to minimise. The difference between variants is written here."""
@@ -104,24 +95,6 @@ class ELBO(AutoEncoder, LightningModule):
                     part.initialise(data)
             self.fresh = False
 
-    def on_fit_start(self) -> None:
-        stepping.after_fit(self)  # one that failed
-        if not (self.automatic_optimization or self.updates_itself):
-            return  # a variant that has a training step of its own, and updates in it
-        usual = getattr(self.training_step, "__func__", None) is ELBO.training_step
-        self.updates_itself = usual and stepping.plain(self.trainer, self)
-        self.automatic_optimization = not self.updates_itself
-        if self.updates_itself and stepping.unwatched(self.trainer, self):
-            self.stride = stepping.Stride(self.trainer, self)
-            self.training_step = self.training_steps  # type: ignore[assignment,method-assign]
-            if self.graph and capturing.capturable(self.trainer.optimizers[0]):
-                self.captured = capturing.Captured(self.learn, self.trainer.optimizers[0])
-        if self.graph and not hasattr(self, "captured"):
-            rank_zero_warn(f"graph=true has no effect: {capturing.NEEDED}")
-
-    def on_fit_end(self) -> None:
-        stepping.after_fit(self)
-
     def on_train_start(self) -> None:
         """A resumed optimizer goes on with the configured options, not with the saved ones."""
         if not self.trainer.lr_scheduler_configs:
@@ -132,28 +105,7 @@ class ELBO(AutoEncoder, LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss, distortion, rate = self.loss(*batch)
         self.window.append(distortion, rate, loss.detach())
-        if self.updates_itself:
-            stepping.update(self.trainer, loss)
-            stepping.count(self.trainer)
         return loss
-
-    def training_steps(self, dataloader_iter: Any) -> None:
-        """Takes the place of `training_step` where one may take several batches."""
-        captured = getattr(self, "captured", None)
-        for batch, batch_idx in self.stride.batches(dataloader_iter):
-            if batch[0].device != self.device:
-                batch = self.transfer_batch_to_device(batch, self.device, 0)
-            if captured:
-                self.window.append_means(captured(*batch))
-                stepping.count(self.trainer)
-            else:
-                ELBO.training_step(self, batch, batch_idx)
-
-    def learn(self, x: Tensor, y: Tensor) -> Tensor:
-        """What `training_step` does on the device: changes the weights, gives the `means`."""
-        loss, distortion, rate = self.loss(x, y)
-        stepping.update(self.trainer, loss)
-        return means(distortion, rate, loss.detach())
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if self.window and due(self.trainer):
@@ -222,7 +174,7 @@ class ELBO(AutoEncoder, LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_architecture(checkpoint["state_dict"])
-        stepping.counted(checkpoint)
+        step_counts.restore(checkpoint)
 
     def check_architecture(self, other: dict[str, Tensor]) -> None:
         """Raises UserError if a state is of another architecture."""

@@ -118,8 +118,6 @@ class Run:
             )
         assert data.sizes  # or it says what is missing
         preflight.check_batches(trainer, model, data)
-        if model.graph and trainer.strategy.root_device.type != "cuda":
-            raise UserError("graph=true is for a GPU: trainer=gpu")
         model.configure_optimizers()
         preflight.check_limits(trainer)
         preflight.check_monitors(trainer, model, data)

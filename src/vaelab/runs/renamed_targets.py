@@ -10,7 +10,7 @@ RENAMED = {
     "vaelab.callbacks.Pruning.of": "vaelab.sweeps.pruning.Pruning.of",
     "vaelab.callbacks.Seeding": "vaelab.training.callbacks.Seeding",
     "vaelab.callbacks.Speed": "vaelab.training.callbacks.Speed",
-    "vaelab.logger.TensorBoard": "vaelab.training.tensorboard.TensorBoard",
+    "vaelab.logger.TensorBoard": "lightning.pytorch.loggers.TensorBoardLogger",
     "vaelab.optimizers.Adam": "torch.optim.Adam",
     "vaelab.optimizers.AdamW": "torch.optim.AdamW",
     "vaelab.schedules.cosine": "vaelab.training.schedules.cosine",

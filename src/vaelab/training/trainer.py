@@ -1,27 +1,11 @@
 import gc
-import os
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import lightning
 from lightning import LightningModule
-from lightning.pytorch.profilers import PassThroughProfiler
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
-from vaelab.acceleration import stepping
 from vaelab.training.callbacks.checkpoint import AtomicFiles
-
-# Lightning sets this to 1, and then every optimizer step looks for a driver's library on disk.
-os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-
-
-class Unprofiled(PassThroughProfiler):
-    """Measures nothing, as Lightning's own does, but at half the cost of a callback's hook."""
-
-    nothing: AbstractContextManager[None] = nullcontext()
-
-    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return self.nothing
 
 
 class Trainer(lightning.Trainer):
@@ -47,7 +31,6 @@ class Trainer(lightning.Trainer):
         gradient_clip_val: NonNegativeFloat | None = None,
         precision: Any = 32,
         plugins: list[Any] | None = None,
-        profiler: Any = None,
         **options: Any,
     ) -> None:
         plugins = [*(plugins or []), AtomicFiles()]
@@ -61,7 +44,6 @@ class Trainer(lightning.Trainer):
             gradient_clip_val=gradient_clip_val,
             precision="bf16-mixed" if precision == "bf16" else precision,
             plugins=plugins,
-            profiler=profiler or Unprofiled(),
             **options,
         )
 
@@ -71,7 +53,6 @@ class Trainer(lightning.Trainer):
         What exists by now is kept from the garbage collector, which would look through all of it,
         again and again, in a tenth of the time of a small step.
         """
-        stepping.before_fit(model)
         gc.freeze()
         try:
             super().fit(model, *args, **kwargs)

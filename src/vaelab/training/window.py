@@ -53,10 +53,6 @@ class Window:
         if len(self.held) == HELD:
             self.settle()
 
-    def append_means(self, row: Tensor) -> None:
-        """Takes the `means` of one batch."""
-        self.rows.append(row)
-
     def settle(self) -> None:
         """Has the means of the batches in place of their tensors."""
         rows = [means(*terms) for terms in self.held]

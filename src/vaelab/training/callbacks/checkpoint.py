@@ -56,7 +56,7 @@ class Checkpoint(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """A constant: Lightning asks for it around every hook, and its own is slow to make."""
+        """The name of this callback's state in a checkpoint, the same for every version."""
         return "Checkpoint"
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
