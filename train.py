@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
@@ -48,6 +49,8 @@ def main(cfg: DictConfig) -> float:
     run = training_run.Run(cfg)
     if (found := run.result()) is not None:
         return found
+    # Lightning sets this to 1, and then every optimizer step looks for a driver's library on disk.
+    os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     seed_everything(cfg.seed, verbose=False)
     torch.distributions.Distribution.set_default_validate_args(False)
 

@@ -28,7 +28,6 @@ LATENTS = {"mlp": 20, "conv": 128}
 OURS = {
     "vaelab": ["compile=false"],
     "vaelab_compiled": ["compile=true"],
-    "vaelab_graph": ["compile=true", "graph=true"],
 }
 
 

@@ -36,11 +36,11 @@ from rich.status import Status
 from tables import show
 
 DENSE_ONLY = ("products", "written_out")
-GPU_ONLY = ("cuda_graph", "vaelab_graph")
+GPU_ONLY = ("cuda_graph",)
 NAMES = (
     *DENSE_ONLY,
     *("cuda_graph", "compiled", "by_hand", "by_hand_foreach", "by_hand_default", "dataloader"),
-    *("lightning", "vaelab", "vaelab_compiled", "vaelab_graph", "pythae"),
+    *("lightning", "vaelab", "vaelab_compiled", "pythae"),
 )
 COLUMNS = ("", "images/s", "of by_hand", "quartiles", "by CPU time", "memory")
 

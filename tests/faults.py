@@ -1,7 +1,4 @@
-"""Callbacks for tests, named in a configuration as a user's own would be.
-
-They let a module take several batches at once, as it does where there are none.
-"""
+"""Callbacks for tests, named in a configuration as a user's own would be."""
 
 import os
 import signal
@@ -14,8 +11,6 @@ from lightning import Callback, LightningModule, Trainer
 class Fault(Callback):
     """Breaks a weight before a training step."""
 
-    strides = True
-
     def __init__(self, step: int) -> None:
         self.step = step
 
@@ -26,8 +21,6 @@ class Fault(Callback):
 
 class Stop(Callback):
     """Sends the process a signal, before a training step or in the middle of a validation."""
-
-    strides = True
 
     def __init__(self, number: int, step: int, validating: bool = False) -> None:
         self.number = number
@@ -45,8 +38,6 @@ class Stop(Callback):
 
 class Trouble(Callback):
     """Does to the jobs of a sweep what TROUBLE says, as in `beta-1_seed-2=SIGKILL beta-4=raise`."""
-
-    strides = True
 
     def __init__(self, step: int) -> None:
         self.step = step

@@ -65,7 +65,7 @@ SETTINGS = {
     "modle=vae": "did you mean model?",
     "model.betta=4 model=beta_vae": "did you mean model.beta?",
     "+model.betta=4 model=beta_vae": "did you mean beta?",
-    "graph=true": "graph=true is for a GPU: trainer=gpu",
+    "graph=true": "graph: there is no such setting",
     "model=beta_tcvae data.batch_size=1": "BetaTCVAE compares the images of a batch with",
     "model=dip_vae data.batch_size=1": "DIPVAE compares the images of a batch",
     "model=info_vae data.batch_size=1": "InfoVAE compares the images of a batch",
@@ -612,7 +612,7 @@ def test_a_sweep_has_one_name_whatever_runs_its_jobs():
     assert name.startswith("beta_vae_beta-1-4_seed-1-2_")
     assert name.count(name[-7:]) == 1
     assert sweep_name([*overrides, "rerun=true"], ["hydra.launcher.n_jobs=3"]) == name
-    assert sweep_name([*overrides, "compile=true", "graph=true"], []) == name
+    assert sweep_name([*overrides, "compile=true"], []) == name
     assert sweep_name([*overrides, "trainer.max_epochs=3"], []) != name
     assert sweep_name(overrides, ["hydra.sweeper.params={a: 1}"]) != name
 

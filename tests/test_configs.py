@@ -11,6 +11,7 @@ from hydra.utils import instantiate
 from vaelab.commands.cli import CONF
 from vaelab.errors import UserError
 from vaelab.runs import validation
+from vaelab.runs.targets import locate
 
 sys.path.insert(0, str(CONF.parent))
 
@@ -163,7 +164,7 @@ def test_no_setting_has_a_second_home():
     for path in CONF.rglob("*.yaml"):
         for line in path.read_text().splitlines():
             if "_target_: vaelab." in line:
-                assert validation._locate(line.split()[-1]), Path(path)
+                assert locate(line.split()[-1]), Path(path)
 
 
 @pytest.mark.parametrize("trainer", ["gpu", "ddp"])

@@ -9,7 +9,7 @@ import torch
 
 import vaelab
 from vaelab.runs import finished
-from vaelab.runs.renamed_targets import RENAMED, rename_targets
+from vaelab.runs.targets import RENAMED, rename_targets
 from vaelab.training.json_files import read_json
 
 EARLIER = Path(__file__).parent / "earlier" / "before_floors"

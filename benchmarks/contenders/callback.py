@@ -11,8 +11,6 @@ class TakesTurns(Callback):
     in none.
     """
 
-    strides = True  # vaelab may call it between batches by itself
-
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.turns = Turns()
 

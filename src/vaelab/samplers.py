@@ -196,6 +196,7 @@ def codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]:
 
 def replaced(model: ELBO, prior: nn.Module) -> ELBO:
     """The same model, sharing all weights, with another prior."""
-    other = copy.copy(model)
-    vars(other)["_modules"] = model._modules | {"prior": prior.to(model.device).eval()}
+    shared = {id(part): part for part in model.children()}
+    other = copy.deepcopy(model, shared)
+    other.prior = prior.to(model.device).eval()
     return other

@@ -39,6 +39,8 @@ TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
 PARENT = "VAELAB_PARENT"
 """The process that started this one, to be its end as well."""
+OmegaConf.register_new_resolver("run_name", naming.run_name, replace=True)
+OmegaConf.register_new_resolver("sweep_name", naming.sweep_name, replace=True)
 typed: list[str] = []  # the arguments of the command
 
 

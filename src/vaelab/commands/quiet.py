@@ -16,7 +16,6 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=".*is not empty.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    warnings.filterwarnings("ignore", message=".*`dataloader_iter`.*")  # see stepping.py
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # see process.py
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -18,13 +18,12 @@ from torch.distributions import (
     constraints,
 )
 
+from vaelab.distributions.argument_checks import kept_checks
 from vaelab.distributions.precision import undiminished
 
-checked = Distribution._validate_args
-from zuko.flows import MAF  # noqa: E402
-from zuko.transforms import ComposedTransform, MonotonicRQSTransform  # noqa: E402
-
-Distribution.set_default_validate_args(checked)  # which zuko turns off for everyone
+with kept_checks():  # which zuko turns off for everyone
+    from zuko.flows import MAF
+    from zuko.transforms import ComposedTransform, MonotonicRQSTransform
 
 FIXED = 64
 """S, draws of noise whose images give a mean and a standard deviation."""

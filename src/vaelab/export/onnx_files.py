@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.nn.functional import one_hot
 
+from vaelab.distributions.argument_checks import no_checks
 from vaelab.distributions.flows import Pushforward
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.elbo import ELBO
@@ -110,13 +111,13 @@ def write(model: ELBO, folder: Path) -> list[Graph]:
             is not PyTorch's; what fails is not kept.
     """
     check_packages()
-    with quiet(), unchecked(), torch.no_grad():
+    with quiet(), no_checks(), torch.no_grad():
         return [graph(function, folder / f"{function.name}.onnx") for function in functions(model)]
 
 
 def check(model: ELBO) -> None:
     """Raises UserError if one of a model's distributions has no graph."""
-    with unchecked(), torch.no_grad():
+    with no_checks(), torch.no_grad():
         for function in functions(model):
             function(*examples(function, 2))
 
@@ -140,17 +141,6 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Distributions do not look at values, which a traced function cannot."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
 
 
 def graph(function: Function, path: Path) -> Graph:

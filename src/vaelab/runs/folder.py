@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.runs.renamed_targets import rename_targets
+from vaelab.runs.targets import rename_targets
 from vaelab.training.json_files import read_json
 
 COMPOSED = Path(".hydra", "config.yaml")

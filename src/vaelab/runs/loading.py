@@ -18,8 +18,8 @@ from vaelab.elbo import ELBO
 from vaelab.errors import UserError, causes, first_line
 from vaelab.runs import validation
 from vaelab.runs.folder import COMPOSED, read_config
-from vaelab.runs.renamed_targets import rename_targets
 from vaelab.runs.safe_targets import refuse_code
+from vaelab.runs.targets import rename_targets
 from vaelab.training import checkpoint_format
 from vaelab.training.callbacks.checkpoint import load as load_checkpoint
 

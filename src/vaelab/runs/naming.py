@@ -4,15 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 from hashlib import sha1
 
-from omegaconf import OmegaConf
-
 FREE = (
-    *("ckpt", "rerun", "paths", "logger", "compile", "graph"),
+    *("ckpt", "rerun", "paths", "logger", "compile"),
     *("callbacks.progress", "callbacks.board", "callbacks.pruning"),
 )
 """Settings that may be others when the same run, or sweep, is started again."""
 QUIET = (
-    *("ckpt", "rerun", "compile", "graph", "logger", "paths", "trainer", "callbacks", "hydra"),
+    *("ckpt", "rerun", "compile", "logger", "paths", "trainer", "callbacks", "hydra"),
     *("model", "evaluate", "metrics"),
 )
 """Settings that a run's name leaves out; but settings of the model are told."""
@@ -109,7 +107,3 @@ def value(text: str) -> str:
     """The same, without quotes where Hydra needs none to take it for a text."""
     plain = re.fullmatch(r"[A-Za-z0-9_./@%+-]+", text) and re.search(r"[A-Za-z_/]", text)
     return text if plain and not OTHERS.fullmatch(text) else quote(text)
-
-
-OmegaConf.register_new_resolver("run_name", run_name, replace=True)
-OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)

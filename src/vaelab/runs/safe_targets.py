@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hydra._internal.utils import _locate
 from torch import nn
 from torch.optim import Optimizer
 
 from vaelab.errors import UserError
+from vaelab.runs.targets import locate
 
 PACKAGES = ("vaelab.", "torch.optim.")
 
@@ -47,7 +47,7 @@ def is_part(target: Any) -> bool:
     if not isinstance(target, str) or not target.startswith(PACKAGES):
         return False  # before it is looked up, which imports it
     try:
-        found = _locate(target)
+        found = locate(target)
     except Exception:  # a module that is not there, a name that is none
         return False
     return (

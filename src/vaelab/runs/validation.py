@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, get_type_hints
 
-from hydra._internal.utils import _locate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError, types
 from pydantic.errors import PydanticUserError
 
 from vaelab.errors import UserError, nearest
+from vaelab.runs.targets import locate
 
 Parameters = dict[str, Any]  # name -> annotation
 TOLD = {"class_names"}
@@ -62,7 +62,7 @@ def check_node(node: Any, path: str) -> None:
     """Checks a piece of the configuration that holds targets at some depth."""
     if isinstance(node, Mapping) and "_target_" in node:
         try:
-            target = _locate(node["_target_"])
+            target = locate(node["_target_"])
         except Exception as error:
             raise UserError(f"{path}._target_={node['_target_']}: cannot be imported") from error
         check_call(target, node, f"{path}.")

@@ -1,5 +1,6 @@
-"""Today's names of classes and functions that moved, for configurations written before."""
+"""The names in `_target_` of a configuration: what they are of, and today's for earlier ones."""
 
+from importlib import import_module
 from typing import Any
 
 RENAMED = {
@@ -34,3 +35,19 @@ def rename_targets(node: Any) -> Any:
     if isinstance(node, list):
         return [rename_targets(value) for value in node]
     return node
+
+
+def locate(name: str) -> Any:
+    """The class or function of a dotted name, as Hydra finds it: an attribute before a module.
+
+    Raises:
+        ImportError: If there is none of that name.
+    """
+    first, *others = name.split(".")
+    found, path = import_module(first), first
+    for part in others:
+        path = f"{path}.{part}"
+        if not hasattr(found, part):
+            import_module(path)
+        found = getattr(found, part)
+    return found
