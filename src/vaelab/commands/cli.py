@@ -34,7 +34,9 @@ from vaelab.commands.help_text import offered, usage
 from vaelab.errors import UserError, causes, first_line, nearest
 from vaelab.runs import naming
 
-CONF = Path(__file__).parents[3] / "conf"
+CONF = Path(__file__).parents[1] / "conf"
+if not CONF.exists():  # in a checkout it is beside src
+    CONF = Path(__file__).parents[3] / "conf"
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
 PARENT = "VAELAB_PARENT"
@@ -42,6 +44,7 @@ PARENT = "VAELAB_PARENT"
 OmegaConf.register_new_resolver("run_name", naming.run_name, replace=True)
 OmegaConf.register_new_resolver("sweep_name", naming.sweep_name, replace=True)
 typed: list[str] = []  # the arguments of the command
+current = ["train"]  # its name
 
 
 def task(
@@ -67,7 +70,7 @@ def task(
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         def command() -> None:
             watch_parent()
-            typed[:] = sys.argv[1:]
+            typed[:], current[:] = sys.argv[1:], [config_name]
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
             # Or Hydra would end the process in its own words; a process of this one's knows.
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
@@ -100,7 +103,9 @@ def task(
                 sys.argv[1:] = [*flags, *overrides]
                 if {"-h", "--help"} & set(flags):
                     kept = [o for o in overrides if not arguments.is_swept(o)]
-                    print(usage(function, [*arguments.folders(flags), CONF], config_name, kept))
+                    folders = [*arguments.folders(flags), CONF]
+                    told = usage(function, folders, config_name, kept)
+                    print(told.replace(f"python {config_name}.py", " ".join(program())))
                 else:
                     run(wraps(function)(job))()
                 sys.stdout.flush()
@@ -159,7 +164,24 @@ def names(value: Any) -> list[Any]:
 
 def command() -> str:
     """The command line, as the user may type it again."""
-    return shlex.join(["python", Path(sys.argv[0]).name, *typed])
+    return shlex.join([*program(), *typed])
+
+
+def program(name: str | None = None) -> list[str]:
+    """The words that start a command, by default this one, in the way that this was started."""
+    script = Path(sys.argv[0])
+    name = name or current[0]
+    if script.suffix != ".py" or script.name == "__main__.py":
+        return ["vaelab", name]
+    return ["python", script.name if name == current[0] else f"{name}.py"]
+
+
+def process() -> list[str]:
+    """The words that start another process of this command, from any folder."""
+    script = Path(sys.argv[0])
+    if script.suffix != ".py" or script.name == "__main__.py":
+        return [sys.executable, "-m", "vaelab", current[0]]
+    return [sys.executable, str(script.resolve())]
 
 
 def config_folders(hydra_cfg: Any) -> list[str]:

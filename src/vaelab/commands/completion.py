@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from vaelab.commands import arguments
 from vaelab.commands.help_text import composed, offered, settings
+from vaelab.commands.main import COMMANDS
 from vaelab.commands.setting_comments import meanings
 from vaelab.errors import UserError
 
@@ -30,14 +31,22 @@ BASH = """
 _vaelab() {
     local line=${COMP_LINE:0:$COMP_POINT} word=${COMP_WORDS[COMP_CWORD]} IFS=$'\\n'
     COMPREPLY=()
-    grep -qs '^@cli.task' "${COMP_WORDS[1]}" || return
+    if [[ ${COMP_WORDS[0]##*/} == vaelab ]]; then
+        if (( COMP_CWORD == 1 )); then
+            COMPREPLY=($(compgen -W "COMMANDS" -- "$word"))
+            COMPREPLY=("${COMPREPLY[@]/%/ }")
+            return
+        fi
+    else
+        grep -qs '^from vaelab.commands' "${COMP_WORDS[1]}" || return
+    fi
     COMPREPLY=($(COMP_LINE=$line "${COMP_WORDS[0]}" "${COMP_WORDS[1]}" -sc query=lines 2>/dev/null))
     # Where = parts words, what is before it stays on the line.
     if [[ $COMP_WORDBREAKS == *=* && ${line##* } == *=* ]]; then
         COMPREPLY=("${COMPREPLY[@]#*=}")
     fi
 }
-complete -o nospace -o default -F _vaelab python python3
+complete -o nospace -o default -F _vaelab python python3 vaelab
 """
 ZSH = f"autoload -U +X bashcompinit && bashcompinit\n{BASH.strip()}"
 FISH = """
@@ -48,9 +57,11 @@ function __vaelab
 end
 function __vaelab_asked
     set -l words (commandline -opc)
-    test (count $words) -gt 1; and grep -qs '^@cli.task' $words[2]
+    test (count $words) -gt 1; or return
+    test (path basename $words[1]) = vaelab; or grep -qs '^from vaelab.commands' $words[2]
 end
-for command in python python3
+complete -c vaelab -n 'test (count (commandline -opc)) -eq 1' -f -a 'COMMANDS'
+for command in python python3 vaelab
     complete -c $command -n __vaelab_asked -f -a '(__vaelab)'
 end
 """
@@ -74,7 +85,7 @@ def answer(asked: Sequence[str], folder: Path, name: str, lists: Sequence[str]) 
         return "\n".join(completed(os.environ.get("COMP_LINE", ""), folder, name, lists))
     if what != "install" or shell not in INSTALLED:
         raise UserError(f"-sc: possible are {', '.join(f'install={name}' for name in INSTALLED)}")
-    return INSTALLED[shell].strip()
+    return INSTALLED[shell].strip().replace("COMMANDS", " ".join(COMMANDS))
 
 
 def completed(line: str, folder: Path, name: str, lists: Sequence[str] = ()) -> list[str]:

@@ -73,7 +73,7 @@ class Run:
             self.console.quiet = True
         quieten()
         what = cli.names(cfg.evaluate)
-        command = shlex.join(["python", "train.py", *self.overrides])
+        command = shlex.join([*cli.program(), *self.overrides])
         self.plan = Plan(cfg.metrics, what, cfg.seed, cfg.rerun, command, self.say)
 
     @property
@@ -266,7 +266,7 @@ class Run:
         changed = {"ckpt", "rerun", *map(naming.key, changes)}
         kept = [o for o in self.overrides if naming.key(o) not in changed]
         folder = f"hydra.run.dir={naming.value(str(self.path))}"
-        start = ["python", "train.py", *cli.config_folders(HydraConfig.get())]
+        start = [*cli.program(), *cli.config_folders(HydraConfig.get())]
         return shlex.join([*start, *kept, *changes, folder, "ckpt=last"])
 
     def say(self, text: str) -> None:

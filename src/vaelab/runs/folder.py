@@ -46,9 +46,13 @@ def flat(node: Any, path: str = "") -> dict[str, Any]:
 
 def git_commit() -> str | None:
     """The commit of the code, marked where it has been changed since."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=40"]
+    here = Path(__file__)
+    options: Any = {"cwd": here.parent, "capture_output": True, "text": True, "timeout": 10}
     try:
-        found = subprocess.run([*command, "--dirty"], capture_output=True, text=True, timeout=10)
+        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", here.name], **options)
+        if tracked.returncode:  # installed, perhaps inside a repository of the user's
+            return None
+        described = ["git", "describe", "--always", "--abbrev=40", "--dirty"]
+        return subprocess.run(described, **options).stdout.strip() or None
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None

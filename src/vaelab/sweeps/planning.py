@@ -1,7 +1,6 @@
 """From the overrides of a job to its folder and its command, checked before anything starts."""
 
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -104,8 +103,7 @@ class Planner:
         """The command of a job's process."""
         kept = [o for o in self.config.hydra.overrides.hydra if not is_ours(o)]
         return [
-            sys.executable,
-            str(Path(sys.argv[0]).resolve()),
+            *cli.process(),
             *cli.config_folders(self.config.hydra),
             *job.overrides,
             *kept,

@@ -110,7 +110,7 @@ class Screen:
         self.say(f"{self.counts(jobs)}, after {taken}")
         for line in lines or self.best(jobs):
             self.say(line)
-        self.say(f"report     python report.py {cli.given('sweep', self.folder)}")
+        self.say(f"report     {' '.join(cli.program('report'))} {cli.given('sweep', self.folder)}")
         if any(self.folder.glob("*/events.out.*")):
             self.say(f"curves     tensorboard --logdir {pasted(self.folder)}")
         if self.to_come() or any(job.state != "done" for job in jobs):

@@ -1,0 +1,5 @@
+"""`python -m vaelab` is `vaelab`."""
+
+from vaelab.commands.main import main
+
+main()

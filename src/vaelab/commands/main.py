@@ -1,0 +1,37 @@
+"""The `vaelab` command: `vaelab train model=beta_vae`, as `python train.py` in a checkout."""
+
+import os
+import sys
+from importlib import import_module
+
+COMMANDS = {
+    "train": "fit one model, or with -m a sweep of them",
+    "evaluate": "measure finished runs on their test images",
+    "generate": "draw pictures of finished runs",
+    "export": "write a finished run as files for others",
+    "report": "one page, figures and tables of a sweep",
+}
+CHOSEN = "VAELAB_COMMAND"
+"""Variable with the command of the first process, for those that Lightning starts beside it."""
+
+
+def main() -> None:
+    """Runs the command that the first argument names; exit code 2 if there is none of that name."""
+    name, *others = sys.argv[1:] or [""]
+    if name in COMMANDS:
+        os.environ[CHOSEN] = name
+        sys.argv[1:] = others
+    elif "LOCAL_RANK" in os.environ and CHOSEN in os.environ:
+        name = os.environ[CHOSEN]
+    else:
+        asked = name in ("", "-h", "--help")
+        lines = [f"  {command:10}{purpose}" for command, purpose in COMMANDS.items()]
+        usage = "\n".join(
+            ["vaelab COMMAND name=value ...", "", *lines, "", "--help of each has more"]
+        )
+        if not asked:
+            print(f"error: {name}: there is no such command\n\n{usage}", file=sys.stderr)
+            sys.exit(2)
+        print(usage)
+        return
+    import_module(f"vaelab.commands.{name}").main()
