@@ -6,12 +6,15 @@ from typing import Any, TypeVar
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from omegaconf import DictConfig
 
 from vaelab.data import Images
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, nearest
+from vaelab.evaluation import Plan
 from vaelab.randomness import generator
+from vaelab.training.callbacks import Annealing
 
 T = TypeVar("T")
 
@@ -50,6 +53,28 @@ def checked(made: Any, kind: type[T], path: str, node: Any) -> T:
         return made
     known, target = f"{kind.__module__}.{kind.__name__}", node.get("_target_")
     raise UserError(f"{path}._target_={target}: a {type(made).__name__} is no {known}")
+
+
+def check(cfg: DictConfig, plan: Plan, model: ELBO, data: Images, trainer: Trainer) -> None:
+    """Finds before the folder is taken what would be found in training, or after it.
+
+    Raises:
+        UserError: If data, optimizer, annealing or evaluation do not fit the model or each
+            other.
+    """
+    for name in data.shapes.keys() & cfg.model.keys():
+        raise UserError(
+            f"model.{name} is told by the data; change them with data=... or data.*=..."
+        )
+    assert data.sizes  # or it says what is missing
+    check_batches(trainer, model, data)
+    model.configure_optimizers()
+    check_limits(trainer)
+    check_monitors(trainer, model, data)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Annealing):
+            callback.check(trainer, model)
+    plan.check(model, data)
 
 
 def check_limits(trainer: Trainer) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
@@ -37,39 +36,49 @@ def settings(
 def main(cfg: DictConfig) -> float:
     """Trains, tests the best checkpoint, and returns its ELBO on the validation images."""
     # Here and not above, so that --help and --cfg answer at once.
+    import os
+    import shlex
+    from time import monotonic
+
     import torch
     from lightning import Trainer, seed_everything
 
     from vaelab.acceleration.compilation import compiled
-    from vaelab.commands import training_run
-    from vaelab.commands.preflight import instantiate_as, instantiate_callbacks
+    from vaelab.commands import introduction, preflight, results
+    from vaelab.commands.quiet import quieten
+    from vaelab.commands.run_folder import RunFolder
     from vaelab.data import Images
     from vaelab.elbo import ELBO
+    from vaelab.evaluation import Plan
 
-    run = training_run.Run(cfg)
-    if (found := run.result()) is not None:
+    began = monotonic()
+    quieten()
+    run = RunFolder(cfg)
+    command = shlex.join([*cli.program(), *run.overrides])
+    plan = Plan(cfg.metrics, cli.names(cfg.evaluate), cfg.seed, cfg.rerun, command, run.say)
+    if (found := results.earlier(run, plan)) is not None:
         return found
     # Lightning sets this to 1, and then every optimizer step looks for a driver's library on disk.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
     seed_everything(cfg.seed, verbose=False)
     torch.distributions.Distribution.set_default_validate_args(False)
 
-    data = instantiate_as(Images, "data", cfg.data)
-    model = instantiate_as(ELBO, "model", cfg.model, **data.shapes)
-    callbacks = instantiate_callbacks(cfg.callbacks)
-    trainer = instantiate_as(Trainer, "trainer", cfg.trainer, callbacks=callbacks)
+    data = preflight.instantiate_as(Images, "data", cfg.data)
+    model = preflight.instantiate_as(ELBO, "model", cfg.model, **data.shapes)
+    callbacks = preflight.instantiate_callbacks(cfg.callbacks)
+    trainer = preflight.instantiate_as(Trainer, "trainer", cfg.trainer, callbacks=callbacks)
     if cfg.compile:
         model.loss = compiled(model.loss)  # type: ignore[assignment,method-assign]
 
-    run.check(model, data, trainer)
+    preflight.check(cfg, plan, model, data, trainer)
     run.occupy()
-    if (found := run.result()) is not None:  # of another start, which was at work until now
+    if (found := results.earlier(run, plan)) is not None:  # of a start that was at work until now
         return found
-    ckpt = run.resume(model)
+    ckpt = run.checkpoint_to_resume(model)
     run.record()
-    run.introduce(model, data, trainer)
-    run.log_settings(trainer)
-    with run.stopping(model):
+    introduction.introduce(run, model, data, trainer)
+    introduction.log_settings(run, trainer)
+    with results.explained_end(run, model):
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)
@@ -77,5 +86,6 @@ def main(cfg: DictConfig) -> float:
     last = float(trainer.callback_metrics["val/elbo"])
     elbo = getattr(trainer.checkpoint_callback, "best_elbo", last) if best else last
     (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    run.finish(model, trainer, {"val/elbo": elbo, **metrics})
+    metrics = {"val/elbo": elbo, **metrics}
+    results.finish(run, plan, model, trainer, metrics, monotonic() - began)
     return elbo

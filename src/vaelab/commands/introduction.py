@@ -1,0 +1,78 @@
+"""What a training says and logs of itself before it starts."""
+
+import os
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from omegaconf import OmegaConf
+
+from vaelab.commands.results import FINAL, final_tag
+from vaelab.commands.run_folder import RunFolder
+from vaelab.data import Images
+from vaelab.elbo import ELBO
+from vaelab.runs import naming
+from vaelab.runs.folder import flat
+from vaelab.training.tensorboard import name_columns
+
+COMPARED = (
+    "model",
+    "data",
+    "network",
+    "likelihood",
+    "posterior",
+    "prior",
+    "condition",
+    "annealing",
+    "seed",
+    "precision",
+)
+
+
+def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> None:
+    """Says what will be trained, on what, and where."""
+    sizes = data.sizes
+    channels, height, width = model.x_shape
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    note = getattr(data.source, "note", None)
+    device = trainer.strategy.root_device
+    where = f"{torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
+    run.say(
+        f"{run.choices['model']} on {run.choices['data']}"
+        + (f" ({note})" if note else "")
+        + f": {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} "
+        f"test images of {height} x {width} x {channels}, {data.pixels} pixels"
+    )
+    run.say(
+        f"{run.choices['network']} network, {parameters:,} parameters, "
+        f"{model.latent_dim} latents, {run.choices['likelihood']} likelihood; "
+        f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
+    )
+    run.say("; ".join(data.described()))
+    if model.context_dim:
+        columns = [f"{name} ({count} classes)" for name, count in model.classes.items()]
+        columns += [f"{n} ({w} number{'s' * (w > 1)})" for n, w in model.numbers.items()]
+        run.say(f"{run.choices['condition']} condition on {', '.join(columns)}")
+    run.say(f"run folder {run.path}")
+
+
+def log_settings(run: RunFolder, trainer: Trainer) -> None:
+    """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab.
+
+    The tab opens on the model, beta, the size of the latents, and what a sweep or the command
+    line has set.
+    """
+    every = flat(OmegaConf.to_container(run.cfg, resolve=True)) | run.choices
+    swept = os.environ.get("VAELAB_SWEPT", "").split()
+    given = {naming.key(override) for override in swept or run.overrides} & every.keys()
+    told = {n for n in every if n.partition(".")[0] in COMPARED and "._" not in n}
+    told |= {naming.key(override) for override in swept}
+    first = {"model", "model.beta", "model.latent_dim"} | (given & told)
+    settings = {name: value for name, value in every.items() if name in told}
+    unknown = {final_tag(name): float("nan") for name in FINAL}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            name_columns(logger, settings, first, unknown)
+            logger.log_hyperparams(settings, metrics=unknown)
+        else:
+            logger.log_hyperparams(settings)

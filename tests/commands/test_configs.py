@@ -1,0 +1,170 @@
+"""Every choice in conf/ composes, is valid, and takes a step of each loop."""
+
+import sys
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra import initialize_config_dir
+from hydra.utils import instantiate
+
+from vaelab.commands import evaluate, generate, train
+from vaelab.commands.cli import CONF
+from vaelab.errors import UserError
+from vaelab.runs import validation
+from vaelab.runs.targets import locate
+
+NEEDS = {
+    "data=arrays": ["data.source.path=mine.npz"],
+    "posterior=codebook": ["model=vq_vae"],
+    "posterior=deterministic": ["model=ae"],
+    "prior=codes": ["model=vq_vae"],
+    "prior=conditional_normal": ["model=cvae"],
+}
+CHOICES = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if not path.stem.startswith("_")  # which are beginnings
+    and path.parent.name != "sampler"  # of finished runs
+]
+ONE_PRIOR = ("ae", "beta_tcvae", "rae", "vq_vae")  # not learned, factorised, or of codes
+MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_valid(compose, choice):
+    cfg = compose(choice, *NEEDS.get(choice, []))
+    if choice.startswith("logger="):
+        cfg.logger = None  # its folder is known only where Hydra runs
+    validation.check(cfg, train.settings)
+
+
+@pytest.mark.parametrize("sampler", ["prior", "gmm", "flow"])
+@pytest.mark.parametrize(("name", "command"), [("evaluate", evaluate), ("generate", generate)])
+def test_every_sampler_is_valid(name, command, sampler):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = hydra.compose(name, [f"sampler={sampler}", "run=outputs"])
+    validation.check(cfg, command.settings)
+
+
+TRAINED = ("model", "network", "likelihood", "prior", "posterior", "condition", "optimizer")
+SPRITES = ["data=sprites", "data.source.size=16", "data.source.positions=3"]
+SPRITES += ["data.val_size=100", "data.test_size=100"]
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "parts",
+    [
+        "network=conv likelihood=gaussian condition=one_hot",
+        "network=gated_mlp likelihood=discretized_logistic condition=embedding",
+    ],
+)
+def test_every_model_trains_with_other_parts(fast, model, parts):
+    prior = [] if model in ONE_PRIOR else ["prior=conditional_normal"]
+    fast(f"model={model}", *parts.split(), *prior)
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.partition("=")[0] in TRAINED])
+def test_every_choice_trains(fast, choice):
+    more = NEEDS.get(choice, []) + (SPRITES if choice == "condition=continuous" else [])
+    fast(choice, *more)
+
+
+@pytest.fixture
+def fast(monkeypatch, tmp_path_factory):
+    """(*overrides): takes a step of each loop, which leaves nothing but the configuration."""
+
+    def run(*overrides):
+        folder, data = tmp_path_factory.mktemp("run"), tmp_path_factory.getbasetemp() / "digits"
+        given = ["trainer=fast", f"hydra.run.dir={folder}", f"paths.data={data}", *overrides]
+        monkeypatch.setattr(sys, "argv", ["train.py", *given])
+        train.main()
+        left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
+        assert {path.parent.name for path in left} == {".hydra"}
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["optimizer=adamw", "annealing=cyclical", "model.num_samples=3"],
+        ["precision=bf16", "annealing=cosine"],
+        ["trainer=cpu", "trainer.gradient_clip_val=1", "trainer.accumulate_grad_batches=4"],
+        ["logger=csv", "annealing=sigmoid", "annealing.unit=epochs", "annealing.duration=1"],
+        ["model=beta_vae", "model.beta=0"],
+        ["model=beta_vae", "model.beta=0.5"],
+        ["likelihood=gaussian", "model.likelihood.scale=0.5", "data.pixels=grey"],
+        ["model.optimizer._target_=torch.optim.SGD", "~model.optimizer.fused"],
+    ],
+)
+def test_settings_that_users_change(monkeypatch, tmp_path_factory, overrides):
+    folder, data = tmp_path_factory.mktemp("run"), tmp_path_factory.getbasetemp() / "digits"
+    small = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "trainer.max_epochs=2"]
+    paths = [f"hydra.run.dir={folder}", f"paths.data={data}", "callbacks.board=null"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *small, *paths, *overrides])
+    train.main()
+    assert (folder / "checkpoints" / "best.ckpt").exists()
+
+
+def test_the_command_line_wins_over_what_a_data_set_chooses(compose):
+    cfg = compose("data=cifar10")
+    assert cfg.model.likelihood._target_.endswith("Gaussian")
+    assert cfg.model.encoder._target_.endswith("ConvEncoder")
+    cfg = compose("data=cifar10", "likelihood=bernoulli", "network=mlp", "model.latent_dim=3")
+    assert cfg.model.likelihood._target_.endswith("Bernoulli")
+    assert cfg.data.pixels == "binary"
+    assert cfg.model.encoder._target_.endswith("MLPEncoder")
+    assert cfg.model.latent_dim == 3
+
+
+def test_settings_reach_the_parts(compose):
+    cfg = compose("model=beta_vae", "model.beta=2.5", "model.latent_dim=3", "optimizer=adamw")
+    model = instantiate(cfg.model, x_shape=(1, 8, 8), classes={}, numbers={}, pixels="binary")
+    assert float(model.beta) == 2.5
+    assert model.posterior.params.out_features == 6
+    assert model.configure_optimizers().defaults["weight_decay"] == 0.01
+
+
+def parts(*, count: int, name: str = "x", ratio: float | None = None) -> None:
+    """A target with a signature to check against."""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"count": 1}, None),
+        ({"count": 1, "ratio": 2}, None),
+        ({"count": 1, "ratio": None}, None),
+        ({"count": "1"}, "part.count=1: should be a valid integer"),
+        ({"count": True}, "part.count=true: should be a valid integer"),
+        ({"count": 1.0}, "part.count=1.0: should be a valid integer"),
+        ({"count": 1, "ratio": "half"}, "part.ratio=half"),
+        ({"count": 1, "nome": "y"}, "part.nome=y: parts has no such setting; did you mean name?"),
+    ],
+)
+def test_schema_is_the_signature(settings, message):
+    node = {"_target_": f"{__name__}.parts", **settings}
+    if message is None:
+        validation.check_node(node, "part")
+    else:
+        with pytest.raises(UserError) as refused:
+            validation.check_node(node, "part")
+        assert message in str(refused.value)
+
+
+def test_no_setting_has_a_second_home():
+    """What a file of conf/ names exists: no stale target after a move."""
+    for path in CONF.rglob("*.yaml"):
+        for line in path.read_text().splitlines():
+            if "_target_: vaelab." in line:
+                assert locate(line.split()[-1]), Path(path)
+
+
+@pytest.mark.parametrize("trainer", ["gpu", "ddp"])
+def test_a_gpu_trains_compiled_and_in_bf16_unless_told_otherwise(compose, trainer):
+    cfg = compose(f"trainer={trainer}")
+    assert (cfg.compile, cfg.precision, cfg.trainer.accelerator) == (True, "bf16", "gpu")
+    cfg = compose(f"trainer={trainer}", "compile=false", "precision=32")
+    assert (cfg.compile, cfg.trainer.precision) == (False, 32)

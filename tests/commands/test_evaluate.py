@@ -1,0 +1,427 @@
+"""The command that measures finished runs, and its record."""
+
+import json
+import math
+import re
+import shutil
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torchmetrics.image import fid
+
+from vaelab import evaluation
+from vaelab.commands import arguments, evaluate, generate, train
+from vaelab.errors import UserError
+from vaelab.evaluation.latents import active_units
+from vaelab.evaluation.record import figures
+from vaelab.evaluation.samples import generated
+from vaelab.metrics.estimates import mean, means
+from vaelab.metrics.frechet import frechet
+from vaelab.randomness import stream
+from vaelab.runs import finished
+from vaelab.samplers import Own
+from vaelab.training.json_files import write_json
+
+SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
+
+
+def test_estimates_are_means_with_their_errors():
+    values = torch.tensor([1.0, 2.0, 3.0, 6.0]).double()
+    assert mean(values) == pytest.approx({"value": 3.0, "se": math.sqrt(14 / 3) / 2})
+    pair = means(torch.stack([values, 2 * values], 1))
+    assert pair["value"] == [3.0, 6.0]
+    assert pair["se"] == pytest.approx([math.sqrt(14 / 3) / 2, math.sqrt(14 / 3)])
+    assert mean(values[:1]) == {"value": 1.0, "se": None}
+
+
+def test_active_units_doubts_those_near_the_threshold():
+    codes = torch.randn(1000, 4).double()
+    codes = (codes - codes.mean(0)) / codes.std(0, correction=0)
+    means = codes * torch.tensor([0.0, 0.05, 0.1001, 1.0]).double()  # active above 0.1
+    assert active_units(means) == {"value": 2.0, "se": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("argument", "read"),
+    [
+        ("run=a", "run=['a']"),
+        ("run=a,b c,d(1)", "run=['a','b c','d(1)']"),
+        ("run=it's", "run=['it\\'s']"),
+        ("run=[a,b]", "run=[a,b]"),
+        ("run='a,b'", "run='a,b'"),
+        ("run=", "run="),
+        ("what=a,b", "what=a,b"),
+        ("to=a=b", "to='a=b'"),
+        ("to=a b", "to=a b"),
+        ("to=a (b", "to='a (b'"),
+        ("to={a", "to={a"),
+    ],
+)
+def test_paths_are_given_to_hydra_in_quotes(argument, read):
+    assert arguments.quoted(argument, ["run"]) == read
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "shown"),
+    [
+        (95.2834, 0.2641, ("95.283", "0.264")),
+        (0.0260123, 0.0000927, ("0.026012", "0.000093")),
+        (14.0, 0.0, ("14.000", "0.000")),
+        (3.25, None, ("3.250", "")),
+        (None, None, ("n/a", "")),
+    ],
+)
+def test_two_digits_of_an_error_are_shown(value, error, shown):
+    assert figures(value, error) == shown
+
+
+def run(*overrides, command=evaluate):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        command.main()
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory) -> Path:
+    """A folder of two finished runs, one of them conditional."""
+    folder = tmp_path_factory.mktemp("a sweep")
+    for model in ("vae", "cvae"):
+        run(
+            *SMALL,
+            f"model={model}",
+            f"hydra.run.dir='{folder}/{model} (1)'",
+            f"paths.data='{folder}/data'",
+            "trainer.max_epochs=2",
+            command=train,
+        )
+    return folder
+
+
+def measured(folder: Path, *overrides: str) -> dict:
+    run(f"run={folder}", f"paths.data={folder.parent}/data".replace(" ", "\\ "), *overrides)
+    return json.loads((folder / "evaluation.json").read_text())
+
+
+def odd(case: str) -> dict[str, np.ndarray]:
+    """Images of which some metrics cannot be."""
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    rare = (np.arange(60) < 2).astype(int)
+    two = np.arange(60) % 2
+    return {
+        "one test image": {"train_images": images, "train_labels": two,
+                           "test_images": images[:1], "test_labels": two[:1]},
+        "three test images": {"train_images": images, "train_labels": two,
+                              "test_images": images[:3], "test_labels": two[:3]},
+        "a rare class": {"train_images": images, "train_labels": rare,
+                         "test_images": images[:20], "test_labels": rare[:20] * 0},
+        "one class": {"train_images": images, "train_labels": rare * 0},
+        "no labels": {"train_images": images},
+    }[case]  # fmt: skip
+
+
+PROBE = {"probe", "probe_chance"}
+NEIGHBOURS = {"precision", "recall", "density", "coverage"}
+LACKING = {
+    "one test image": PROBE | NEIGHBOURS | {"active_units", "frechet_classifier"},
+    "three test images": PROBE | NEIGHBOURS,
+    "a rare class": PROBE,
+    "one class": set(),
+    "no labels": set(),
+}
+
+
+@pytest.mark.parametrize("case", LACKING)
+def test_what_is_impossible_for_the_data_stops_nothing_else(tmp_path, capsys, case):
+    np.savez(tmp_path / "odd.npz", **odd(case))
+    folder, where = tmp_path / "run", f"paths.data={tmp_path}/data"
+    given = ["data=arrays", f"data.source.path={tmp_path}/odd.npz", "network=mlp", "logger=none"]
+    model = "vae" if case == "no labels" else "cvae"
+    given += [f"model={model}", "trainer.max_epochs=1"]
+    run(*SMALL, *given, f"hydra.run.dir={folder}", where, command=train)
+    few = ["num_samples=5", "metrics.samples.count=20", "metrics.conditional.per_class=5"]
+    what = "what=[likelihood,reconstruction,latents,samples,conditional]"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(f"run={folder}", where, what, *few)
+    said = capsys.readouterr().out
+    found = json.loads((folder / "evaluation.json").read_text())
+    estimates = {name: entry for name, entry in found.items() if isinstance(entry, dict)}
+    lacking = {name for name, entry in estimates.items() if "reason" in entry}
+    assert lacking == LACKING[case]
+    for name in lacking:
+        assert found[name]["value"] is None
+        assert re.search(rf"\b{name}\b.* n/a: \w+", said)
+        assert re.search(rf"{name} +│ +n/a", said)
+    assert all(math.isfinite(found[name]["value"]) for name in ("nll", "ssim", "marginal_kl"))
+    left_out = {"one class": ["samples", "conditional"], "no labels": ["samples", "conditional"]}
+    for metric in left_out.get(case, []):
+        assert f"{metric} left out: " in said
+
+
+def test_a_metric_that_fails_stops_no_other(sweep, monkeypatch, capsys):
+    def fails(*_, **__):
+        raise UserError("it is broken")
+
+    folder = shutil.copytree(sweep / "vae (1)", sweep.parent / "copied")
+    monkeypatch.setattr(evaluation, "reconstruction", fails)
+    with pytest.raises(SystemExit) as exit_:
+        measured(folder, "num_samples=5", "what=[reconstruction,latents]")
+    assert exit_.value.code == 2
+    assert "reconstruction: it is broken" in capsys.readouterr().err
+    assert "marginal_kl" in json.loads((folder / "evaluation.json").read_text())
+
+
+def test_json_has_no_number_that_is_none(tmp_path):
+    numbers = {"a": math.inf, "b": [1.0, -math.inf], "c": {"d": (math.nan, 2)}, "e": "Infinity"}
+    write_json(tmp_path / "a.json", numbers)
+    found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert found == {"a": None, "b": [1.0, None], "c": {"d": [None, 2]}, "e": "Infinity"}
+
+
+def test_a_run_is_measured_once(sweep, monkeypatch):
+    folder = sweep / "vae (1)"
+    few = measured(folder, "num_samples=5", "what=likelihood")
+    many = measured(folder, "num_samples=50", "what=likelihood")
+    assert -few["elbo"]["value"] >= few["nll"]["value"] >= many["nll"]["value"]
+    assert sum(few["rate_per_latent"]["value"]) == pytest.approx(few["rate"]["value"])
+    tested = json.loads((folder / "results.json").read_text())
+    assert few["rate"]["value"] == pytest.approx(tested["test/rate"], rel=1e-4)
+    assert few["elbo"]["value"] == pytest.approx(tested["test/elbo"], abs=1.0)
+    assert many["num_samples"] == 50
+    assert "num_samples=50" in many["command"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "likelihood", lambda *_, **__: pytest.fail("measured again"))
+        assert measured(folder, "num_samples=50", "what=likelihood") == many
+    again = measured(folder, "num_samples=50", "what=likelihood", "rerun=true")
+    assert again == many | {"command": again["command"]}
+    other = measured(folder, "num_samples=50", "what=likelihood", "seed=1")
+    assert 0 < abs(other["nll"]["value"] - many["nll"]["value"]) < many["nll"]["se"]
+
+
+def test_everything_goes_to_the_record_and_to_tensorboard(sweep):
+    folder = sweep / "cvae (1)"
+    found = measured(folder, "num_samples=20", "metrics.conditional.images=20")
+    board = EventAccumulator(str(folder)).Reload()
+    tags = board.Tags()["scalars"]
+    for name in ("nll", "rate", "active_units", "mutual_information", "psnr", "density"):
+        assert math.isfinite(found[name]["se"])
+        assert f"evaluation/{name}" in tags
+    (event,) = board.Scalars("evaluation/mutual_information")
+    assert event.value == pytest.approx(found["mutual_information"]["value"])
+    assert event.step == found["step"] > 0
+
+
+def test_a_folder_of_runs_gives_one_table(sweep, capsys):
+    (sweep / "no run").mkdir(exist_ok=True)
+    both = finished.under([str(sweep)])
+    assert [folder.name for folder in both] == ["cvae (1)", "vae (1)"]
+    assert finished.under([str(both[1]), str(sweep)]) == both[::-1]
+    data = f"paths.data='{sweep}/data'"
+    run(f"run={sweep}", data, "num_samples=3", "what=likelihood")
+    table = capsys.readouterr().out
+    run(f"run={both[0]},{both[1]}", data, "num_samples=3", "what=likelihood")
+    assert table.endswith(capsys.readouterr().out)
+    for name in ("nll", "distortion"):
+        (line,) = [line for line in table.splitlines() if f" {name} " in line]
+        for folder, cell in zip(both, line.split("│")[2:], strict=False):
+            found = json.loads((folder / "evaluation.json").read_text())[name]
+            assert cell.strip() == f"{found['value']:.3f} ±{found['se']:.3f}"
+
+
+def test_many_runs_are_a_row_each_of_the_main_numbers():
+    entry = {"value": 1.0, "se": 0.5}
+    records = {
+        Path(str(i)): SimpleNamespace(content={"nll": entry, "psnr": entry} if i else {})
+        for i in range(9)
+    }
+    grid = evaluation.table(records)
+    assert [column.header for column in grid.columns] == ["run", "nll"]
+    assert list(grid.columns[1].cells) == ["", *["1.000 ±0.500"] * 8]
+
+
+def test_the_latents_may_be_of_every_image(sweep):
+    model, data = finished.load(sweep / "cvae (1)")
+    subject = evaluation.Subject(model, data, sweep, track=lambda batches, _: batches)
+    x, y = map(torch.cat, zip(*subject.every_image("all"), strict=True))
+    trained_on = len(data.splits.train_images)
+    assert len(x) == len(y) == trained_on + len(data.splits.test_images)
+    stored = data.splits.train_images.float() / 255
+    certain = (stored == 0) | (stored == 1)  # whatever the noise
+    assert torch.equal(x[:trained_on][certain], stored[certain])
+    assert torch.equal(y[:trained_on].argmax(1), data.splits.train_labels)
+    few = evaluation.latents(subject, num_samples=1, images="test")
+    every = evaluation.latents(subject, num_samples=1, images="all")
+    assert every["mutual_information"]["se"] < few["mutual_information"]["se"]
+
+
+def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):
+    folder = tmp_path / "copied"
+    shutil.copytree(sweep, folder)
+    broken = folder / "cvae (1)" / "checkpoints" / "best.ckpt"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    with pytest.raises(SystemExit):
+        run(f"run={folder}", f"paths.data='{sweep}/data'", "num_samples=3", "what=likelihood")
+    out, err = capsys.readouterr()
+    assert "vae (1)" in out
+    assert str(broken) in err
+    assert "truncated" in err
+
+
+def test_all_is_every_metric(sweep, capsys):
+    few = ["samples.count=300", "ais.images=10", "ais.chains=1", "ais.steps=2"]
+    found = measured(sweep / "vae (1)", "what=all", *(f"metrics.{setting}" for setting in few))
+    assert {"nll", "nll_ais", "ssim", "marginal_kl", "copied"} <= found.keys()
+    said = capsys.readouterr().out
+    for name in ("inception", "conditional", "disentanglement"):
+        assert f"{name} left out: " in said
+
+
+def test_another_checkpoint_is_measured_anew(sweep):
+    folder = sweep / "vae (1)"
+    found = measured(folder, "num_samples=3", "what=[likelihood,latents]")
+    file = folder / "evaluation.json"
+    file.write_text(json.dumps(found | {"step": found["step"] - 1}))
+    assert "active_units" not in measured(folder, "num_samples=3", "what=likelihood")
+
+
+def test_nothing_asked_for_shows_what_there_is(sweep, capsys):
+    before = measured(sweep / "vae (1)", "what=latents")
+    capsys.readouterr()
+    assert measured(sweep / "vae (1)", "what=[]") == before
+    assert "active_units" in capsys.readouterr().out
+
+
+def test_what_a_model_does_not_have_is_left_out(sweep, capsys):
+    found = measured(sweep / "vae (1)", "what=[latents,conditional]")
+    assert "active_units" in found
+    assert "conditional left out: " in capsys.readouterr().out
+
+
+def test_ais_is_a_second_opinion_on_the_same_images(sweep):
+    few = ["images=12", "chains=8", "steps=100", "leapfrog_steps=5", "num_samples=500"]
+    found = measured(sweep / "vae (1)", "what=ais", *(f"metrics.ais.{setting}" for setting in few))
+    assert found["nll_ais"]["value"] > 0
+    assert abs(found["nll_minus_ais"]["value"]) < 5  # of some 350 nats
+    assert 0.2 < found["ais_acceptance"]["value"] < 1
+
+
+def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
+    """With another network in Inception's place, and small: the mean of each quarter."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    network.num_features = 12
+    known = partial(fid.FrechetInceptionDistance, feature=network)
+    monkeypatch.setattr(fid, "FrechetInceptionDistance", known)
+    found = measured(sweep / "cvae (1)", "what=inception", "metrics.inception.count=200")
+
+    model, data = finished.load(sweep / "cvae (1)")
+    subject = evaluation.Subject(model, data, sweep)
+    torch.manual_seed(stream("evaluate inception", 0))
+    sets = [
+        torch.cat(list(generated(subject, 200, Own()))),
+        torch.cat(list(data.grey("test", 200))),
+    ]
+    sets = [network(images.expand(-1, 3, -1, -1)) for images in sets]
+    assert found["fid"]["value"] == pytest.approx(frechet(*sets)["value"], rel=1e-3)
+
+
+def test_without_weights_of_inception_it_is_left_out(sweep, capsys):
+    with pytest.raises(SystemExit):
+        measured(sweep / "vae (1)", "what=inception")
+    assert "inception: it takes torch-fidelity and its weights" in capsys.readouterr().err
+
+
+def test_data_with_factors_are_scored(tmp_path):
+    grid = ["size=16", "scales=2", "orientations=3", "positions=6"]
+    run(
+        "data=sprites",
+        *(f"data.source.{axis}" for axis in grid),
+        *("data.val_size=20", "data.test_size=40", "data.batch_size=64"),
+        *SMALL,
+        *("trainer.max_epochs=1", f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"),
+        command=train,
+    )
+    settings = ["images=300", "points=20", "repeats=2"]
+    found = measured(
+        tmp_path / "run",
+        "what=disentanglement",
+        *(f"metrics.disentanglement.{setting}" for setting in settings),
+    )
+    scores = ["mig", "mig_chen", "sap", "modularity", "explicitness", "irs"]
+    scores += ["beta_vae_score", "factor_vae_score", "dci_disentanglement", "dci_completeness"]
+    for name in scores:
+        assert 0 <= found[name]["value"] <= 1
+        assert math.isfinite(found[name]["se"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "run has no value"),
+        (["run=nowhere"], "nowhere is no run folder"),
+        (["run=RUN", "num_samples=0"], "num_samples=0: should be greater than 0"),
+        (["run=RUN", "num_sample=1"], "did you mean num_samples?"),
+        (["run=RUN", "what=latent"], "latent: there is no such metric; did you mean latents?"),
+        (["run=RUN", "metrics.disentanglement.repeats=1"], "repeats=1: should be greater than"),
+        (["run=RUN", "what=conditional"], "conditional: the model sees no labels"),
+        (["run=RUN", "device=gpu"], "device=gpu: this machine has no such device"),
+    ],
+)
+def test_refuses(sweep, capsys, overrides, message):
+    with pytest.raises(SystemExit) as exit_:
+        run(*(override.replace("RUN", f"{sweep}/vae (1)") for override in overrides))
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: ")
+    assert message in said
+
+
+TINY = "model.encoder.channels=[4,4]", "model.decoder.channels=[4,4]"
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        ["model=beta_vae", "network=conv", "likelihood=gaussian", *TINY],
+        ["model=cvae", "network=conv", "prior=conditional_normal", *TINY],
+        ["model=cvae", "likelihood=gaussian", "data.pixels=grey", "prior=conditional_normal"],
+        ["model=vae", "model.latent_dim=2", "model.num_samples=3", "optimizer=adamw"],
+        [
+            "model=vae",
+            "data=arrays",
+            "data.source.path=ARRAYS",
+            "data.val_size=9",
+            "data.batch_size=20",
+            *TINY,
+        ],
+    ],
+    ids=" ".join,
+)
+def test_every_kind_of_run_is_measured_and_drawn(tmp_path, choices):
+    images = np.random.default_rng(0).integers(0, 256, (100, 3, 9, 10), np.uint8)
+    np.savez(tmp_path / "mine.npz", train_images=images)
+    choices = [choice.replace("ARRAYS", str(tmp_path / "mine.npz")) for choice in choices]
+    paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"]
+    run(*choices, *paths, "data.test_size=50", "trainer.max_steps=3", command=train)
+    settings = ["num_samples=2", "what=[likelihood,reconstruction,latents]"]
+    found = measured(tmp_path / "run", *settings)
+    for name in ("nll", "mse", "ssim", "mutual_information", "marginal_kl"):
+        assert math.isfinite(found[name]["value"])
+    run(f"run={tmp_path}/run", "count=4", command=generate)
+    assert len(list((tmp_path / "run" / "generated").glob("*.npz"))) >= 5
+
+
+def test_a_run_of_less_than_an_epoch_is_measured_by_its_last_weights(tmp_path):
+    paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"]
+    run(*SMALL, *paths, "trainer.max_steps=3", command=train)
+    found = measured(tmp_path / "run", "num_samples=2", "what=likelihood")
+    assert found["step"] == 3

@@ -1,0 +1,454 @@
+"""A trained model as files, and opening it again: whole, without its data, and running no code."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from torch.testing import assert_close
+
+import vaelab
+from vaelab.commands import export, train
+from vaelab.commands.cli import CONF
+from vaelab.distributions.argument_checks import no_checks
+from vaelab.errors import UserError
+from vaelab.export import onnx_files
+from vaelab.export.model_card import measured
+from vaelab.runs import finished, loading
+
+CONDITIONAL, CONVOLUTIONAL = "conditional", "convolutional"
+RUNS = {
+    CONDITIONAL: "model=cvae prior=conditional_normal network=mlp likelihood=bernoulli "
+    "model.encoder.hidden=[16] model.decoder.hidden=[16]",
+    CONVOLUTIONAL: "model=beta_vae network=conv likelihood=gaussian model.encoder.channels=[4,6] "
+    "model.decoder.channels=[4,6] model.encoder.features=10 model.decoder.features=10",
+}
+SHAPE, CLASSES, LATENTS = (2, 9, 11), 3, 4
+
+
+def run(command, *overrides):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        command.main()
+
+
+def refused(capsys, command, *overrides) -> str:
+    """The one line that a command ends with."""
+    with pytest.raises(SystemExit) as exit_:
+        run(command, *overrides)
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    return line.removeprefix("error: ")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> dict[str, Path]:
+    """Run folders with an export in each; the images they were trained on are gone."""
+    folder = tmp_path_factory.mktemp("export")
+    images = np.random.default_rng(0).integers(0, 256, (80, *SHAPE), dtype=np.uint8)
+    np.savez(folder / "mine.npz", train_images=images, train_labels=np.arange(80) % CLASSES)
+    data = f"data=arrays data.source.path={folder}/mine.npz data.val_size=20 data.test_size=20"
+    few = f"data.batch_size=8 trainer.max_epochs=2 logger=none model.latent_dim={LATENTS}"
+    for name, words in RUNS.items():
+        overrides = f"{data} {few} model.optimizer.lr=0.01 {words} hydra.run.dir={folder}/{name}"
+        run(train, *overrides.split())
+    (folder / "mine.npz").unlink()
+    for name in RUNS:
+        run(export, f"run={folder}/{name}")
+    return {name: folder / name for name in RUNS}
+
+
+@pytest.fixture
+def exported(trained, tmp_path) -> Path:
+    """A copy of an exported folder, to be spoilt."""
+    return shutil.copytree(trained[CONDITIONAL] / "export", tmp_path / "exported")
+
+
+def change(file: Path, changes) -> None:
+    content = json.loads(file.read_text())
+    changes(content)
+    file.write_text(json.dumps(content))
+
+
+def batch(count: int) -> dict[str, torch.Tensor]:
+    return {
+        "x": torch.rand(count, *SHAPE),
+        "y": torch.eye(CLASSES)[torch.arange(count) % CLASSES],
+        "z": torch.randn(count, LATENTS),
+    }
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_an_export_has_the_bits_of_the_best_checkpoint(trained, name):
+    checkpoint = torch.load(trained[name] / "checkpoints" / "best.ckpt", weights_only=True)
+    x, y, z = batch(6).values()
+    outcomes = []
+    for folder in (trained[name], trained[name] / "export"):
+        model = vaelab.load(str(folder))
+        assert not model.training
+        assert model.step == checkpoint["global_step"] > 0
+        state = model.state_dict()
+        assert state.keys() == checkpoint["state_dict"].keys()
+        assert all(torch.equal(state[key], checkpoint["state_dict"][key]) for key in state)
+        torch.manual_seed(0)
+        elbo = model.terms(x.round(), y).elbo
+        outcomes.append([elbo, model.decode(z, y).mean, model.beta, model.bits_offset])
+    for ours, theirs in zip(*outcomes, strict=True):
+        assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
+
+
+def test_a_run_loads_without_its_data_and_says_that_they_are_gone(trained):
+    model, data = finished.load(trained[CONVOLUTIONAL])
+    assert model.x_shape == SHAPE
+    with pytest.raises(UserError, match=r"mine.npz: there is no such file"):
+        data.batches("test")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_onnx_is_pytorch(trained, name):
+    """For a batch size that the export did not compare, by what the distributions are."""
+    model = vaelab.load(trained[name])
+    given = batch(5)
+    x, y, z = given.values()
+    q, p = model.encode(x, y).base_dist, model.decode(z, y).base_dist
+    expected = {
+        "encoder": {"mean": q.loc, "scale": q.scale},
+        "decoder": {"mean": p.mean},
+    }
+    if name == CONDITIONAL:
+        prior = model.latent_prior(y).base_dist
+        assert not torch.equal(prior.loc[0], prior.loc[1])  # training has moved it
+        expected["decoder"] |= {"logits": p.logits}
+        expected["prior"] = {"mean": prior.loc, "scale": prior.scale}
+    else:
+        expected["decoder"] |= {"scale": model.likelihood.log_scale.exp().expand(5, *SHAPE)}
+    folder = trained[name] / "export"
+    assert {path.stem for path in folder.glob("*.onnx")} == expected.keys()
+    for graph, values in expected.items():
+        session = onnxruntime.InferenceSession(folder / f"{graph}.onnx")
+        arrays = {node.name: given[node.name].numpy() for node in session.get_inputs()}
+        assert ("y" in arrays) == (name == CONDITIONAL)
+        found = dict(
+            zip([n.name for n in session.get_outputs()], session.run(None, arrays), strict=True)
+        )
+        assert found.keys() == values.keys()
+        for key, value in values.items():
+            assert_close(torch.from_numpy(found[key]), value.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_published_says_nothing_of_this_machine(trained):
+    home, source = str(trained[CONDITIONAL].parent), str(CONF.parent)
+    for file in (trained[CONDITIONAL] / "export").iterdir():
+        content = file.read_bytes()
+        assert home.encode() not in content
+        assert source.encode() not in content
+
+
+def test_the_card_has_figures_without_an_error_too():
+    card = measured({}, {"fid": {"value": 12.0, "se": None}, "mse": {"value": 0.5, "se": 0.1}})
+    assert "| fid | 12.000 |  |" in card
+    assert "| mse | 0.500 | 0.100 |" in card
+
+
+def test_the_card_and_the_configuration_tell_of_the_model(trained):
+    folder = trained[CONDITIONAL] / "export"
+    results = json.loads((trained[CONDITIONAL] / "results.json").read_text())
+    content = json.loads((folder / "config.json").read_text())
+    assert content["results"]["test/elbo"] == results["test/elbo"]
+    shapes = {"x_shape": [*SHAPE], "pixels": "binary"}
+    shapes |= {"classes": {"label": CLASSES}, "numbers": {}}
+    shapes |= {"class_names": {"label": [*map(str, range(CLASSES))]}}
+    stamp = {"format": 2, "version": vaelab.__version__, "shapes": shapes}
+    assert content["vaelab"] == stamp
+    card = (folder / "README.md").read_text()
+    for words in (
+        "# VAE of 9 x 11 x 2 images, 4 latents",
+        "| `prior.onnx` | `y` [batch, 3] | `mean` [batch, 4], `scale` [batch, 4] |",
+        "model.sample(torch.eye(3))",
+        "1 with probability k / 255",
+        f"| test/elbo | {results['test/elbo']:.3f} | |",
+    ):
+        assert words in card
+
+
+@torch.no_grad()
+def test_a_graph_of_other_weights_is_found_out(trained):
+    model = vaelab.load(trained[CONVOLUTIONAL])
+    file = trained[CONVOLUTIONAL] / "export" / "decoder.onnx"
+    decoder = onnx_files.Function(model, "decoder", ["z"])
+    assert onnx_files.compared(decoder, file, file).deviation < 1e-5
+    for value, difference in ((1e-3, "1.0e-03"), (torch.nan, "nan")):
+        model.decoder.out.bias[0] += value
+        said = rf"decoder.onnx: .* another mean .* by {difference}"
+        with pytest.raises(UserError, match=said), no_checks():
+            onnx_files.compared(decoder, file, file)
+
+
+def test_the_distance_is_relative_to_large_values_and_sees_other_shapes():
+    expected = torch.tensor([0.0, 0.5, -200.0])
+    assert onnx_files.distance(expected + torch.tensor([0.01, 0, 0]), expected) == pytest.approx(
+        0.01
+    )
+    assert onnx_files.distance(expected + torch.tensor([0, 0, 4.0]), expected) == pytest.approx(
+        0.02
+    )
+    assert onnx_files.distance(expected[None], expected) == float("inf")
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [lambda x: 1 if x.sum() > 0 else 2, lambda x: torch.tensor([[1.0]] * len(x))],
+    ids=["branches on values", "fixes the batch size"],
+)
+def test_a_network_that_is_no_graph_is_refused(trained, tmp_path, factor):
+    class Encoder(torch.nn.Module):
+        def forward(self, x, y):
+            return x.flatten(1)[:, :10] * factor(x)
+
+    model = vaelab.load(trained[CONVOLUTIONAL])
+    model.encoder = Encoder()
+    with pytest.raises(UserError, match=r"encoder.onnx: ONNX cannot express this \(") as error:
+        onnx_files.write(model, tmp_path)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_is_wrong_is_not_kept(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_files, "TOLERANCE", -1)
+    with pytest.raises(UserError, match="not kept"):
+        onnx_files.write(vaelab.load(trained[CONVOLUTIONAL]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("what", ["all", "onnx"])
+@pytest.mark.parametrize(
+    "parts", ["posterior=iaf", "model=cvae prior=vamp model.prior.components=3"]
+)
+def test_flows_and_mixtures_are_no_graphs(
+    trained, build, monkeypatch, capsys, tmp_path, parts, what
+):
+    """Refused before anything is written."""
+    model = build(*parts.split(), x_shape=SHAPE, num_classes=CLASSES)
+    monkeypatch.setattr(loading, "trained", lambda *_, **__: model)
+    given = [f"run={trained[CONDITIONAL]}", f"to={tmp_path}/to", f"what={what}"]
+    said = refused(capsys, export, *given)
+    assert said.startswith("what=onnx: the distribution of a flow, a mixture")
+    assert not (tmp_path / "to").exists()
+
+
+# The hub.
+
+
+def test_a_name_is_a_model_on_the_hub(trained, monkeypatch, tmp_path):
+    asked = []
+
+    def snapshot(name, allow_patterns):
+        asked.append((name, *allow_patterns))
+        return str(trained[CONDITIONAL] / "export")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot)
+    monkeypatch.chdir(tmp_path)
+    assert vaelab.load("user/name").context_dim == CLASSES
+    assert asked == [("user/name", "config.json", "model.safetensors")]
+    shutil.copytree(trained[CONVOLUTIONAL] / "export", tmp_path / "user" / "name")
+    assert vaelab.load("user/name").context_dim == 0  # what is here comes first
+    assert len(asked) == 1
+
+
+def test_a_run_folder_on_the_hub_is_not_opened_as_one(trained, monkeypatch):
+    folder = str(trained[CONDITIONAL])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: folder)
+    with pytest.raises(UserError, match=r"is no exported model: there is no config\.json"):
+        vaelab.load("user/name", trust=True)
+
+
+def test_the_hub_is_not_there(monkeypatch):
+    def unreachable(*_, **__):
+        raise LocalEntryNotFoundError("Name or service not known\nat length")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(UserError, match=r"^user/name: there is no such folder.*not known\)$"):
+        vaelab.load("user/name")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(UserError, match=r'^user/name: .* pip install "vaelab\[hub\]"$'):
+        vaelab.load("user/name")
+
+
+# What cannot be opened.
+
+
+def newer(content):
+    content["vaelab"] |= {"format": 3, "version": "9.9.0"}
+
+
+def test_a_newer_checkpoint_is_refused(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained[CONDITIONAL], tmp_path / "run")
+    for name in ("best", "last"):
+        file = folder / "checkpoints" / f"{name}.ckpt"
+        content = torch.load(file, weights_only=True)
+        newer(content)
+        torch.save(content, file)
+    expected = (
+        f"{folder}/checkpoints/{{}}.ckpt was written by vaelab 9.9.0, which is newer than this "
+        f"{vaelab.__version__}; upgrade with pip install -U vaelab"
+    )
+    with pytest.raises(UserError) as error:
+        vaelab.load(folder)
+    assert str(error.value) == expected.format("best")
+    again = [f"hydra.run.dir={folder}", "ckpt=last", f"paths.data={tmp_path}", "logger=none"]
+    assert refused(capsys, train, *again) == expected.format("last")
+
+
+@pytest.mark.parametrize("content", [{"vaelab": {"format": "2"}}, [torch.zeros(2)], {}])
+def test_a_file_of_something_else_is_no_checkpoint(trained, tmp_path, content):
+    folder = shutil.copytree(trained[CONDITIONAL], tmp_path / "run")
+    torch.save(content, folder / "checkpoints" / "best.ckpt")
+    with pytest.raises(UserError, match=r"best.ckpt is no checkpoint of vaelab$"):
+        vaelab.load(folder)
+
+
+def truncate(folder, name):
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+
+
+SPOILT = {
+    "newer": (
+        lambda folder: change(folder / "config.json", newer),
+        r"config.json was written by vaelab 9.9.0, which is newer than this .* pip install -U",
+    ),
+    "no stamp": (
+        lambda folder: change(folder / "config.json", lambda c: c.pop("vaelab")),
+        r"config.json is no checkpoint of vaelab$",
+    ),
+    "no model": (
+        lambda folder: change(folder / "config.json", lambda c: c.pop("model")),
+        r"config.json: damaged, or no configuration of a model$",
+    ),
+    "half a configuration": (
+        lambda folder: truncate(folder, "config.json"),
+        r"config.json: damaged, or no configuration of a model$",
+    ),
+    "no configuration": (
+        lambda folder: (folder / "config.json").unlink(),
+        r"is no run folder and no exported model: there is no .hydra/config.yaml and no config",
+    ),
+    "half of the weights": (
+        lambda folder: truncate(folder, "model.safetensors"),
+        r"model.safetensors: truncated, or no safetensors$",
+    ),
+    "no weights": (
+        lambda folder: (folder / "model.safetensors").unlink(),
+        r"model.safetensors: there is no such file; export with what=safetensors$",
+    ),
+    "other weights": (
+        lambda folder: change(folder / "config.json", lambda c: c["model"].update(latent_dim=3)),
+        r"another architecture: decoder.layers.layers.0.weight is \(16, 7\) in it and \(16, 6\)",
+    ),
+    "a wrong setting": (
+        lambda folder: change(folder / "config.json", lambda c: c["model"].update(latent_dim=0)),
+        r"config.json: model.latent_dim=0: should be greater than 0$",
+    ),
+    "a setting too few": (
+        lambda folder: change(folder / "config.json", lambda c: c["model"].pop("latent_dim")),
+        r"config.json: .* missing 1 required keyword-only argument: 'latent_dim'$",
+    ),
+    "no model but a part": (
+        lambda folder: change(
+            folder / "config.json",
+            lambda c: c.update(
+                model={"_target_": "vaelab.likelihoods.Bernoulli"},
+                vaelab=c["vaelab"] | {"shapes": {}},
+            ),
+        ),
+        r"config.json: a Bernoulli is no model$",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_export_is_refused_in_one_line(exported, spoil, message):
+    spoil(exported)
+    with pytest.raises(UserError, match=message) as error:
+        vaelab.load(exported)
+    assert "\n" not in str(error.value)
+
+
+# Opening a model runs no code.
+
+CODE = [
+    {"_target_": "os.mkdir", "path": "CANARY"},
+    {
+        "_target_": "vaelab.commands.run_folder.os.mkdir",
+        "path": "CANARY",
+    },  # os, found in a module of vaelab's
+    {"_target_": "vaelab.training.json_files.write_json", "path": "CANARY", "content": {}},
+    {"_target_": "vaelab.data.Digits", "folder": "CANARY"},  # vaelab's, but no part of a model
+    {"_target_": "torch.optim.optimizer.torch.save", "obj": 1, "f": "CANARY"},
+    {"_target_": "vaelab.autoencoder.nn.Identity"},  # harmless, but nothing that vaelab answers for
+    {"_target_": "canary.Encoder", "_partial_": True},  # a file beside the user
+    {"_target_": ["os", "mkdir"], "path": "CANARY"},
+    "${oc.create:'{_target_: os.mkdir, path: CANARY}'}",
+]
+
+
+@pytest.mark.parametrize("code", CODE, ids=str)
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_export_that_names_code_is_refused(exported, tmp_path, monkeypatch, code, nested):
+    (tmp_path / "canary.py").write_text("open('CANARY', 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    inner = {"_target_": "vaelab.networks.MLPEncoder", "_partial_": True, "hidden": [16, code]}
+    part, node = ("encoder", inner) if nested else ("likelihood", code)
+    change(exported / "config.json", lambda c: c["model"].update({part: node}))
+    with pytest.raises(UserError, match=rf"config.json: model\.{part}[.=]"):
+        vaelab.load(exported)
+    assert not (tmp_path / "CANARY").exists()
+
+
+def test_code_of_ones_own_is_trusted_when_asked(trained, tmp_path, monkeypatch):
+    (tmp_path / "my_vae.py").write_text("from vaelab.models import VAE\n\nclass Mine(VAE): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    folder = shutil.copytree(trained[CONDITIONAL], tmp_path / "run")
+    composed = folder / ".hydra" / "config.yaml"
+    composed.write_text(composed.read_text().replace("vaelab.models.VAE", "my_vae.Mine"))
+    with pytest.raises(UserError, match=r"model._target_=my_vae.Mine is no part .* trust=True"):
+        vaelab.load(folder)
+    assert "my_vae" not in sys.modules
+    assert type(vaelab.load(folder, trust=True)).__name__ == "Mine"
+    run(export, f"run={folder}", "what=safetensors", f"to={tmp_path}/mine")
+    assert type(vaelab.load(tmp_path / "mine", trust=True)).__name__ == "Mine"
+
+
+# The command.
+
+
+def test_weights_alone_need_nothing_of_onnx(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(onnx_files, "find_spec", lambda name: None)
+    run(export, f"run={trained[CONVOLUTIONAL]}", f"to={tmp_path}/it", "what=safetensors")
+    assert f"vaelab.load('{tmp_path}/it')" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "it").iterdir()}
+    assert names == {"config.json", "model.safetensors", "README.md"}
+    assert "ONNX" not in (tmp_path / "it" / "README.md").read_text()
+    said = refused(capsys, export, f"run={trained[CONVOLUTIONAL]}", f"to={tmp_path}/onnx")
+    assert said.endswith('needs onnx: pip install "vaelab[onnx]"; what=safetensors does not')
+    assert not (tmp_path / "onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "run has no value; give run=..."),
+        (["run=nowhere"], "nowhere is no run folder: there is no nowhere/.hydra/config.yaml"),
+        (["run=nowhere", "what=jpeg"], "what=jpeg: should be 'all', 'safetensors' or 'onnx'"),
+    ],
+)
+def test_refuses(capsys, overrides, message):
+    assert refused(capsys, export, *overrides) == message

@@ -1,0 +1,357 @@
+"""The command that draws pictures of a finished run."""
+
+import json
+import shutil
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vaelab
+from vaelab import pictures
+from vaelab.commands import evaluate, export, generate, train
+from vaelab.commands.cli import CONF
+from vaelab.errors import UserError
+from vaelab.pictures import gallery
+from vaelab.pictures.image_files import read_image
+
+
+def run(command, *arguments):
+    """What `python train.py ...` or `python generate.py ...` does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, arguments)])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        patch.delenv("VAELAB_SHORT_ERROR", raising=False)
+        command.main()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """(model) -> the folder of a run of it on images of class 0, 1 and 2, with none of class 3."""
+    folder = tmp_path_factory.mktemp("runs")
+    bits = np.random.default_rng(0).integers(0, 2, (90, 8, 8), np.uint8) * 255
+    labels = np.arange(90) % 3
+    np.savez(folder / "mine.npz", train_images=bits, train_labels=labels)
+
+    def train_model(model):
+        if not (folder / model).exists():
+            run(
+                train, f"model={model}", "data=arrays", f"data.source.path={folder}/mine.npz",
+                "data.source.num_classes=4", "data.val_size=10", "data.test_size=30",
+                "data.batch_size=10", "network=mlp", "likelihood=bernoulli", "model.latent_dim=2",
+                "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1",
+                "logger=none", f"hydra.run.dir={folder}/{model}",
+            )  # fmt: skip
+        return folder / model
+
+    return train_model
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two image files, of other shapes and colours than the images of the run."""
+    paths = [tmp_path / "one, two.png", tmp_path / "three.png"]
+    for path, size in zip(paths, [(30, 20), (8, 8)], strict=True):
+        pixels = np.random.default_rng(1).integers(0, 2, (*size, 3), np.uint8) * 255
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def arrays(path):
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("model", ["vae", "cvae"])
+def test_every_picture_that_makes_sense_is_drawn(trained, capsys, model):
+    folder = trained(model) / "generated"
+    capsys.readouterr()
+    run(generate, f"run={trained(model)}")
+    assert set(map(Path, capsys.readouterr().out.split())) == set(folder.iterdir())
+    names = set(pictures.KINDS) - ({"class_grid"} if model == "vae" else set())
+    moving = {"traversal", "interpolation", "arithmetic"}
+    assert {path.stem for path in folder.glob("*.png")} == names
+    assert {path.stem for path in folder.glob("*.npz")} == names
+    assert {path.stem for path in folder.glob("*.gif")} == moving
+
+
+def test_several_runs_are_drawn_each_in_its_folder(trained, capsys):
+    runs = [trained(model) for model in ("vae", "cvae")]
+    run(generate, f"run={runs[0]},{runs[1]}", "what=samples", "count=2")
+    for folder in runs:
+        assert len(arrays(folder / "generated" / "samples.npz")["images"]) == 2
+    with pytest.raises(SystemExit):
+        run(generate, f"run={runs[0]},{runs[1]}", "what=class_grid", "count=2")
+    assert len(arrays(runs[1] / "generated" / "class_grid.npz")["images"][0]) == 2
+    assert f"error: {runs[0]}: what=class_grid needs" in capsys.readouterr().err
+
+
+def test_settings_reach_the_pictures_and_the_file(trained, tmp_path):
+    given = ["what=[samples,class_grid]", "label=[3,1]", "count=5", "temperature=0", "seed=7"]
+    run(generate, f"run={trained('cvae')}", f"to={tmp_path}/here", *given)
+    end = "_label-3-1_temperature-0_seed-7.npz"
+    found = arrays(tmp_path / "here" / f"samples{end}")
+    assert found["y"].tolist() == np.eye(4)[[3, 1, 3, 1, 3]].tolist()
+    assert not found["z"].any()
+    assert json.loads(str(found["settings"])) == {
+        "run": str(trained("cvae")), "what": "samples", "count": 5, "label": [3, 1],
+        "given": {}, "temperature": 0.0, "images": [], "seed": 7, "sampler": "prior",
+    }  # fmt: skip
+    model = vaelab.load(trained("cvae"))
+    with torch.no_grad():
+        images = model.decode(torch.zeros(2, 2), torch.eye(4)[[3, 1]]).mean
+    assert found["images"][:2] == pytest.approx(images.numpy(), abs=1e-6)
+    assert arrays(tmp_path / "here" / f"class_grid{end}")["labels"].tolist() == [3, 1]
+
+
+def test_another_request_is_another_file():
+    usual = {"count": None, "label": [], "given": {}, "sampler": "prior", "temperature": 1.0}
+    usual |= {"images": [], "seed": 0}
+    others: list[dict] = [
+        {"label": [3, 8]}, {"label": ["3-8"]}, {"label": ["a-b", "c"]}, {"label": ["a", "b-c"]},
+        {"label": ["ä"]}, {"label": ["ö"]}, {"temperature": 0.5}, {"seed": 1}, {"sampler": "gmm"},
+        {"given": {"shape": 1}}, {"given": {"shape": 2}}, {"images": ["a.png", "b.png"]},
+    ]  # fmt: skip
+    ends = [gallery.told(usual | other) for other in others]
+    assert len(set(ends)) == len(others)
+    assert ends[0] == "_label-3-8"
+    assert gallery.told(usual) == gallery.told(usual | {"count": 3}) == ""
+
+
+def test_the_images_are_those_of_the_test_part(trained, tmp_path):
+    run(generate, f"run={trained('vae')}", "what=reconstructions", f"to={tmp_path}", "label=1")
+    found = arrays(tmp_path / "reconstructions_label-1.npz")
+    with np.load(trained("vae").parent / "mine.npz") as file:
+        images, labels = file["train_images"], file["train_labels"]
+    known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
+    assert {known[(255 * x).astype(np.uint8).tobytes()] for x in found["x"]} == {1}
+
+
+def test_the_seed_decides(trained, tmp_path):
+    what = "what=[samples,traversal,interpolation]"
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        run(generate, f"run={trained('cvae')}", what, f"to={tmp_path}/{folder}", f"seed={seed}")
+    first, again, other = (
+        {path.name.replace("_seed-1", ""): path.read_bytes() for path in there.iterdir()}
+        for there in (tmp_path / folder for folder in "abc")
+    )
+    assert len(first) == 8
+    assert first == again
+    assert first["samples.png"] != other["samples.png"]
+    assert first["interpolation.gif"] == other["interpolation.gif"]
+
+
+def test_images_of_the_user_are_interpolated(trained, files, tmp_path):
+    given = ["what=interpolation", f"to={tmp_path}", f"images=['{files[0]}','{files[1]}']"]
+    run(generate, f"run={trained('cvae')}", *given, "label=[2,3]")
+    (file,) = tmp_path.glob("interpolation*.npz")
+    found = arrays(file)
+    assert found["images"].shape == (1, 21, 1, 8, 8)
+    assert found["y"][0, [0, -1]].tolist() == np.eye(4)[[2, 3]].tolist()
+    x = torch.from_numpy(found["x"][0])
+    assert set(x.unique().tolist()) == {0.0, 1.0}  # as the model was trained on
+    model = vaelab.load(trained("cvae"))
+    with torch.no_grad():
+        ends = model(x, torch.eye(4)[[2, 3]])
+    assert found["images"][0, [0, -1]] == pytest.approx(ends.numpy(), abs=1e-6)
+    run(generate, f"run={trained('cvae')}", *given, "label=[2,3]", "seed=1")
+    (other,) = {*tmp_path.glob("interpolation*.npz")} - {file}
+    assert not np.array_equal(arrays(other)["x"], found["x"])
+
+
+REFUSED = [
+    ("vae", "run=nowhere", "nowhere is no run folder"),
+    ("vae", "what=sample", "what=sample: there is no such picture; did you mean samples?"),
+    ("vae", "what=xyz", "possible are all, arithmetic, gaps, interpolation, latents"),
+    ("vae", "what=class_grid", "what=class_grid needs a conditional model, such as model=cvae"),
+    ("vae", "what=samples label=1", "what=samples of an unconditional model takes no label"),
+    ("vae", "what=manifold label=1", "what=manifold of an unconditional model takes no label"),
+    ("cvae", "what=manifold label=[0,1]", "what=manifold takes one label"),
+    ("cvae", "what=arithmetic label=1", "takes two labels, as in label=[3,8]"),
+    ("cvae", "label=12", "label=12: the classes of label are 0, 1, 2, 3"),
+    ("cvae", "label=[0,-1]", "label=-1: the classes of label are"),
+    ("cvae", "label=three", "label=three: the classes of label are 0, 1"),
+    ("cvae", "what=traversal label=3", "there is none of 3"),
+    ("vae", "count=0", "count=0: should be greater than 0"),
+    ("vae", "temperature=-1", "temperature=-1: should be greater than or equal to 0"),
+    ("vae", "images=one.png", "images=one.png: should be two files, and not 1"),
+    ("vae", "images=one.png,two.png", "images=one.png: cannot be read (No such file"),
+    ("vae", "images=README.md,two.png", "images=README.md: cannot be read (this is no image"),
+    ("vae", "what=samples images=F", "what=interpolation is not asked for"),
+    ("vae", "what=interpolation label=1 images=F", "of an unconditional model takes no label"),
+    ("cvae", "what=interpolation images=F", "what=interpolation between files of a conditional"),
+    ("cvae", "images=F", "what=interpolation between files of a conditional model needs label="),
+    ("vae", "device=abacus", "device=abacus"),
+    ("vae", "wat=samples", "did you mean what?"),
+]
+
+
+@pytest.mark.parametrize(("model", "given", "message"), REFUSED)
+def test_refuses(trained, files, capsys, monkeypatch, tmp_path, model, given, message):
+    monkeypatch.chdir(CONF.parent)
+    two = f"['{files[0]}','{files[1]}']"
+    overrides = [override.replace("=F", f"={two}") for override in given.split()]
+    with pytest.raises(SystemExit) as exit_:
+        run(generate, f"run={trained(model)}", f"to={tmp_path}/to", *overrides)
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ")
+    assert message in said
+    assert not (tmp_path / "to").exists()
+
+
+def test_images_without_labels_have_none_to_ask_for():
+    with pytest.raises(UserError, match="label=1: the images of this run have no labels"):
+        gallery.class_of(SimpleNamespace(classes={}), 1)
+
+
+def test_no_file_has_five_channels(files):
+    with pytest.raises(UserError, match="no image file has the 5 channels"):
+        read_image(files[0], (5, 8, 8))
+
+
+@pytest.fixture
+def exported(trained, tmp_path):
+    """(model) -> an exported folder of it, whose images are elsewhere."""
+
+    def export_model(model):
+        run(export, f"run={trained(model)}", f"to={tmp_path}/model", "what=safetensors")
+        return tmp_path / "model"
+
+    return export_model
+
+
+@pytest.mark.parametrize(
+    ("model", "what"),
+    [("vae", {"samples", "manifold"}), ("cvae", {"samples", "class_grid", "manifold"})],
+)
+def test_an_exported_model_draws_what_needs_no_images(exported, tmp_path, model, what):
+    folder = exported(model)
+    run(generate, f"run={folder}", "what=all", "count=4", f"to={tmp_path}/drawn")
+    assert {path.stem for path in (tmp_path / "drawn").glob("*.png")} == what
+    found = arrays(tmp_path / "drawn" / "samples.npz")
+    assert found["images"].shape == (4, 1, 8, 8)
+    if model == "cvae":
+        assert found["y"].tolist() == np.eye(4).tolist()
+        run(generate, f"run={folder}", "what=samples", "label=2", "count=3", f"to={tmp_path}/two")
+        assert arrays(tmp_path / "two" / "samples_label-2.npz")["y"].argmax(1).tolist() == [2, 2, 2]
+
+
+def test_an_exported_model_interpolates_between_files(exported, files, tmp_path):
+    given = ["what=interpolation", f"images=['{files[0]}','{files[1]}']", f"to={tmp_path}/drawn"]
+    run(generate, f"run={exported('vae')}", *given)
+    (file,) = (tmp_path / "drawn").glob("interpolation*.npz")
+    assert arrays(file)["images"].shape == (1, 21, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        (generate, "what=reconstructions", "needs images, and an exported model has none"),
+        (generate, "what=nearest", "needs the training images"),
+        (generate, "sampler=gmm", "an exported model is without the images"),
+        (evaluate, "what=samples", "is an exported model, without its images"),
+    ],
+)
+def test_what_needs_images_is_refused_of_an_exported_model(exported, capsys, command, given, said):
+    with pytest.raises(SystemExit) as exit_:
+        run(command, f"run={exported('vae')}", given)
+    assert exit_.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_finished_says_so(trained, tmp_path, capsys):
+    folder = shutil.copytree(trained("vae"), tmp_path / "run")
+    (folder / "results.json").unlink()
+    composed = folder / ".hydra" / "config.yaml"
+    composed.write_text(composed.read_text().replace("max_epochs: 1", "max_epochs: 6"))
+    for command, given in (
+        (generate, "what=samples"),
+        (evaluate, "what=reconstruction"),
+        (export, "what=safetensors"),
+    ):
+        capsys.readouterr()
+        run(command, f"run={folder}", given)
+        assert f"{folder}: not finished, epoch 1 of 6" in capsys.readouterr().out
+    capsys.readouterr()
+    run(generate, f"run={trained('vae')}", "what=samples", f"to={tmp_path}/drawn")
+    assert "not finished" not in capsys.readouterr().out
+
+
+RAMP = np.arange(256).reshape(16, 16)
+CLEAR = np.zeros((16, 16, 4), np.uint8)
+CLEAR[4:12, 4:12] = 255
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [
+        ("a.png", RAMP.astype(np.uint8)),
+        ("a.png", (RAMP * 257).astype(np.uint16)),
+        ("a.tiff", (RAMP * 257).astype(np.uint16)),
+        ("a.tiff", (RAMP * 257).astype(np.int32)),
+        ("a.tiff", (RAMP / 255).astype(np.float32)),
+        ("a.tiff", (RAMP * (2**31 // 255)).astype(np.int32)),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_file_of_any_depth_is_as_bright_as_it_is(tmp_path, name, pixels, channels):
+    path = tmp_path / name
+    Image.fromarray(pixels).save(path)
+    found = read_image(path, (channels, 16, 16))
+    assert found.dtype == torch.uint8
+    assert torch.equal(found, torch.from_numpy(RAMP).byte().expand(channels, 16, 16))
+
+
+@pytest.mark.parametrize("low_high", [(-0.5, 1.0), (0.0, 255.0), (0.0, np.nan)])
+def test_floats_without_a_scale_are_refused(tmp_path, low_high):
+    pixels = np.linspace(*low_high, 256, dtype=np.float32).reshape(16, 16)
+    Image.fromarray(pixels).save(tmp_path / "a.tiff")
+    with pytest.raises(
+        UserError, match=r"a.tiff: its pixels reach from .*, and should from 0 to 1"
+    ):
+        read_image(tmp_path / "a.tiff", (1, 16, 16))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_black(tmp_path, mode):
+    image = Image.fromarray(CLEAR, "RGBA")
+    if mode == "LA":
+        image = image.convert("LA")
+    if mode == "P":
+        image = image.quantize(2)
+    image.save(tmp_path / "a.png")
+    for channels in (1, 3):
+        found = read_image(tmp_path / "a.png", (channels, 16, 16))
+        assert torch.equal(found[0], torch.from_numpy(CLEAR[..., 3]))
+    kept = read_image(tmp_path / "a.png", (4, 16, 16))
+    assert torch.equal(kept[3], torch.from_numpy(CLEAR[..., 3]))
+
+
+def test_an_image_that_is_made_smaller_is_said(tmp_path):
+    Image.new("L", (1400, 900)).save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match="a.png: made smaller, from 1400 x 900 pixels to 28 x 28"):
+        read_image(tmp_path / "a.png", (1, 28, 28))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_image(tmp_path / "a.png", (1, 900, 1400))
+        read_image(tmp_path / "a.png", (1, 1000, 1000))
+
+
+def test_pictures_of_several_runs_beside_each_other(trained, tmp_path, capsys):
+    folders = [trained("vae"), trained("cvae")]
+    capsys.readouterr()
+    given = ["what=[samples,gaps]", "count=4", f"to={tmp_path}/both"]
+    run(generate, f"run={folders[0]},{folders[1]}", *given)
+    assert f"{tmp_path}/both/samples.png" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"samples.png", "gaps.png"}
+    whole = np.asarray(Image.open(tmp_path / "both" / "gaps.png"))
+    for folder in folders:
+        part = np.asarray(Image.open(folder / "generated" / "gaps.png").convert("RGB"))
+        windows = np.lib.stride_tricks.sliding_window_view(whole[-part.shape[0] :], part.shape)
+        assert (windows == part).all((-3, -2, -1)).any()

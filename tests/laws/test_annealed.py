@@ -1,0 +1,218 @@
+"""Annealed importance sampling: against exact evidences, and its moves against their laws."""
+
+import math
+
+import pytest
+import torch
+from support.linear_gaussian import LinearDecoder, PixelsAsFeatures, log_evidence
+from torch.distributions import MultivariateNormal, Normal
+from torch.testing import assert_close
+
+from vaelab import conditions, likelihoods, posteriors
+from vaelab.metrics import annealed as annealed_module
+from vaelab.metrics.annealed import Points, annealed, leapfrog, move, schedule
+from vaelab.models import VAE
+from vaelab.priors import ConditionalNormal
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture
+def conditional():
+    """A linear-Gaussian model of three classes, each with its prior."""
+    model = VAE(
+        x_shape=SHAPE,
+        classes={"label": 3},
+        numbers={},
+        condition=conditions.OneHot,
+        pixels="grey",
+        latent_dim=2,
+        encoder=PixelsAsFeatures,
+        posterior=posteriors.Gaussian,
+        prior=ConditionalNormal,
+        decoder=LinearDecoder,
+        likelihood=likelihoods.Gaussian(scale=1.0),
+        optimizer=torch.optim.Adam,
+    ).double()
+    torch.nn.init.normal_(model.prior.params.weight, std=0.5)
+    return model
+
+
+def conditional_log_evidence(model, x, y):
+    """Log N(x; W mu_y + V y + b, W S_y W' + s^2 I)."""
+    weights, context = model.decoder.out.weight.split([2, 3], 1)
+    mean, log_scale = model.prior.params(y).chunk(2, 1)
+    mean = mean @ weights.T + y @ context.T + model.decoder.out.bias + 0.5
+    noise = model.likelihood.log_scale.mul(2).exp() * torch.eye(64).double()
+    spread = weights @ log_scale.mul(2).exp().diag_embed() @ weights.T
+    return MultivariateNormal(mean, spread + noise).log_prob(x.flatten(1))
+
+
+def noise_images(count):
+    return torch.rand(count, *SHAPE).double(), torch.zeros(count, 0).double()
+
+
+def standard_error(values):
+    return float(values.std() / math.sqrt(len(values)))
+
+
+def test_the_schedule_is_a_sigmoid_from_zero_to_one():
+    rise = [1 / (1 + math.exp(-4 * s)) for s in (-1, -0.5, 0, 0.5, 1)]
+    expected = [(r - rise[0]) / (rise[-1] - rise[0]) for r in rise[1:]]
+    assert schedule(4) == pytest.approx(expected)
+    assert schedule(1) == [1.0]
+
+
+def test_one_step_is_importance_sampling_from_the_prior(conditional):
+    x, y = torch.rand(6, *SHAPE).double(), torch.eye(3).double().repeat(2, 1)
+    torch.manual_seed(1)
+    found = annealed(conditional, x, y, num_chains=50, num_steps=1, leapfrog_steps=3)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        z = conditional.latent_prior(y).sample((51,))[:-1]  # the last is the pilot's
+        log_p = conditional.decode(z, y).log_prob(x)
+    assert_close(found["nll"], -(log_p.exp().mean(0).log()))
+    assert found["acceptance"].isnan().all()
+
+
+def test_it_tends_to_the_log_evidence_from_above(linear):
+    x, y = noise_images(30)
+    exact = -log_evidence(linear, x).detach()
+    gaps = []
+    for steps in (1, 10, 100, 400):
+        found = annealed(linear, x, y, num_chains=8, num_steps=steps, leapfrog_steps=2)
+        gaps.append(found["nll"] - exact)
+    means = [float(gap.mean()) for gap in gaps]
+    assert means == sorted(means, reverse=True)
+    assert means[0] > 1
+    assert abs(means[-1]) < 4 * standard_error(gaps[-1]) < 0.12
+    assert ((found["acceptance"] > 0.4) & (found["acceptance"] < 0.9)).all()
+
+
+def test_it_tends_to_the_log_evidence_where_each_label_has_its_prior(conditional):
+    x, y = torch.rand(30, *SHAPE).double(), torch.eye(3).double().repeat(10, 1)
+    exact = -conditional_log_evidence(conditional, x, y).detach()
+    gap = annealed(conditional, x, y, num_chains=16, num_steps=200, leapfrog_steps=2)["nll"] - exact
+    assert abs(gap.mean()) < 4 * standard_error(gap) < 0.15
+    other = -conditional_log_evidence(conditional, x, y.roll(1, 0)).detach()
+    assert (other - exact).abs().mean() > 0.5
+
+
+def test_the_mean_weight_is_the_evidence(linear, monkeypatch):
+    """With few and clumsy moves too, and however wildly the step sizes are adapted."""
+    monkeypatch.setattr(annealed_module, "GAIN", 3.0)
+    linear.likelihood.log_scale.data.zero_()
+    count = 10_000
+    x, y = noise_images(1)
+    found = annealed(linear, x.expand(count, -1, -1, -1), y.expand(count, -1), 1, 20, 1)
+    log_weights = -found["nll"] - log_evidence(linear, x).detach()
+    weights = log_weights.exp()
+    assert abs(weights.mean() - 1) < 4 * standard_error(weights) < 0.04
+    assert log_weights.mean() < -0.1
+
+
+def test_the_portions_of_images_do_not_matter(linear, monkeypatch):
+    x, y = noise_images(7)
+    counts = []
+    monkeypatch.setattr(annealed_module, "portion", lambda *_: 20)
+    decode = linear.decode
+    monkeypatch.setattr(linear, "decode", lambda z, y: counts.append(z.shape) or decode(z, y))
+    found = annealed(linear, x, y, num_chains=5, num_steps=100, leapfrog_steps=1)
+    assert [c[:2] for c in counts] == [(6, 3)] * 100 + [(6, 3)] * 100 + [(6, 1)] * 100
+    assert_close(found["nll"], -log_evidence(linear, x).detach(), atol=1.0, rtol=0)
+
+
+def test_the_pilot_is_not_counted(linear):
+    found = annealed(linear, *noise_images(50), num_chains=1, num_steps=2, leapfrog_steps=1)
+    assert found["acceptance"].unique().tolist() == [0.0, 1.0]  # of one move
+
+
+def test_the_model_is_left_as_it_was(linear):
+    annealed(linear, *noise_images(2), num_chains=2, num_steps=3, leapfrog_steps=1)
+    assert all(p.grad is None for p in linear.parameters())
+    assert linear.decoder.out.weight.requires_grad
+
+
+# Moves: two Gaussian factors whose product, at temperature 1/2, is N(4/3, 1/3) in each latent.
+
+
+def densities(z):
+    return Normal(0, 1).log_prob(z).sum(-1), Normal(2, 0.5).log_prob(z).sum(-1)
+
+
+T, MEAN, VARIANCE = 0.5, 4 / 3, 1 / 3
+
+
+def points(count):
+    z = MEAN + math.sqrt(VARIANCE) * torch.randn(count, 2, 3).double()
+    return Points.at(z, densities)
+
+
+def test_points_know_their_densities_and_slopes():
+    there = points(5)
+    assert_close(there.log_target(T), densities(there.z)[0] + T * densities(there.z)[1])
+    assert_close(there.slope(T), -(there.z - MEAN) / VARIANCE)
+    assert not there.slope(T).requires_grad
+
+
+@pytest.mark.parametrize("size", [0.3, 0.9])
+def test_a_move_keeps_its_target(size):
+    """The moments of 40,000 chains that start from it; with large steps thanks to rejections."""
+    there, rejected = points(40_000), 0.0
+    sizes = torch.tensor([size, size / 2]).double()
+    start = there.z
+    for _ in range(10):
+        there, probability, accepted = move(there, densities, T, sizes, leapfrog_steps=2)
+        rejected += 1 - accepted[:, 0].double().mean().item()
+    assert size < 0.5 or rejected > 1
+    assert_close(probability.mean(), accepted.double().mean(), atol=0.01, rtol=0)
+    error = 5 / math.sqrt(40_000)
+    z = (there.z - MEAN) / math.sqrt(VARIANCE)
+    assert z.mean(0).abs().max() < error
+    assert (z.square().mean(0) - 1).abs().max() < math.sqrt(2) * error
+    before = (start - MEAN) / math.sqrt(VARIANCE)
+    assert (z * before).mean(0).abs().max() < 0.9  # they did move
+    assert_close(there.log_likelihood, densities(there.z)[1])
+    assert_close(there.prior_slope, -there.z)
+
+
+def test_a_move_brings_chains_to_its_target():
+    there = Points.at(torch.full((5_000, 2, 3), -3.0).double(), densities)
+    for _ in range(60):
+        there = move(there, densities, T, torch.full((2,), 0.5).double(), leapfrog_steps=2)[0]
+    assert_close(there.z.mean().item(), MEAN, atol=0.03, rtol=0)
+    assert_close(there.z.var().item(), VARIANCE, atol=0.03, rtol=0)
+
+
+def test_leapfrog_is_reversible_and_nearly_keeps_the_energy():
+    there = points(10)
+    momentum = torch.randn_like(there.z)
+
+    def energy(at, momentum):
+        return 0.5 * momentum.square().sum(-1) - at.log_target(T)
+
+    gains = []
+    for size, steps in ((0.2, 5), (0.1, 10)):
+        sizes = torch.full((2,), size).double()
+        end, last = leapfrog(there, momentum, densities, T, sizes, steps)
+        back, reversed_ = leapfrog(end, -last, densities, T, sizes, steps)
+        assert (end.z - there.z).abs().max() > 0.5
+        assert_close(back.z, there.z)
+        assert_close(reversed_, -momentum)
+        gains.append((energy(end, last) - energy(there, momentum)).abs().mean())
+    assert gains[0] < 0.5
+    assert gains[1] / gains[0] == pytest.approx(1 / 4, rel=0.3)  # of second order
+
+
+def test_nothing_moves_where_a_trajectory_diverges():
+    def steep(z):
+        return -0.5 * z.square().sum(-1), -1e6 * z.pow(4).sum(-1)
+
+    there = Points.at(torch.ones(4, 2, 3), steep)
+    sizes = torch.tensor([1e-5, 10.0])
+    after, probability, accepted = move(there, steep, 1.0, sizes, leapfrog_steps=5)
+    assert after.z.isfinite().all()
+    assert torch.equal(after.z[:, 1], there.z[:, 1])
+    assert torch.equal(probability[:, 1], torch.zeros(4))
+    assert accepted[:, 0].all()
+    assert not accepted[:, 1].any()

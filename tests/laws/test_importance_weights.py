@@ -1,0 +1,266 @@
+"""Bounds by importance weights: their values, their gradients, and who gets which."""
+
+import math
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from support.linear_gaussian import LinearDecoder, PixelsAsFeatures, log_evidence, make_exact
+from support.models import CLASSES, LATENTS, NETWORKS, SHAPE, batch
+from torch.testing import assert_close
+
+from vaelab import likelihoods, posteriors
+from vaelab.conditions import Unconditional
+from vaelab.errors import UserError
+from vaelab.models import CIWAE, IWAE, MIWAE, PIWAE
+from vaelab.priors import StandardNormal
+
+K, GROUPS, BETA = 6, 2, 0.25  # a BETA that single precision has
+SETTINGS = {
+    "iwae": [],
+    "miwae": [f"model.groups={GROUPS}"],
+    "piwae": [f"model.groups={GROUPS}"],
+    "ciwae": [f"model.beta={BETA}"],
+}
+CLASS = {"iwae": IWAE, "miwae": MIWAE, "piwae": PIWAE, "ciwae": CIWAE}
+
+
+@pytest.fixture
+def make(build):
+    """(name, *overrides) -> a small model in double precision, at no special point."""
+
+    def make_small(name, *overrides):
+        small = [f"model.latent_dim={LATENTS}", *NETWORKS["mlp"].split()]
+        samples = [f"model.num_samples={K}", *SETTINGS[name]]
+        words = [f"model={name}", *small, *samples, *overrides]
+        model = build(*words, x_shape=SHAPE, num_classes=CLASSES).double()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.2 * torch.randn_like(parameter)
+        return model
+
+    return make_small
+
+
+def images(model):
+    x, y = batch(model)
+    return x.double(), y.double()
+
+
+def bound_by_loops(name, log_weights):
+    """The bound of each image, from log-weights [K, B], one number at a time."""
+    found = []
+    for column in log_weights.T.tolist():
+        weights = [math.exp(value - max(column)) for value in column]
+        iwae = math.log(sum(weights) / K) + max(column)
+        if name in ("iwae", "piwae"):
+            found.append(iwae)
+        if name == "ciwae":
+            found.append(BETA * sum(column) / K + (1 - BETA) * iwae)
+        if name == "miwae":  # sample k is of group k mod M
+            parts = [weights[m::GROUPS] for m in range(GROUPS)]
+            logs = [math.log(sum(part) * GROUPS / K) + max(column) for part in parts]
+            found.append(sum(logs) / GROUPS)
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def bound(name, log_weights):
+    """The same with gradients."""
+    if name == "miwae":
+        parts = [log_weights[m::GROUPS] for m in range(GROUPS)]
+        return sum(part.exp().mean(0).log() for part in parts) / GROUPS
+    iwae = log_weights.exp().mean(0).log()
+    return BETA * log_weights.mean(0) + (1 - BETA) * iwae if name == "ciwae" else iwae
+
+
+def shift(log_weights):
+    """Near zero, so that the bound with gradients needs no care for the range of exp."""
+    return log_weights.detach().amax()
+
+
+def gradients(model, loss):
+    learned = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    found = torch.autograd.grad(loss, list(learned.values()), retain_graph=True)
+    return dict(zip(learned, found, strict=True))
+
+
+def of_encoder(name):
+    return name.startswith(("encoder", "posterior"))
+
+
+@pytest.mark.parametrize("gradient", ["standard", "dreg"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_the_loss_shown_is_the_bound(make, name, gradient):
+    model = make(name, f"model.gradient={gradient}")
+    terms = model.terms(*images(model))
+    weights = terms.log_likelihood + terms.prior.log_prob(terms.z) - terms.q.log_prob(terms.z)
+    expected = bound_by_loops(name, weights)
+    assert_close(model.objective(terms), -expected.mean(), atol=1e-10, rtol=0)
+    with torch.no_grad():
+        assert_close(model.objective(terms), -expected.mean(), atol=1e-10, rtol=0)
+    reported = model.details(terms)["importance_weighted_elbo"]
+    assert_close(reported, bound_by_loops("iwae", weights), atol=1e-10, rtol=0)
+    assert (reported >= weights.mean(0)).all()
+
+
+@pytest.mark.parametrize("posterior", ["gaussian", "full_gaussian", "iaf", "spline"])
+@pytest.mark.parametrize("name", ["iwae", "miwae", "ciwae"])
+def test_the_standard_gradient_is_the_bounds_own(make, name, posterior):
+    model = make(name, f"posterior={posterior}")
+    terms = model.terms(*images(model))
+    found = gradients(model, model.objective(terms))
+    expected = gradients(model, -bound(name, terms.log_weights - shift(terms.log_weights)).mean())
+    for parameter in expected:
+        assert_close(found[parameter], expected[parameter], atol=1e-9, rtol=1e-9)
+        assert expected[parameter].any()
+
+
+@pytest.mark.parametrize("posterior", ["gaussian", "full_gaussian", "iaf", "spline"])
+@pytest.mark.parametrize("prior", ["standard_normal", "mixture", "flow"])
+def test_piwae_is_iwae_for_the_decoder_and_miwae_for_the_encoder(make, posterior, prior):
+    model = make("piwae", f"posterior={posterior}", f"prior={prior}")
+    terms = model.terms(*images(model))
+    found = gradients(model, model.objective(terms))
+    weights = terms.log_weights - shift(terms.log_weights)
+    of = {name: gradients(model, -bound(name, weights).mean()) for name in ("iwae", "miwae")}
+    for parameter in found:
+        own, other = ("miwae", "iwae") if of_encoder(parameter) else ("iwae", "miwae")
+        assert_close(found[parameter], of[own][parameter], atol=1e-9, rtol=1e-9)
+        assert not torch.allclose(found[parameter], of[other][parameter], rtol=1e-3)
+
+
+def counted(name, log_weights):
+    """What the path derivative of each sample counts in DReG, from log-weights [K, B]."""
+    weights = (log_weights - shift(log_weights)).exp()
+    if name in ("miwae", "piwae"):
+        sums = torch.stack([weights[m::GROUPS].sum(0) for m in range(GROUPS)])
+        return (weights / sums.repeat(K // GROUPS, 1)).square() / GROUPS
+    squares = (weights / weights.sum(0)).square()
+    return BETA / K + (1 - BETA) * squares if name == "ciwae" else squares
+
+
+@pytest.mark.parametrize("posterior", ["gaussian", "full_gaussian"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_dreg_is_the_papers_formula(make, name, posterior):
+    """sum_k c_k (d log w_k / d z_k) (d z_k / d phi), the first factor by a leaf in z's place."""
+    model = make(name, "model.gradient=dreg", f"posterior={posterior}", "prior=mixture")
+    x, y = images(model)
+    terms = model.terms(x, y)
+    found = gradients(model, model.objective(terms))
+
+    leaf = terms.z.detach().requires_grad_()
+    log_joint = model.decode(leaf, y).log_prob(x) + model.latent_prior(y).log_prob(leaf)
+    weights = log_joint - model.encode(x, y).log_prob(leaf)
+    (slopes,) = torch.autograd.grad(weights.sum(), leaf, retain_graph=True)
+    counts = counted(name, weights.detach()).unsqueeze(-1)
+    surrogate = -(counts * slopes * terms.z).sum((0, 2)).mean()
+    encoder = [p for n, p in model.named_parameters() if of_encoder(n)]
+    expected = torch.autograd.grad(surrogate, encoder)
+    names = [n for n, _ in model.named_parameters() if of_encoder(n)]
+    for parameter, value in zip(names, expected, strict=True):
+        assert_close(found[parameter], value, atol=1e-9, rtol=1e-9)
+
+    decoder = {n: p for n, p in model.named_parameters() if not of_encoder(n)}
+    loss = -bound(name, weights - shift(weights)).mean()
+    for parameter, value in zip(decoder, torch.autograd.grad(loss, decoder.values()), strict=True):
+        assert_close(found[parameter], value, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("posterior", ["iaf", "spline"])
+def test_dreg_of_a_flow_is_refused(make, posterior):
+    model = make("iwae", "model.gradient=dreg", f"posterior={posterior}")
+    with pytest.raises(UserError, match=r"model.gradient=dreg needs posterior=gaussian"):
+        model.loss(*images(model))
+
+
+def test_groups_divide_the_samples(build):
+    with pytest.raises(InstantiationException) as error:
+        build("model=miwae", "model.num_samples=6", "model.groups=4")
+    assert isinstance(error.value.__cause__, UserError)
+    assert "model.groups=4 does not divide model.num_samples=6" in str(error.value.__cause__)
+
+
+# A linear-Gaussian model, where the evidence is known.
+
+
+def linear(name, **settings):
+    groups = {"groups": GROUPS} if name in ("miwae", "piwae") else {}
+    beta = {"beta": BETA} if name == "ciwae" else {}
+    model = CLASS[name](
+        x_shape=SHAPE,
+        classes={},
+        numbers={},
+        condition=Unconditional,
+        pixels="grey",
+        latent_dim=LATENTS,
+        encoder=PixelsAsFeatures,
+        posterior=posteriors.Gaussian,
+        prior=StandardNormal,
+        decoder=LinearDecoder,
+        likelihood=likelihoods.Gaussian(scale=0.3),
+        optimizer=torch.optim.Adam,
+        **({"gradient": "standard", "num_samples": K} | groups | beta | settings),
+    ).double()
+    orthogonal = torch.linalg.qr(torch.randn(64, LATENTS).double())[0]
+    with torch.no_grad():
+        model.decoder.out.weight.copy_(orthogonal * torch.tensor([2.0, 1.0, 0.5, 0.1]))
+    make_exact(model)
+    return model
+
+
+def loosen(model):
+    with torch.no_grad():
+        model.posterior.params.bias[LATENTS:] += 0.3
+        model.posterior.params.bias[:LATENTS] += 0.05
+
+
+@pytest.mark.parametrize("gradient", ["standard", "dreg"])
+def test_the_bound_rises_to_the_log_evidence(gradient):
+    x, y = torch.rand(20, *SHAPE).double(), torch.zeros(20, 0).double()
+    losses = []
+    for samples in (1, 10, 100, 4_000):
+        torch.manual_seed(0)
+        model = linear("iwae", num_samples=samples, gradient=gradient)
+        loosen(model)
+        losses.append(torch.stack([model.loss(x, y)[0] for _ in range(4_000 // samples)]).mean())
+    expected = -log_evidence(model, x).mean()
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] - losses[1] > 0.1
+    assert_close(losses[-1], expected, atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_dreg_vanishes_at_the_exact_posterior(name):
+    """Each sample's weight is the evidence there, so there is nothing to learn; nor any noise."""
+    model = linear(name, gradient="dreg")
+    model.loss(torch.rand(5, *SHAPE).double(), torch.zeros(5, 0).double())[0].backward()
+    for parameter in model.posterior.parameters():
+        assert parameter.grad.abs().max() < 1e-9
+    noisy = linear("iwae")
+    noisy.loss(torch.rand(5, *SHAPE).double(), torch.zeros(5, 0).double())[0].backward()
+    assert max(parameter.grad.abs().max() for parameter in noisy.posterior.parameters()) > 0.01
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_dreg_has_the_same_expectation_and_less_variance(name):
+    count, repeats = 50, 200
+    model = linear(name)
+    loosen(model)
+    x = torch.rand(1, *SHAPE).double().expand(repeats, *SHAPE)
+    y = torch.zeros(repeats, 0).double()
+    found = {}
+    for gradient in ("standard", "dreg"):
+        model.gradient = gradient
+        draws = []
+        for _ in range(count):
+            of = gradients(model, model.objective(model.terms(x, y)))
+            draws.append(torch.cat([of[n].flatten() for n in of if of_encoder(n)]))
+        found[gradient] = torch.stack(draws)
+    mean = {kind: draws.mean(0) for kind, draws in found.items()}
+    variance = {kind: draws.var(0) for kind, draws in found.items()}
+    error = ((variance["standard"] + variance["dreg"]) / count).sqrt()
+    distance = (mean["standard"] - mean["dreg"]) / error
+    # The entries of a row of weights share their noise, so there are few independent ones.
+    assert distance.abs().max() < 5
+    assert mean["dreg"].norm() > 10 * (variance["dreg"] / count).sum().sqrt()
+    assert variance["dreg"].sum() < 0.7 * variance["standard"].sum()

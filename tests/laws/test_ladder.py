@@ -1,0 +1,480 @@
+"""The ladder VAE: levels of latents whose bound is that of the paper's, in other units."""
+
+import math
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from support.models import assert_gradients_are_differences
+from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
+from torch.testing import assert_close
+
+import vaelab
+from vaelab import pictures
+from vaelab.commands import evaluate, export, train
+from vaelab.data.batches import Batches
+from vaelab.distributions.hierarchy import Hierarchy
+from vaelab.errors import UserError
+from vaelab.metrics.aggregate import surgery
+from vaelab.metrics.evidence import evidence
+from vaelab.models import VAE, LadderVAE
+from vaelab.models.ladder_vae import combined
+from vaelab.pictures import Request
+from vaelab.runs import validation
+
+SHAPE, CLASSES = (1, 8, 8), 3
+SMALL = "model.latent_dim=4 network=mlp model.encoder.hidden=[12] model.decoder.hidden=[12]"
+LADDER = "model=ladder_vae model.above=[3,2] model.hidden=7"
+WIDTHS = [2, 3, 4]  # from the top down
+
+
+@pytest.fixture
+def small(build):
+    """(*overrides) -> a small model in double precision, none of whose weights is special."""
+
+    def build_small(*overrides):
+        words = " ".join([SMALL, *overrides]).split()
+        model = build(*words, x_shape=SHAPE, num_classes=CLASSES).double()
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.3 * torch.randn_like(parameter)
+            for told in getattr(model, "evidence", []):
+                told.mean.normal_()
+                told.scale.uniform_(0.5, 2.0)
+        return model
+
+    return build_small
+
+
+@pytest.fixture
+def ladder(small):
+    return partial(small, LADDER)
+
+
+def batch(count=6):
+    x = torch.rand(count, *SHAPE).double().round()
+    return x, torch.eye(CLASSES).double()[torch.arange(count) % CLASSES]
+
+
+# The bound.
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        "",
+        "condition=one_hot prior=conditional_normal",
+        "prior=mixture",
+        "prior=vamp",
+        "posterior=full_gaussian",
+        "posterior=iaf prior=flow",
+    ],
+)
+def test_one_level_is_the_vae(small, parts, samples):
+    """With the same weights and the same noise: every number, and every gradient."""
+    parts = f"{parts} model.num_samples={samples} model.free_bits=0"
+    parts += " model.prior.components=6" if "mixture" in parts or "vamp" in parts else ""
+    vae, one = small(parts), small("model=ladder_vae model.above=[] model.hidden=7", parts)
+    assert isinstance(one, LadderVAE)
+    assert type(vae) is VAE
+    one.load_state_dict(vae.state_dict())
+    x, y = batch()
+    found = []
+    for model in (vae, one):
+        torch.manual_seed(2)
+        terms = model.terms(x, y)
+        loss = model.objective(terms)
+        loss.backward()
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        torch.manual_seed(3)
+        sampled = model.sample(y)
+        bounds = [loss, terms.elbo, terms.rate_per_latent, terms.log_weights, model(x, y)]
+        found.append([*bounds, sampled, *gradients])
+    assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
+
+
+def by_hand(model, x, y, z):
+    """The bound of one image from one z in the paper's own coordinates, by full covariances.
+
+    Args:
+        model: The model.
+        x: One image [1, C, H, W].
+        y: Its label [1, Y].
+        z: Its latents [D].
+
+    Returns:
+        The log-likelihood, the rate of each level from the top down, and log q(v | x) - log p(v).
+    """
+    context = y[:, : model.context_dim]
+    d, told = model.encoder(x, context), []
+    for up, linear in zip(model.up, model.evidence, strict=True):
+        told.insert(0, linear.params((d - linear.mean) / linear.scale))
+        d = up(torch.cat([d, context], 1), context)
+    top, *rest = z.split(WIDTHS)
+    mean, log_scale = model.posterior.params(d).chunk(2, 1)
+    q = MultivariateNormal(mean[0], log_scale[0].mul(2).exp().diag())
+    p = MultivariateNormal(torch.zeros(2).double(), torch.eye(2).double())
+    if model.context_dim:
+        mean, log_scale = model.prior.params(context).chunk(2, 1)
+        p = MultivariateNormal(mean[0], log_scale[0].mul(2).exp().diag())
+    v = top
+    rates, ratio = [kl_divergence(q, p)], q.log_prob(v) - p.log_prob(v)
+    for down, linear, latents in zip(model.down, told, rest, strict=True):
+        h = down.layers(torch.cat([v[None], context], 1), context)
+        m_p, log_p = down.params(h)[0].chunk(2)
+        m_hat, low = linear[0].chunk(2)
+        var_p, var_hat = log_p.exp() ** 2, (1 + low.exp()).log()
+        var_q = 1 / (1 / var_hat + 1 / var_p)  # the paper's, by their letters
+        m_q = (m_hat / var_hat + m_p / var_p) / (1 / var_hat + 1 / var_p)
+        q, p = MultivariateNormal(m_q, var_q.diag()), MultivariateNormal(m_p, var_p.diag())
+        v = m_p + var_p.sqrt() * latents
+        rates.append(kl_divergence(q, p))
+        ratio = ratio + q.log_prob(v) - p.log_prob(v)
+    logits = model.decoder(v[None], context)
+    likelihood = -torch.nn.functional.softplus(torch.where(x == 1, -logits, logits)).sum()
+    return likelihood, torch.stack(rates), ratio
+
+
+@pytest.mark.parametrize("parts", ["", "condition=one_hot prior=conditional_normal"])
+def test_the_bound_is_the_papers(ladder, parts):
+    model = ladder(parts, "model.num_samples=2")
+    x, y = batch()
+    torch.manual_seed(2)
+    terms = model.terms(x, y)
+    torch.manual_seed(2)
+    loss, distortion, rate = model.loss(x, y)
+    assert terms.z.shape == (2, 6, 9)
+    found = [
+        [by_hand(model, x[i : i + 1], y[i : i + 1], terms.z[k, i]) for i in range(len(x))]
+        for k in range(2)
+    ]
+    likelihoods, rates, ratios = (
+        torch.stack([torch.stack([image[part] for image in row]) for row in found])
+        for part in range(3)
+    )
+    assert_close(terms.log_likelihood, likelihoods, rtol=0, atol=1e-9)
+    levels = torch.stack([r.sum(1) for r in terms.rate_per_latent.split(WIDTHS, 1)], 1)
+    assert_close(levels, rates.mean(0), rtol=0, atol=1e-9)
+    assert_close(terms.log_weights, likelihoods - ratios, rtol=0, atol=1e-9)
+    assert_close(loss, (rates.sum(2) - likelihoods).mean(), rtol=0, atol=1e-9)
+    assert_close([distortion, rate], [-likelihoods.mean(0), rates.sum(2).mean(0)])
+    assert (levels > 0.01).all()  # no level is out of use here
+
+
+@pytest.mark.parametrize("parts", ["", "posterior=full_gaussian", "prior=mixture", "posterior=iaf"])
+def test_the_rate_is_the_mean_of_the_log_ratio(ladder, parts):
+    """It is the KL of a model: that of the joint distributions, for each level too."""
+    model = ladder(parts)
+    x, y = batch(3)
+    with torch.no_grad():
+        terms = model.terms(x, y, num_samples=20_000)
+        ratio = terms.q.log_prob(terms.z) - terms.prior.log_prob(terms.z)
+        levels = zip(terms.q.given(terms.z), terms.prior.given(terms.z), strict=True)
+        parts = terms.q.split(terms.z)
+        ratios = [q.log_prob(z) - p.log_prob(z) for (q, p), z in zip(levels, parts, strict=True)]
+    assert_close(sum(ratios), ratio)
+    rates = terms.rate_per_latent
+    if rates.shape[1] == 9:
+        rates = torch.stack([r.sum(1) for r in rates.split(WIDTHS, 1)])
+        for level, log_ratio in zip(rates, ratios, strict=True):
+            error = log_ratio.std(0) / math.sqrt(20_000)
+            assert ((log_ratio.mean(0) - level).abs() < 5 * error).all()
+    error = ratio.std(0) / math.sqrt(20_000)
+    assert ((ratio.mean(0) - terms.rate).abs() < 5 * error).all()
+    assert (error < 0.05 * terms.rate).all()
+
+
+def test_the_rate_of_a_level_varies_less_than_its_log_ratio(ladder):
+    """Which is what a closed form given the levels above is for; the top one's does not vary."""
+    model = ladder()
+    x, y = batch(2)
+    with torch.no_grad():
+        terms = model.terms(x, y, num_samples=500)
+        levels = zip(terms.q.given(terms.z), terms.prior.given(terms.z), strict=True)
+        for (q, p), z in zip(levels, terms.q.split(terms.z), strict=True):
+            ratio = q.log_prob(z) - p.log_prob(z)
+            rate = kl_divergence(q, p).expand(500, 2)
+            assert (rate.std(0) < 0.9 * ratio.std(0)).all()
+
+
+def test_more_samples_tighten_the_bound(ladder):
+    model = ladder()
+    x, y = batch(20)
+    with torch.no_grad():
+        terms = model.terms(x, y, num_samples=2_000)
+    weights = terms.log_weights
+    error = (weights + terms.rate - terms.log_likelihood).std(0) / math.sqrt(len(weights))
+    assert ((weights.mean(0) - terms.elbo).abs() < 5 * error).all()
+    groups = [weights.unflatten(0, (-1, k)).logsumexp(1) - math.log(k) for k in (5, 50, 500)]
+    bounds = [terms.elbo.mean(), *(group.mean() for group in groups)]
+    assert bounds == sorted(bounds)
+    assert bounds[1] - bounds[0] > 0.05
+    found = evidence(model, x, y, 500)
+    assert (found["nll"].mean() < -found["elbo"].mean() - 0.05).all()
+    assert found["rate_per_latent"].shape == (20, 9)
+
+
+def test_what_says_nothing_costs_nothing_and_what_says_all_is_believed():
+    mean, log_scale, a = torch.randn(3, 5, 4).double().unbind(0)
+
+    def q(log_b):
+        level, follow = combined(lambda _: (mean, log_scale), a, log_b, mean)
+        return level, follow(level.mean), follow(level.mean + level.stddev) - follow(level.mean)
+
+    level, expected, spread = q(torch.full_like(a, 40.0))
+    assert_close(expected, mean)
+    assert_close(spread, log_scale.exp())
+    assert_close(level.mean, torch.zeros_like(mean))
+    assert_close(level.stddev, torch.ones_like(mean))
+    _, believed, spread = q(torch.full_like(a, -20.0))
+    assert_close(believed, a)
+    assert_close(spread, torch.full_like(a, math.exp(-20.0)))
+
+
+def test_the_gradient_is_that_of_the_loss(ladder):
+    """Against differences of the loss, with the same noise."""
+    model = ladder("condition=one_hot prior=conditional_normal model.num_samples=2")
+    x, y = batch()
+
+    def loss():
+        torch.manual_seed(1)
+        return model.loss(x, y)[0]
+
+    assert_gradients_are_differences(model, loss)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.any(), name
+
+
+def test_beta_and_free_bits_are_those_of_the_vae(ladder):
+    model = ladder("model.free_bits=1.0 model.free_bits_group=3")
+    model.beta.fill_(0.5)
+    terms = model.terms(*batch())
+    groups = terms.rate_per_latent.mean(0).unflatten(0, (3, 3)).sum(1)
+    free = groups.detach().median()
+    model.free_bits = float(free)
+    expected = terms.distortion.mean() + 0.5 * groups.clamp(min=free).sum()
+    assert (groups < free).any()
+    assert_close(model.objective(terms), expected)
+
+
+# The distribution.
+
+
+def linear_gaussian():
+    """A hierarchy of linear maps in three levels, which is one Gaussian, and that Gaussian."""
+    torch.manual_seed(4)
+    down = [0.7 * torch.randn(b, a).double() for a, b in ((2, 3), (3, 4))]
+    scales = [torch.rand(width).double() + 0.5 for width in WIDTHS]
+    means = [torch.randn(width).double() for width in WIDTHS]
+
+    def step(weight, mean, scale, above):
+        return Independent(Normal(above @ weight.T + mean, scale), 1), lambda z: z
+
+    steps = [partial(step, w, m, s) for w, m, s in zip(down, means[1:], scales[1:], strict=True)]
+    hierarchy = Hierarchy(Independent(Normal(means[0], scales[0]), 1), steps, WIDTHS)
+    # z = S e with e independent.
+    first, second = down
+    mix = torch.eye(9).double()
+    mix[2:5, :2], mix[5:, 2:5], mix[5:, :2] = first, second, second @ first
+    mean = mix @ torch.cat(means)
+    covariance = mix @ torch.cat(scales).square().diag() @ mix.T
+    return hierarchy, MultivariateNormal(mean, covariance)
+
+
+def test_a_hierarchy_of_linear_maps_is_a_gaussian():
+    hierarchy, gaussian = linear_gaussian()
+    z = 2 * torch.randn(5, 6, 9).double()
+    assert_close(hierarchy.log_prob(z), gaussian.log_prob(z))
+    assert_close(hierarchy.mean, gaussian.mean)
+    drawn = hierarchy.expand([2]).sample((100_000,)).flatten(0, 1)
+    assert_close(drawn.mean(0), gaussian.mean, atol=0.05, rtol=0)
+    assert_close(drawn.T.cov(), gaussian.covariance_matrix, atol=0.25, rtol=0.02)
+    assert hierarchy.rsample((3,)).shape == (3, 9)
+    assert hierarchy.variance.shape == (9,)
+
+
+def test_each_process_draws_its_part_of_the_noise(ladder, monkeypatch):
+    model = ladder("condition=one_hot")
+    x, y = batch(6)
+    torch.manual_seed(2)
+    whole = model.draw(model.encode(x, y), 2)
+    for rank in range(2):
+        monkeypatch.setattr("vaelab.distributed.world", lambda rank=rank: (rank, 2))
+        part = slice(3 * rank, 3 * rank + 3)
+        torch.manual_seed(2)
+        assert_close(model.draw(model.encode(x[part], y[part]), 2), whole[:, part])
+
+
+def test_latents_are_in_units_of_what_is_expected(ladder):
+    """A sample of the prior is N(0, I) throughout, and its images are those of the paper's."""
+    model = ladder()
+    y = batch(4)[1]
+    prior = model.latent_prior(y)
+    assert prior.batch_shape == ()
+    assert_close(prior.mean, torch.zeros(9).double())
+    assert_close(prior.stddev, torch.ones(9).double())
+    assert_close(prior.log_prob(z := prior.expand([4]).sample()), Normal(0, 1).log_prob(z).sum(1))
+    v = model.levels(z, y)
+    for down, above, below, latents in zip(
+        model.down, v[:-1], v[1:], z.split(WIDTHS, 1)[1:], strict=True
+    ):
+        mean, log_scale = down.params(down.layers(above, y[:, :0])).chunk(2, 1)
+        assert_close(below, mean + log_scale.exp() * latents)
+    assert_close(model.decode(z, y).mean, torch.sigmoid(model.decoder(v[-1], y[:, :0])))
+
+
+@pytest.mark.parametrize("parts", ["", "condition=one_hot prior=conditional_normal"])
+def test_densities_of_any_shape(ladder, parts):
+    """Points of one axis and images of another, as `evaluate=latents` asks for them."""
+    model = ladder(parts)
+    x, y = batch(5)
+    with torch.no_grad():
+        q, z = model.encode(x, y), torch.randn(7, 9).double()
+        table = q.log_prob(z[:, None])
+        assert table.shape == (7, 5)
+        for i in range(5):
+            one = model.encode(x[i : i + 1], y[i : i + 1])
+            assert_close(table[:, i], one.log_prob(z[:, None])[:, 0])
+        found = surgery(model, x, y)
+    assert (found["mutual_information"] <= math.log(5) + 1e-9).all()
+
+
+# Labels.
+
+
+def test_the_label_reaches_every_network(ladder):
+    """Each layer between levels alone hears of it, when all else is deaf."""
+    model = ladder("condition=one_hot")
+    x, y = batch()
+    z = torch.randn(6, 9).double()
+
+    def heard():
+        q, other = model.encode(x, y), model.encode(x, y.roll(1, 0))
+        v, others = model.levels(z, y)[-1], model.levels(z, y.roll(1, 0))[-1]
+        return (q.mean != other.mean).any(), (v != others).any()
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("table"):
+                parameter.zero_()
+            elif name.endswith("layers.0.weight"):
+                parameter[:, -CLASSES:] = 0
+        assert not any(heard())
+        for stack, down in ((model.up, False), (model.down, True)):
+            for layer in stack:
+                layers = layer.layers if down else layer
+                for weights in (layers.modulations[0].table, layers.layers[0].weight[:, -CLASSES:]):
+                    weights.normal_()
+                    assert heard() == (True, down)
+                    weights.zero_()
+
+
+# With other parts.
+
+
+def test_the_vamp_prior_is_that_of_the_top_level(ladder):
+    model = ladder("prior=vamp model.prior.components=6 condition=one_hot")
+    x, y = batch()
+    terms = model.terms(x, y)
+    components = model.encode_top(model.prior.pseudo_inputs.clamp(0, 1), model.prior.labels)
+    own = torch.stack([components.log_prob(z) for z in terms.z[0, :, :2]])  # [B, M]
+    same = y @ model.prior.labels.T > 0
+    expected = own.masked_fill(~same, -torch.inf).logsumexp(1) - math.log(2)
+    assert_close(terms.prior.given(terms.z)[0].log_prob(terms.z[0, :, :2]), expected)
+    model.objective(terms).backward()
+    assert model.prior.pseudo_inputs.grad.any()
+
+
+def test_the_first_batch_standardises_what_levels_are_told_from(build, compose):
+    """Of a fresh model only, and the noise of no other batch matters to the bound."""
+    model = build(*SMALL.split(), *LADDER.split(), num_classes=0)
+    x = torch.rand(50, 1, 28, 28)
+    images = (255 * x).byte()
+    settings = {"pixels": "grey", "batch_size": 50, "seed": 0, "shuffle": False}
+    share = Batches(images, torch.zeros(50, 0), torch.arange(50), **settings, rank=1, world_size=2)
+    data = SimpleNamespace(batches=lambda part: share)
+    x = images / 255
+    model._trainer = SimpleNamespace(global_rank=0, world_size=1, datamodule=data)
+    model.setup("validate")
+    assert not any(told.mean.any() for told in model.evidence)
+    model.setup("fit")
+    h, context = model.encoder(x, x.new_zeros(50, 0)), x.new_zeros(50, 0)
+    for up, told in zip(model.up, model.evidence, strict=True):
+        standardised = (h - told.mean) / told.scale
+        assert_close(standardised.mean(0), torch.zeros(h.shape[1]), atol=1e-4, rtol=0)
+        large = h.std(0) > 0.2 * h.std(0).mean()
+        assert large.sum() > 3
+        assert_close(standardised.std(0, correction=0)[large], torch.ones(int(large.sum())))
+        h = up(h, context)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    images.zero_()
+    model.setup("fit")
+    assert_close(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("overrides", ["model.above=[0]", "model.hidden=0", "model.above=3"])
+def test_refuses(compose, overrides):
+    with pytest.raises((UserError, InstantiationException), match=overrides.partition("=")[0]):
+        validation.check(compose("model=ladder_vae", overrides), train.settings)
+
+
+# Pictures.
+
+
+def test_a_latent_of_any_level_moves_the_image(ladder):
+    model = ladder().eval().float()
+    x, y = (part.float() for part in batch(20))
+    found = pictures.draw("traversal", model, Request(x, y, CLASSES, count=9)).arrays
+    assert sorted(found["latents"].tolist()) == [*range(9)]
+    assert_close(found["rates"], found["rates"].sort(descending=True).values)
+    changes = (found["images"][:, 0] - found["images"][:, -1]).abs().flatten(1).amax(1)
+    assert (changes > 1e-3).all()
+    middle = found["images"].shape[1] // 2
+    assert_close(found["images"][:, middle], model(x, y)[:1].expand(9, -1, -1, -1))
+
+
+def test_all_pictures_can_be_drawn(ladder):
+    model = ladder("condition=one_hot").eval().float()
+    x, y = (part.float() for part in batch(20))
+    names = {*pictures.overview(model, x, y)}
+    assert names == {"reconstructions", "samples", "class_grid", "traversal", "interpolation"}
+    cold = pictures.draw("samples", model, Request(x, y, CLASSES, count=3, temperature=0.0))
+    prior = model.latent_prior(y[:3]).mean
+    assert_close(cold.arrays["images"], model.decode(prior.expand(3, -1), y[:3]).mean)
+
+
+# From the command line.
+
+
+def run(command, *overrides):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
+        return command.main()
+
+
+def test_a_run_is_trained_logged_loaded_and_exported(tmp_path):
+    digits = f"paths.data={tmp_path}/digits"
+    words = f"{LADDER} {SMALL} {digits} trainer.max_epochs=2 logger=csv data.batch_size=500"
+    run(train, *words.split(), f"hydra.run.dir={tmp_path}/run", f"logger.save_dir={tmp_path}")
+    (log,) = Path(tmp_path).rglob("metrics.csv")
+    assert "val/rate_1,val/rate_2,val/rate_3" in log.read_text()
+    results = vaelab.training.json_files.read_json(tmp_path / "run" / "results.json")
+    levels = [results[f"test/rate_{level}"] for level in (1, 2, 3)]
+    assert sum(levels) == pytest.approx(results["test/rate"], rel=1e-5)
+    run(evaluate, f"run={tmp_path}/run", "what=[likelihood]", "num_samples=20", digits)
+    found = vaelab.training.json_files.read_json(tmp_path / "run" / "evaluation.json")
+    assert found["nll"]["value"] < -results["test/elbo"] + 1.0
+    run(export, f"run={tmp_path}/run", "what=safetensors")
+    models = [vaelab.load(tmp_path / "run"), vaelab.load(tmp_path / "run" / "export")]
+    x = torch.rand(4, 1, 28, 28).round()
+    pair = []
+    for model in models:
+        torch.manual_seed(0)
+        pair.append(model.terms(x, torch.zeros(4, 10)).elbo)
+    assert torch.equal(*pair)

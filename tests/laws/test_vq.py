@@ -1,0 +1,365 @@
+"""VQ-VAE: its loss by hand, where each gradient goes, and a bound that is one."""
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hydra.errors import InstantiationException
+from torch.testing import assert_close
+
+import vaelab
+from vaelab import pictures
+from vaelab.commands import evaluate, export, generate, train
+from vaelab.errors import UserError
+from vaelab.metrics.aggregate import surgery
+from vaelab.metrics.evidence import evidence
+from vaelab.models.vq_vae import CodeTotals
+from vaelab.pictures import Request
+
+SHAPE, CLASSES = (1, 8, 8), 3
+SMALL = "model=vq_vae network=mlp model.encoder.hidden=[12] model.decoder.hidden=[12]"
+SMALL += (
+    " model.latent_dim=6 model.posterior.codes=4 model.posterior.width=2 model.prior.hidden=[9]"
+)
+CODES, WIDTH, POSITIONS = 4, 2, 3
+
+
+@pytest.fixture
+def fresh(build):
+    """(*overrides) -> a small model in double precision, as training finds it."""
+    shapes = {"x_shape": SHAPE, "num_classes": CLASSES}
+    return lambda *overrides: build(*" ".join([SMALL, *overrides]).split(), **shapes).double()
+
+
+@pytest.fixture
+def small(fresh):
+    """The same with no weight at a special value."""
+
+    def make(*overrides):
+        model = fresh(*overrides)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += 0.5 * torch.randn_like(parameter)
+        return model
+
+    return make
+
+
+def batch(count=6):
+    x = torch.rand(count, *SHAPE).double().round()
+    return x, torch.eye(CLASSES).double()[torch.arange(count) % CLASSES]
+
+
+def every_code():
+    return torch.tensor([*itertools.product(range(CODES), repeat=POSITIONS)])
+
+
+def log_prior_by_hand(model, codes, context):
+    """Position by position: the network of a position is given the codes before it and no other."""
+    total = 0.0
+    for position, code in enumerate(codes):
+        inputs = np.zeros((POSITIONS, CODES))
+        for before in range(position):
+            inputs[before, codes[before]] = 1.0
+        h = np.concatenate([context, inputs.ravel()])
+        for i, layer in enumerate(model.prior.layers):
+            weight, bias = (layer.get_parameter(n).detach().numpy() for n in ("weight", "bias"))
+            h = weight * layer.mask.numpy() @ h + bias
+            if i + 1 < len(model.prior.layers):
+                h = h / (1 + np.exp(-h))
+        logits = h.reshape(POSITIONS, CODES)[position]
+        total += logits[code] - np.log(np.exp(logits).sum())
+    return total
+
+
+@pytest.mark.parametrize("condition", ["none", "one_hot"])
+@pytest.mark.parametrize("commitment", [0.0, 0.25, 3.0])
+def test_the_loss_by_hand(small, commitment, condition):
+    """Equation 3 of the paper for each image and position by itself, and the prior's term."""
+    model = small(f"model.commitment={commitment} condition={condition}")
+    x, y = batch()
+    context = y if condition == "one_hot" else y[:, :0]
+    encoded = model.posterior.params(model.encoder(x, context)).detach().numpy()
+    vectors = model.posterior.vectors.detach().numpy()
+    losses, elbos, all_codes = [], [], []
+    for i in range(len(x)):
+        places = encoded[i].reshape(POSITIONS, WIDTH)
+        codes = [int(np.argmin([((e - v) ** 2).sum() for v in vectors])) for e in places]
+        z = torch.tensor(np.concatenate([vectors[c] for c in codes]))[None]
+        probabilities = torch.sigmoid(model.decoder(z, context[i : i + 1])).detach()[0]
+        distortion = -torch.where(x[i] == 1, probabilities, 1 - probabilities).log().sum().item()
+        rate = -log_prior_by_hand(model, codes, context[i].numpy())
+        error = np.mean([((e - vectors[c]) ** 2).sum() for e, c in zip(places, codes, strict=True)])
+        losses.append(distortion + rate + error + commitment * error)
+        elbos.append(-(distortion + rate))
+        all_codes.append(codes)
+    terms = model.terms(x, y)
+    assert terms.q.codes.tolist() == all_codes
+    assert len({tuple(codes) for codes in all_codes}) > 1
+    assert_close(terms.elbo, torch.tensor(elbos).double(), rtol=0, atol=1e-9)
+    assert_close(terms.log_weights[0], terms.elbo)
+    assert_close(model.loss(x, y)[0].item(), float(np.mean(losses)), rtol=0, atol=1e-6)
+
+
+# The prior, and the bound.
+
+
+@pytest.mark.parametrize("hidden", ["[9]", "[]", "[7,2]"])
+@pytest.mark.parametrize("condition", ["none", "one_hot"])
+def test_the_prior_is_a_distribution_over_codes(small, condition, hidden):
+    model = small(f"condition={condition} model.prior.hidden={hidden}")
+    y = batch(CLASSES)[1]
+    prior, codes = model.latent_prior(y), every_code()
+    assert prior.batch_shape == ((CLASSES,) if condition == "one_hot" else ())
+    masses = prior.expand([CLASSES]).log_mass(codes[:, None]).exp()
+    assert_close(masses.sum(0), torch.ones(CLASSES).double())
+    assert (masses[:, 0] != masses[:, 1]).any() == (condition == "one_hot")
+    assert (masses - 1 / len(codes)).abs().max() > 0.01
+    z = model.posterior.embedded(codes)
+    assert_close(prior.expand([CLASSES]).log_prob(z[:, None]).exp(), masses)
+    drawn = prior.expand([CLASSES]).sample((20_000,))
+    found = (model.posterior.nearest(drawn)[:, :, None] == codes).all(-1).double().mean(0).T
+    assert_close(found, masses, atol=5 * 0.5 / math.sqrt(20_000), rtol=0)
+
+
+def test_a_cold_prior_draws_the_likeliest_code(small):
+    model = small()
+    cold = model.latent_prior(batch()[1]).tempered(0.0).sample((5,))
+    codes = []
+    for position in range(POSITIONS):
+        inputs = torch.tensor([*codes, *[0] * (POSITIONS - position)])
+        logits = model.prior.logits(inputs, torch.zeros(0).double())
+        codes.append(int(logits[position].argmax()))
+    assert_close(cold, model.posterior.embedded(torch.tensor(codes)).expand(5, -1))
+
+
+def test_a_fresh_prior_is_uniform(fresh):
+    terms = fresh().terms(*batch())
+    assert_close(terms.rate, torch.full((6,), POSITIONS * math.log(CODES)).double())
+    one = fresh("model.posterior.codes=1").terms(*batch())  # nothing to tell, and nothing told
+    assert_close(one.rate, torch.zeros(6).double())
+    assert_close(one.p.mean[0, 0], one.p.mean[0, 1])
+
+
+def test_the_bound_is_below_the_evidence(small):
+    """Which is the sum over all codes; with one code at each position it is exact."""
+    model = small()
+    x, y = batch()
+    codes = every_code()
+    log_joint = torch.stack(
+        [
+            model.latent_prior(y).log_mass(c)
+            + model.decode(model.posterior.embedded(c)[None], y[:1]).log_prob(x)
+            for c in codes
+        ]
+    )
+    terms = model.terms(x, y, num_samples=4)
+    assert (terms.elbo < log_joint.logsumexp(0)).all()
+    assert all(
+        e in log_joint[:, i].round(decimals=6)
+        for i, e in enumerate(terms.elbo.detach().round(decimals=6))
+    )
+    few, many = evidence(model, x, y, 1), evidence(model, x, y, 500)
+    for name in ("nll", "elbo", "rate"):
+        assert torch.equal(few[name], many[name])
+    assert_close(few["nll"], -terms.elbo)
+
+
+def test_all_mass_is_on_the_nearest_codes(small):
+    model = small()
+    x, y = batch()
+    q = model.encode(x, y)
+    z = model.posterior.embedded(every_code())
+    assert_close(q.log_prob(z[:, None]).exp().sum(0), torch.ones(6).double())
+    assert (q.log_prob(q.sample((3,))) == 0).all()
+    assert torch.equal(q.mean, model.posterior.embedded(q.codes))  # to the last bit
+
+
+def test_information_is_the_entropy_of_the_codes(small):
+    model = small()
+    x, y = batch(40)
+    found = surgery(model, x, y)
+    codes = [tuple(c) for c in model.encode(x, y).codes.tolist()]
+    shares = torch.tensor([codes.count(c) / 40 for c in codes]).double()
+    assert 1 < len(set(codes)) < 40
+    assert_close(found["mutual_information"], -shares.log())
+    total = (found["mutual_information"] + found["marginal_kl"]).mean()
+    assert_close(total, model.terms(x, y).rate.mean().detach())
+
+
+# Gradients.
+
+
+def gradients(model, loss):
+    parts = {"encoder": [*model.encoder.parameters(), *model.posterior.params.parameters()]}
+    parts |= {"codebook": [model.posterior.vectors]}
+    parts |= {"decoder": [*model.decoder.parameters()], "prior": [*model.prior.parameters()]}
+    names = [name for name, values in parts.items() for _ in values]
+    values = [value for part in parts.values() for value in part]
+    found = torch.autograd.grad(loss, values, allow_unused=True, retain_graph=True)
+    return {name: [g for n, g in zip(names, found, strict=True) if n == name] for name in parts}
+
+
+def reached(model, loss):
+    found = gradients(model, loss)
+    return {name for name in found if any(g is not None and g.any() for g in found[name])}
+
+
+def test_each_term_reaches_what_it_should_and_nothing_else(small):
+    model = small("model.commitment=0")
+    x, y = batch()
+    terms = model.terms(x, y)
+    assert reached(model, terms.distortion.sum()) == {"encoder", "decoder"}
+    assert reached(model, terms.rate.sum()) == {"prior"}
+    errors = model.objective(terms) - terms.distortion.mean() - terms.rate.mean()
+    assert reached(model, errors) == {"codebook"}
+    model.commitment.fill_(0.5)
+    errors = model.objective(terms) - terms.distortion.mean() - terms.rate.mean()
+    assert reached(model, errors) == {"encoder", "codebook"}
+    codebook = (terms.q.encoded.detach() - model.posterior.embedded(terms.q.codes)).square()
+    expected = torch.autograd.grad(codebook.sum() / 6 / POSITIONS, model.posterior.vectors)[0]
+    assert_close(gradients(model, model.objective(terms))["codebook"][0], expected)
+
+
+def test_the_gradient_of_the_decoder_passes_straight_through(small):
+    """That of the encoder is that at the codes' vectors, as if it had given these itself."""
+    model = small("model.commitment=0.5")
+    x, y = batch()
+    terms = model.terms(x, y)
+    z = terms.q.quantized.detach().requires_grad_()
+    slope = torch.autograd.grad(-model.decode(z[None], y).log_prob(x).mean(), z)[0]
+    slope = slope + 0.5 * 2 * (terms.q.encoded - z).detach() / POSITIONS / len(x)
+    through = torch.autograd.grad(
+        terms.q.encoded, [*model.encoder.parameters()], slope, retain_graph=True
+    )
+    found = torch.autograd.grad(model.objective(terms), [*model.encoder.parameters()])
+    assert_close(found, through)
+
+
+def test_everything_learns(fresh):
+    model = fresh("condition=one_hot")
+    x, y = batch(30)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
+    before = model.terms(x, y).elbo.mean().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = model.loss(x, y)[0]
+        loss.backward()
+        optimizer.step()
+    terms = model.terms(x, y)
+    assert terms.elbo.mean() > before + 1
+    assert terms.rate.mean() < POSITIONS * math.log(CODES) - 0.2
+    assert all(p.grad is not None and p.grad.any() for p in model.parameters())
+
+
+# What is logged, drawn and refused.
+
+
+def test_codes_are_counted(small):
+    model = small()
+    totals = CodeTotals(CODES)
+    codes = []
+    for count in (6, 3):
+        terms = model.terms(*batch(count))
+        codes += terms.q.codes.flatten().tolist()
+        totals.add(terms, model.objective(terms))
+    values, _ = totals.read()
+    shares = np.bincount(codes) / len(codes)
+    shares = shares[shares > 0]
+    assert values["codes_used"] == len(shares)
+    assert values["perplexity"] == pytest.approx(np.exp(-(shares * np.log(shares)).sum()))
+    assert 1 < values["perplexity"] < CODES
+
+
+def test_each_process_takes_its_part(small, monkeypatch):
+    model = small()
+    x, y = batch()
+    monkeypatch.setattr("vaelab.distributed.world", lambda: (1, 2))
+    q = model.encode(x, y)
+    assert_close(model.draw(q, 2), q.mean.expand(2, -1, -1))
+
+
+@pytest.mark.parametrize("condition", ["none", "one_hot"])
+def test_pictures_of_codes(small, condition):
+    model = small(f"condition={condition}").eval().float()
+    x, y = (part.float() for part in batch(20))
+    expected = {"reconstructions", "samples"} | (
+        {"class_grid"} if condition == "one_hot" else set()
+    )
+    assert {*pictures.overview(model, x, y)} == expected
+    request = Request(x, y, CLASSES)
+    for name in ("traversal", "interpolation", "manifold", "arithmetic"):
+        assert pictures.obstacle(name, model, request).endswith("those of this model are codes")
+    arrays = pictures.draw("samples", model, request).arrays
+    z = arrays["z"].unflatten(-1, (POSITIONS, WIDTH))
+    distances = (z[:, :, None] - model.posterior.vectors).abs().sum(-1).amin(-1)
+    assert_close(distances, torch.zeros_like(distances))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("model.posterior.width=4", "model.posterior.width=4 does not divide the 6 latents"),
+        ("prior=standard_normal", "takes prior=codes"),
+        ("prior=vamp", "takes prior=codes"),
+        ("posterior=gaussian", "takes posterior=codebook"),
+    ],
+)
+def test_refuses(build, overrides, message):
+    part = overrides.partition("=")[0]
+    words = [w for w in SMALL.split() if "." in part or not w.startswith(f"model.{part}.")]
+    with pytest.raises(InstantiationException) as error:
+        build(*words, *overrides.split(), x_shape=SHAPE)
+    assert isinstance(error.value.__cause__, UserError)
+    assert message in str(error.value.__cause__)
+
+
+def test_other_models_take_no_codes(build):
+    with pytest.raises(InstantiationException, match="prior=codes is that of model=vq_vae"):
+        build("model=vae", "prior=codes", "posterior=codebook", x_shape=SHAPE)
+    model = build("model=vae", "posterior=codebook", x_shape=SHAPE)
+    with pytest.raises(UserError, match="posterior=codebook is that of model=vq_vae"):
+        model.loss(torch.rand(3, *SHAPE).round(), torch.zeros(3, 10))
+
+
+# From the command line.
+
+
+def run(command, *overrides):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
+        return command.main()
+
+
+def test_a_run_is_trained_logged_loaded_and_exported(tmp_path, capsys):
+    digits, folder = f"paths.data={tmp_path}/digits", tmp_path / "run"
+    few = "trainer.max_epochs=2 logger=csv data.batch_size=500"
+    run(train, *SMALL.split(), *few.split(), digits, f"hydra.run.dir={folder}")
+    results = vaelab.training.json_files.read_json(folder / "results.json")
+    assert 1 <= results["test/perplexity"] <= CODES
+    assert results["test/elbo"] == pytest.approx(-results["test/rate"] - results["test/distortion"])
+    assert {p.stem for p in (folder / "figures").iterdir()} == {"reconstructions", "samples"}
+    run(evaluate, f"run={folder}", "what=[likelihood,latents]", "num_samples=5000", digits)
+    found = vaelab.training.json_files.read_json(folder / "evaluation.json")
+    assert found["nll"]["value"] == pytest.approx(-results["test/elbo"], rel=1e-5)
+    run(generate, f"run={folder}", "what=samples", "temperature=0.5")
+    assert (folder / "generated" / "samples_temperature-0.5.png").exists()
+    for words, reason in (
+        ((generate, "what=traversal"), "those of this model are codes"),
+        ((evaluate, "what=ais", digits), "those of this model are codes"),
+        ((export, "what=onnx"), "what=safetensors exports the model"),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            run(words[0], f"run={folder}", *words[1:])
+        (line,) = capsys.readouterr().err.strip().splitlines()
+        assert reason in line
+    run(export, f"run={folder}", "what=safetensors")
+    x = torch.rand(4, 1, 28, 28).round()
+    terms = [
+        vaelab.load(where).terms(x, torch.zeros(4, 10)) for where in (folder, folder / "export")
+    ]
+    assert torch.equal(*(t.elbo for t in terms))

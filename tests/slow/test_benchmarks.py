@@ -1,0 +1,97 @@
+"""The benchmarks run, on images of noise and for a few steps; no time is judged."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+CONTENDERS = ROOT / "benchmarks" / "contenders"
+
+
+@pytest.fixture
+def contenders(monkeypatch):
+    """Its modules can be imported, as the contenders do it."""
+    monkeypatch.syspath_prepend(str(CONTENDERS))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "overrides"),
+    [
+        ("mlp", (1, 28, 28), ["model.encoder.hidden=[50]", "model.decoder.hidden=[50]"]),
+        ("conv", (3, 32, 32), []),
+    ],
+)
+def test_contenders_train_the_same_network(build, contenders, name, shape, overrides):
+    from networks import bound, network
+
+    model = build(f"network={name}", "model.latent_dim=5", *overrides, x_shape=shape)
+    encoder, decoder = network({"network": name, "latents": 5, "hidden": 50}, shape)
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    with torch.no_grad():
+        for parameter, ours in zip(parameters, model.parameters(), strict=True):
+            assert parameter.shape == ours.shape
+            parameter.copy_(ours)
+    x, y = torch.rand(4, *shape).bernoulli(), torch.zeros(4, 10)
+    torch.manual_seed(1)
+    _, distortion, rate = model.loss(x, y)
+    torch.manual_seed(1)
+    expected = [distortion.mean(), rate.mean()]
+    torch.testing.assert_close(bound(encoder, decoder, x), tuple(expected))
+
+
+def test_written_out_gradient_is_that_of_autograd(contenders):
+    from gradient import write_gradient
+    from networks import bound
+
+    encoder = nn.Sequential(nn.Linear(12, 7), nn.SiLU(), nn.Linear(7, 6)).double()
+    decoder = nn.Sequential(nn.Linear(3, 7), nn.SiLU(), nn.Linear(7, 12)).double()
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    x = torch.rand(5, 12).bernoulli().double()
+    torch.manual_seed(1)
+    expected = torch.autograd.grad(sum(bound(encoder, decoder, x)), parameters)
+
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, torch.nan)
+    torch.manual_seed(1)
+    noise = torch.randn(5, 3, dtype=torch.double)
+    with torch.no_grad():
+        write_gradient((encoder[0], encoder[2], decoder[0], decoder[2]), x, noise)
+    for parameter, gradient in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+
+
+def benchmark(name: str, *options: str) -> str:
+    """What it prints."""
+    return subprocess.run(
+        [sys.executable, f"benchmarks/{name}", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=480,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    ).stdout
+
+
+def test_training_speeds_are_a_table():
+    """A contender that ends by itself is shown as failed, and stops no other."""
+    few = ["--images", "600", "--batch", "128", "--rounds", "1", "--starts", "2", "--steps", "2"]
+    names = ["by_hand", "written_out", "lightning", "vaelab"]
+    options = [*few, "--markdown", "--pythae", "false", "--only", *names, "pythae"]
+    said = benchmark("training.py", *options)
+    table = {
+        row[0]: row[1:] for row in re.findall(r"^\| (\w+) \|" + r" ([^|]*) \|" * 5, said, re.M)
+    }
+    for name in names:
+        speed, ratio, _, cpu_ratio, memory = table[name]
+        values = [float(text.replace(",", "")) for text in (speed, ratio, cpu_ratio, memory)]
+        assert all(value > 0 for value in values), said
+    assert table["by_hand"][1] == "1.00"
+    assert table["pythae"][0] == "failed"
+    assert "pythae failed: ended with code 1" in said

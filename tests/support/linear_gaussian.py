@@ -1,0 +1,76 @@
+"""A linear-Gaussian model, whose log evidence and posterior are known exactly."""
+
+import math
+
+import torch
+from torch import nn
+from torch.distributions import (
+    MultivariateNormal,
+)
+
+from support.models import LATENTS, SHAPE
+from vaelab import likelihoods, posteriors
+from vaelab.conditions import Unconditional
+from vaelab.models import VAE
+from vaelab.priors import StandardNormal
+
+
+class PixelsAsFeatures(nn.Module):
+    def __init__(self, x_shape, context_dim):
+        super().__init__()
+        self.features = math.prod(x_shape) + context_dim
+
+    def forward(self, x, y):
+        return torch.cat([x.flatten(1), y], 1)
+
+
+class LinearDecoder(nn.Module):
+    def __init__(self, latent_dim, context_dim, out_shape):
+        super().__init__()
+        self.out_shape = out_shape
+        self.out = nn.Linear(latent_dim + context_dim, math.prod(out_shape))
+
+    def forward(self, z, y):
+        return self.out(torch.cat([z, y], 1)).unflatten(1, self.out_shape)
+
+
+def make_exact(model):
+    """Gives the encoder the posterior: precision M / s^2, mean M^-1 W'(x - mu), M = W'W + s^2."""
+    loadings, offset = model.decoder.out.weight, model.decoder.out.bias + 0.5
+    variance = model.likelihood.log_scale.mul(2).exp()
+    precision = loadings.square().sum(0) + variance
+    mean = loadings.T / precision[:, None]
+    params = model.posterior.params
+    with torch.no_grad():
+        params.weight.copy_(torch.cat([mean, torch.zeros_like(mean)]))
+        params.bias.copy_(torch.cat([-mean @ offset, 0.5 * (variance / precision).log()]))
+
+
+def log_evidence(model, x):
+    """Log N(x; mu, W W' + s^2 I)."""
+    loadings, offset = model.decoder.out.weight, model.decoder.out.bias + 0.5
+    variance = model.likelihood.log_scale.mul(2).exp()
+    noise = variance * torch.eye(64).double()
+    return MultivariateNormal(offset, loadings @ loadings.T + noise).log_prob(x.flatten(1))
+
+
+def principal_components():
+    """Probabilistic PCA with orthogonal loadings, where p(z | x) is a diagonal Gaussian."""
+    model = VAE(
+        x_shape=SHAPE,
+        classes={},
+        numbers={},
+        condition=Unconditional,
+        pixels="grey",
+        latent_dim=LATENTS,
+        encoder=PixelsAsFeatures,
+        posterior=posteriors.Gaussian,
+        prior=StandardNormal,
+        decoder=LinearDecoder,
+        likelihood=likelihoods.Gaussian(scale=0.3),
+        optimizer=torch.optim.Adam,
+    ).double()
+    orthogonal = torch.linalg.qr(torch.randn(64, LATENTS).double())[0]
+    with torch.no_grad():
+        model.decoder.out.weight.copy_(orthogonal * torch.tensor([2.0, 1.0, 0.5, 0.1]))
+    return model
