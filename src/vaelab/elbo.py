@@ -20,7 +20,7 @@ from vaelab.errors import UserError
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.parts import Initialised
 from vaelab.terms import Terms
-from vaelab.training import checkpoint_format
+from vaelab.training.checkpoint_format import KEY, check_architecture, stamp
 from vaelab.training.scalars import averaged, write
 from vaelab.training.totals import Totals
 from vaelab.training.window import Window, due
@@ -79,10 +79,10 @@ class ELBO(AutoEncoder, LightningModule):
         terms = self.terms(x, y)
         return self.objective(terms), terms.distortion.detach(), terms.rate.detach()
 
-    @torch.compiler.disable
-    def uncompiled_loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of an objective that takes a gradient itself; compiled, it would be wrong."""
-        return ELBO.loss(self, x, y)
+    @property
+    def can_compile(self) -> bool:
+        """False of an objective that takes a gradient itself, which torch.compile gets wrong."""
+        return True
 
     # Training. Nothing here waits for the device but once in `log_every_n_steps`.
 
@@ -170,22 +170,11 @@ class ELBO(AutoEncoder, LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.check_window()
-        checkpoint[checkpoint_format.KEY] = checkpoint_format.stamp(self.shapes)
+        checkpoint[KEY] = stamp(self.shapes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_architecture(checkpoint["state_dict"])
+        check_architecture(self.state_dict(), checkpoint["state_dict"])
         step_counts.restore(checkpoint)
-
-    def check_architecture(self, other: dict[str, Tensor]) -> None:
-        """Raises UserError if a state is of another architecture."""
-        own = self.state_dict()
-        for name in sorted(own.keys() | other.keys()):
-            ours, theirs = (tuple(d[name].shape) if name in d else "absent" for d in (own, other))
-            if ours != theirs:
-                raise UserError(
-                    f"the checkpoint is of another architecture: {name} is {theirs} in it "
-                    f"and {ours} in this model"
-                )
 
 
 def no_longer_fresh(model: ELBO, _: Any) -> None:

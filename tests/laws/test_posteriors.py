@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from vaelab.metrics.evidence import evidence
 from vaelab.posteriors import FullGaussian, Gaussian, InverseAutoregressiveFlow, SplineFlow
 from vaelab.priors import ConditionalNormal, StandardNormal
+from vaelab.training.checkpoint_format import check_architecture
 
 FEATURES = 5
 STEPS = {"transforms": 3, "hidden": [8], "context": 4}
@@ -247,7 +248,7 @@ def test_every_combination(small, model, prior, posterior):
     built.eval(), fresh.eval()
     built_state = {name: value.clone() for name, value in built.state_dict().items()}
     assert built_state.keys() == {name for name, _ in built.named_parameters()}
-    fresh.check_architecture(built_state)
+    check_architecture(fresh.state_dict(), built_state)
     fresh.load_state_dict(built_state)
     z = torch.randn(6, LATENTS)
     with torch.no_grad():

@@ -447,11 +447,13 @@ def test_checkpoints_hold_the_parameters_alone(make, name):
 def test_a_compiled_step_has_the_same_gradient(make, name):
     """Of one graph, but where the objective takes a gradient itself, which is not compiled."""
     model = make(MODELS[name])
+    assert model.can_compile == (name not in ("rae by gradient", "dreg", "piwae"))
+    if not model.can_compile:
+        return
     x, y = images(model)
     found = []
     Distribution.set_default_validate_args(False)  # as in training
-    whole = name not in ("rae by gradient", "dreg", "piwae")
-    for loss in (model.loss, torch.compile(model.loss, backend="aot_eager", fullgraph=whole)):
+    for loss in (model.loss, torch.compile(model.loss, backend="aot_eager", fullgraph=True)):
         torch.manual_seed(1)
         found.append(gradients(model, loss(x, y)[0]))
     for parameter, gradient in found[0].items():

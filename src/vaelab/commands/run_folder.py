@@ -18,6 +18,7 @@ from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED
 from vaelab.runs.screen import here, pasted
 from vaelab.training.callbacks.checkpoint import load as load_checkpoint
+from vaelab.training.checkpoint_format import check_architecture
 
 LEAVING = 60.0
 """Seconds for which to wait for a process that is stopping in the same folder."""
@@ -90,7 +91,7 @@ class RunFolder:
                 return None
             resume.check(self.folder, self.path, self.cfg)
             state = load_checkpoint(self.last)
-            model.check_architecture(state["state_dict"])
+            check_architecture(model.state_dict(), state["state_dict"])
             self.say(f"going on from step {state['global_step']:,} of {self.path}")
             return self.last
         path = Path(ckpt)
@@ -109,7 +110,7 @@ class RunFolder:
                 "give one of them"
             )
         state = load_checkpoint(path)
-        model.check_architecture(state["state_dict"])
+        check_architecture(model.state_dict(), state["state_dict"])
         done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
             if 0 < self.cfg.trainer[name] <= count:

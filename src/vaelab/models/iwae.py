@@ -48,12 +48,8 @@ class IWAE(ELBO):
         return rerouted(-self.bound(log_weights).mean(), encoder_loss, terms.z)
 
     @property
-    def rerouting(self) -> bool:
-        """Whether the encoder's gradient is another than the bound's own."""
-        return self.gradient == "dreg"
-
-    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.uncompiled_loss(x, y) if self.rerouting else super().loss(x, y)
+    def can_compile(self) -> bool:
+        return self.gradient == "standard"
 
     def details(self, terms: Terms) -> dict[str, Tensor]:
         return {"importance_weighted_elbo": log_mean_exp(terms.log_weights)}

@@ -16,7 +16,7 @@ class PIWAE(MIWAE):
         options: See `MIWAE`.
     """
 
-    rerouting = True
+    can_compile = False
 
     def bound(self, log_weights: Tensor) -> Tensor:
         return IWAE.bound(self, log_weights)

@@ -51,9 +51,9 @@ class RAE(AE):
             loss = loss + self.decoder_weight * self.squared_jacobian(terms).mean()
         return loss
 
-    def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gradient = self.regulariser == "gradient"
-        return self.uncompiled_loss(x, y) if gradient else super().loss(x, y)
+    @property
+    def can_compile(self) -> bool:
+        return self.regulariser != "gradient"
 
     def squared_jacobian(self, terms: Terms) -> Tensor:
         """Hutchinson's estimate of |dE[x|z] / dz|^2, [K, B]: |v' J|^2 for v ~ N(0, I)."""

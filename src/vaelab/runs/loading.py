@@ -22,6 +22,7 @@ from vaelab.runs.safe_targets import refuse_code
 from vaelab.runs.targets import rename_targets
 from vaelab.training import checkpoint_format
 from vaelab.training.callbacks.checkpoint import load as load_checkpoint
+from vaelab.training.checkpoint_format import check_architecture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in an exported folder
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
@@ -139,7 +140,7 @@ def built(path: Path, described: Mapping[str, Any], trust: bool) -> ELBO:
 
 def filled(model: ELBO, state: dict[str, Tensor], step: int) -> ELBO:
     """The model with these weights, in evaluation mode."""
-    model.check_architecture(state)
+    check_architecture(model.state_dict(), state)
     model.load_state_dict(state)
     model.step = step
     return model.eval()

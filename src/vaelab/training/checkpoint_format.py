@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from vaelab.errors import UserError
 from vaelab.version import __version__
 
@@ -31,3 +33,19 @@ def check(path: Path, content: Any) -> None:
                 )
         case _:
             raise UserError(f"{path} is no checkpoint of vaelab")
+
+
+def check_architecture(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """Raises UserError unless two states have the same names and shapes.
+
+    Args:
+        own: State of the model.
+        other: State in a checkpoint.
+    """
+    for name in sorted(own.keys() | other.keys()):
+        ours, theirs = (tuple(d[name].shape) if name in d else "absent" for d in (own, other))
+        if ours != theirs:
+            raise UserError(
+                f"the checkpoint is of another architecture: {name} is {theirs} in it "
+                f"and {ours} in this model"
+            )
