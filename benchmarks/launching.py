@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 EMPTY = """
-from vaelab import cli
+from vaelab.commands import cli
 
 @cli.task("train")
 def main(cfg):

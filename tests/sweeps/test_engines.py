@@ -556,7 +556,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from vaelab import cli
+from vaelab.commands import cli
 
 
 @cli.task("train")

@@ -760,7 +760,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from vaelab import cli
+from vaelab.commands import cli
 
 
 @cli.task("train")

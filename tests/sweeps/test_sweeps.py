@@ -40,7 +40,7 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 
-from vaelab import cli
+from vaelab.commands import cli
 
 
 def stop(*_):
