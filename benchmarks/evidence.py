@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from vaelab.elbo import ELBO
-from vaelab.metrics.estimates import mean
-from vaelab.metrics.evidence import evidence
+from vaelab.metrics.estimates import mean_estimate
+from vaelab.metrics.evidence import evidence_estimates
 from vaelab.runs import finished
 
 BLOCKS = (256, 512, 1024, 2048, 4096, 8192)  # rows
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=5_000)
     options = parser.parse_args()
     torch.distributions.Distribution.set_default_validate_args(False)
-    model, data = finished.load(options.run)
+    model, data = finished.load_run(options.run)
     data.batch_size = 100
     products = Products(model)
 
@@ -56,7 +56,7 @@ def main() -> None:
     nll: list[Tensor] = []
     for x, y in data.batches("test"):
         began = perf_counter()
-        nll.append(evidence(model, x, y, options.samples)["nll"])
+        nll.append(evidence_estimates(model, x, y, options.samples)["nll"])
         measured += perf_counter() - began
         bare += products.seconds(len(x) * options.samples, products.block)
         images = sum(map(len, nll))
@@ -68,7 +68,7 @@ def main() -> None:
             )
         if images >= options.images:
             break
-    found = mean(torch.cat(nll))
+    found = mean_estimate(torch.cat(nll))
     print(f"NLL_{options.samples} {found['value']:.3f} +- {found['se']:.3f} nats")
 
 

@@ -1,6 +1,6 @@
-"""Vaelab's launchers and sweepers, where Hydra looks for them.
+"""The launcher and sweepers of vaelab, in the package where Hydra looks for plugins.
 
-Hydra imports this at every start, so it holds no more than what hands over to `vaelab.sweeps`.
+Hydra imports this module at every start, so it imports `vaelab.sweeps` only when used.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from omegaconf import DictConfig
 
 
 class Jobs(Launcher):
-    """Runs every job as a process of its own, wherever `engine` says.
+    """Hydra launcher that runs every job as its own process, by the engine that is named.
 
     Args:
-        engine: The class of `vaelab.sweeps.engines` that does.
+        engine: The dotted name of an engine's class, `vaelab.sweeps.engines.local.Local`.
         grace: Seconds a job may take to write its checkpoint and stop, before it is killed.
-        settings: Of the engine.
+        settings: The engine's settings.
     """
 
     def __init__(self, engine: str, grace: float, **settings: Any) -> None:
@@ -34,6 +34,7 @@ class Jobs(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
+        """Keeps what Hydra passes; called by Hydra once, before the sweep."""
         self.loader = hydra_context.config_loader
         self.task = task_function
         self.config = config
@@ -41,44 +42,45 @@ class Jobs(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """What Hydra and the sweepers of others call; ours call `run`."""
-        from vaelab.sweeps import Grid
+        """Runs jobs to their end; called by Hydra and by foreign sweepers (vaelab's call `run`)."""
+        from vaelab.sweeps import FixedJobs
 
-        grid = Grid(job_overrides)
+        grid = FixedJobs(job_overrides)
         self.run(grid)
-        return [job.returned() for job in grid.jobs]
+        return [job.hydra_result() for job in grid.jobs]
 
     def run(self, source: Any) -> int:
-        """Runs what a `vaelab.sweeps.Source` asks for; the exit code."""
+        """Runs the jobs of a `vaelab.sweeps.Source` to their end; returns the exit code."""
         from vaelab import sweeps
 
         planner = sweeps.Planner(self.config, self.loader, self.task)
-        engine = sweeps.engine(self.engine, self.settings)
-        return sweeps.Sweep(planner, engine, self.grace).run(source)
+        engine = sweeps.build_engine(self.engine, self.settings)
+        return sweeps.SweepRunner(planner, engine, self.grace).run(source)
 
 
 class Grid(BasicSweeper):
-    """All combinations of the values given with commas between them, or by `range` and `choice`."""
+    """Sweeper over all combinations of values, given with commas or by `range` and `choice`."""
 
     def __init__(self, params: dict[str, str] | None = None) -> None:
         super().__init__(max_batch_size=None, params=params)
 
     def sweep(self, arguments: list[str]) -> None:
+        """Runs all combinations as one batch; called by Hydra; exits unless all jobs succeed."""
         from vaelab import sweeps
 
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         parsed = parser.parse_overrides([*self._parse_config(), *arguments])
         (jobs,) = self.split_arguments(parsed, None)
-        finish(self.launcher, sweeps.Grid(jobs))
+        run_sweep(self.launcher, sweeps.FixedJobs(jobs))
 
 
 class Optuna(Sweeper):
-    """A search by Optuna, see `vaelab.sweeps.study.Study`.
+    """Sweeper that searches settings by Optuna, see `vaelab.sweeps.study.Study`.
 
     Args:
-        params: What is searched, beside what the command line says.
-        settings: Of the study.
+        params: The search space, beside that of the command line.
+        settings: The study's settings.
     """
 
     def __init__(self, params: dict[str, Any] | None = None, **settings: Any) -> None:
@@ -88,6 +90,7 @@ class Optuna(Sweeper):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
+        """Creates the launcher and keeps the sweep folder; called by Hydra before the sweep."""
         self.loader = hydra_context.config_loader
         self.folder = Path(config.hydra.sweep.dir)
         self.launcher = Plugins.instance().instantiate_launcher(
@@ -95,15 +98,16 @@ class Optuna(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
+        """Runs the search to its end; called by Hydra; exits unless all went well."""
         from vaelab import sweeps
 
         given = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
         parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(given)
-        finish(self.launcher, sweeps.search(self.folder, parsed, self.settings))
+        run_sweep(self.launcher, sweeps.build_search(self.folder, parsed, self.settings))
 
 
-def finish(launcher: Launcher | None, source: Any) -> None:
-    """Runs a sweep to its end and exits unless all went well."""
+def run_sweep(launcher: Launcher | None, source: Any) -> None:
+    """Runs a sweep to its end; raises SystemExit unless its code is 0, UserError without `Jobs`."""
     from vaelab.errors import UserError
 
     if not isinstance(launcher, Jobs):

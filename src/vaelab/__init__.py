@@ -1,4 +1,4 @@
-"""Variational auto-encoders as small differences from one ELBO."""
+"""vaelab: variational auto-encoders as small differences from one ELBO. Public: `load`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,16 +12,19 @@ __all__ = ["__version__", "load"]
 
 
 def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "ELBO":
-    """A trained model, in evaluation mode, on the CPU. Its data are not needed.
+    """Loads a trained model from a folder, or downloads it; runs code of its own if `trust`.
+
+    The model is in evaluation mode and on the CPU. Its data are not needed.
 
     Args:
-        where: A run folder, an exported folder, or `user/name` on the Hugging Face hub.
-        checkpoint: `best` or `last`, of a run folder.
-        trust: Whether its configuration may name code that is not vaelab's, which is then run.
+        where: A run folder, an exported folder, or, if there is no such folder, `user/name` on the
+            hub.
+        checkpoint: `best` or `last`, for a run folder. Without `best` the `last` is loaded.
+        trust: If True, runs code outside vaelab that the configuration names; if False, refuses.
 
     Raises:
         UserError: If there is no model, or it is damaged, of a newer vaelab or not to be trusted.
     """
     from vaelab.runs import loading  # brings torch
 
-    return loading.load(where, checkpoint, trust)
+    return loading.load_model(where, checkpoint, trust)

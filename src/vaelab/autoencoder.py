@@ -1,4 +1,4 @@
-"""Two networks with distributions at either end: what encodes, draws and decodes.
+"""`AutoEncoder`: encoder, posterior, prior, decoder and likelihood as one nn.Module.
 
 Shapes: K samples, B images, D latents, Y width of the labels, C x H x W pixels.
 """
@@ -18,31 +18,32 @@ from vaelab.terms import Terms
 
 
 class AutoEncoder(nn.Module):
-    """p(x | z, y) p(z | y) and an approximate posterior q(z | x, y).
+    """A latent-variable model p(x | z, y) p(z | y) with an approximate posterior q(z | x, y).
 
-    The parts are factories: the YAML chooses them, this constructor tells them the shapes.
+    The parts are factories, chosen in the YAML and called by this constructor with their shapes.
+    There is no training here, see `vaelab.elbo.ELBO`.
 
     Args:
-        x_shape: (C, H, W) of one image; the data module knows it.
-        classes: How many there are, for each column of y that is a class, by name.
-        numbers: How wide it is, for each column of y that is numbers; these come after the classes.
-        pixels: What the data module makes of a pixel, see `vaelab.data.pixels`.
-        class_names: What the classes of a column are called, by its name; by default 0, 1, ...
+        x_shape: (C, H, W) of one image; comes from the data module.
+        classes: The number of classes of each categorical column of y, by the column's name.
+        numbers: The width of each numeric column of y, by name; these come after the classes.
+        pixels: The kind of pixel that the data module makes, see `vaelab.data.pixels`.
+        class_names: The names of the classes of a column, by its name (default 0, 1, ...).
         latent_dim: D.
-        condition: (classes, numbers) -> module from y to the context, of which all else that is
-            called y or Y below is told; see `vaelab.conditions`.
-        encoder: (x_shape, Y) -> module from (x, y) to features [B, F].
+        condition: (classes, numbers) -> module from y [..., Y] to the context
+            [..., context_dim], see `vaelab.conditions`. The parts below get the context as y.
+        encoder: (x_shape, context_dim) -> module from (x, context) to features [B, F].
         posterior: (F, D) -> module from features to q(z | x, y).
-        prior: (D, Y) -> module from y to p(z | y), see `vaelab.priors`.
-        decoder: (D, Y, shape) -> module from (z, y) to likelihood parameters.
+        prior: (D, context_dim) -> module from context to p(z | y), see `vaelab.priors`.
+        decoder: (D, context_dim, shape) -> module from (z, context) to likelihood parameters.
         likelihood: Module from parameters to p(x | z, y).
-        num_samples: K, the samples of z for each image.
+        num_samples: K, the samples of z for each image (default 1).
 
     Raises:
         UserError: If the parts contradict each other or the data.
     """
 
-    continuous = True  # whether its latents are; codes are not
+    has_continuous_latents = True  # False of VQ-VAE, whose z are code vectors without a density
 
     def __init__(
         self,
@@ -91,22 +92,22 @@ class AutoEncoder(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def num_classes(self) -> int:
-        """Classes of the first column of y, zero where it is none."""
+        """The number of classes of the first categorical column of y, or 0 without one."""
         return next(iter(self.classes.values()), 0)
 
     @property
     def y_dim(self) -> int:
-        """Y, the width of y."""
+        """Y, the width of y: all classes one-hot, and all numbers."""
         return sum(self.classes.values()) + sum(self.numbers.values())
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """What it was told of the data, as plain values."""
+        """The constructor's arguments that describe the data, as plain values for a checkpoint."""
         return {
             "x_shape": self.x_shape,
             "classes": self.classes,
@@ -117,14 +118,14 @@ class AutoEncoder(nn.Module):
 
     @property
     def label_names(self) -> list[str]:
-        """What the classes of the first column of y are called."""
+        """The names of the classes of the first categorical column of y, or [] without one."""
         return next(iter(self.class_names.values()), [])
 
     def class_index(self, name: int | str, column: str) -> int:
-        """The place of a class of that name, such as 3 or cat, among those of a column.
+        """The index of a class, named 3 or cat for example, in a column of y; UserError if none.
 
         Raises:
-            UserError: If there is none; says which there are.
+            UserError: If the column has no such class; lists up to 20 that it has.
         """
         names = self.class_names[column]
         if str(name) in names:
@@ -133,19 +134,25 @@ class AutoEncoder(nn.Module):
         raise UserError(f"{name}: the classes of {column} are {known}")
 
     def context(self, y: Tensor) -> Tensor:
-        """What the model sees of labels [B, Y]: [B, C], or [B, 0] if it is unconditional."""
+        """The context [B, context_dim] of labels [B, Y], of width 0 if unconditional.
+
+        Encoder, prior and decoder get it in place of y.
+        """
         return self.condition(y)
 
     def latent_prior(self, y: Tensor) -> Distribution:
-        """p(z | y), batch [B] or, the same for every label, []."""
+        """The prior p(z | y), batch [B], or batch [] if it is the same for every label."""
         return self.prior(self.context(y))
 
     def encode(self, x: Tensor, y: Tensor) -> Distribution:
-        """q(z | x, y), batch [B]."""
+        """The approximate posterior q(z | x, y) of images [B, C, H, W], batch [B], event [D]."""
         return self.posterior(self.encoder(x, self.context(y)))
 
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
-        """p(x | z, y) for z [..., B, D] and y [B, Y], batch [..., B]."""
+        """The likelihood p(x | z, y) of z [..., B, D] and y [B, Y], batch [..., B].
+
+        Its parameters are float32 or better, also under autocast.
+        """
         context = self.context(y)
         if z.dim() > 2:
             context = context.expand(*z.shape[:-1], -1).flatten(0, -2)
@@ -153,20 +160,23 @@ class AutoEncoder(nn.Module):
         return self.likelihood(params.unflatten(0, z.shape[:-1]))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """The reconstruction of x through the posterior mean, [B, C, H, W]."""
+        """Reconstructions of x: mean images decoded from the posterior mean, [B, C, H, W]."""
         return self.decode(self.encode(x, y).mean, y).mean
 
     @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
-        """The mean image of one z from the prior for each label, [B, C, H, W]."""
+        """Mean images [B, C, H, W] of one z from the prior per label, without gradients.
+
+        No pixel noise is drawn from the likelihood.
+        """
         return self.decode(self.latent_prior(y).expand(y.shape[:1]).sample(), y).mean
 
     def terms(self, x: Tensor, y: Tensor, num_samples: int | None = None) -> Terms:
-        """The bound's estimate from K samples of z for each image."""
+        """One estimate of the ELBO from K samples of z per image (default `self.num_samples`)."""
         q = self.encode(x, y)
         z = self.draw(q, num_samples or self.num_samples)
         return Terms(x, q, self.latent_prior(y), z, self.decode(z, y))
 
     def draw(self, q: Distribution, num_samples: int) -> Tensor:
-        """Samples [K, B, D] of q, with gradients."""
+        """Reparameterised samples [K, B, D] of q, with gradients to its parameters."""
         return q.rsample((num_samples,))

@@ -1,7 +1,7 @@
-"""How much is computed at a time where nothing is learned.
+"""Chunk sizes for inference, by device.
 
-What fills a device, and on a processor still fits its caches: beyond them, fresh memory costs more
-than the arithmetic in it.
+A chunk fills a GPU. On a CPU it still fits the caches: beyond them, allocating memory costs more
+than the arithmetic.
 """
 
 import math
@@ -9,15 +9,15 @@ from collections.abc import Sequence
 
 import torch
 
-PIXELS = {"cpu": 2**21, "mps": 2**24, "cuda": 2**25}
-ENTRIES = {"cpu": 2**20, "mps": 2**23, "cuda": 2**25}
+PIXELS_PER_CHUNK = {"cpu": 2**21, "mps": 2**24, "cuda": 2**25}
+ENTRIES_PER_CHUNK = {"cpu": 2**20, "mps": 2**23, "cuda": 2**25}
 
 
-def portion(shape: Sequence[int], device: torch.device) -> int:
-    """Images of shape (C, H, W) to send through a network at a time."""
-    return max(1, PIXELS.get(device.type, PIXELS["cpu"]) // math.prod(shape))
+def images_per_chunk(shape: Sequence[int], device: torch.device) -> int:
+    """The number, at least 1, of images of shape (C, H, W) to send through a network at a time."""
+    return max(1, PIXELS_PER_CHUNK.get(device.type, PIXELS_PER_CHUNK["cpu"]) // math.prod(shape))
 
 
-def entries(device: torch.device) -> int:
-    """Numbers in an intermediate result that can be computed in parts."""
-    return ENTRIES.get(device.type, ENTRIES["cpu"])
+def entries_per_chunk(device: torch.device) -> int:
+    """The number of elements that an intermediate tensor, computed in chunks, may have."""
+    return ENTRIES_PER_CHUNK.get(device.type, ENTRIES_PER_CHUNK["cpu"])

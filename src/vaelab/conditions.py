@@ -1,7 +1,7 @@
-"""What the model sees of y: modules from y [..., Y] to the context [..., C] of its networks.
+"""Conditions: modules from labels y [..., Y] to the context [..., C] of all networks.
 
-y is one-hot classes, side by side, and then numbers. A condition that has `initialise` sees the
-data before a training that starts afresh.
+y is the one-hot classes of all columns, concatenated, and then numbers. A condition that has
+`initialise` sets its buffers from the training images before the first training.
 """
 
 import torch
@@ -11,28 +11,29 @@ from torch import Tensor, nn
 from vaelab.errors import UserError
 from vaelab.parts import TrainingImages
 
-Widths = dict[str, int]  # by the name of a column
+ColumnWidths = dict[str, int]  # the number of classes, or of numbers, by the name of a column
 
 
 class Unconditional(nn.Module):
-    """Nothing: C = 0, and the networks have no inputs or weights for it.
+    """The condition that ignores y: C = 0, so networks have no inputs or weights for a context.
 
     Args:
-        classes: How many there are, of each column of y that is a class.
-        numbers: How wide it is, of each column that is numbers.
+        classes: The number of classes of each categorical column of y, by name.
+        numbers: The width of each numeric column of y, by name.
     """
 
     features = 0
 
-    def __init__(self, classes: Widths, numbers: Widths) -> None:
+    def __init__(self, classes: ColumnWidths, numbers: ColumnWidths) -> None:
         super().__init__()
 
     def forward(self, y: Tensor) -> Tensor:
+        """The empty context [..., 0] of y [..., Y]."""
         return y[..., :0]
 
 
 class OneHot(nn.Module):
-    """y as it is, classes only.
+    """The condition that passes y on unchanged, for one-hot classes only (C = Y).
 
     Args:
         classes: See `Unconditional`.
@@ -42,19 +43,21 @@ class OneHot(nn.Module):
         UserError: If there are no classes, or there are numbers.
     """
 
-    def __init__(self, classes: Widths, numbers: Widths) -> None:
+    def __init__(self, classes: ColumnWidths, numbers: ColumnWidths) -> None:
         super().__init__()
         check_classes("one_hot", classes, numbers)
         self.features = sum(classes.values())
 
     def forward(self, y: Tensor) -> Tensor:
+        """The context, which is y [..., Y] itself."""
         return y
 
 
 class Embedding(nn.Module):
-    """A learned vector for each class of each column, those of all columns side by side.
+    """The condition of learned vectors per class, concatenated over columns; classes only.
 
-    They start as N(0, I). Between two classes, as a picture may be drawn of, it is between theirs.
+    The vectors start as N(0, I). A y between two classes, as in an interpolation, gets the same
+    combination of their vectors.
 
     Args:
         classes: See `Unconditional`.
@@ -65,19 +68,24 @@ class Embedding(nn.Module):
         UserError: If there are no classes, or there are numbers.
     """
 
-    def __init__(self, classes: Widths, numbers: Widths, *, features: PositiveInt) -> None:
+    def __init__(
+        self, classes: ColumnWidths, numbers: ColumnWidths, *, features: PositiveInt
+    ) -> None:
         super().__init__()
         check_classes("embedding", classes, numbers)
         self.vectors = nn.ParameterList(torch.randn(count, features) for count in classes.values())
         self.features = len(classes) * features
 
     def forward(self, y: Tensor) -> Tensor:
+        """The context [..., C]: the vectors of each column's class, concatenated."""
         parts = y.split([len(vectors) for vectors in self.vectors], -1)
         return torch.cat([p @ v for p, v in zip(parts, self.vectors, strict=True)], -1)
 
 
 class Continuous(nn.Module):
-    """Numbers, each with mean 0 and variance 1 over the training images, and one-hot classes.
+    """The condition of numbers, standardised over the training images, and one-hot classes.
+
+    C = Y; the classes are passed on unchanged. Loaded weights have the mean and scale.
 
     Args:
         classes: See `Unconditional`.
@@ -90,7 +98,7 @@ class Continuous(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, classes: Widths, numbers: Widths) -> None:
+    def __init__(self, classes: ColumnWidths, numbers: ColumnWidths) -> None:
         super().__init__()
         if not numbers:
             raise UserError(
@@ -104,23 +112,27 @@ class Continuous(nn.Module):
 
     @torch.no_grad()
     def initialise(self, data: TrainingImages) -> None:
-        """Takes the mean and the standard deviation of the training images' numbers."""
+        """Sets mean and standard deviation of the numbers from all training images, in place.
+
+        Called by `ELBO.setup` once. A constant number gets scale 1.
+        """
         numbers = data.labels("train")[data.rows["train"]][:, self.first :].double()
         scale = numbers.std(0, correction=0)
         self.mean[self.first :] = numbers.mean(0)
         self.scale[self.first :] = torch.where(scale > 0, scale, 1)
 
     def forward(self, y: Tensor) -> Tensor:
+        """The context [..., Y]: y with its numbers standardised."""
         return (y - self.mean) / self.scale
 
 
-def one_label(condition: nn.Module, classes: Widths) -> bool:
-    """Whether what the model sees is one label, one-hot."""
+def is_one_hot_label(condition: nn.Module, classes: ColumnWidths) -> bool:
+    """True if the condition is `OneHot` and y has exactly one categorical column."""
     return isinstance(condition, OneHot) and len(classes) == 1
 
 
-def check_classes(name: str, classes: Widths, numbers: Widths) -> None:
-    """Raises UserError unless y is classes only."""
+def check_classes(name: str, classes: ColumnWidths, numbers: ColumnWidths) -> None:
+    """Raises UserError if y has numbers, or no classes; `name` is the condition in the message."""
     if numbers:
         raise UserError(
             f"condition={name} takes classes, and {', '.join(numbers)} holds numbers; "

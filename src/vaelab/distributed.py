@@ -1,4 +1,4 @@
-"""Batches that several processes share."""
+"""Functions for processes that share a batch: gathering, own shares and equal noise."""
 
 from typing import Any, TypeVar
 
@@ -11,51 +11,55 @@ from vaelab.distributions.flows import Pushforward
 T = TypeVar("T")
 
 
-def whole(share: Tensor, dim: int = 0) -> Tensor:
-    """The whole batch's tensor, of this process's share of it along `dim`, with gradients.
+def gather_batch(share: Tensor, dim: int = 0) -> Tensor:
+    """Gathers all processes' shares along `dim`, with gradients; without grad, its own share only.
 
-    For what is no mean over images, such as a covariance, and in training alone: there the shares
-    are equal, and the mean over processes of the gradient is that of one process with it all.
-    In an evaluation each process's share stands for itself.
+    With gradients disabled, as in evaluation, or without a process group it returns the share
+    itself. All shares need the same shape. For statistics that are no mean over images, such as a
+    covariance: averaged over processes, as Lightning does, the gradient is that of one process with
+    the whole batch.
     """
     if not (
         torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized()
     ):
         return share
-    gathered: Any = Gathered.apply(share)  # [processes, ...]
+    gathered: Any = AllGather.apply(share)  # [processes, ...]
     return torch.cat(gathered.unbind(), dim)
 
 
-def world() -> tuple[int, int]:
-    """The number of this process and how many there are: (0, 1) of a process on its own."""
+def rank_and_world_size() -> tuple[int, int]:
+    """The rank of this process and the number of processes; (0, 1) without a process group."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
 
 
 def own_share(whole: Tensor) -> Tensor:
-    """This process's share [B, ...] of a whole batch's tensor."""
-    rank, world_size = world()
+    """This process's share of the tensor of a whole batch, split along dimension 0."""
+    rank, world_size = rank_and_world_size()
     return whole.chunk(world_size)[rank]
 
 
 def draw_share(q: Distribution, num_samples: int) -> Tensor:
-    """Samples [K, B, D] of q, of batch [B]: this process's share of those of the whole batch.
+    """Draws [K, B, D] from q of batch [B], with the noise of this process's share of the batch.
 
-    Each process draws the noise of all of it and keeps its part, so that several processes train
-    to what one would.
+    Each process draws noise for the whole batch and keeps its own part, so training in several
+    processes uses the noise that one process would. It needs equal random states in all processes.
     """
-    rank, world_size = world()
+    rank, world_size = rank_and_world_size()
     if world_size == 1:
         return q.rsample((num_samples,))
     source = q.base if isinstance(q, Pushforward) else q
     shares = source.expand((world_size, *q.batch_shape))
     drawn = shares.rsample((num_samples,))[:, rank]
-    return q.image(drawn) if isinstance(q, Pushforward) else drawn
+    return q.transform_noise(drawn) if isinstance(q, Pushforward) else drawn
 
 
-def gathered(value: T) -> list[T]:
-    """What each process has, in the order of their ranks; any plain value or tensors."""
+def gather_values(value: T) -> list[T]:
+    """Gathers one picklable value of each process into a list by rank, without gradients.
+
+    Every process must call it. Without a process group the list has this value alone.
+    """
     if not (distributed.is_available() and distributed.is_initialized()):
         return [value]
     found: list[Any] = [None] * distributed.get_world_size()
@@ -63,11 +67,15 @@ def gathered(value: T) -> list[T]:
     return found
 
 
-class Gathered(torch.autograd.Function):
-    """The tensors of all processes, of one shape, stacked; PyTorch's own is deprecated."""
+class AllGather(torch.autograd.Function):
+    """All-gather with gradients: tensors of one shape from all processes, stacked by rank.
+
+    PyTorch's own such function is deprecated.
+    """
 
     @staticmethod
     def forward(ctx: Any, share: Tensor) -> Tensor:
+        """Returns the shares of all processes, [processes, ...]."""
         parts = [
             torch.empty_like(share, memory_format=torch.contiguous_format)
             for _ in range(distributed.get_world_size())
@@ -77,7 +85,7 @@ class Gathered(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """What the losses of all processes have to say of this one's share."""
+        """Returns the gradient of this process's share, summed over the losses of all processes."""
         total = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total[distributed.get_rank()]

@@ -1,4 +1,4 @@
-"""The evidence lower bound, and the module that every variant derives from.
+"""`ELBO`, the LightningModule that every variant derives from: training, validation and test.
 
 Shapes: B images, Y width of the labels, C x H x W pixels. Units: nats per image, unless a name
 says `bits`.
@@ -20,26 +20,26 @@ from vaelab.errors import UserError
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.parts import Initialised
 from vaelab.terms import Terms
-from vaelab.training.checkpoint_format import KEY, check_architecture, stamp
-from vaelab.training.scalars import averaged, write
+from vaelab.training.checkpoint_format import KEY, check_architecture, format_record
+from vaelab.training.scalars import average_over_processes, log_step_scalars
 from vaelab.training.totals import Totals
-from vaelab.training.window import Window, due
+from vaelab.training.window import Window, is_logging_step
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
 
 
 class ELBO(AutoEncoder, LightningModule):
-    """An auto-encoder that is trained and evaluated by a bound on its evidence.
+    """A LightningModule that trains and evaluates an auto-encoder by a bound on its evidence.
 
-    A variant overrides `objective`, and little else.
+    A variant overrides `objective`, which is abstract here, and little else.
 
     Args:
-        optimizer: (parameters) -> optimizer.
-        parts: Those of `AutoEncoder`.
+        optimizer: (parameter groups) -> optimizer.
+        parts: The arguments of `AutoEncoder`.
     """
 
-    compared = 1
-    """Images of a batch that the objective compares with each other: with fewer it is another."""
+    min_images = 1
+    """Fewest images in a batch for which `objective` is defined: 1 if it compares no images."""
 
     def __init__(self, *, optimizer: Callable[..., Optimizer], **parts: Any) -> None:
         super().__init__(**parts)
@@ -47,46 +47,56 @@ class ELBO(AutoEncoder, LightningModule):
         self.window = Window()
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(self.latent_dim)  # of the last evaluation
-        self.step = 0  # optimizer steps of the checkpoint that it was loaded from
-        self.fresh = True  # neither trained nor loaded
-        self.register_load_state_dict_post_hook(no_longer_fresh)
+        self.step = 0  # optimizer steps of the loaded checkpoint, set by `runs.loading`
+        self.fresh = True  # neither trained nor loaded, so parts are initialised from data
+        self.register_load_state_dict_post_hook(mark_not_fresh)
 
     def add_weight(self, name: str, value: float) -> None:
-        """Makes `self.<name>` a number that a callback may change without a recompilation.
+        """Registers `self.<name>`, a weight of a loss term, as a buffer left out of checkpoints.
 
-        It belongs to the configuration, so it is in no checkpoint.
+        A tensor, so a callback can anneal it without a recompilation. Left out because the
+        configuration has it.
         """
         self.register_buffer(name, torch.tensor(float(value)), persistent=False)
 
     def objective(self, terms: Terms) -> Tensor:
-        """The scalar to minimise. The difference between variants is written here."""
+        """The scalar to minimise, in nats; abstract, each variant implements its own."""
         raise NotImplementedError
 
-    def least_batch(self, processes: int) -> int:
-        """The images that a training batch, divided over so many processes, has at least."""
-        return max(self.compared, processes)
+    def min_batch_size(self, processes: int) -> int:
+        """The fewest images that a training batch, shared by all processes, must have."""
+        return max(self.min_images, processes)
 
-    def details(self, terms: Terms) -> dict[str, Tensor]:
-        """What else an evaluation reports, by name: numbers of each image, [B], or of the batch."""
+    def extra_metrics(self, terms: Terms) -> dict[str, Tensor]:
+        """More metrics of validation and test, none by default: [B] per image, or [] per batch.
+
+        Not called in training.
+        """
         return {}
 
     def draw(self, q: Distribution, num_samples: int) -> Tensor:
-        """Samples [K, B, D] of q, with gradients; in training this process's share of them."""
+        """Samples [K, B, D] of q with gradients; in training by this process's share of noise."""
         return draw_share(q, num_samples) if self.training else super().draw(q, num_samples)
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The objective [], and what it was made from, detached: distortion [B] and rate [B]."""
+        """The objective [] of a batch, with its distortion [B] and rate [B], both detached."""
         terms = self.terms(x, y)
         return self.objective(terms), terms.distortion.detach(), terms.rate.detach()
 
     @property
     def can_compile(self) -> bool:
-        """False of an objective that takes a gradient itself, which torch.compile gets wrong."""
+        """True unless the objective calls autograd itself, which torch.compile gets wrong."""
         return True
 
-    # Training. Nothing here waits for the device but once in `log_every_n_steps`.
+    # Training. Only every `log_every_n_steps` steps does anything here wait for the device.
 
     def setup(self, stage: str) -> None:
+        """Called by Lightning before fit and test: in fit, initialises a fresh model from data.
+
+        The parts that have `initialise`, of condition, prior and the model itself, set their first
+        weights from training images. Skipped if the model was trained or loaded before. Lightning
+        restores a checkpoint to resume after this.
+        """
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None and self.fresh:
             parts: list[Any] = [self.condition, self.prior, self]
@@ -96,31 +106,50 @@ class ELBO(AutoEncoder, LightningModule):
             self.fresh = False
 
     def on_train_start(self) -> None:
-        """A resumed optimizer goes on with the configured options, not with the saved ones."""
+        """Called by Lightning when training starts: resets optimizer options, unless scheduled.
+
+        The options become those configured; a resumed training would else use those in its
+        checkpoint. Skipped if there is a learning rate scheduler.
+        """
         if not self.trainer.lr_scheduler_configs:
             for optimizer in self.trainer.optimizers:
                 for group, options in zip(optimizer.param_groups, self.options, strict=True):
                     group.update(options)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Called by Lightning for each training batch: returns the loss, and keeps its scalars."""
         loss, distortion, rate = self.loss(*batch)
         self.window.append(distortion, rate, loss.detach())
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if self.window and due(self.trainer):
-            self.log_scalars("train", self.window.read(self.trainer.fit_loop.total_batch_idx))
+        """Called by Lightning after each training batch: every n steps, logs means since the last.
+
+        n is `log_every_n_steps`. Empties the window, and has the loggers write to disk.
+        """
+        if self.window and is_logging_step(self.trainer):
+            self.log_scalars("train", self.window.pop_means(self.trainer.fit_loop.total_batch_idx))
             for logger in self.trainer.loggers:
                 logger.save()
 
     def on_validation_start(self) -> None:
-        self.check_window()  # nothing that is not finite shall reach a checkpoint
+        """Called by Lightning before each validation: raises if a training scalar is not finite."""
+        self.check_finite()  # before the best and last checkpoints are saved
 
-    def check_window(self) -> None:
+    def check_finite(self) -> None:
+        """Raises NotFiniteError if a training scalar not yet logged is not finite.
+
+        The infinite rate of a deterministic code, whose loss is finite, is allowed.
+        """
         if self.window:
-            self.window.check(self.trainer.fit_loop.total_batch_idx)
+            self.window.finite_rows(self.trainer.fit_loop.total_batch_idx)
 
     def configure_optimizers(self) -> Any:
+        """Called by Lightning before training: builds the optimizer, and remembers its options.
+
+        Raises:
+            UserError: If the optimizer refuses its settings.
+        """
         try:
             optimizer = self.make_optimizer(self.parameter_groups())
         except ValueError as error:
@@ -132,23 +161,32 @@ class ELBO(AutoEncoder, LightningModule):
         return optimizer
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer is given: parameters, and where they are not its own, settings."""
+        """The parameter groups for the optimizer: one of all parameters, unless overridden."""
         return [{"params": list(self.parameters())}]
 
     # Validation and test.
 
     def on_validation_epoch_start(self) -> None:
+        """Called by Lightning before each validation and test: resets the sums over images."""
         self.totals = Totals()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Called by Lightning for each validation and test batch: adds its terms, unless empty.
+
+        They are added to `self.totals`; nothing is logged.
+        """
         x, y = batch
-        if not len(x):  # others have the last ones
+        if not len(x):  # the last batches may all go to other processes
             return
         terms = self.terms(x, y)
-        self.totals.add(terms, self.objective(terms), **self.details(terms))
+        self.totals.add(terms, self.objective(terms), **self.extra_metrics(terms))
 
     def on_validation_epoch_end(self) -> None:
-        values, self.rate_per_latent = self.totals.read()
+        """Called by Lightning after each validation and test: logs means over all images.
+
+        They include the images of all processes. Sets `self.rate_per_latent`, which callbacks read.
+        """
+        values, self.rate_per_latent = self.totals.compute_means()
         self.log_scalars("test" if self.trainer.testing else "val", values)
 
     on_test_epoch_start = on_validation_epoch_start
@@ -156,26 +194,44 @@ class ELBO(AutoEncoder, LightningModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def log_scalars(self, stage: str, values: dict[str, float]) -> None:
-        """Logs means over images, in nats per image, and the bits per dimension they amount to."""
+        """Logs scalars as `<stage>/<name>`, with bits per dimension where the likelihood has them.
+
+        Args:
+            stage: `train`, which is averaged over processes first, `val` or `test`.
+            values: Means over images, nats per image.
+        """
         if self.bits_offset is not None:
             bits = bits_per_dim(values["elbo"], self.x_shape, self.bits_offset)
             values = values | {"bits_per_dim": bits}
         named = {f"{stage}/{name}": value for name, value in values.items()}
         if stage == "train":
-            write(self.trainer, averaged(self.trainer, named))
+            log_step_scalars(self.trainer, average_over_processes(self.trainer, named))
         else:
-            self.log_dict(named, sync_dist=True, reduce_fx="max")  # all processes have the same
+            self.log_dict(named, sync_dist=True, reduce_fx="max")  # equal in all processes
 
     # Checkpoints hold tensors and plain values.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.check_window()
-        checkpoint[KEY] = stamp(self.shapes)
+        """Called by Lightning before it saves a checkpoint: checks scalars, adds format and shapes.
+
+        Raises:
+            NotFiniteError: If a training scalar not yet logged is not finite.
+        """
+        self.check_finite()
+        checkpoint[KEY] = format_record(self.shapes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Called by Lightning before it loads a checkpoint: checks weights, sets step counts.
+
+        The step counts are those for checkpoints of vaelab 0.1.0, see `restore_step_count`.
+
+        Raises:
+            UserError: If names or shapes of the weights differ.
+        """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
-        step_counts.restore(checkpoint)
+        step_counts.restore_step_count(checkpoint)
 
 
-def no_longer_fresh(model: ELBO, _: Any) -> None:
+def mark_not_fresh(model: ELBO, _: Any) -> None:
+    """Called by torch after `load_state_dict`: sets `fresh` to False, which skips initialising."""
     model.fresh = False

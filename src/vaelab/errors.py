@@ -1,28 +1,31 @@
-"""What the user can mend: shown on one line, without a traceback (see `vaelab.commands.cli`)."""
+"""Exceptions for the user, shown on one line without a traceback, and helpers for messages.
+
+They are caught in `vaelab.commands.cli`.
+"""
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A request that cannot be met. The message says what was asked and what is possible."""
+    """An error that the user can fix; the message says what was asked and what is possible."""
 
 
 class NotApplicable(UserError):  # noqa: N818
-    """These numbers do not exist for this model or these data."""
+    """An error raised where a metric or density is undefined for this model or these data."""
 
 
 class NotFiniteError(UserError):
-    """A term of the bound, or the loss, became infinite or not a number."""
+    """An error raised when the loss, or a term of the bound, becomes infinite or NaN."""
 
 
-def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
-    """A hint for a misspelt name: the closest of the known ones, or else all of them.
+def spelling_hint(name: str, known: Iterable[str], parent: str = "") -> str:
+    """A hint for a misspelt name: the most similar known name, or all if none is similar.
 
     Args:
-        name: The misspelt one.
-        known: Those that there are.
-        parent: What is before each of them, such as `model.`.
+        name: The misspelt name.
+        known: The names that exist.
+        parent: A prefix for each name in the hint, such as `model.`.
     """
     names = sorted(set(known))
     if not names:
@@ -33,8 +36,8 @@ def nearest(name: str, known: Iterable[str], parent: str = "") -> str:
     return f"possible are {', '.join(parent + each for each in names)}"
 
 
-def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised from."""
+def exception_chain(error: BaseException) -> Iterator[BaseException]:
+    """Yields the exception, then its cause (or else its context), and so on to the first one."""
     current: BaseException | None = error
     while current is not None:
         yield current
@@ -42,4 +45,5 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of an exception's message, or the name of its class if that is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""A property that is computed once."""
+"""`lazy`, a cached property that torch.compile can trace."""
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, overload
@@ -7,9 +7,10 @@ T = TypeVar("T")
 
 
 class lazy(Generic[T]):  # noqa: N801
-    """A property that is computed once, as functools.cached_property.
+    """A property computed at first access and then stored, like functools.cached_property.
 
-    That of Python 3.11 takes a lock, which breaks a graph.
+    The one of Python 3.11 takes a lock, which breaks a graph of torch.compile. Also works on frozen
+    dataclasses.
     """
 
     def __init__(self, function: Callable[[Any], T]) -> None:
@@ -27,5 +28,5 @@ class lazy(Generic[T]):  # noqa: N801
         if instance is None:
             return self
         value = self.function(instance)
-        object.__setattr__(instance, self.name, value)  # from now on found before this
+        object.__setattr__(instance, self.name, value)  # found before this descriptor from now on
         return value

@@ -1,4 +1,4 @@
-"""What a part of a model may offer beyond its call.
+"""Protocols: optional methods of a model's parts, and the data that those methods get.
 
 Shapes: N images, C x H x W pixels, Y width of the labels.
 """
@@ -10,46 +10,51 @@ from torch import Tensor
 
 
 class TrainingImages(Protocol):
-    """The training images, as parts see them before a training that starts afresh.
+    """The interface of the data module for parts that initialise themselves from images.
+
+    `vaelab.data.Images` implements it. A `part` is `train`, `val` or `test`.
 
     Attributes:
-        seed: Of the random choices among them.
-        rows: The numbers of the images of a part, by its name, such as `train`.
+        seed: The seed for random choices of images.
+        rows: The indices of a part's images among all stored images, by the part's name.
     """
 
     seed: int
     rows: dict[str, Tensor]
 
     def stored(self, part: str) -> tuple[Any, Tensor, Tensor]:
-        """All stored images, uint8 [N, C, H, W], their classes, and the rows of a part."""
+        """Returns all stored images, uint8 [N, C, H, W], their classes, and the rows of a part."""
         ...
 
     def labels(self, part: str) -> Tensor:
-        """Y of all stored images of a part, [N, Y]."""
+        """Returns y [N, Y] of all N images that `stored` returns for a part."""
         ...
 
     def batches(self, part: str) -> Any:
-        """The batches (x, y) of a part, in the order of the first epoch."""
+        """Returns an iterable of batches (x, y) of a part, in the order of the first epoch."""
         ...
 
 
 @runtime_checkable
 class Initialised(Protocol):
-    """A part that takes its first weights from the training images."""
+    """A condition, prior or model with `initialise`: first weights from the training images."""
 
     def initialise(self, data: TrainingImages) -> None:
-        """Sets the weights; called once, before a training that starts afresh."""
+        """Sets weights in place; called by `ELBO.setup` of a model neither trained nor loaded.
+
+        Where a training is resumed, its checkpoint overwrites them afterwards.
+        """
         ...
 
 
 @runtime_checkable
 class Connected(Protocol):
-    """A part, such as a prior made of posteriors, that uses others of its model."""
+    """A prior with `connect`: it uses other parts of its model, as VampPrior does the encoder."""
 
     def connect(self, model: torch.nn.Module) -> None:
-        """Takes what it needs of the model; called when the other parts are made, but the decoder.
+        """Keeps parts of the model; called by `AutoEncoder` before it builds the decoder.
 
         Raises:
-            UserError: If it does not go with the model.
+            UserError: If the prior does not fit the model.
         """
         ...

@@ -1,16 +1,21 @@
-"""Random streams that have names, so that any step of a run can be taken again."""
+"""Seeds and generators of named random streams, so that any step of a run can be repeated."""
 
 from hashlib import blake2b
 
 import torch
 
 
-def stream(purpose: str, *key: int) -> int:
-    """The seed, 63 well-mixed bits, of a stream such as ("order", seed, epoch)."""
+def stream_seed(purpose: str, *key: int) -> int:
+    """The seed, a 63-bit hash, of the random stream named by purpose and key.
+
+    An example is `stream_seed("order", seed, epoch)`. It seeds nothing itself.
+    """
     name = repr((purpose, *key)).encode()
     return int.from_bytes(blake2b(name, digest_size=8).digest(), "little") >> 1
 
 
-def generator(purpose: str, *key: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A generator at the start of that stream."""
-    return torch.Generator(device).manual_seed(stream(purpose, *key))
+def seeded_generator(
+    purpose: str, *key: int, device: torch.device | str = "cpu"
+) -> torch.Generator:
+    """A new generator seeded with `stream_seed(purpose, *key)`; global random states stay."""
+    return torch.Generator(device).manual_seed(stream_seed(purpose, *key))

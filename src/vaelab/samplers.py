@@ -1,9 +1,9 @@
-"""What to draw latents from, in place of a model's own prior: fits to the codes it gives images.
+"""Samplers: densities fitted to a trained model's codes, to draw latents from for new images.
 
 A sampler is called with a trained model and its data and returns the model with another p(z | y).
-Its codes are samples of q(z | x, y), one for each training image: of the aggregate posterior,
-which a regularised auto-encoder has no prior for, and which the prior of any other model may miss
-(Ghosh et al., 2020, arXiv:1903.12436, section 4). The bound is of the model's own prior still.
+Codes are samples of q(z | x, y), one for each training image, so of the aggregate posterior. A
+regularised auto-encoder has no prior for it, and the prior of any other model may not match it
+(Ghosh et al., 2020, arXiv:1903.12436, section 4). The ELBO still uses the model's own prior.
 
 Shapes: N images, D latents, Y width of the labels, M components.
 """
@@ -16,33 +16,39 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.conditions import one_label
+from vaelab.conditions import is_one_hot_label
 from vaelab.data import Images
-from vaelab.distributions.flows import Pushforward, followed
+from vaelab.distributions.flows import Pushforward, followed_by_affine
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.posteriors import CholeskyNormal
 from vaelab.priors.flow import CouplingFlow
 from vaelab.priors.mixture import Mixture
-from vaelab.randomness import stream
+from vaelab.randomness import stream_seed
 
 
 class Own:
-    """The model's own prior."""
+    """The sampler that keeps the model's own prior, and fits nothing."""
 
     name: ClassVar = "prior"
 
     def __call__(self, model: ELBO, data: Images) -> ELBO:
+        """Returns the model itself."""
         return model
 
 
 class GMM:
-    """A Gaussian mixture with full covariances, by scikit-learn; one for each label of a model
-    that sees one.
+    """The sampler that fits a Gaussian mixture with full covariances, by scikit-learn.
+
+    An unconditional model gets one mixture, a conditional model one for each class of its label.
 
     Args:
         components: M, of each mixture.
-        images: Training images to fit it to, the most.
+        images: The most training images to fit to.
+
+    Raises:
+        UserError: When called, if y is not one label with condition=one_hot, or a class has fewer
+            than M images.
     """
 
     name: ClassVar = "gmm"
@@ -51,14 +57,15 @@ class GMM:
         self.components, self.images = components, images
 
     def __call__(self, model: ELBO, data: Images) -> ELBO:
+        """Fits mixtures to codes, and returns a copy of the model with them as its prior."""
         from sklearn.mixture import GaussianMixture  # slow to import
 
-        if model.context_dim and not one_label(model.condition, model.classes):
+        if model.context_dim and not is_one_hot_label(model.condition, model.classes):
             raise UserError(
                 "sampler=gmm of a conditional model takes one label and condition=one_hot; "
                 "sampler=flow takes any"
             )
-        z, y = codes(model, data, self.images)
+        z, y = sample_codes(model, data, self.images)
         labels = y.argmax(1) if model.context_dim else torch.zeros(len(z)).long()
         found = []
         for label in range(max(1, model.context_dim)):
@@ -72,14 +79,14 @@ class GMM:
             found.append(
                 [torch.from_numpy(a) for a in (fit.weights_, fit.means_, fit.covariances_)]
             )
-        return replaced(model, FittedMixture(*map(torch.stack, zip(*found, strict=True))))
+        return with_prior(model, FittedMixture(*map(torch.stack, zip(*found, strict=True))))
 
 
 class FittedMixture(nn.Module):
-    """Gaussian mixtures, each p(z | y) of one label.
+    """The fixed prior p(z | y) of `GMM`: one Gaussian mixture per class, or one for all y.
 
     Args:
-        weights: [Y, M], or [1, M] for any label.
+        weights: [Y, M], or [1, M] for a mixture that ignores y.
         means: [Y, M, D].
         covariances: [Y, M, D, D].
     """
@@ -97,25 +104,27 @@ class FittedMixture(nn.Module):
         self.register_buffer("scale_tril", lower.flatten(0, 1).float())
 
     def forward(self, y: Tensor) -> Distribution:
+        """p(z | y) of one-hot y [B, Y], batch [B], or batch [] for a mixture that ignores y."""
         weights = y @ self.weights if self.conditional else self.weights[0]
 
-        def chosen(which: Tensor) -> Distribution:
+        def select(which: Tensor) -> Distribution:
+            """The components of given indices; `Mixture` calls it to draw from them."""
             return CholeskyNormal(self.means[which], scale_tril=self.scale_tril[which])
 
         components = CholeskyNormal(self.means, scale_tril=self.scale_tril)
-        return Mixture(weights.log(), components, chosen)
+        return Mixture(weights.log(), components, select)
 
 
 class Flow:
-    """A normalizing flow of couplings, see `vaelab.priors.CouplingFlow`, of any condition.
+    """The sampler that trains a coupling flow, see `vaelab.priors.CouplingFlow`; any condition.
 
     Args:
-        transforms: Steps of the flow.
-        hidden: Widths of each step's network.
-        images: Training images to fit it to, the most.
-        steps: Of Adam, with a learning rate that ends at zero.
+        transforms: The number of coupling transforms.
+        hidden: Widths of the layers of each transform's network.
+        images: The most training images to fit to.
+        steps: The number of Adam steps, with a learning rate that decays to zero by a cosine.
         batch_size: Codes in a step.
-        lr: The learning rate at the start.
+        lr: The initial learning rate.
     """
 
     name: ClassVar = "flow"
@@ -133,18 +142,25 @@ class Flow:
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
 
     def __call__(self, model: ELBO, data: Images) -> ELBO:
-        z, y = codes(model, data, self.images)
+        """Trains a flow on codes, with a fixed seed; returns a copy of the model with it as prior.
+
+        The global random state is restored.
+        """
+        z, y = sample_codes(model, data, self.images)
         z, y = z.to(model.device), y.to(model.device)
         with torch.random.fork_rng(), torch.enable_grad():
-            torch.manual_seed(stream("sampler"))
+            torch.manual_seed(stream_seed("sampler"))
             fitted = FittedFlow(
                 z, model.context_dim, transforms=self.transforms, hidden=self.hidden
             )
             self.fit(fitted.to(z.device), z, model.context(y).detach())
-        return replaced(model, fitted)
+        return with_prior(model, fitted)
 
     def fit(self, fitted: "FittedFlow", z: Tensor, context: Tensor) -> None:
-        """Maximises the likelihood of codes [N, D]."""
+        """Trains the flow, in place, to maximise the likelihood of codes z [N, D] given context.
+
+        Draws its batches from torch's global random state.
+        """
         optimizer = torch.optim.Adam(fitted.parameters(), self.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.steps)
         for _ in range(self.steps):
@@ -157,13 +173,13 @@ class Flow:
 
 
 class FittedFlow(nn.Module):
-    """A flow of codes [N, D] that are standardised first.
+    """The prior p(z | y) of the sampler `Flow`: a coupling flow of standardised codes.
 
     Args:
-        z: The codes.
+        z: The codes [N, D], for mean and scale only; see `Flow.fit` for training.
         context_dim: Width of the context.
-        transforms: Steps.
-        hidden: Widths of each step's network.
+        transforms: The number of coupling transforms.
+        hidden: Widths of the layers of each transform's network.
     """
 
     mean: Tensor
@@ -176,16 +192,21 @@ class FittedFlow(nn.Module):
         self.flow = CouplingFlow(z.shape[1], context_dim, transforms=transforms, hidden=hidden)
 
     def forward(self, y: Tensor) -> Distribution:
+        """p(z | y) of a context [B, context_dim], with z in the units of the codes."""
         inner = self.flow(y)
-        return Pushforward(followed(inner.transform, self.mean, self.scale), inner.base)
+        return Pushforward(followed_by_affine(inner.transform, self.mean, self.scale), inner.base)
 
 
 @torch.no_grad()
-def codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]:
-    """Samples z [N, D] of q(z | x, y) for at most `count` training images, and y [N, Y]."""
+def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]:
+    """Draws z [N, D] of up to `count` training images from q(z | x, y), with a fixed seed; and y.
+
+    The images are the first ones in the order of the first epoch. The global random state is
+    restored. Both tensors, y being [N, Y], are on the CPU.
+    """
     found: list[tuple[Tensor, Tensor]] = []
     with torch.random.fork_rng():
-        torch.manual_seed(stream("codes"))
+        torch.manual_seed(stream_seed("codes"))
         for x, y in data.batches("train"):
             found.append((model.encode(x, y).sample().cpu(), y.cpu()))
             if sum(len(z) for z, _ in found) >= count:
@@ -194,8 +215,11 @@ def codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]:
     return z, y
 
 
-def replaced(model: ELBO, prior: nn.Module) -> ELBO:
-    """The same model, sharing all weights, with another prior."""
+def with_prior(model: ELBO, prior: nn.Module) -> ELBO:
+    """A copy of the model that shares all parts but the prior, which moves to its device.
+
+    The prior is moved and set to evaluation mode in place.
+    """
     shared = {id(part): part for part in model.children()}
     other = copy.deepcopy(model, shared)
     other.prior = prior.to(model.device).eval()

@@ -1,4 +1,4 @@
-"""One Monte Carlo estimate of the evidence lower bound.
+"""`Terms`, one Monte Carlo estimate of the evidence lower bound, and the KL in it.
 
 Shapes: K samples, B images, D latents, C x H x W pixels. Units: nats per image.
 """
@@ -15,7 +15,10 @@ from vaelab.lazy import lazy
 
 @dataclass(frozen=True)
 class Terms:
-    """One Monte Carlo estimate of the ELBO and what it was made from."""
+    """One Monte Carlo estimate of the ELBO by K samples of z; quantities are computed at first use.
+
+    It holds the images, the distributions and the samples; nothing is weighted or annealed.
+    """
 
     x: Tensor  # [B, C, H, W]
     q: Distribution  # q(z | x, y), batch [B], event [D]
@@ -25,50 +28,56 @@ class Terms:
 
     @lazy
     def log_likelihood(self) -> Tensor:
-        """The log-likelihood log p(x | z, y), shape [K, B]."""
+        """The log-likelihood log p(x | z, y) of each sample, summed over pixels, shape [K, B]."""
         return self.p.log_prob(self.x)
 
     @lazy
     def distortion(self) -> Tensor:
-        """-E_q[log p(x | z, y)], shape [B]."""
+        """The distortion -E_q[log p(x | z, y)], the mean over the K samples, shape [B]."""
         return -self.log_likelihood.mean(0)
 
     @lazy
     def rate_per_latent(self) -> Tensor:
-        """The rate split over independent groups of latents, [B, D] for factorised q and prior.
+        """The rate of each latent, [B, D], or [B, 1] where it does not split over latents.
 
-        Where there is no closed form it is estimated from the samples, as one group: [B, 1]. That
-        of each level of a hierarchy is given the levels above it that were drawn.
+        It splits where q and prior factorise. Without a closed form it is estimated from the K
+        samples, as [B, 1]. In a hierarchy, the rate of a level is conditional on the drawn latents
+        of the levels above it, and the levels are concatenated.
         """
-        rate = divergence(self.q, self.prior, self.z)
+        rate = kl_per_group(self.q, self.prior, self.z)
         return rate.mean(0) if rate.dim() > 2 else rate
 
     @lazy
     def rate(self) -> Tensor:
-        """KL(q(z | x, y) || p(z | y)), shape [B]."""
+        """The rate KL(q(z | x, y) || p(z | y)), summed over latents, shape [B]."""
         return self.rate_per_latent.sum(-1)
 
     @lazy
     def elbo(self) -> Tensor:
-        """A lower bound on log p(x | y), never weighted or annealed, shape [B]."""
+        """The ELBO -(distortion + rate) <= log p(x | y), never weighted or annealed, shape [B]."""
         return -(self.distortion + self.rate)
 
     @lazy
     def log_joint(self) -> Tensor:
-        """Log p(x, z | y) of each sample, shape [K, B]."""
+        """The joint log-density log p(x, z | y) of each sample, shape [K, B]."""
         return self.log_likelihood + self.prior.log_prob(self.z)
 
     @lazy
     def log_weights(self) -> Tensor:
-        """The log-ratio log p(x, z | y) - log q(z | x, y) of each sample, shape [K, B]."""
+        """The log importance weights log p(x, z | y) - log q(z | x, y), shape [K, B]."""
         return self.log_joint - self.q.log_prob(self.z)
 
 
-def divergence(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
-    """KL(q || prior) split over groups of latents: [B, G] or, where it takes samples, [K, B, G]."""
+def kl_per_group(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
+    """KL(q || prior) of each of G groups of latents: [B, G], or [K, B, G] if estimated from z.
+
+    G is D where q and prior are `Independent`, otherwise 1. A pair without a registered closed form
+    gets log q(z) - log prior(z). In a hierarchy each level is conditional on the levels above it in
+    z, and the groups of all levels are concatenated, always as [K, B, G].
+    """
     if isinstance(q, Hierarchy) and isinstance(prior, Hierarchy):
-        levels = zip(q.given(z), prior.given(z), q.split(z), strict=True)
-        rates = [divergence(*level) for level in levels]
+        levels = zip(q.levels_given(z), prior.levels_given(z), q.split(z), strict=True)
+        rates = [kl_per_group(*level) for level in levels]
         return torch.cat([rate.expand(*z.shape[:-1], -1) for rate in rates], -1)
     try:
         if isinstance(q, Independent) and isinstance(prior, Independent):

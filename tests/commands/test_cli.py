@@ -316,7 +316,7 @@ def test_refuses_checkpoints(refused, finished, tmp_path):
 
 
 def test_a_folder_with_a_run_in_it_is_left_as_it_is(refused, finished):
-    folder = finished.parents[2]
+    folder = finished.parents[1]
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
     here, small = f"hydra.run.dir={folder}", ["logger=none", *TINY]
     longer = refused(here, *small, "trainer.max_epochs=3")
@@ -331,7 +331,7 @@ def test_a_folder_with_a_run_in_it_is_left_as_it_is(refused, finished):
 @pytest.mark.parametrize("which", ["last", "best", "folder"])
 def test_going_on_and_starting_over_contradict_each_other(refused, finished, which):
     """Starting over takes away the checkpoint to go on from."""
-    folder = finished.parents[2]
+    folder = finished.parents[1]
     ckpt = str(folder) if which == "folder" else which
     given = [f"hydra.run.dir={folder}", f"ckpt={ckpt}", "rerun=true", *TINY[:2]]
     said = refused(*given, "trainer.max_epochs=2", "logger=none")
@@ -342,7 +342,7 @@ def test_going_on_and_starting_over_contradict_each_other(refused, finished, whi
 
 
 def test_a_resumed_run_takes_the_configured_optimizer(finished, monkeypatch, tmp_path):
-    folder = finished.parents[2]
+    folder = finished.parents[1]
     given = [f"hydra.run.dir={folder}", "ckpt=last", "model.optimizer.lr=0.0"]
     given += [f"paths.data={tmp_path}/data", "logger=none", "model.encoder.hidden=[8]"]
     given += ["model.decoder.hidden=[8]", "trainer.max_epochs=2"]
@@ -356,7 +356,7 @@ def test_a_resumed_run_takes_the_configured_optimizer(finished, monkeypatch, tmp
 
 def test_a_moved_run_knows_its_best_checkpoint(finished, monkeypatch, tmp_path):
     moved = tmp_path / "moved"
-    shutil.move(finished.parents[2], moved)
+    shutil.move(finished.parents[1], moved)
     best = (moved / "checkpoints" / "best.ckpt").read_bytes()
     given = [f"hydra.run.dir={moved}", f"paths.data={tmp_path}/data", "ckpt=last", "logger=none"]
     given += [*TINY[:2], "trainer.max_epochs=2", "model.optimizer.lr=0.0"]  # so it gets no better
@@ -368,7 +368,7 @@ def test_a_moved_run_knows_its_best_checkpoint(finished, monkeypatch, tmp_path):
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finished):
     before = finished.read_bytes()
     small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none"]
-    folder = finished.parents[2]
+    folder = finished.parents[1]
     said = refused(
         f"hydra.run.dir={folder}", "ckpt=last", "trainer.max_epochs=3", *small,
         "+callbacks.fault._target_=support.faults.Fault", "+callbacks.fault.step=40",
@@ -455,7 +455,7 @@ def test_a_users_callback_may_log_what_another_one_watches(build):
     ],
 )  # fmt: skip
 def test_an_allocation_that_fails_is_one_line(error, said):
-    found = cli.explain(error, "train")
+    found = cli.user_message(error, "train")
     assert found is None if said is None else said in found
 
 
@@ -522,7 +522,7 @@ def test_what_hydra_cannot_read_is_named_with_its_cure(refused, words):
     ],
 )
 def test_flags_may_stand_anywhere(words, flags):
-    found, others = arguments.parted(words.split())
+    found, others = arguments.split_flags(words.split())
     assert found == flags
     assert others == [word for word in words.split() if re.match(r"(a|b|model)[.\w]*=", word)]
 
@@ -593,14 +593,14 @@ ODD += [
 @pytest.mark.parametrize("text", [*ODD, "".join(ODD)])
 def test_any_text_can_be_pasted(text):
     """Through the shell, Hydra's grammar and OmegaConf's."""
-    (word,) = shlex.split(cli.given("key", text))
+    (word,) = shlex.split(cli.shell_override("key", text))
     (override,) = OverridesParser.create().parse_overrides([word])
     assert OmegaConf.create({"key": override.value()}).key == text
 
 
 @pytest.mark.parametrize("text", ["outputs/vae/2026-11-21_10-00-00_beta-4", "a.b", "/x/y@z+1%"])
 def test_a_plain_path_is_pasted_as_it_is(text):
-    assert cli.given("key", text) == f"key={text}"
+    assert cli.shell_override("key", text) == f"key={text}"
 
 
 def test_a_sweep_has_one_name_whatever_runs_its_jobs():

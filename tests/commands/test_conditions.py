@@ -108,7 +108,7 @@ def test_factors_are_classes_or_numbers():
         "scale": 1, "orientation": 2, "position_x": 1, "position_y": 1,
     }  # fmt: skip
     rows = torch.arange(270)
-    factors = SPRITES.factors.of(rows)
+    factors = SPRITES.factors.values_at(rows)
     y = module.labels("train")[rows]
     assert torch.equal(y[:, :3], torch.eye(3)[factors[:, 0]])
     assert_close(y[:, 3], 0.5 + 0.5 * factors[:, 1])
@@ -118,7 +118,8 @@ def test_factors_are_classes_or_numbers():
 
 
 def test_labels_take_no_memory_for_each_image():
-    labels = Labels.of([SPRITES.factors.column("orientation")], "train", 270, numbers=False)
+    orientation = SPRITES.factors.column("orientation")
+    labels = Labels.from_columns([orientation], "train", 270, numbers=False)
     (values, table), *others = labels.columns
     assert not others
     assert (values.shape, table.shape) == ((270,), (5, 5))
@@ -241,6 +242,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_train_evaluate_draw_and_export(mine, kind, tmp_path, capsys):
     folder = tmp_path / kind
@@ -252,7 +254,7 @@ def test_train_evaluate_draw_and_export(mine, kind, tmp_path, capsys):
         "data.batch_size=20",
     )  # fmt: skip
     assert f"{KINDS[kind][0].partition('=')[2]} condition on " in capsys.readouterr().out
-    model, module = finished.load(folder)
+    model, module = finished.load_run(folder)
     module.setup("test")
     x, y = next(iter(module.test))
     with torch.no_grad():

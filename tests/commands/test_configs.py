@@ -12,7 +12,7 @@ from vaelab.commands import evaluate, generate, train
 from vaelab.commands.cli import CONF
 from vaelab.errors import UserError
 from vaelab.runs import validation
-from vaelab.runs.targets import locate
+from vaelab.runs.targets import import_target
 
 NEEDS = {
     "data=arrays": ["data.source.path=mine.npz"],
@@ -36,7 +36,7 @@ def test_every_choice_is_valid(compose, choice):
     cfg = compose(choice, *NEEDS.get(choice, []))
     if choice.startswith("logger="):
         cfg.logger = None  # its folder is known only where Hydra runs
-    validation.check(cfg, train.settings)
+    validation.check_config(cfg, train.settings_schema)
 
 
 @pytest.mark.parametrize("sampler", ["prior", "gmm", "flow"])
@@ -44,7 +44,7 @@ def test_every_choice_is_valid(compose, choice):
 def test_every_sampler_is_valid(name, command, sampler):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(name, [f"sampler={sampler}", "run=outputs"])
-    validation.check(cfg, command.settings)
+    validation.check_config(cfg, command.settings_schema)
 
 
 TRAINED = ("model", "network", "likelihood", "prior", "posterior", "condition", "optimizer")
@@ -52,6 +52,7 @@ SPRITES = ["data=sprites", "data.source.size=16", "data.source.positions=3"]
 SPRITES += ["data.val_size=100", "data.test_size=100"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     "parts",
@@ -65,6 +66,7 @@ def test_every_model_trains_with_other_parts(fast, model, parts):
     fast(f"model={model}", *parts.split(), *prior)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.partition("=")[0] in TRAINED])
 def test_every_choice_trains(fast, choice):
     more = NEEDS.get(choice, []) + (SPRITES if choice == "condition=continuous" else [])
@@ -86,6 +88,7 @@ def fast(monkeypatch, tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -159,7 +162,7 @@ def test_no_setting_has_a_second_home():
     for path in CONF.rglob("*.yaml"):
         for line in path.read_text().splitlines():
             if "_target_: vaelab." in line:
-                assert locate(line.split()[-1]), Path(path)
+                assert import_target(line.split()[-1]), Path(path)
 
 
 @pytest.mark.parametrize("trainer", ["gpu", "ddp"])

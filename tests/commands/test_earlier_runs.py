@@ -41,7 +41,7 @@ def test_a_run_folder_and_an_export_load_to_the_same_model(run):
 
 
 def test_a_run_folder_is_measured_to_the_figures_it_had(run):
-    model, data = finished.load(run)
+    model, data = finished.load_run(run)
     data.setup("test")
     torch.manual_seed(0)
     with torch.no_grad():

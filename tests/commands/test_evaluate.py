@@ -21,11 +21,11 @@ from vaelab import evaluation
 from vaelab.commands import arguments, evaluate, generate, train
 from vaelab.errors import UserError
 from vaelab.evaluation.latents import active_units
-from vaelab.evaluation.record import figures
-from vaelab.evaluation.samples import generated
-from vaelab.metrics.estimates import mean, means
-from vaelab.metrics.frechet import frechet
-from vaelab.randomness import stream
+from vaelab.evaluation.record import rounded_estimate
+from vaelab.evaluation.samples import generate_images
+from vaelab.metrics.estimates import column_mean_estimates, mean_estimate
+from vaelab.metrics.frechet import frechet_distance
+from vaelab.randomness import stream_seed
 from vaelab.runs import finished
 from vaelab.samplers import Own
 from vaelab.training.json_files import write_json
@@ -35,11 +35,11 @@ SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent
 
 def test_estimates_are_means_with_their_errors():
     values = torch.tensor([1.0, 2.0, 3.0, 6.0]).double()
-    assert mean(values) == pytest.approx({"value": 3.0, "se": math.sqrt(14 / 3) / 2})
-    pair = means(torch.stack([values, 2 * values], 1))
+    assert mean_estimate(values) == pytest.approx({"value": 3.0, "se": math.sqrt(14 / 3) / 2})
+    pair = column_mean_estimates(torch.stack([values, 2 * values], 1))
     assert pair["value"] == [3.0, 6.0]
     assert pair["se"] == pytest.approx([math.sqrt(14 / 3) / 2, math.sqrt(14 / 3)])
-    assert mean(values[:1]) == {"value": 1.0, "se": None}
+    assert mean_estimate(values[:1]) == {"value": 1.0, "se": None}
 
 
 def test_active_units_doubts_those_near_the_threshold():
@@ -66,7 +66,7 @@ def test_active_units_doubts_those_near_the_threshold():
     ],
 )
 def test_paths_are_given_to_hydra_in_quotes(argument, read):
-    assert arguments.quoted(argument, ["run"]) == read
+    assert arguments.quote_argument(argument, ["run"]) == read
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_paths_are_given_to_hydra_in_quotes(argument, read):
     ],
 )
 def test_two_digits_of_an_error_are_shown(value, error, shown):
-    assert figures(value, error) == shown
+    assert rounded_estimate(value, error) == shown
 
 
 def run(*overrides, command=evaluate):
@@ -139,6 +139,7 @@ LACKING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LACKING)
 def test_what_is_impossible_for_the_data_stops_nothing_else(tmp_path, capsys, case):
     np.savez(tmp_path / "odd.npz", **odd(case))
@@ -208,6 +209,7 @@ def test_a_run_is_measured_once(sweep, monkeypatch):
     assert 0 < abs(other["nll"]["value"] - many["nll"]["value"]) < many["nll"]["se"]
 
 
+@pytest.mark.slow
 def test_everything_goes_to_the_record_and_to_tensorboard(sweep):
     folder = sweep / "cvae (1)"
     found = measured(folder, "num_samples=20", "metrics.conditional.images=20")
@@ -223,9 +225,9 @@ def test_everything_goes_to_the_record_and_to_tensorboard(sweep):
 
 def test_a_folder_of_runs_gives_one_table(sweep, capsys):
     (sweep / "no run").mkdir(exist_ok=True)
-    both = finished.under([str(sweep)])
+    both = finished.find_runs([str(sweep)])
     assert [folder.name for folder in both] == ["cvae (1)", "vae (1)"]
-    assert finished.under([str(both[1]), str(sweep)]) == both[::-1]
+    assert finished.find_runs([str(both[1]), str(sweep)]) == both[::-1]
     data = f"paths.data='{sweep}/data'"
     run(f"run={sweep}", data, "num_samples=3", "what=likelihood")
     table = capsys.readouterr().out
@@ -244,15 +246,15 @@ def test_many_runs_are_a_row_each_of_the_main_numbers():
         Path(str(i)): SimpleNamespace(content={"nll": entry, "psnr": entry} if i else {})
         for i in range(9)
     }
-    grid = evaluation.table(records)
+    grid = evaluation.evaluation_table(records)
     assert [column.header for column in grid.columns] == ["run", "nll"]
     assert list(grid.columns[1].cells) == ["", *["1.000 ±0.500"] * 8]
 
 
 def test_the_latents_may_be_of_every_image(sweep):
-    model, data = finished.load(sweep / "cvae (1)")
+    model, data = finished.load_run(sweep / "cvae (1)")
     subject = evaluation.Subject(model, data, sweep, track=lambda batches, _: batches)
-    x, y = map(torch.cat, zip(*subject.every_image("all"), strict=True))
+    x, y = map(torch.cat, zip(*subject.iterate_all_images("all"), strict=True))
     trained_on = len(data.splits.train_images)
     assert len(x) == len(y) == trained_on + len(data.splits.test_images)
     stored = data.splits.train_images.float() / 255
@@ -277,6 +279,7 @@ def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):
     assert "truncated" in err
 
 
+@pytest.mark.slow
 def test_all_is_every_metric(sweep, capsys):
     few = ["samples.count=300", "ais.images=10", "ais.chains=1", "ais.steps=2"]
     found = measured(sweep / "vae (1)", "what=all", *(f"metrics.{setting}" for setting in few))
@@ -323,15 +326,15 @@ def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
     monkeypatch.setattr(fid, "FrechetInceptionDistance", known)
     found = measured(sweep / "cvae (1)", "what=inception", "metrics.inception.count=200")
 
-    model, data = finished.load(sweep / "cvae (1)")
+    model, data = finished.load_run(sweep / "cvae (1)")
     subject = evaluation.Subject(model, data, sweep)
-    torch.manual_seed(stream("evaluate inception", 0))
+    torch.manual_seed(stream_seed("evaluate inception", 0))
     sets = [
-        torch.cat(list(generated(subject, 200, Own()))),
-        torch.cat(list(data.grey("test", 200))),
+        torch.cat(list(generate_images(subject, 200, Own()))),
+        torch.cat(list(data.grey_images("test", 200))),
     ]
     sets = [network(images.expand(-1, 3, -1, -1)) for images in sets]
-    assert found["fid"]["value"] == pytest.approx(frechet(*sets)["value"], rel=1e-3)
+    assert found["fid"]["value"] == pytest.approx(frechet_distance(*sets)["value"], rel=1e-3)
 
 
 def test_without_weights_of_inception_it_is_left_out(sweep, capsys):
@@ -340,6 +343,7 @@ def test_without_weights_of_inception_it_is_left_out(sweep, capsys):
     assert "inception: it takes torch-fidelity and its weights" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_data_with_factors_are_scored(tmp_path):
     grid = ["size=16", "scales=2", "orientations=3", "positions=6"]
     run(
@@ -388,6 +392,7 @@ def test_refuses(sweep, capsys, overrides, message):
 TINY = "model.encoder.channels=[4,4]", "model.decoder.channels=[4,4]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [

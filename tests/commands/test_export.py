@@ -16,10 +16,10 @@ from torch.testing import assert_close
 import vaelab
 from vaelab.commands import export, train
 from vaelab.commands.cli import CONF
-from vaelab.distributions.argument_checks import no_checks
+from vaelab.distributions.argument_checks import disable_argument_checks
 from vaelab.errors import UserError
 from vaelab.export import onnx_files
-from vaelab.export.model_card import measured
+from vaelab.export.model_card import results_section
 from vaelab.runs import finished, loading
 
 CONDITIONAL, CONVOLUTIONAL = "conditional", "convolutional"
@@ -85,6 +85,7 @@ def batch(count: int) -> dict[str, torch.Tensor]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_an_export_has_the_bits_of_the_best_checkpoint(trained, name):
     checkpoint = torch.load(trained[name] / "checkpoints" / "best.ckpt", weights_only=True)
@@ -105,7 +106,7 @@ def test_an_export_has_the_bits_of_the_best_checkpoint(trained, name):
 
 
 def test_a_run_loads_without_its_data_and_says_that_they_are_gone(trained):
-    model, data = finished.load(trained[CONVOLUTIONAL])
+    model, data = finished.load_run(trained[CONVOLUTIONAL])
     assert model.x_shape == SHAPE
     with pytest.raises(UserError, match=r"mine.npz: there is no such file"):
         data.batches("test")
@@ -152,7 +153,8 @@ def test_what_is_published_says_nothing_of_this_machine(trained):
 
 
 def test_the_card_has_figures_without_an_error_too():
-    card = measured({}, {"fid": {"value": 12.0, "se": None}, "mse": {"value": 0.5, "se": 0.1}})
+    metrics = {"fid": {"value": 12.0, "se": None}, "mse": {"value": 0.5, "se": 0.1}}
+    card = results_section({}, metrics)
     assert "| fid | 12.000 |  |" in card
     assert "| mse | 0.500 | 0.100 |" in card
 
@@ -182,24 +184,22 @@ def test_the_card_and_the_configuration_tell_of_the_model(trained):
 def test_a_graph_of_other_weights_is_found_out(trained):
     model = vaelab.load(trained[CONVOLUTIONAL])
     file = trained[CONVOLUTIONAL] / "export" / "decoder.onnx"
-    decoder = onnx_files.Function(model, "decoder", ["z"])
-    assert onnx_files.compared(decoder, file, file).deviation < 1e-5
+    decoder = onnx_files.DistributionModule(model, "decoder", ["z"])
+    assert onnx_files.compare_with_pytorch(decoder, file, file).deviation < 1e-5
     for value, difference in ((1e-3, "1.0e-03"), (torch.nan, "nan")):
         model.decoder.out.bias[0] += value
         said = rf"decoder.onnx: .* another mean .* by {difference}"
-        with pytest.raises(UserError, match=said), no_checks():
-            onnx_files.compared(decoder, file, file)
+        with pytest.raises(UserError, match=said), disable_argument_checks():
+            onnx_files.compare_with_pytorch(decoder, file, file)
 
 
 def test_the_distance_is_relative_to_large_values_and_sees_other_shapes():
     expected = torch.tensor([0.0, 0.5, -200.0])
-    assert onnx_files.distance(expected + torch.tensor([0.01, 0, 0]), expected) == pytest.approx(
-        0.01
-    )
-    assert onnx_files.distance(expected + torch.tensor([0, 0, 4.0]), expected) == pytest.approx(
-        0.02
-    )
-    assert onnx_files.distance(expected[None], expected) == float("inf")
+    found = expected + torch.tensor([0.01, 0, 0])
+    assert onnx_files.max_deviation(found, expected) == pytest.approx(0.01)
+    found = expected + torch.tensor([0, 0, 4.0])
+    assert onnx_files.max_deviation(found, expected) == pytest.approx(0.02)
+    assert onnx_files.max_deviation(expected[None], expected) == float("inf")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_network_that_is_no_graph_is_refused(trained, tmp_path, factor):
     model = vaelab.load(trained[CONVOLUTIONAL])
     model.encoder = Encoder()
     with pytest.raises(UserError, match=r"encoder.onnx: ONNX cannot express this \(") as error:
-        onnx_files.write(model, tmp_path)
+        onnx_files.write_onnx_files(model, tmp_path)
     assert "\n" not in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -223,10 +223,11 @@ def test_a_network_that_is_no_graph_is_refused(trained, tmp_path, factor):
 def test_a_graph_that_is_wrong_is_not_kept(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_files, "TOLERANCE", -1)
     with pytest.raises(UserError, match="not kept"):
-        onnx_files.write(vaelab.load(trained[CONVOLUTIONAL]), tmp_path)
+        onnx_files.write_onnx_files(vaelab.load(trained[CONVOLUTIONAL]), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["all", "onnx"])
 @pytest.mark.parametrize(
     "parts", ["posterior=iaf", "model=cvae prior=vamp model.prior.components=3"]
@@ -236,7 +237,7 @@ def test_flows_and_mixtures_are_no_graphs(
 ):
     """Refused before anything is written."""
     model = build(*parts.split(), x_shape=SHAPE, num_classes=CLASSES)
-    monkeypatch.setattr(loading, "trained", lambda *_, **__: model)
+    monkeypatch.setattr(loading, "load_run_model", lambda *_, **__: model)
     given = [f"run={trained[CONDITIONAL]}", f"to={tmp_path}/to", f"what={what}"]
     said = refused(capsys, export, *given)
     assert said.startswith("what=onnx: the distribution of a flow, a mixture")

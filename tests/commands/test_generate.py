@@ -67,6 +67,7 @@ def arrays(path):
         return dict(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["vae", "cvae"])
 def test_every_picture_that_makes_sense_is_drawn(trained, capsys, model):
     folder = trained(model) / "generated"
@@ -117,10 +118,10 @@ def test_another_request_is_another_file():
         {"label": ["ä"]}, {"label": ["ö"]}, {"temperature": 0.5}, {"seed": 1}, {"sampler": "gmm"},
         {"given": {"shape": 1}}, {"given": {"shape": 2}}, {"images": ["a.png", "b.png"]},
     ]  # fmt: skip
-    ends = [gallery.told(usual | other) for other in others]
+    ends = [gallery.settings_suffix(usual | other) for other in others]
     assert len(set(ends)) == len(others)
     assert ends[0] == "_label-3-8"
-    assert gallery.told(usual) == gallery.told(usual | {"count": 3}) == ""
+    assert gallery.settings_suffix(usual) == gallery.settings_suffix(usual | {"count": 3}) == ""
 
 
 def test_the_images_are_those_of_the_test_part(trained, tmp_path):
@@ -207,7 +208,7 @@ def test_refuses(trained, files, capsys, monkeypatch, tmp_path, model, given, me
 
 def test_images_without_labels_have_none_to_ask_for():
     with pytest.raises(UserError, match="label=1: the images of this run have no labels"):
-        gallery.class_of(SimpleNamespace(classes={}), 1)
+        gallery.label_index(SimpleNamespace(classes={}), 1)
 
 
 def test_no_file_has_five_channels(files):
@@ -242,6 +243,7 @@ def test_an_exported_model_draws_what_needs_no_images(exported, tmp_path, model,
         assert arrays(tmp_path / "two" / "samples_label-2.npz")["y"].argmax(1).tolist() == [2, 2, 2]
 
 
+@pytest.mark.slow
 def test_an_exported_model_interpolates_between_files(exported, files, tmp_path):
     given = ["what=interpolation", f"images=['{files[0]}','{files[1]}']", f"to={tmp_path}/drawn"]
     run(generate, f"run={exported('vae')}", *given)

@@ -73,6 +73,7 @@ def board(run) -> EventAccumulator:
     return reader.Reload()
 
 
+@pytest.mark.slow
 def test_it_says_what_it_does(run):
     folder, said = run
     for words in (
@@ -87,6 +88,7 @@ def test_it_says_what_it_does(run):
     assert max(map(len, said.splitlines())) < 400
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_before_its_first_validation_is_measured(prepared, tmp_path):
     said = train(tmp_path / "run", prepared, *SMALL, "trainer.max_steps=1")
     assert "warning" not in said
@@ -208,6 +210,7 @@ def undisturbed(tmp_path_factory, prepared) -> dict[str, torch.Tensor]:
     return weights(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "step", "validating", "kept"),
     [
@@ -242,6 +245,7 @@ def test_a_run_stopped_in_its_warm_up_goes_on_to_the_same_bits(
     assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
 
 
+@pytest.mark.slow
 def test_factor_vae_goes_on_to_the_same_bits_with_both_parts_of_its_optimizer(tmp_path, prepared):
     small = [*WARM_UP, "model=factor_vae", "model.discriminator.hidden=[16]"]
     train(tmp_path / "one", prepared, *small, "trainer.max_epochs=3")
@@ -255,6 +259,7 @@ def test_factor_vae_goes_on_to_the_same_bits_with_both_parts_of_its_optimizer(tm
     assert all(torch.equal(two[name], one[name]) for name in one)
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, undisturbed):
     stop = ["_target_=support.faults.Stop", f"number={signal.SIGTERM}", "step=100"]
     overrides = [*WARM_UP, *(f"+callbacks.stop.{setting}" for setting in stop)]
@@ -290,6 +295,7 @@ def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, u
     assert (tmp_path / "mine.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "of_the_batch",
     [
@@ -319,6 +325,7 @@ def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared, of_th
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu", "ddp_cpu"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", [["model=beta_tcvae", "model.num_samples=2"], ["model=vq_vae"], ["model=wae"]]
 )
@@ -336,6 +343,7 @@ def test_two_processes_evaluate_to_the_same_bits_as_one(tmp_path, prepared, vari
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_compiled_training_goes_on_under_annealing(tmp_path, prepared):
     """A weight that changes at every step must not compile the step again."""
     overrides = [*SMALL, "annealing=linear", "trainer.max_epochs=2", "logger=none"]
@@ -355,6 +363,7 @@ def lines(said: str) -> dict[str, str]:
     return {first.strip(): rest.strip() for first, rest in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["", "rerun=true"])
 def test_what_it_prints_can_be_pasted(tmp_path, prepared, start):
     folder = tmp_path / "a=b, (it's) [#1] {x} & ö"
@@ -374,11 +383,13 @@ def test_what_it_prints_can_be_pasted(tmp_path, prepared, start):
     assert json.loads((folder / "results.json").read_text())["epochs"] == 2
 
 
+@pytest.mark.slow
 def test_no_curves_are_named_where_there_are_none(tmp_path, prepared):
     said = train(tmp_path / "run", prepared, *SMALL, "trainer.max_epochs=1", "logger=csv")
     assert "curves" not in lines(said)
 
 
+@pytest.mark.slow
 def test_a_second_start_in_a_folder_waits_and_says_that_it_is_finished(tmp_path, prepared):
     given = arguments(tmp_path, prepared, *SMALL, "trainer.max_epochs=2", "logger=none")
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
@@ -407,7 +418,7 @@ def test_an_early_stop_is_said(tmp_path, prepared, capsys):
     run_here(tmp_path, prepared, stop, "trainer.max_epochs=30")
     assert "stopped at epoch 2 of 30 by EarlyStopping" in capsys.readouterr().out
     assert json.loads((tmp_path / "results.json").read_text())["stopped"] == "epoch 2 of 30"
-    report = reports.read(tmp_path)
+    report = reports.read_sweep(tmp_path)
     assert report.jobs["stopped"].tolist() == ["epoch 2 of 30"]
 
 
@@ -449,7 +460,7 @@ def test_a_measurement_that_fails_leaves_the_run_whole(
     assert results["test/elbo"] < 0
     assert results["unmeasured"] == ["reconstruction"]
     assert list((tmp_path / "figures").glob("*.png"))
-    assert not Job([], {}, tmp_path).finished
+    assert not Job([], {}, tmp_path).is_finished
     capsys.readouterr()
 
     run_here(tmp_path, prepared, *given)
@@ -460,7 +471,7 @@ def test_a_measurement_that_fails_leaves_the_run_whole(
     assert json.loads((tmp_path / "results.json").read_text()) == {
         name: value for name, value in results.items() if name != "unmeasured"
     }
-    assert Job([], {}, tmp_path).finished
+    assert Job([], {}, tmp_path).is_finished
     run_here(tmp_path, prepared, *given)
     assert "ssim" not in capsys.readouterr().out
 

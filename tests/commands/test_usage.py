@@ -10,7 +10,7 @@ import pytest
 
 from vaelab.commands import arguments, completion, help_text
 from vaelab.commands.cli import CONF
-from vaelab.commands.setting_comments import meanings
+from vaelab.commands.setting_comments import setting_meanings
 from vaelab.pictures import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ COMMANDS = ["train", "evaluate", "generate", "export", "report"]
 CHOICES = [
     (command, f"{group}={choice}")
     for command in COMMANDS
-    for group, choices in help_text.offered([CONF], command)
+    for group, choices in help_text.default_groups([CONF], command)
     for choice in choices
 ]
 
@@ -93,7 +93,7 @@ def test_a_comment_is_behind_its_value(tmp_path):
         "e: 1", "f: {}  # of f", "    # and more", "g: '#'", "h:  # of h", "  - 1", "i:", "  - 2",
     ]  # fmt: skip
     (tmp_path / "x.yaml").write_text("\n".join(lines))
-    found = meanings([tmp_path], "x", {})
+    found = setting_meanings([tmp_path], "x", {})
     assert found == {"a": "of a", "b": "of b", "c.d": "of d", "f": "of f and more", "h": "of h"}
 
 
@@ -141,7 +141,7 @@ COMPLETED = {
     ("name", "line"), [(name, line) for name, lines in COMPLETED.items() for line in lines]
 )
 def test_what_a_line_may_become(name, line):
-    found = completion.completed(line, CONF, name, lists=["run", "what"])
+    found = completion.completions(line, CONF, name, lists=["run", "what"])
     assert found == COMPLETED[name][line]
 
 
@@ -152,21 +152,21 @@ def test_runs_are_completed_without_what_is_in_them(tmp_path):
     begin = f"python evaluate.py run={tmp_path}"
 
     def ends(line: str) -> list[str]:
-        found = completion.completed(line, CONF, "evaluate", lists=["run"])
+        found = completion.completions(line, CONF, "evaluate", lists=["run"])
         return [each.removeprefix(f"run={tmp_path}") for each in found]
 
     assert ends(f"{begin}/v") == ["/vae/"]
     assert ends(f"{begin}/vae/") == ["/vae/one", "/vae/two"]
     assert ends(f"{begin}/vae/one,{tmp_path}/vae/t") == [f"/vae/one,{tmp_path}/vae/two"]
     assert ends(f"{begin}/nowhere/") == []
-    paths = completion.completed(f"python export.py to={tmp_path}/vae/f", CONF, "export")
+    paths = completion.completions(f"python export.py to={tmp_path}/vae/f", CONF, "export")
     assert paths == [f"to={tmp_path}/vae/file"]
 
 
 @pytest.mark.parametrize("word", ["install=tcsh", "uninstall=bash", ""])
 def test_completion_for_another_shell_is_refused(word):
     with pytest.raises(Exception, match="possible are install=bash, install=zsh, install=fish"):
-        completion.answer([word] if word else [], CONF, "train", [])
+        completion.shell_completion([word] if word else [], CONF, "train", [])
 
 
 IN_A_SHELL = """
@@ -190,6 +190,6 @@ def test_bash_completes_by_it():
 
 
 def test_a_folder_of_configurations_is_found_among_flags():
-    assert arguments.folders([]) == []
-    assert arguments.folders(["--config-dir", "a", "-m", "-cd", "b"]) == [Path("a"), Path("b")]
-    assert arguments.folders(["--config-dir=a"]) == [Path("a")]
+    assert arguments.config_dirs([]) == []
+    assert arguments.config_dirs(["--config-dir", "a", "-m", "-cd", "b"]) == [Path("a"), Path("b")]
+    assert arguments.config_dirs(["--config-dir=a"]) == [Path("a")]

@@ -10,7 +10,13 @@ from torch.testing import assert_close
 
 from vaelab import conditions, likelihoods, posteriors
 from vaelab.metrics import annealed as annealed_module
-from vaelab.metrics.annealed import Points, annealed, leapfrog, move, schedule
+from vaelab.metrics.annealed import (
+    ChainState,
+    ais_estimates,
+    integrate_leapfrog,
+    move_chains,
+    temperature_schedule,
+)
 from vaelab.models import VAE
 from vaelab.priors import ConditionalNormal
 
@@ -59,14 +65,14 @@ def standard_error(values):
 def test_the_schedule_is_a_sigmoid_from_zero_to_one():
     rise = [1 / (1 + math.exp(-4 * s)) for s in (-1, -0.5, 0, 0.5, 1)]
     expected = [(r - rise[0]) / (rise[-1] - rise[0]) for r in rise[1:]]
-    assert schedule(4) == pytest.approx(expected)
-    assert schedule(1) == [1.0]
+    assert temperature_schedule(4) == pytest.approx(expected)
+    assert temperature_schedule(1) == [1.0]
 
 
 def test_one_step_is_importance_sampling_from_the_prior(conditional):
     x, y = torch.rand(6, *SHAPE).double(), torch.eye(3).double().repeat(2, 1)
     torch.manual_seed(1)
-    found = annealed(conditional, x, y, num_chains=50, num_steps=1, leapfrog_steps=3)
+    found = ais_estimates(conditional, x, y, num_chains=50, num_steps=1, leapfrog_steps=3)
     torch.manual_seed(1)
     with torch.no_grad():
         z = conditional.latent_prior(y).sample((51,))[:-1]  # the last is the pilot's
@@ -80,7 +86,7 @@ def test_it_tends_to_the_log_evidence_from_above(linear):
     exact = -log_evidence(linear, x).detach()
     gaps = []
     for steps in (1, 10, 100, 400):
-        found = annealed(linear, x, y, num_chains=8, num_steps=steps, leapfrog_steps=2)
+        found = ais_estimates(linear, x, y, num_chains=8, num_steps=steps, leapfrog_steps=2)
         gaps.append(found["nll"] - exact)
     means = [float(gap.mean()) for gap in gaps]
     assert means == sorted(means, reverse=True)
@@ -92,7 +98,10 @@ def test_it_tends_to_the_log_evidence_from_above(linear):
 def test_it_tends_to_the_log_evidence_where_each_label_has_its_prior(conditional):
     x, y = torch.rand(30, *SHAPE).double(), torch.eye(3).double().repeat(10, 1)
     exact = -conditional_log_evidence(conditional, x, y).detach()
-    gap = annealed(conditional, x, y, num_chains=16, num_steps=200, leapfrog_steps=2)["nll"] - exact
+    gap = (
+        ais_estimates(conditional, x, y, num_chains=16, num_steps=200, leapfrog_steps=2)["nll"]
+        - exact
+    )
     assert abs(gap.mean()) < 4 * standard_error(gap) < 0.15
     other = -conditional_log_evidence(conditional, x, y.roll(1, 0)).detach()
     assert (other - exact).abs().mean() > 0.5
@@ -104,7 +113,7 @@ def test_the_mean_weight_is_the_evidence(linear, monkeypatch):
     linear.likelihood.log_scale.data.zero_()
     count = 10_000
     x, y = noise_images(1)
-    found = annealed(linear, x.expand(count, -1, -1, -1), y.expand(count, -1), 1, 20, 1)
+    found = ais_estimates(linear, x.expand(count, -1, -1, -1), y.expand(count, -1), 1, 20, 1)
     log_weights = -found["nll"] - log_evidence(linear, x).detach()
     weights = log_weights.exp()
     assert abs(weights.mean() - 1) < 4 * standard_error(weights) < 0.04
@@ -114,21 +123,21 @@ def test_the_mean_weight_is_the_evidence(linear, monkeypatch):
 def test_the_portions_of_images_do_not_matter(linear, monkeypatch):
     x, y = noise_images(7)
     counts = []
-    monkeypatch.setattr(annealed_module, "portion", lambda *_: 20)
+    monkeypatch.setattr(annealed_module, "images_per_chunk", lambda *_: 20)
     decode = linear.decode
     monkeypatch.setattr(linear, "decode", lambda z, y: counts.append(z.shape) or decode(z, y))
-    found = annealed(linear, x, y, num_chains=5, num_steps=100, leapfrog_steps=1)
+    found = ais_estimates(linear, x, y, num_chains=5, num_steps=100, leapfrog_steps=1)
     assert [c[:2] for c in counts] == [(6, 3)] * 100 + [(6, 3)] * 100 + [(6, 1)] * 100
     assert_close(found["nll"], -log_evidence(linear, x).detach(), atol=1.0, rtol=0)
 
 
 def test_the_pilot_is_not_counted(linear):
-    found = annealed(linear, *noise_images(50), num_chains=1, num_steps=2, leapfrog_steps=1)
+    found = ais_estimates(linear, *noise_images(50), num_chains=1, num_steps=2, leapfrog_steps=1)
     assert found["acceptance"].unique().tolist() == [0.0, 1.0]  # of one move
 
 
 def test_the_model_is_left_as_it_was(linear):
-    annealed(linear, *noise_images(2), num_chains=2, num_steps=3, leapfrog_steps=1)
+    ais_estimates(linear, *noise_images(2), num_chains=2, num_steps=3, leapfrog_steps=1)
     assert all(p.grad is None for p in linear.parameters())
     assert linear.decoder.out.weight.requires_grad
 
@@ -145,7 +154,7 @@ T, MEAN, VARIANCE = 0.5, 4 / 3, 1 / 3
 
 def points(count):
     z = MEAN + math.sqrt(VARIANCE) * torch.randn(count, 2, 3).double()
-    return Points.at(z, densities)
+    return ChainState.evaluate(z, densities)
 
 
 def test_points_know_their_densities_and_slopes():
@@ -162,7 +171,7 @@ def test_a_move_keeps_its_target(size):
     sizes = torch.tensor([size, size / 2]).double()
     start = there.z
     for _ in range(10):
-        there, probability, accepted = move(there, densities, T, sizes, leapfrog_steps=2)
+        there, probability, accepted = move_chains(there, densities, T, sizes, leapfrog_steps=2)
         rejected += 1 - accepted[:, 0].double().mean().item()
     assert size < 0.5 or rejected > 1
     assert_close(probability.mean(), accepted.double().mean(), atol=0.01, rtol=0)
@@ -177,9 +186,11 @@ def test_a_move_keeps_its_target(size):
 
 
 def test_a_move_brings_chains_to_its_target():
-    there = Points.at(torch.full((5_000, 2, 3), -3.0).double(), densities)
+    there = ChainState.evaluate(torch.full((5_000, 2, 3), -3.0).double(), densities)
     for _ in range(60):
-        there = move(there, densities, T, torch.full((2,), 0.5).double(), leapfrog_steps=2)[0]
+        there = move_chains(there, densities, T, torch.full((2,), 0.5).double(), leapfrog_steps=2)[
+            0
+        ]
     assert_close(there.z.mean().item(), MEAN, atol=0.03, rtol=0)
     assert_close(there.z.var().item(), VARIANCE, atol=0.03, rtol=0)
 
@@ -194,8 +205,8 @@ def test_leapfrog_is_reversible_and_nearly_keeps_the_energy():
     gains = []
     for size, steps in ((0.2, 5), (0.1, 10)):
         sizes = torch.full((2,), size).double()
-        end, last = leapfrog(there, momentum, densities, T, sizes, steps)
-        back, reversed_ = leapfrog(end, -last, densities, T, sizes, steps)
+        end, last = integrate_leapfrog(there, momentum, densities, T, sizes, steps)
+        back, reversed_ = integrate_leapfrog(end, -last, densities, T, sizes, steps)
         assert (end.z - there.z).abs().max() > 0.5
         assert_close(back.z, there.z)
         assert_close(reversed_, -momentum)
@@ -208,9 +219,9 @@ def test_nothing_moves_where_a_trajectory_diverges():
     def steep(z):
         return -0.5 * z.square().sum(-1), -1e6 * z.pow(4).sum(-1)
 
-    there = Points.at(torch.ones(4, 2, 3), steep)
+    there = ChainState.evaluate(torch.ones(4, 2, 3), steep)
     sizes = torch.tensor([1e-5, 10.0])
-    after, probability, accepted = move(there, steep, 1.0, sizes, leapfrog_steps=5)
+    after, probability, accepted = move_chains(there, steep, 1.0, sizes, leapfrog_steps=5)
     assert after.z.isfinite().all()
     assert torch.equal(after.z[:, 1], there.z[:, 1])
     assert torch.equal(probability[:, 1], torch.zeros(4))

@@ -10,7 +10,7 @@ from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.testing import assert_close
 
 from vaelab.errors import NotApplicable, NotFiniteError
-from vaelab.metrics.evidence import evidence
+from vaelab.metrics.evidence import evidence_estimates
 from vaelab.training.totals import Totals
 from vaelab.training.window import Window
 
@@ -30,7 +30,7 @@ def test_a_deterministic_code_has_no_bound(make):
     assert (terms.rate == math.inf).all()
     assert (terms.elbo == -math.inf).all()
     assert terms.distortion.isfinite().all()
-    for ask in (lambda: terms.log_weights, lambda: evidence(model, x, y, 5)):
+    for ask in (lambda: terms.log_weights, lambda: evidence_estimates(model, x, y, 5)):
         with pytest.raises(NotApplicable, match="posterior=deterministic has no density"):
             ask()
     expected = Bernoulli(logits=model.decoder(terms.z[0], model.context(y))).log_prob(x)
@@ -42,7 +42,7 @@ def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
     finite, infinite = torch.ones(2), torch.full((2,), math.inf)
     window = Window()
     window.append(finite, infinite, torch.tensor(1.0))
-    values = window.read(0)
+    values = window.pop_means(0)
     assert values == {"distortion": 1.0, "rate": math.inf, "loss": 1.0, "elbo": -math.inf}
     for distortion, rate, loss, named in (
         (finite, infinite, math.inf, "rate"),
@@ -54,7 +54,7 @@ def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
         window.append(finite, finite, torch.tensor(1.0))
         window.append(distortion, rate, torch.tensor(loss))
         with pytest.raises(NotFiniteError, match=f"the {named} became .* at training step 7"):
-            window.read(7)
+            window.pop_means(7)
 
     for overrides, fine in (("model=ae", True), ("model=vae posterior=deterministic", False)):
         model = make(overrides)
@@ -62,13 +62,13 @@ def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
         totals = Totals()
         totals.add(terms, model.objective(terms), other=torch.tensor(3.0))
         if fine:
-            values, _ = totals.read()
+            values, _ = totals.compute_means()
             assert values["elbo"] == -math.inf
             assert values["other"] == 3.0
             assert values["distortion"] == pytest.approx(terms.distortion.mean().item())
         else:
             with pytest.raises(NotFiniteError, match="the rate of the evaluated images is inf"):
-                totals.read()
+                totals.compute_means()
 
 
 @pytest.mark.parametrize("draws", [4_000])

@@ -29,7 +29,7 @@ from torch.distributions import (
 from torch.testing import assert_close
 
 from vaelab.errors import UserError
-from vaelab.networks import Layers, Modulation
+from vaelab.networks import ModulatedLayers, Modulation
 from vaelab.priors import ConditionalNormal
 from vaelab.terms import Terms
 
@@ -399,7 +399,7 @@ def test_the_label_reaches_every_hidden_layer(small, network, part):
     assert len(modulations) == len(layers) - (part == "decoder")  # whose last gives the pixels
     with torch.no_grad():
         for stack in module.modules():
-            if isinstance(stack, Layers) and isinstance(stack.layers[0], nn.Linear):
+            if isinstance(stack, ModulatedLayers) and isinstance(stack.layers[0], nn.Linear):
                 stack.layers[0].weight[:, -CLASSES:] = 0
         for modulation in modulations:
             modulation.table.zero_()

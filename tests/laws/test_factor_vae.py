@@ -42,7 +42,7 @@ def test_the_losses_of_a_step_by_the_papers_words(subject):
     torch.manual_seed(3)
     terms = model.terms(x[::2], y[::2])
     others = model.encode(x[1::2], y[1::2]).rsample((1,))[0].detach()
-    shuffled = model.shuffled(others)
+    shuffled = model.shuffle_latents(others)
     d_codes = torch.sigmoid(model.discriminator(terms.z[0]))
     total_correlation = (d_codes.log() - (1 - d_codes).log()).mean()
     vae = (terms.distortion + terms.rate).mean() + 7 * total_correlation
@@ -70,11 +70,11 @@ def test_without_gamma_it_is_the_vae(subject, build):
 def test_each_latent_is_shuffled_over_the_batch_by_itself(subject):
     model, *_ = subject()
     codes = torch.randn(50, 3).double()
-    shuffled = model.shuffled(codes)
+    shuffled = model.shuffle_latents(codes)
     assert_close(shuffled.sort(0).values, codes.sort(0).values)
     rows = [(shuffled == code).sum(1) for code in codes]
     assert max(int(row.max()) for row in rows) < 3  # no code is whole, as good as always
-    firsts = torch.stack([model.shuffled(codes)[0, 0] for _ in range(2000)])
+    firsts = torch.stack([model.shuffle_latents(codes)[0, 0] for _ in range(2000)])
     places = (firsts[:, None] == codes[:, 0]).double().argmax(1) + torch.rand(2000)
     assert kstest(places / 50, "uniform").pvalue > 1e-3
 
@@ -97,7 +97,7 @@ def test_a_discriminator_that_is_right_gives_the_total_correlation(subject):
     error = float(found.std() / math.sqrt(len(found)))
     assert float(found.mean()) == pytest.approx(-0.5 * math.log(1 - r * r), abs=4 * error)
     codes = terms.z[0]
-    shuffled = model.shuffled(codes)
+    shuffled = model.shuffle_latents(codes)
     right = model.discriminator_loss(codes, shuffled)
     for wrong in (0.5, 2.0):
         Right.forward = lambda _, z, by=wrong: by * (joint.log_prob(z) - apart.log_prob(z).sum(-1))

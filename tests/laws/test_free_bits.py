@@ -60,7 +60,7 @@ def test_only_groups_that_cost_more_are_pressed_to_cost_less(subject):
     terms = model.terms(x, y)
     _, rates = loss_by_hand(terms, 0.7, 1)
     assert [rate > 0.7 for rate in rates] == [False, False, False, True]
-    (gradient,) = torch.autograd.grad(model.rate_beyond_free(terms), terms.q.base_dist.loc)
+    (gradient,) = torch.autograd.grad(model.rate_with_free_bits(terms), terms.q.base_dist.loc)
     assert gradient[:, :3].eq(0).all()
     assert gradient[:, 3].ne(0).all()
 
@@ -72,7 +72,7 @@ def test_it_is_the_mean_over_the_batch_that_is_free(subject):
     each = terms.rate_per_latent[:, 3]
     model.free_bits = float(each.mean()) + 1e-6
     assert each.max() > model.free_bits
-    assert float(model.rate_beyond_free(terms)) == pytest.approx(4 * model.free_bits)
+    assert float(model.rate_with_free_bits(terms)) == pytest.approx(4 * model.free_bits)
 
 
 def test_what_does_not_split_is_one_group(subject):

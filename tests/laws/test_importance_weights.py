@@ -98,7 +98,7 @@ def test_the_loss_shown_is_the_bound(make, name, gradient):
     assert_close(model.objective(terms), -expected.mean(), atol=1e-10, rtol=0)
     with torch.no_grad():
         assert_close(model.objective(terms), -expected.mean(), atol=1e-10, rtol=0)
-    reported = model.details(terms)["importance_weighted_elbo"]
+    reported = model.extra_metrics(terms)["importance_weighted_elbo"]
     assert_close(reported, bound_by_loops("iwae", weights), atol=1e-10, rtol=0)
     assert (reported >= weights.mean(0)).all()
 

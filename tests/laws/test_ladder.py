@@ -19,10 +19,10 @@ from vaelab.commands import evaluate, export, train
 from vaelab.data.batches import Batches
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.errors import UserError
-from vaelab.metrics.aggregate import surgery
-from vaelab.metrics.evidence import evidence
+from vaelab.metrics.aggregate import elbo_surgery
+from vaelab.metrics.evidence import evidence_estimates
 from vaelab.models import VAE, LadderVAE
-from vaelab.models.ladder_vae import combined
+from vaelab.models.ladder_vae import precision_weighted_posterior
 from vaelab.pictures import Request
 from vaelab.runs import validation
 
@@ -175,7 +175,7 @@ def test_the_rate_is_the_mean_of_the_log_ratio(ladder, parts):
     with torch.no_grad():
         terms = model.terms(x, y, num_samples=20_000)
         ratio = terms.q.log_prob(terms.z) - terms.prior.log_prob(terms.z)
-        levels = zip(terms.q.given(terms.z), terms.prior.given(terms.z), strict=True)
+        levels = zip(terms.q.levels_given(terms.z), terms.prior.levels_given(terms.z), strict=True)
         parts = terms.q.split(terms.z)
         ratios = [q.log_prob(z) - p.log_prob(z) for (q, p), z in zip(levels, parts, strict=True)]
     assert_close(sum(ratios), ratio)
@@ -196,7 +196,7 @@ def test_the_rate_of_a_level_varies_less_than_its_log_ratio(ladder):
     x, y = batch(2)
     with torch.no_grad():
         terms = model.terms(x, y, num_samples=500)
-        levels = zip(terms.q.given(terms.z), terms.prior.given(terms.z), strict=True)
+        levels = zip(terms.q.levels_given(terms.z), terms.prior.levels_given(terms.z), strict=True)
         for (q, p), z in zip(levels, terms.q.split(terms.z), strict=True):
             ratio = q.log_prob(z) - p.log_prob(z)
             rate = kl_divergence(q, p).expand(500, 2)
@@ -215,7 +215,7 @@ def test_more_samples_tighten_the_bound(ladder):
     bounds = [terms.elbo.mean(), *(group.mean() for group in groups)]
     assert bounds == sorted(bounds)
     assert bounds[1] - bounds[0] > 0.05
-    found = evidence(model, x, y, 500)
+    found = evidence_estimates(model, x, y, 500)
     assert (found["nll"].mean() < -found["elbo"].mean() - 0.05).all()
     assert found["rate_per_latent"].shape == (20, 9)
 
@@ -224,7 +224,7 @@ def test_what_says_nothing_costs_nothing_and_what_says_all_is_believed():
     mean, log_scale, a = torch.randn(3, 5, 4).double().unbind(0)
 
     def q(log_b):
-        level, follow = combined(lambda _: (mean, log_scale), a, log_b, mean)
+        level, follow = precision_weighted_posterior(lambda _: (mean, log_scale), a, log_b, mean)
         return level, follow(level.mean), follow(level.mean + level.stddev) - follow(level.mean)
 
     level, expected, spread = q(torch.full_like(a, 40.0))
@@ -305,7 +305,7 @@ def test_each_process_draws_its_part_of_the_noise(ladder, monkeypatch):
     torch.manual_seed(2)
     whole = model.draw(model.encode(x, y), 2)
     for rank in range(2):
-        monkeypatch.setattr("vaelab.distributed.world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("vaelab.distributed.rank_and_world_size", lambda rank=rank: (rank, 2))
         part = slice(3 * rank, 3 * rank + 3)
         torch.manual_seed(2)
         assert_close(model.draw(model.encode(x[part], y[part]), 2), whole[:, part])
@@ -320,7 +320,7 @@ def test_latents_are_in_units_of_what_is_expected(ladder):
     assert_close(prior.mean, torch.zeros(9).double())
     assert_close(prior.stddev, torch.ones(9).double())
     assert_close(prior.log_prob(z := prior.expand([4]).sample()), Normal(0, 1).log_prob(z).sum(1))
-    v = model.levels(z, y)
+    v = model.level_latents(z, y)
     for down, above, below, latents in zip(
         model.down, v[:-1], v[1:], z.split(WIDTHS, 1)[1:], strict=True
     ):
@@ -341,7 +341,7 @@ def test_densities_of_any_shape(ladder, parts):
         for i in range(5):
             one = model.encode(x[i : i + 1], y[i : i + 1])
             assert_close(table[:, i], one.log_prob(z[:, None])[:, 0])
-        found = surgery(model, x, y)
+        found = elbo_surgery(model, x, y)
     assert (found["mutual_information"] <= math.log(5) + 1e-9).all()
 
 
@@ -356,7 +356,7 @@ def test_the_label_reaches_every_network(ladder):
 
     def heard():
         q, other = model.encode(x, y), model.encode(x, y.roll(1, 0))
-        v, others = model.levels(z, y)[-1], model.levels(z, y.roll(1, 0))[-1]
+        v, others = model.level_latents(z, y)[-1], model.level_latents(z, y.roll(1, 0))[-1]
         return (q.mean != other.mean).any(), (v != others).any()
 
     with torch.no_grad():
@@ -386,7 +386,7 @@ def test_the_vamp_prior_is_that_of_the_top_level(ladder):
     own = torch.stack([components.log_prob(z) for z in terms.z[0, :, :2]])  # [B, M]
     same = y @ model.prior.labels.T > 0
     expected = own.masked_fill(~same, -torch.inf).logsumexp(1) - math.log(2)
-    assert_close(terms.prior.given(terms.z)[0].log_prob(terms.z[0, :, :2]), expected)
+    assert_close(terms.prior.levels_given(terms.z)[0].log_prob(terms.z[0, :, :2]), expected)
     model.objective(terms).backward()
     assert model.prior.pseudo_inputs.grad.any()
 
@@ -421,7 +421,7 @@ def test_the_first_batch_standardises_what_levels_are_told_from(build, compose):
 @pytest.mark.parametrize("overrides", ["model.above=[0]", "model.hidden=0", "model.above=3"])
 def test_refuses(compose, overrides):
     with pytest.raises((UserError, InstantiationException), match=overrides.partition("=")[0]):
-        validation.check(compose("model=ladder_vae", overrides), train.settings)
+        validation.check_config(compose("model=ladder_vae", overrides), train.settings_schema)
 
 
 # Pictures.
@@ -442,7 +442,7 @@ def test_a_latent_of_any_level_moves_the_image(ladder):
 def test_all_pictures_can_be_drawn(ladder):
     model = ladder("condition=one_hot").eval().float()
     x, y = (part.float() for part in batch(20))
-    names = {*pictures.overview(model, x, y)}
+    names = {*pictures.draw_overview(model, x, y)}
     assert names == {"reconstructions", "samples", "class_grid", "traversal", "interpolation"}
     cold = pictures.draw("samples", model, Request(x, y, CLASSES, count=3, temperature=0.0))
     prior = model.latent_prior(y[:3]).mean

@@ -5,7 +5,7 @@ import torch
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
 
-from vaelab.metrics.evidence import evidence
+from vaelab.metrics.evidence import evidence_estimates
 from vaelab.posteriors import FullGaussian, Gaussian, InverseAutoregressiveFlow, SplineFlow
 from vaelab.priors import ConditionalNormal, StandardNormal
 from vaelab.training.checkpoint_format import check_architecture
@@ -48,7 +48,7 @@ def test_the_density_integrates_to_one(name, latents):
 def test_the_density_is_that_of_the_noise_by_the_jacobian(name, latents):
     q = trained(name, latents).double()(torch.randn(3, FEATURES).double())
     noise = torch.randn(3, latents).double()
-    z = q.image(noise)
+    z = q.transform_noise(noise)
     by_autograd = torch.autograd.functional.jacobian(q.transform, noise)
     jacobians = torch.stack([by_autograd[i, :, i] for i in range(3)])
     expected = Normal(0.0, 1.0).log_prob(noise).sum(1) - jacobians.det().abs().log()
@@ -240,7 +240,7 @@ def test_every_combination(small, model, prior, posterior):
     assert terms.rate_per_latent.shape[1] in (1, LATENTS)
     assert {terms.elbo.shape, terms.log_weights.shape} == {(6,), (3, 6)}
     torch.manual_seed(1)
-    bounds = evidence(built, x, y, 400)
+    bounds = evidence_estimates(built, x, y, 400)
     slack = 3 * built.terms(x, y, 400).log_weights.std() / 20
     assert (-bounds["nll"].mean() > bounds["elbo"].mean() - slack).all()
 
@@ -289,7 +289,7 @@ def test_two_processes_draw_what_one_does(small, posterior, monkeypatch):
     density = q.log_prob(whole)
     for rank in (0, 1):
         share = slice(3 * rank, 3 * rank + 3)
-        monkeypatch.setattr("vaelab.distributed.world", lambda rank=rank: (rank, 2))
+        monkeypatch.setattr("vaelab.distributed.rank_and_world_size", lambda rank=rank: (rank, 2))
         torch.manual_seed(1)
         q = model.encode(x[share], y[share])
         z = model.draw(q, 2)

@@ -22,7 +22,7 @@ from vaelab.conditions import OneHot, Unconditional
 from vaelab.errors import UserError
 from vaelab.priors import ConditionalNormal, CouplingFlow, GaussianMixture, StandardNormal, Vamp
 from vaelab.priors import mixture as mixtures
-from vaelab.priors.vamp import Projected
+from vaelab.priors.vamp import UnitIntervalProjection
 
 
 def kl_by_hand(mean, scale, prior_mean, prior_scale):
@@ -238,7 +238,7 @@ def test_a_large_result_in_parts_is_the_same(monkeypatch, labels):
     shapes = [(7, 3, 4), (7, 1, 4), (7, 2, 3, 4), (3, 4)]
     points = [torch.randn(shape) for shape in shapes]
     whole = [p.log_prob(z) for z in points]
-    monkeypatch.setattr(mixtures, "entries", lambda _: 100)
+    monkeypatch.setattr(mixtures, "entries_per_chunk", lambda _: 100)
     assert_close([p.log_prob(z) for z in points], whole)
 
 
@@ -273,7 +273,7 @@ def test_vamp_needs_a_component_for_each_label():
 
 def test_pseudo_inputs_stay_in_the_unit_interval():
     values = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.2], requires_grad=True)
-    inside = Projected.apply(values)
+    inside = UnitIntervalProjection.apply(values)
     assert inside.tolist() == [0, 0, 0.5, 1, 1]
     for sign, expected in ((1.0, [0, 0, 1, 1, 1]), (-1.0, [-1, -1, -1, 0, 0])):
         (gradient,) = torch.autograd.grad(inside.sum() * sign, values, retain_graph=True)

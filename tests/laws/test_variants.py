@@ -13,7 +13,7 @@ from support.models import IMAGES, LATENTS, SHAPE, batch, gradients, images, obj
 from torch.distributions import Bernoulli, Distribution, MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
-from vaelab.distributions.mmd import discrepancy
+from vaelab.distributions.mmd import squared_mmd
 from vaelab.errors import UserError
 
 
@@ -260,12 +260,12 @@ def test_dip_of_codes_counts_the_correlations_of_a_full_gaussian(make):
 @pytest.mark.parametrize("kernel", ["gaussian", "inverse_multiquadratic"])
 def test_the_discrepancy_is_unbiased_and_tells_distributions_apart(kernel):
     a, b = torch.randn(2, 3_000, 20, 3).double()
-    same = discrepancy(a, b, kernel, [0.5, 2.0])
+    same = squared_mmd(a, b, kernel, [0.5, 2.0])
     assert same.shape == (3_000,)
     error = same.std() / math.sqrt(3_000)
     assert same.mean().abs() < 4 * error
     assert (same < 0).any()  # which an estimate with its diagonals never is
-    shifts = [discrepancy(a + shift, b, kernel, [0.5, 2.0]).mean() for shift in (0, 0.5, 1, 2)]
+    shifts = [squared_mmd(a + shift, b, kernel, [0.5, 2.0]).mean() for shift in (0, 0.5, 1, 2)]
     assert all(second > first + 4 * error for first, second in pairwise(shifts))
 
 
@@ -273,7 +273,7 @@ def test_the_discrepancy_of_gaussians():
     """Against its closed form, E k = (C / (C + 2 s))^(D/2) exp(-m^2 / (C + 2 s)) for N(m, s)."""
     latents, shift = 3, 0.7
     a, b = torch.randn(2, 2_000, 50, latents).double()
-    values = discrepancy(a + shift, b, "gaussian", [1.0])
+    values = squared_mmd(a + shift, b, "gaussian", [1.0])
     width = 2 * latents
 
     def mean(squares):
@@ -302,7 +302,7 @@ def test_of_one_image_what_compares_images_is_zero(make, overrides, rate):
         terms = model.terms(*images(model, count=1))
         expected = terms.distortion + (rate * terms.rate if rate else 0)
         assert_close(model.objective(terms), expected.mean())
-        details = model.details(terms)
+        details = model.extra_metrics(terms)
     compared = ("divergence", "penalty", "minibatch_mutual_information")
     for name in details.keys() & set(compared):
         assert_close(details[name].sum().item(), 0.0)
@@ -417,7 +417,7 @@ def test_details_are_of_the_images_or_of_the_batch(make):
     }
     for name, names in expected.items():
         model = make(MODELS[name])
-        details = model.details(model.terms(*images(model)))
+        details = model.extra_metrics(model.terms(*images(model)))
         assert details.keys() == names
         assert all(value.shape in ((), (10,)) for value in details.values())
 
@@ -427,7 +427,7 @@ def test_the_parts_reported_add_up_to_the_rate(make):
     x, y = images(model, count=4)
     terms = model.terms(x, y, num_samples=3)
     ratio = terms.q.log_prob(terms.z) - terms.prior.log_prob(terms.z)
-    assert_close(sum(model.details(terms).values()), ratio.mean(0))
+    assert_close(sum(model.extra_metrics(terms).values()), ratio.mean(0))
 
 
 def test_the_number_of_training_images_must_be_known(build):

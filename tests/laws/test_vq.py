@@ -14,8 +14,8 @@ import vaelab
 from vaelab import pictures
 from vaelab.commands import evaluate, export, generate, train
 from vaelab.errors import UserError
-from vaelab.metrics.aggregate import surgery
-from vaelab.metrics.evidence import evidence
+from vaelab.metrics.aggregate import elbo_surgery
+from vaelab.metrics.evidence import evidence_estimates
 from vaelab.models.vq_vae import CodeTotals
 from vaelab.pictures import Request
 
@@ -118,22 +118,22 @@ def test_the_prior_is_a_distribution_over_codes(small, condition, hidden):
     assert_close(masses.sum(0), torch.ones(CLASSES).double())
     assert (masses[:, 0] != masses[:, 1]).any() == (condition == "one_hot")
     assert (masses - 1 / len(codes)).abs().max() > 0.01
-    z = model.posterior.embedded(codes)
+    z = model.posterior.code_vectors(codes)
     assert_close(prior.expand([CLASSES]).log_prob(z[:, None]).exp(), masses)
     drawn = prior.expand([CLASSES]).sample((20_000,))
-    found = (model.posterior.nearest(drawn)[:, :, None] == codes).all(-1).double().mean(0).T
+    found = (model.posterior.nearest_codes(drawn)[:, :, None] == codes).all(-1).double().mean(0).T
     assert_close(found, masses, atol=5 * 0.5 / math.sqrt(20_000), rtol=0)
 
 
 def test_a_cold_prior_draws_the_likeliest_code(small):
     model = small()
-    cold = model.latent_prior(batch()[1]).tempered(0.0).sample((5,))
+    cold = model.latent_prior(batch()[1]).with_temperature(0.0).sample((5,))
     codes = []
     for position in range(POSITIONS):
         inputs = torch.tensor([*codes, *[0] * (POSITIONS - position)])
         logits = model.prior.logits(inputs, torch.zeros(0).double())
         codes.append(int(logits[position].argmax()))
-    assert_close(cold, model.posterior.embedded(torch.tensor(codes)).expand(5, -1))
+    assert_close(cold, model.posterior.code_vectors(torch.tensor(codes)).expand(5, -1))
 
 
 def test_a_fresh_prior_is_uniform(fresh):
@@ -152,7 +152,7 @@ def test_the_bound_is_below_the_evidence(small):
     log_joint = torch.stack(
         [
             model.latent_prior(y).log_mass(c)
-            + model.decode(model.posterior.embedded(c)[None], y[:1]).log_prob(x)
+            + model.decode(model.posterior.code_vectors(c)[None], y[:1]).log_prob(x)
             for c in codes
         ]
     )
@@ -162,7 +162,7 @@ def test_the_bound_is_below_the_evidence(small):
         e in log_joint[:, i].round(decimals=6)
         for i, e in enumerate(terms.elbo.detach().round(decimals=6))
     )
-    few, many = evidence(model, x, y, 1), evidence(model, x, y, 500)
+    few, many = evidence_estimates(model, x, y, 1), evidence_estimates(model, x, y, 500)
     for name in ("nll", "elbo", "rate"):
         assert torch.equal(few[name], many[name])
     assert_close(few["nll"], -terms.elbo)
@@ -172,16 +172,16 @@ def test_all_mass_is_on_the_nearest_codes(small):
     model = small()
     x, y = batch()
     q = model.encode(x, y)
-    z = model.posterior.embedded(every_code())
+    z = model.posterior.code_vectors(every_code())
     assert_close(q.log_prob(z[:, None]).exp().sum(0), torch.ones(6).double())
     assert (q.log_prob(q.sample((3,))) == 0).all()
-    assert torch.equal(q.mean, model.posterior.embedded(q.codes))  # to the last bit
+    assert torch.equal(q.mean, model.posterior.code_vectors(q.codes))  # to the last bit
 
 
 def test_information_is_the_entropy_of_the_codes(small):
     model = small()
     x, y = batch(40)
-    found = surgery(model, x, y)
+    found = elbo_surgery(model, x, y)
     codes = [tuple(c) for c in model.encode(x, y).codes.tolist()]
     shares = torch.tensor([codes.count(c) / 40 for c in codes]).double()
     assert 1 < len(set(codes)) < 40
@@ -219,7 +219,7 @@ def test_each_term_reaches_what_it_should_and_nothing_else(small):
     model.commitment.fill_(0.5)
     errors = model.objective(terms) - terms.distortion.mean() - terms.rate.mean()
     assert reached(model, errors) == {"encoder", "codebook"}
-    codebook = (terms.q.encoded.detach() - model.posterior.embedded(terms.q.codes)).square()
+    codebook = (terms.q.encoded.detach() - model.posterior.code_vectors(terms.q.codes)).square()
     expected = torch.autograd.grad(codebook.sum() / 6 / POSITIONS, model.posterior.vectors)[0]
     assert_close(gradients(model, model.objective(terms))["codebook"][0], expected)
 
@@ -266,7 +266,7 @@ def test_codes_are_counted(small):
         terms = model.terms(*batch(count))
         codes += terms.q.codes.flatten().tolist()
         totals.add(terms, model.objective(terms))
-    values, _ = totals.read()
+    values, _ = totals.compute_means()
     shares = np.bincount(codes) / len(codes)
     shares = shares[shares > 0]
     assert values["codes_used"] == len(shares)
@@ -277,7 +277,7 @@ def test_codes_are_counted(small):
 def test_each_process_takes_its_part(small, monkeypatch):
     model = small()
     x, y = batch()
-    monkeypatch.setattr("vaelab.distributed.world", lambda: (1, 2))
+    monkeypatch.setattr("vaelab.distributed.rank_and_world_size", lambda: (1, 2))
     q = model.encode(x, y)
     assert_close(model.draw(q, 2), q.mean.expand(2, -1, -1))
 
@@ -289,7 +289,7 @@ def test_pictures_of_codes(small, condition):
     expected = {"reconstructions", "samples"} | (
         {"class_grid"} if condition == "one_hot" else set()
     )
-    assert {*pictures.overview(model, x, y)} == expected
+    assert {*pictures.draw_overview(model, x, y)} == expected
     request = Request(x, y, CLASSES)
     for name in ("traversal", "interpolation", "manifold", "arithmetic"):
         assert pictures.obstacle(name, model, request).endswith("those of this model are codes")

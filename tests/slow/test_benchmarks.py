@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 CONTENDERS = ROOT / "benchmarks" / "contenders"
 

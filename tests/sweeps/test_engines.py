@@ -16,12 +16,12 @@ from types import SimpleNamespace
 import pytest
 
 from vaelab.errors import UserError
-from vaelab.sweeps import engine, worker
+from vaelab.sweeps import build_engine, worker
 from vaelab.sweeps.engines import remote
-from vaelab.sweeps.engines.remote import Lost, Remote
+from vaelab.sweeps.engines.remote import Lost, RemoteHandle
 from vaelab.sweeps.job import Job, last_error
 from vaelab.sweeps.process import Order, Process
-from vaelab.sweeps.worker import NOT_BEGUN, Worker, asked, begun
+from vaelab.sweeps.worker import NOT_BEGUN, Worker, request_file, start_file
 from vaelab.training.json_files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ def order(tmp_path, monkeypatch) -> Callable[..., Order]:
     def make(*lines: str, **content) -> Order:
         write_json(life, {"host": "elsewhere", "pid": 1, "beats": 1} | content)
         made = Order([sys.executable, "-c", "\n".join(lines)], tmp_path / "job" / "job.log", life)
-        write_json(asked(made), {"signal": 0})
+        write_json(request_file(made), {"signal": 0})
         return made
 
     return make
@@ -92,45 +92,45 @@ def test_it_says_where_it_is(order, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
     given = order()
     Worker(given)()
-    assert read_json(begun(given)) == {"host": socket.gethostname(), "gpus": "2,3"}
+    assert read_json(start_file(given)) == {"host": socket.gethostname(), "gpus": "2,3"}
 
 
 def test_a_job_stops_when_it_is_asked_to(order):
     running = Running(order(CHECKPOINT, FOREVER))
     running.printed("sitting")
-    write_json(asked(running.order), {"signal": signal.SIGTERM})
+    write_json(request_file(running.order), {"signal": signal.SIGTERM})
     assert running.ends() == 143
 
 
 def test_a_job_that_does_not_stop_is_killed_when_that_is_asked(order):
     running = Running(order(STUBBORN, FOREVER))
     running.printed("sitting")
-    write_json(asked(running.order), {"signal": signal.SIGTERM})
+    write_json(request_file(running.order), {"signal": signal.SIGTERM})
     time.sleep(0.3)
     assert running.code is None
-    write_json(asked(running.order), {"signal": signal.SIGKILL})
+    write_json(request_file(running.order), {"signal": signal.SIGKILL})
     assert running.ends() == -9
 
 
 def test_a_launcher_that_waits_no_more_has_its_job_stopped(order):
     running = Running(order(CHECKPOINT, FOREVER))
     running.printed("sitting")
-    asked(running.order).unlink()
+    request_file(running.order).unlink()
     assert running.ends() == 143
 
 
 def long_ago(given: Order) -> None:
     then = time.time() - worker.SILENT * worker.LOOK - 60
-    os.utime(given.life, (then, then))
+    os.utime(given.heartbeat_file, (then, then))
 
 
 UNWANTED = {
-    "asked to stop": lambda given: write_json(asked(given), {"signal": signal.SIGTERM}),
-    "no longer waited for": lambda given: asked(given).unlink(),
-    "launcher ended": lambda given: given.life.unlink(),
+    "asked to stop": lambda given: write_json(request_file(given), {"signal": signal.SIGTERM}),
+    "no longer waited for": lambda given: request_file(given).unlink(),
+    "launcher ended": lambda given: given.heartbeat_file.unlink(),
     "launcher died long ago": long_ago,
     "launcher died on this machine": lambda given: write_json(
-        given.life, {"host": socket.gethostname(), "pid": dead(), "beats": 1}
+        given.heartbeat_file, {"host": socket.gethostname(), "pid": dead(), "beats": 1}
     ),
 }
 
@@ -155,15 +155,15 @@ def test_a_job_stops_when_its_launcher_falls_silent(order, monkeypatch):
     running = Running(order(CHECKPOINT, FOREVER))
     assert running.ends() == 143
     assert "no sign of life" in running.order.log.read_text()
-    assert not asked(running.order).exists()
-    assert not begun(running.order).exists()
+    assert not request_file(running.order).exists()
+    assert not start_file(running.order).exists()
 
 
 def test_a_job_that_does_not_stop_is_killed_when_its_launcher_is_dead(order):
     given = order(STUBBORN, FOREVER, host=socket.gethostname(), pid=os.getpid())
     running = Running(given)
     running.printed("sitting")
-    write_json(given.life, {"host": socket.gethostname(), "pid": dead(), "beats": 1})
+    write_json(given.heartbeat_file, {"host": socket.gethostname(), "pid": dead(), "beats": 1})
     assert running.ends(within=3) == -9
 
 
@@ -175,9 +175,9 @@ def test_a_launcher_that_beats_is_alive(order, monkeypatch):
     beats = 1
     while running.code is None:
         beats += 1
-        write_json(given.life, {"host": "elsewhere", "pid": 1, "beats": beats})
+        write_json(given.heartbeat_file, {"host": "elsewhere", "pid": 1, "beats": beats})
         time.sleep(0.1)
-        given.life.write_text("")
+        given.heartbeat_file.write_text("")
         time.sleep(0.05)
     assert running.ends() == 0
 
@@ -191,7 +191,7 @@ def test_silence_is_over_before_another_launcher_may_have_the_job():
 
 def test_a_worker_that_cannot_start_a_job_says_so(order):
     given = order()
-    broken = Order(["/nowhere/python"], given.log, given.life)
+    broken = Order(["/nowhere/python"], given.log, given.heartbeat_file)
     assert Worker(broken)() == 1
     assert "/nowhere/python" in last_error(given.log, 0)
 
@@ -208,6 +208,7 @@ def test_a_job_has_the_environment_of_its_node_but_for_process_groups(order, mon
     assert "LOCAL_RANK" not in found
 
 
+@pytest.mark.slow
 def test_lightning_starts_the_processes_of_a_job_itself_under_slurm(order, monkeypatch):
     given = order(
         "from lightning.fabric.plugins.environments import SLURMEnvironment",
@@ -235,31 +236,31 @@ class Given:
 
 
 @pytest.fixture
-def submitted(order, monkeypatch) -> tuple[Remote, Given, list[str]]:
+def submitted(order, monkeypatch) -> tuple[RemoteHandle, Given, list[str]]:
     """A job as its launcher has it, what stands for the cluster, and what was given back."""
     monkeypatch.setattr(worker, "LOOK", 0.0)
     monkeypatch.setattr(remote, "PATIENCE", 0.05)
     given, back = Given(), []
-    return Remote(order(), lambda: given, lambda: back.append("all")), given, back
+    return RemoteHandle(order(), lambda: given, lambda: back.append("all")), given, back
 
 
 def test_the_launcher_learns_where_a_job_is_and_what_came_of_it(submitted):
     handle, given, back = submitted
     assert (handle.poll(), handle.where) == (None, "")
-    write_json(begun(handle.order), {"host": "node7", "gpus": "0,1"})
+    write_json(start_file(handle.order), {"host": "node7", "gpus": "0,1"})
     assert (handle.poll(), handle.where) == (None, "node7 GPU 0,1")
     given.outcome = -9
     assert handle.poll() == handle.poll() == -9
     assert back == ["all"]
-    assert not asked(handle.order).exists()
-    assert not begun(handle.order).exists()
+    assert not request_file(handle.order).exists()
+    assert not start_file(handle.order).exists()
 
 
 def test_places_as_the_screen_has_them():
     here = socket.gethostname()
-    assert remote.place({"host": here, "gpus": "3"}) == "GPU 3"
-    assert remote.place({"host": here, "gpus": ""}) == "CPU"
-    assert remote.place({"host": "node7", "gpus": None}) == "node7 CPU"
+    assert remote.device_label({"host": here, "gpus": "3"}) == "GPU 3"
+    assert remote.device_label({"host": here, "gpus": ""}) == "CPU"
+    assert remote.device_label({"host": "node7", "gpus": None}) == "node7 CPU"
 
 
 def test_a_job_that_is_lost_has_its_reason_in_its_log(submitted):
@@ -281,11 +282,11 @@ def test_a_job_in_the_queue_is_taken_from_it(submitted):
 
 def test_a_job_that_runs_is_asked_and_then_given_up(submitted):
     handle, given, _ = submitted
-    write_json(begun(handle.order), {"host": "node7", "gpus": None})
+    write_json(start_file(handle.order), {"host": "node7", "gpus": None})
     handle.stop()
-    assert read_json(asked(handle.order)) == {"signal": signal.SIGTERM}
+    assert read_json(request_file(handle.order)) == {"signal": signal.SIGTERM}
     handle.kill()
-    assert read_json(asked(handle.order)) == {"signal": signal.SIGKILL}
+    assert read_json(request_file(handle.order)) == {"signal": signal.SIGKILL}
     assert (handle.poll(), given.cancelled) == (None, 0)
     time.sleep(0.1)
     handle.kill()
@@ -333,26 +334,26 @@ FIT = [
 def test_what_a_job_takes_of_a_ray_cluster(cluster, nodes, settings, of_job, share, room):
     place = cluster(*nodes, **settings)
     assert place.share(job(**of_job)) == pytest.approx(share)
-    assert place.free(job(**of_job)) == room
-    place.check(job(**of_job))
-    assert place.free() == room
+    assert place.count_startable(job(**of_job)) == room
+    place.check_job(job(**of_job))
+    assert place.count_startable() == room
     place.running[place.share(job(**of_job))] += 1
-    assert place.free(job(**of_job)) == room - 1
+    assert place.count_startable(job(**of_job)) == room - 1
 
 
 def test_jobs_of_two_sizes_share_a_ray_cluster(cluster):
     place = cluster((8, 4))
     place.running[place.share(job(devices=2))] += 1
-    assert place.free(job()) == 2
+    assert place.count_startable(job()) == 2
     place.running[place.share(job())] += 1
-    assert place.free(job(devices=2)) == 0
-    assert place.free(job()) == 1
+    assert place.count_startable(job(devices=2)) == 0
+    assert place.count_startable(job()) == 1
 
 
 def test_what_no_node_could_hold_is_refused(cluster):
     with pytest.raises(UserError, match=r"asks for 5 GPUs .* at most 4 and 8"):
-        cluster((8, 4)).check(job(devices=5))
-    cluster((8, 4), n_jobs=2).check(job(devices=5))  # a cluster that grows may have it later
+        cluster((8, 4)).check_job(job(devices=5))
+    cluster((8, 4), n_jobs=2).check_job(job(devices=5))  # a cluster that grows may have it later
     with pytest.raises(UserError, match=r"gpus_per_job=1\.5: .* whole number"):
         cluster((8, 4), gpus_per_job=1.5)
 
@@ -362,41 +363,41 @@ def test_a_sweep_that_is_done_needs_no_cluster(monkeypatch):
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("started"))
     done = job()
     done.state = "done"
-    place = engine("vaelab.sweeps.engines.ray.Ray", settings("ray"))
-    place.check(done)
-    assert place.free() == 1
+    place = build_engine("vaelab.sweeps.engines.ray.Ray", settings("ray"))
+    place.check_job(done)
+    assert place.count_startable() == 1
 
 
 def test_a_job_of_ray_has_the_environment_of_the_launcher(cluster, monkeypatch):
     """But for what its node is to say."""
-    from vaelab.sweeps.engines.ray import Share, environment
+    from vaelab.sweeps.engines.ray import Share, job_environment
 
     of_a_node = ("CUDA_VISIBLE_DEVICES", "SLURM_NTASKS", "RAY_JOB_ID", "TMPDIR")
     for name in (*of_a_node, "PYTHONPATH", "VAELAB_DATA", "CUDA_HOME"):
         monkeypatch.setenv(name, "given")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with_gpu = environment(job(devices=2), Share(8, 2))
+    with_gpu = job_environment(job(devices=2), Share(8, 2))
     assert not with_gpu.keys() & set(of_a_node)
     assert all(with_gpu[name] == "given" for name in ("PYTHONPATH", "VAELAB_DATA", "CUDA_HOME"))
     assert with_gpu["OMP_NUM_THREADS"] == "4"
-    without = environment(job(), Share(0.5, 0))
+    without = job_environment(job(), Share(0.5, 0))
     assert (without["OMP_NUM_THREADS"], without["CUDA_VISIBLE_DEVICES"]) == ("1", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert environment(job(), Share(8, 0))["OMP_NUM_THREADS"] == "3"
+    assert job_environment(job(), Share(8, 0))["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_job_of_ray_takes_its_share_until_it_has_ended(cluster, monkeypatch, tmp_path):
     given = []
-    monkeypatch.setattr("vaelab.sweeps.engines.ray.Remote", lambda *all_: given.append(all_))
+    monkeypatch.setattr("vaelab.sweeps.engines.ray.RemoteHandle", lambda *all_: given.append(all_))
     monkeypatch.setenv("VAELAB_DATA", "of the launcher")
     place = cluster((8, 4))
     place.start(job(), Order([], tmp_path, tmp_path, {"VAELAB_SWEPT": "of the job"}))
-    assert place.free(job()) == 3
+    assert place.count_startable(job()) == 3
     ((order, _, give_back),) = given
     assert order.environment["VAELAB_SWEPT"] == "of the job"
     assert order.environment["VAELAB_DATA"] == "of the launcher"
     give_back()
-    assert place.free(job()) == 4
+    assert place.count_startable(job()) == 4
 
 
 def test_ray_leaves_signals_to_the_launcher(monkeypatch):
@@ -438,7 +439,7 @@ def test_an_engine_that_is_not_installed_says_how_it_would_be(monkeypatch, launc
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError) as error:
-        engine(f"{name}.{launcher.title()}", {})
+        build_engine(f"{name}.{launcher.title()}", {})
     assert (
         str(error.value)
         == f'hydra/launcher={launcher} needs {module}: pip install -e ".[{launcher}]"'
@@ -447,18 +448,21 @@ def test_an_engine_that_is_not_installed_says_how_it_would_be(monkeypatch, launc
 
 def slurm(**changes):
     pytest.importorskip("submitit", reason="needs submitit")
-    return engine("vaelab.sweeps.engines.slurm.Slurm", settings("slurm", **changes))
+    return build_engine("vaelab.sweeps.engines.slurm.Slurm", settings("slurm", **changes))
 
 
 def test_what_is_asked_of_slurm():
     place = slurm(cluster="local", partition="p", mem_gb=4, parameters={"slurm_account": "me"})
-    found = place.asked(job())
+    found = place.requested_resources(job())
     assert (found["slurm_partition"], found["slurm_account"], found["mem_gb"]) == ("p", "me", 4)
     assert (found["cpus_per_task"], found["gpus_per_node"]) == (1, None)
-    two = place.asked(job("gpu", devices=2))
+    two = place.requested_resources(job("gpu", devices=2))
     assert (two["cpus_per_task"], two["gpus_per_node"]) == (2, 2)
-    assert slurm(cluster="local", gpus_per_job=1).asked(job())["gpus_per_node"] == 1
-    assert slurm(cluster="local", gpus_per_job=1).asked(job("cpu"))["gpus_per_node"] is None
+    assert slurm(cluster="local", gpus_per_job=1).requested_resources(job())["gpus_per_node"] == 1
+    assert (
+        slurm(cluster="local", gpus_per_job=1).requested_resources(job("cpu"))["gpus_per_node"]
+        is None
+    )
 
 
 def test_what_slurm_cannot_do_is_refused(monkeypatch):
@@ -467,25 +471,25 @@ def test_what_slurm_cannot_do_is_refused(monkeypatch):
         slurm()
     place = slurm(cluster="local", parameters={"slurm_acount": "me"})
     with pytest.raises(UserError, match=r"hydra\.launcher\.parameters: Unknown argument 'acount'"):
-        place.check(job())
+        place.check_job(job())
     with pytest.raises(UserError, match="how many"):
-        slurm(cluster="local").check(job("gpu", devices=-1))
+        slurm(cluster="local").check_job(job("gpu", devices=-1))
 
 
 def test_a_job_goes_on_after_its_time_limit(order, tmp_path):
     pytest.importorskip("submitit", reason="needs submitit")
     from submitit.core.utils import DelayedSubmission
 
-    from vaelab.sweeps.engines.slurm import Requeued
+    from vaelab.sweeps.engines.slurm import RequeuingWorker
 
     given = order(CHECKPOINT, FOREVER)
-    running = Requeued(given)
+    running = RequeuingWorker(given)
     running.process = Process(given)
-    write_json(begun(given), {"host": "node7", "gpus": None})
+    write_json(start_file(given), {"host": "node7", "gpus": None})
     until(lambda: "sitting" in given.log.read_text())
     running.checkpoint().dump(tmp_path / "pickle")  # as submitit does before the limit
     assert running.process.poll() == 143
-    assert not begun(given).exists()  # it is in the queue again
+    assert not start_file(given).exists()  # it is in the queue again
     again = DelayedSubmission.load(tmp_path / "pickle").function
     assert (again.order, again.process) == (given, None)
 
@@ -534,7 +538,7 @@ def test_a_job_that_left_no_result_is_lost_once_it_is_out_of_the_queue(
         def stderr(self) -> str:
             return "slurmstepd: error: killed"
 
-    job = slurm.Submitted(Submission(), accounts=False)
+    job = slurm.SlurmTask(Submission(), accounts=False)
     queue("7 main vae R 0:17 node7")
     assert [job.result() for _ in range(100)] == [None] * 100
     assert not (tmp_path / "squeue.asked").exists()  # not before 20 seconds have gone by
@@ -618,6 +622,7 @@ def sweep(request, tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_sweep_with_failures_and_once_more(sweep, tmp_path):
     folder = tmp_path / "sweep"
     first = sweep("seed=range(1,6)", trouble={2: "raise", 3: "kill"})
@@ -672,6 +677,7 @@ def no_more_than(beginnings: str, said: str) -> bool:
     return all(re.match(rf"({beginnings}|\d+ of \d+ done)\b", line) for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_nothing_is_left_running_of_a_launcher_that_ends(sweep, tmp_path, number, code):
     launcher = sweep("seed=range(1,4)", trouble={1: "sit", 2: "sit"})
@@ -712,6 +718,7 @@ WITHOUT_ACCOUNTS = {
 """A SLURM without a database, that runs everything at once and here."""
 
 
+@pytest.mark.slow
 def test_a_slurm_without_accounts_is_one_line(tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit")
     (tmp_path / "bin").mkdir()

@@ -20,7 +20,7 @@ from vaelab.data import Images
 from vaelab.data.store import Splits
 from vaelab.errors import UserError
 from vaelab.runs import naming
-from vaelab.sweeps import search
+from vaelab.sweeps import build_search
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.pruning import Pruning
 from vaelab.training.callbacks import Checkpoint
@@ -35,8 +35,8 @@ from optuna.distributions import (  # noqa: E402
 )
 
 from vaelab.sweeps import journal  # noqa: E402
-from vaelab.sweeps.objectives import measured  # noqa: E402
-from vaelab.sweeps.space import Axis, axis  # noqa: E402
+from vaelab.sweeps.objectives import read_numbers  # noqa: E402
+from vaelab.sweeps.space import Axis, parse_axis  # noqa: E402
 from vaelab.sweeps.study import Study  # noqa: E402
 
 BETA = "model.beta=interval(0.5,8)"
@@ -46,7 +46,7 @@ BOTH = {"val/elbo": "maximize", "test/rate": "minimize"}
 
 
 def of(given: str) -> Axis:
-    return axis(OverridesParser.create().parse_override(given))
+    return parse_axis(OverridesParser.create().parse_override(given))
 
 
 SPACES = {
@@ -132,7 +132,7 @@ class Launcher:
         self.refused = refused if refused is not bool else lambda override: False
         parsed = OverridesParser.create().parse_overrides(list(overrides or [BETA]))
         given = {"n_trials": 4, "objectives": None, "sampler": TPE, "pruner": None} | settings
-        study = search(folder, parsed, given)
+        study = build_search(folder, parsed, given)
         assert isinstance(study, Study)
         self.study = study
 
@@ -148,11 +148,11 @@ class Launcher:
         return job
 
     def first(self) -> list[Job]:
-        return self.study.first(self.plan)
+        return self.study.first_jobs(self.plan)
 
     def ask(self) -> list[Job]:
         self.study.quiet_until = 0.0
-        return self.study.more(1)
+        return self.study.next_jobs(1)
 
     def run(self, jobs: list[Job] | None = None, **results: Any) -> list[Job]:
         """Runs these jobs, or all that there are to come, to their ends."""
@@ -160,7 +160,7 @@ class Launcher:
         while waiting := [job for job in jobs or self.ask() if job.state == "waiting"]:
             for job in waiting:
                 finish(job, **results)
-                self.study.ended(job)
+                self.study.record_end(job)
                 ran.append(job)
             if jobs is not None:
                 break
@@ -168,7 +168,7 @@ class Launcher:
 
     def fail(self, job: Job, error: str = "trouble") -> None:
         job.state, job.error = "failed", error
-        self.study.ended(job)
+        self.study.record_end(job)
 
 
 def finish(job: Job, **results: Any) -> None:
@@ -181,7 +181,7 @@ def finish(job: Job, **results: Any) -> None:
 
 
 def trials(folder: Path) -> list[Any]:
-    store = journal.storage(folder / journal.FILE)
+    store = journal.open_storage(folder / journal.FILE)
     return optuna.load_study(study_name=journal.STUDY, storage=store).trials
 
 
@@ -198,9 +198,9 @@ def launch(tmp_path) -> Callable[..., Launcher]:
 def test_every_free_place_gets_a_trial_until_all_are_done(launch, tmp_path):
     launcher = launch("model=beta_vae", BETA, "model.latent_dim=2,8", "logger=none")
     assert launcher.first() == []
-    assert launcher.study.to_come() == 4
+    assert launcher.study.jobs_to_come() == 4
     (one,), (two,) = launcher.ask(), launcher.ask()
-    assert launcher.study.to_come() == 2
+    assert launcher.study.jobs_to_come() == 2
     assert one.overrides[0] == "model=beta_vae"
     assert one.overrides[1] == f"model.beta={one.swept['model.beta']}"
     assert one.overrides[3] == "logger=none"
@@ -212,7 +212,7 @@ def test_every_free_place_gets_a_trial_until_all_are_done(launch, tmp_path):
     launcher.run([one, two])
     assert len(launcher.run()) == 2
     assert launcher.ask() == []
-    assert launcher.study.to_come() == 0
+    assert launcher.study.jobs_to_come() == 0
     found = trials(tmp_path / "sweep")
     assert [trial.state.name for trial in found] == ["COMPLETE"] * 4
     beta = float(one.swept["model.beta"])
@@ -226,14 +226,14 @@ def test_a_command_given_again_goes_on_with_the_interrupted_trials(launch, tmp_p
     launcher.run(launcher.ask())
     (killed,), (stopped,) = launcher.ask(), launcher.ask()
     stopped.state = "stopped"
-    launcher.study.ended(stopped)
+    launcher.study.record_end(stopped)
     assert states(tmp_path / "sweep") == ["COMPLETE", "RUNNING", "RUNNING"]
     again = launch()
     done, *open_ = again.first()
     assert done.state == "done"
     assert [job.folder for job in open_] == [killed.folder, stopped.folder]
     assert [job.overrides for job in open_] == [killed.overrides, stopped.overrides]
-    assert again.study.to_come() == 1
+    assert again.study.jobs_to_come() == 1
     again.run(open_)
     assert len(again.run()) == 1
     assert states(tmp_path / "sweep") == ["COMPLETE"] * 4
@@ -276,7 +276,7 @@ def test_what_was_told_of_a_failed_trial_is_not_told_again(launch, tmp_path):
     launcher.first()
     (job,) = launcher.ask()
     number, _, path = job.environment[journal.TRIAL].partition(":")
-    journal.trial(Path(path), int(number)).report(-3.0, 0)
+    journal.load_trial(Path(path), int(number)).report(-3.0, 0)
     launcher.fail(job)
     (tried,) = launch(pruner=MEDIAN).first()
     assert tried.environment[journal.TRIAL] == f"1:{path}"
@@ -292,7 +292,7 @@ def test_a_larger_number_of_trials_goes_on_and_a_smaller_one_stops(launch, tmp_p
     assert len(more.run()) == 1
     less = launch(n_trials=1)
     assert len(less.first()) == 3
-    assert less.study.to_come() == 0
+    assert less.study.jobs_to_come() == 0
     assert less.ask() == []
 
 
@@ -317,7 +317,7 @@ def test_objectives_are_read_from_both_files_of_a_run(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"val/elbo": -1, "pruned": True, "a": "b"}))
     entries = {"mig": {"value": 0.25, "se": 0.1}, "step": 3, "rates": {"value": [1.0], "se": None}}
     (tmp_path / "evaluation.json").write_text(json.dumps(entries))
-    assert measured(tmp_path) == {"val/elbo": -1.0, "mig": 0.25}
+    assert read_numbers(tmp_path) == {"val/elbo": -1.0, "mig": 0.25}
 
 
 def test_a_pruned_run_takes_its_place_as_a_pruned_trial(launch, tmp_path):
@@ -348,13 +348,13 @@ def test_the_best_are_named_at_the_end(launch, tmp_path):
     alone.first()
     ran = alone.run()
     best = min(ran, key=lambda job: abs(float(job.swept["model.beta"]) - 2))
-    said = alone.study.summary()
+    said = alone.study.summary_lines()
     assert said[0].startswith("study      6 complete")
     assert best.name in said[-1]
     assert len(said) == 4
     launcher = launch(objectives=BOTH, n_trials=8)
     assert launcher.first() == []
-    assert len(launcher.study.summary()) == 1
+    assert len(launcher.study.summary_lines()) == 1
     ran = launcher.run()
     pairs = [(float(job.swept["model.beta"]), job.name) for job in ran]
     front = [
@@ -362,7 +362,7 @@ def test_the_best_are_named_at_the_end(launch, tmp_path):
         for beta, name in pairs
         if not any(abs(b - 2) <= abs(beta - 2) and b > beta for b, _ in pairs)
     ]
-    said = launcher.study.summary()
+    said = launcher.study.summary_lines()
     assert said[1] == f"Pareto front, {len(front)} of 8:"
     assert said[2].split() == ["val/elbo", "test/rate", "model.beta", "folder"]
     assert {line.rpartition("/")[2] for line in said[3:]} == set(front)
@@ -386,10 +386,10 @@ def test_launchers_share_a_search_and_do_not_ask_for_too_many(launch, tmp_path):
     assert [job.folder for job in there.ask()] == [last.folder]
     assert there.ask() == []
     finish(mine)
-    here.study.ended(mine)
+    here.study.record_end(mine)
     mine_there = there.study.jobs[0]
     mine_there.state = "failed"
-    there.study.ended(mine_there)  # too late
+    there.study.record_end(mine_there)  # too late
     assert states(tmp_path / "sweep") == ["COMPLETE", "RUNNING", "RUNNING"]
 
 
@@ -456,7 +456,7 @@ def test_a_search_ends_when_there_is_nothing_left_to_try(launch, tmp_path):
     launcher.first()
     launcher.run()
     assert states(tmp_path / "sweep") == ["COMPLETE"] * 3
-    assert launcher.study.to_come() == 0
+    assert launcher.study.jobs_to_come() == 0
     again = launch("model.beta=range(1,4)", sampler=everything, n_trials=9)
     assert len(again.first()) == 3
     assert again.ask() == []
@@ -473,11 +473,11 @@ def test_a_sampler_that_cannot_search_the_space_is_one_line(launch):
 
 
 def test_folders_are_named_after_what_is_searched_and_for():
-    assert naming.short("2.3184012") == "2.318"
-    assert naming.short("1e-05") == "1e-05"
-    assert naming.short("123456") == "123456"
-    assert naming.short("-7") == "-7"
-    assert naming.short("[8,16]") == "[8,16]"
+    assert naming.short_number("2.3184012") == "2.318"
+    assert naming.short_number("1e-05") == "1e-05"
+    assert naming.short_number("123456") == "123456"
+    assert naming.short_number("-7") == "-7"
+    assert naming.short_number("[8,16]") == "[8,16]"
     optuna_here = ["hydra/sweeper=optuna"]
     plain = naming.sweep_name([BETA], optuna_here)
     assert naming.sweep_name([BETA], [*optuna_here, "hydra.sweeper.n_trials=9"]) == plain
@@ -779,6 +779,7 @@ main()
 '''
 
 
+@pytest.mark.slow
 def test_a_search_with_two_objectives_is_killed_and_goes_on(tmp_path):
     (tmp_path / "task.py").write_text(TASK)
     (tmp_path / "slow").touch()

@@ -18,12 +18,12 @@ from rich.console import Console
 from vaelab.commands import run_folder
 from vaelab.commands.run_folder import RunFolder
 from vaelab.errors import UserError
+from vaelab.sweeps import build_engine
 from vaelab.sweeps import claims as claims_module
-from vaelab.sweeps import engine
 from vaelab.sweeps.claims import Claims
 from vaelab.sweeps.engines.local import Local
-from vaelab.sweeps.job import Job, ending, last_error
-from vaelab.sweeps.screen import Screen, table
+from vaelab.sweeps.job import Job, last_error, signal_text
+from vaelab.sweeps.screen import Screen, jobs_table
 
 ROOT = Path(__file__).parents[2]
 TINY = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
@@ -136,6 +136,7 @@ def place(tmp_path) -> Place:
 SIX = "seed=1,2,3,4,5,6"
 
 
+@pytest.mark.slow
 def test_failures_are_listed_and_alone_run_again(place):
     trouble = "seed-2=raise seed-4=SIGKILL seed-5=SIGTERM"
     code, said = place.run(SIX, TROUBLE=trouble)
@@ -178,6 +179,7 @@ def test_rerun_runs_all_of_them_again(place):
     assert len(place.notes("ended")) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_launcher_stops_its_jobs_and_goes_on_later(place, number):
     launcher = place.start(SIX, "hydra.launcher.n_jobs=2", SECONDS_EACH="60")
@@ -218,6 +220,7 @@ def test_jobs_that_do_not_stop_are_killed_after_a_grace(place):
     assert not place.running()
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_leaves_nothing_and_loses_nothing(place):
     launcher = place.start(SIX, "hydra.launcher.n_jobs=2", SECONDS_EACH="1.5")
     place.wait("ended", 2)
@@ -233,6 +236,7 @@ def test_a_killed_launcher_leaves_nothing_and_loses_nothing(place):
     assert Counter(place.notes("ended")) == {f"seed-{i}": 1 for i in range(1, 7)}
 
 
+@pytest.mark.slow
 def test_two_launchers_share_the_work(place):
     jobs = ["seed=range(1,13)", "hydra.launcher.n_jobs=2"]
     launchers = [place.start(*jobs, SECONDS_EACH="0.5") for _ in range(2)]
@@ -243,6 +247,7 @@ def test_two_launchers_share_the_work(place):
     assert all(words.count("started") >= 2 for words in said)
 
 
+@pytest.mark.slow
 def test_what_a_dead_launcher_had_is_taken_over_by_another(place):
     first = place.start("seed=1,2", SECONDS_EACH="60")
     place.wait("began", 2)
@@ -256,6 +261,7 @@ def test_what_a_dead_launcher_had_is_taken_over_by_another(place):
     assert sorted(place.notes("ended")) == ["seed-1", "seed-2"]
 
 
+@pytest.mark.slow
 def test_a_failure_elsewhere_is_not_tried_again_here(place):
     seconds = {"SECONDS_EACH": "3", "TROUBLE": "seed-1=raise"}
     overrides = ["seed=1,2", "hydra.launcher.n_jobs=2"]
@@ -279,6 +285,7 @@ def gpus(place: Place) -> dict[str, str]:
     return {line.split()[1]: line.split()[2] for line in lines if line.startswith("began")}
 
 
+@pytest.mark.slow
 def test_every_gpu_has_its_jobs(place):
     four = ["seed=1,2,3,4", "hydra.launcher.gpus=[5,7]", "hydra.launcher.jobs_per_gpu=2"]
     place.run(*four, SECONDS_EACH="3")
@@ -296,6 +303,7 @@ def test_a_job_for_the_processor_gets_no_gpu(place):
     assert set(gpus(place).values()) == {"none"}
 
 
+@pytest.mark.slow
 def test_nothing_starts_unless_every_configuration_is_right(tmp_path):
     def refused(*overrides: str) -> str:
         command = [sys.executable, "train.py", "-m", f"hydra.sweep.dir={tmp_path}/sweep", *TINY]
@@ -316,6 +324,7 @@ def test_nothing_starts_unless_every_configuration_is_right(tmp_path):
     assert asked == "error: devices-3: asks for 3 GPUs, and there are 2"
 
 
+@pytest.mark.slow
 def test_real_jobs_have_their_world_sizes_and_can_be_changed_by_none(tmp_path):
     folder = tmp_path / "sweep"
     given = [f"hydra.sweep.dir={folder}", f"paths.data={tmp_path}/data", *TINY, "trainer=ddp_cpu"]
@@ -344,10 +353,10 @@ def test_only_one_process_works_in_a_run_folder(tmp_path, monkeypatch):
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(UserError, match="another process is working in this folder"):
-            run.occupy()
+            run.acquire_lock()
         other.kill()
-    run.occupy()
-    run.occupy()
+    run.acquire_lock()
+    run.acquire_lock()
 
 
 # Claims
@@ -390,9 +399,9 @@ def test_of_many_only_one_succeeds(tmp_path):
         assert len(won) == 1
         won[0].held.clear()
         for rival in rivals:  # all die, and the next ones take over
-            content = json.loads(rival.life.read_text()) | {"pid": 2**22 + 1}
-            rival.life.write_text(json.dumps(content))
-    assert won[0].latest("job")[0] == 19
+            content = json.loads(rival.heartbeat_file.read_text()) | {"pid": 2**22 + 1}
+            rival.heartbeat_file.write_text(json.dumps(content))
+    assert won[0].latest_claim("job")[0] == 19
 
 
 def test_a_silent_launcher_on_another_machine_is_given_up(tmp_path, monkeypatch):
@@ -413,7 +422,7 @@ def test_a_silent_launcher_on_another_machine_is_given_up(tmp_path, monkeypatch)
         assert not mine.take("job")
     now[0] = 121.5
     assert mine.take("job")
-    assert mine.latest("job") == (1, mine.mark)
+    assert mine.latest_claim("job") == (1, mine.mark)
 
 
 # Engines and words
@@ -421,7 +430,7 @@ def test_a_silent_launcher_on_another_machine_is_given_up(tmp_path, monkeypatch)
 
 def local(**settings) -> Local:
     given = {"n_jobs": "auto", "gpus": [], "jobs_per_gpu": 1, "gpus_per_job": "auto"} | settings
-    return engine("vaelab.sweeps.engines.local.Local", given)
+    return build_engine("vaelab.sweeps.engines.local.Local", given)
 
 
 def job(**settings) -> Job:
@@ -439,25 +448,25 @@ def test_the_best_is_one_of_those_that_can_be_compared(tmp_path):
         state = "failed" if value is None else "done"
         jobs.append(Job([], {}, tmp_path / name, state=state, compared=key))
     screen = Screen(tmp_path)
-    assert screen.best(jobs[:2]) == [f"best       val/elbo -98.000  {tmp_path}/b"]
-    assert screen.best(jobs) == [
+    assert screen.best_run_lines(jobs[:2]) == [f"best       val/elbo -98.000  {tmp_path}/b"]
+    assert screen.best_run_lines(jobs) == [
         f"best       val/elbo -98.000 of MNIST, binary pixels, mass  {tmp_path}/b",
         f"best       val/elbo 1500.000 of MNIST, grey pixels, density  {tmp_path}/c",
     ]
-    assert screen.best(jobs[3:]) == []
+    assert screen.best_run_lines(jobs[3:]) == []
 
 
 def test_slots_of_the_processor(monkeypatch):
     monkeypatch.setattr("vaelab.sweeps.engines.local.available_cores", lambda: 16)
     many = local()
     many.expect(100)
-    assert many.free(job()) == 8
-    assert many.free(job(devices=2)) == 4
+    assert many.count_startable(job()) == 8
+    assert many.count_startable(job(devices=2)) == 4
     few = local()
     few.expect(3)
-    assert few.free(job()) == 3
-    assert local(n_jobs=5).free(job()) == 5
-    assert local(n_jobs=2).free(job(devices=8)) == 1  # more processes than slots: alone
+    assert few.count_startable(job()) == 3
+    assert local(n_jobs=5).count_startable(job()) == 5
+    assert local(n_jobs=2).count_startable(job(devices=8)) == 1  # more processes than slots: alone
 
 
 def test_threads_are_shared_out(monkeypatch, tmp_path):
@@ -495,7 +504,7 @@ def test_visible_gpus(monkeypatch):
     [(-9, "killed by SIGKILL"), (137, "killed by SIGKILL"), (143, "stopped by SIGTERM"), (1, "")],
 )
 def test_how_a_process_ended(code, words):
-    assert ending(code) == words
+    assert signal_text(code) == words
 
 
 TRACE = 'Traceback (most recent call last):\n  File "x", line 1\n    y()\nValueError: bad\n'
@@ -542,7 +551,7 @@ def test_the_table_shows_what_matters_first(tmp_path):
         made("8", "running", **now),
     ]
     console = Console(width=100, record=True, file=StringIO())
-    console.print(table(jobs, room=3))
+    console.print(jobs_table(jobs, room=3))
     lines = console.export_text().splitlines()
     text = [line for line in lines if "beta=" in line]
     assert [line.split("│")[1].strip() for line in text] == ["beta=8", "beta=4", "beta=2"]

@@ -11,9 +11,9 @@ from rich.console import Console
 from vaelab.errors import UserError
 from vaelab.training.callbacks import AtomicFiles, Checkpoint, Progress, Seeding, Speed
 from vaelab.training.callbacks import speed as speeds
-from vaelab.training.callbacks.checkpoint import load
+from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.callbacks.seeding import reseed
-from vaelab.training.checkpoint_format import stamp
+from vaelab.training.checkpoint_format import format_record
 from vaelab.training.progress_bar import track
 
 
@@ -36,7 +36,7 @@ def test_the_best_checkpoint_is_of_the_least_loss(fit, tmp_path):
     still = ["model.beta=0", "model.optimizer.lr=0"]
     trainer, _ = fit(kept, epochs, overrides=still, max_epochs=3)
     assert sorted(epochs.elbo, reverse=True) == epochs.elbo
-    best = load(tmp_path / "best.ckpt")
+    best = load_checkpoint(tmp_path / "best.ckpt")
     assert best["global_step"] == trainer.global_step
     assert best["callbacks"]["Checkpoint"]["best_elbo"] == kept.best_elbo == epochs.elbo[-1]
 
@@ -48,8 +48,8 @@ def test_the_last_checkpoint_is_the_last_step_whatever_its_elbo(fit, tmp_path):
                 module.decoder.out.bias.data.add_(3.0)
 
     fit(Checkpoint(str(tmp_path)), Worse(), max_epochs=4)
-    assert load(tmp_path / "best.ckpt")["global_step"] == 5
-    assert load(tmp_path / "last.ckpt")["global_step"] == 20
+    assert load_checkpoint(tmp_path / "best.ckpt")["global_step"] == 5
+    assert load_checkpoint(tmp_path / "last.ckpt")["global_step"] == 20
 
 
 def test_validation_draws_the_same_noise_every_time(fit):
@@ -71,8 +71,8 @@ def test_a_gpu_is_seeded_with_the_cpu(monkeypatch):
 
 def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     files, path = AtomicFiles(), tmp_path / "a" / "x.ckpt"
-    files.save_checkpoint({"vaelab": stamp({}), "state_dict": {"w": torch.ones(3)}}, path)
-    assert load(path)["state_dict"]["w"].tolist() == [1, 1, 1]
+    files.save_checkpoint({"vaelab": format_record({}), "state_dict": {"w": torch.ones(3)}}, path)
+    assert load_checkpoint(path)["state_dict"]["w"].tolist() == [1, 1, 1]
 
     def half(checkpoint, file):
         file.write(b"half")
@@ -81,13 +81,13 @@ def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
         files.save_checkpoint({"state_dict": {"w": torch.zeros(3)}}, path)
-    assert load(path)["state_dict"]["w"].tolist() == [1, 1, 1]
+    assert load_checkpoint(path)["state_dict"]["w"].tolist() == [1, 1, 1]
 
 
 def test_a_checkpoint_may_hold_no_code(tmp_path):
     torch.save({"state_dict": {}, "evil": Speed()}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="no checkpoint"):
-        load(tmp_path / "x.ckpt")
+        load_checkpoint(tmp_path / "x.ckpt")
 
 
 class Clock(Callback):
@@ -123,11 +123,11 @@ class Clock(Callback):
 def test_speed_is_that_of_training_alone(fit, monkeypatch, tmp_path, options, windows):
     clock, logged = Clock(), []
     monkeypatch.setattr(speeds, "perf_counter", clock)
-    monkeypatch.setattr(speeds, "write", lambda _, values: logged.append(values))
+    monkeypatch.setattr(speeds, "log_step_scalars", lambda _, values: logged.append(values))
     speed = Speed()
     trainer, _ = fit(speed, Checkpoint(str(tmp_path)), clock, max_epochs=3, **options)
     assert [values["train/images_per_second"] for values in logged] == [10.0] * windows
-    assert speed.images_per_second == speed.average == 10.0
+    assert speed.images_per_second == speed.mean_images_per_second == 10.0
     assert speed.images + speed.total_images == 10 * (trainer.fit_loop.total_batch_idx + 1)
     assert clock.now > 3000
 

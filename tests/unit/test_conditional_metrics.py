@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 from torch.testing import assert_close
 
 from vaelab.metrics import conditional
-from vaelab.metrics.conditional import agreement, by_label, nll_by_label, probe
+from vaelab.metrics.conditional import label_agreement, label_metrics, linear_probe, nll_by_label
 
 
 class Obedient(nn.Module):
@@ -39,8 +39,8 @@ class Judge(nn.Module):
 
 
 def test_agreement_of_each_label(monkeypatch):
-    monkeypatch.setattr(conditional, "portion", lambda *_: 7)
-    found = agreement(Obedient(), Judge(), per_class=10)
+    monkeypatch.setattr(conditional, "images_per_chunk", lambda *_: 7)
+    found = label_agreement(Obedient(), Judge(), per_class=10)
     assert found["agreement"]["value"] == pytest.approx(25 / 30)
     assert found["agreement"]["se"] == pytest.approx(math.sqrt(25 / 30 * 5 / 30 / 29))
     assert found["agreement_per_class"]["value"] == [1, 1, 0.5]
@@ -74,7 +74,7 @@ def test_by_label_of_a_table():
     """p(x | y) are 1/2, 1/4, 1/8 for the first image and 1/8, 1/8, 1 for the second."""
     nll = -torch.tensor([[0.5, 0.25, 0.125], [0.125, 0.125, 1.0]]).double().log()
     frequencies = torch.tensor([0.2, 0.6, 0.2]).double()
-    found = by_label(nll, torch.tensor([0, 2]), frequencies)
+    found = label_metrics(nll, torch.tensor([0, 2]), frequencies)
     marginals = [0.1 + 0.15 + 0.025, 0.025 + 0.075 + 0.2]
     expected = {
         "nll_given_label": [math.log(2), 0.0],
@@ -91,31 +91,32 @@ def test_by_label_of_a_table():
 def test_a_label_cannot_tell_more_than_its_entropy():
     nll, labels = 50 * torch.rand(4000, 4).double(), torch.arange(4000) % 4
     frequencies = torch.tensor([0.1, 0.2, 0.3, 0.4]).double()
-    gained = by_label(nll, labels, frequencies)["label_information"]
+    gained = label_metrics(nll, labels, frequencies)["label_information"]
     assert (gained <= 1e-12 - frequencies.log()[labels]).all()
     nll[torch.arange(4000), labels] = -1000.0  # certain
-    gained = by_label(nll, labels, frequencies)["label_information"]
+    gained = label_metrics(nll, labels, frequencies)["label_information"]
     assert_close(gained, -frequencies.log()[labels])
 
 
 def test_a_label_that_was_never_trained_on():
-    found = by_label(torch.ones(1, 2), torch.tensor([0]), torch.tensor([1.0, 0.0]))
+    found = label_metrics(torch.ones(1, 2), torch.tensor([0]), torch.tensor([1.0, 0.0]))
     assert found["label_information"].item() == 0
     assert found["label_accuracy"].item()
 
 
+@pytest.mark.slow
 def test_probe_finds_what_is_there_and_no_more():
     labels = torch.arange(1000).remainder(5).sort().values  # in order, as files may have them
     codes = 1e-3 * torch.randn(1000, 3)
     codes[:, 1] += 1e3 + labels.eq(0)
     codes[:, 2] += labels.clamp(max=1) * labels
-    assert probe(1e-3 * codes, labels)["probe"]["value"] > 0.95  # whatever the units
+    assert linear_probe(1e-3 * codes, labels)["probe"]["value"] > 0.95  # whatever the units
 
     noise = torch.randn(1000, 200)  # enough to learn the labels of a training part by heart
-    found = probe(noise, labels)
+    found = linear_probe(noise, labels)
     assert found["probe"]["value"] == pytest.approx(0.2, abs=5 * found["probe"]["se"])
     assert found["probe"]["se"] == pytest.approx(math.sqrt(0.16 / 1000), rel=0.15)
     assert found["probe_chance"]["value"] == 0.2
 
-    uneven = probe(noise[:400], torch.tensor([0] * 300 + [1] * 100))
+    uneven = linear_probe(noise[:400], torch.tensor([0] * 300 + [1] * 100))
     assert uneven["probe_chance"]["value"] == 0.75

@@ -19,11 +19,11 @@ from torchvision import datasets
 
 from vaelab.data import Arrays, Digits, Images, TorchvisionDataset, store
 from vaelab.data.batches import Batches
-from vaelab.data.pixels import below_255, binarize, draw
-from vaelab.data.store import Splits, prepared, read
+from vaelab.data.pixels import binarize, draw, random_below_255
+from vaelab.data.store import Splits, load_or_create, read_splits
 from vaelab.errors import UserError
 from vaelab.evaluation import Subject
-from vaelab.randomness import generator
+from vaelab.randomness import seeded_generator
 
 GREYS = torch.arange(256).byte()
 
@@ -414,11 +414,11 @@ def test_sizes_may_be_shares(count, val_size, test_size, expected):
 @pytest.mark.parametrize(("world_size", "size"), [(1, 40), (3, 39)])
 def test_few_images_are_one_batch(world_size, size):
     data = module(batch_size=300)
-    assert data.fitting(world_size) == size
+    assert data.train_batch_size(world_size) == size
     assert [len(part) for part in numbers(data.train)] == [40]
-    assert "all 40 images in a batch, for data.batch_size=300" in data.described()
+    assert "all 40 images in a batch, for data.batch_size=300" in data.description()
     with pytest.raises(UserError, match="40 training images are too few for 100 devices"):
-        data.check(100)
+        data.check_batch_size(100)
 
 
 def with_parts(count=30, val=8, test=6, **changes):
@@ -436,21 +436,24 @@ def test_a_validation_part_of_its_own_is_the_validation_set(test):
     assert data.sizes == {"train": 30 if test else 25, "val": 8, "test": 6 if test else 5}
     labels = torch.cat([y for _, y in data.val_dataloader()]).argmax(1)
     assert torch.equal(labels, torch.arange(30, 38) % 5)
-    assert any("val_images" in said for said in data.described())
+    assert any("val_images" in said for said in data.description())
     subject = Subject(None, data, None, track=lambda parts, _: parts)
-    assert sum(len(x) for x, _ in subject.every_image("all")) == 38 + test
+    assert sum(len(x) for x, _ in subject.iterate_all_images("all")) == 38 + test
 
 
 def test_binarize_is_what_draw_does():
     images = GREYS.repeat(50)
-    bits = [binarize(images, generator("a", 1)), draw(images, "binary", generator("a", 1))]
+    bits = [
+        binarize(images, seeded_generator("a", 1)),
+        draw(images, "binary", seeded_generator("a", 1)),
+    ]
     assert torch.equal(bits[0].float(), bits[1])
-    assert not torch.equal(bits[0], binarize(images, generator("b", 1)))
+    assert not torch.equal(bits[0], binarize(images, seeded_generator("b", 1)))
 
 
 @pytest.mark.parametrize("shape", [(1_000_001,), (3, 7), (0,)])
 def test_draws_every_integer_below_255_alike_and_no_other(shape):
-    drawn = below_255(shape, generator("a", 1))
+    drawn = random_below_255(shape, seeded_generator("a", 1))
     assert drawn.shape == shape
     assert drawn.dtype == torch.uint8
     counts = np.bincount(drawn.flatten().numpy(), minlength=256)
@@ -493,7 +496,7 @@ def assert_same(found, arrays):
 @pytest.mark.parametrize("shape", [(8, 9), (1, 8, 9), (3, 9, 8), (4, 10, 10)])
 def test_reads_images(tmp_path, suffix, shape):
     arrays = good(shape=shape)
-    found = read(save(tmp_path / f"a{suffix}", arrays))
+    found = read_splits(save(tmp_path / f"a{suffix}", arrays))
     channels_first = shape if len(shape) == 3 else (1, *shape)
     assert found.train_images.shape == (20, *channels_first)
     assert found.test_images.shape == (6, *channels_first)
@@ -508,7 +511,7 @@ def test_reads_black_and_white_images(tmp_path, suffix):
     arrays = good()
     arrays["train_images"] = arrays["train_images"] > 127
     arrays["test_images"] = arrays["test_images"] > 127
-    found = read(save(tmp_path / f"a{suffix}", arrays))
+    found = read_splits(save(tmp_path / f"a{suffix}", arrays))
     assert found.train_images.dtype == torch.uint8
     assert found.train_images.unique().tolist() == [0, 255]
     assert torch.equal(found.train_images == 255, torch.from_numpy(arrays["train_images"]))
@@ -517,7 +520,7 @@ def test_reads_black_and_white_images(tmp_path, suffix):
 @FORMATS
 def test_reads_images_without_labels(tmp_path, suffix):
     arrays = {name: array for name, array in good().items() if "images" in name}
-    found = read(save(tmp_path / f"a{suffix}", arrays))
+    found = read_splits(save(tmp_path / f"a{suffix}", arrays))
     assert found.num_classes == 0
     assert torch.equal(found.train_labels, torch.zeros(20, dtype=torch.int64))
     assert torch.equal(found.test_labels, torch.zeros(6, dtype=torch.int64))
@@ -529,7 +532,7 @@ def test_reads_images_without_labels(tmp_path, suffix):
 def test_reads_images_without_a_test_part(tmp_path, suffix, labels):
     names = ["train_images", "train_labels"][: 1 + labels]
     arrays = {name: array for name, array in good().items() if name in names}
-    found = read(save(tmp_path / f"a{suffix}", arrays))
+    found = read_splits(save(tmp_path / f"a{suffix}", arrays))
     assert found.test_images.shape == (0, 1, 8, 9)
     assert len(found.test_labels) == 0
     assert found.num_classes == (4 if labels else 0)
@@ -542,7 +545,7 @@ def test_reads_labels_of_any_integer(tmp_path, suffix, kind):
     arrays = good()
     expected = torch.from_numpy(arrays["train_labels"])
     arrays["train_labels"] = arrays["train_labels"].astype(kind)
-    assert torch.equal(read(save(tmp_path / f"a{suffix}", arrays)).train_labels, expected)
+    assert torch.equal(read_splits(save(tmp_path / f"a{suffix}", arrays)).train_labels, expected)
 
 
 def test_the_user_may_know_of_more_classes(tmp_path):
@@ -686,9 +689,10 @@ def test_columns_beside_images_and_labels(tmp_path, suffix):
     numbers = {"train_place": np.linspace(0, 1, 20), "test_place": np.linspace(1, 2, 6)}
     pairs = {"train_pair": np.ones((20, 2), np.float16), "test_pair": np.zeros((6, 2))}
     bits = {"train_smile": np.arange(20) % 2 == 0, "test_smile": np.arange(6) % 2 == 1}
-    found = read(save(tmp_path / f"a{suffix}", changed(**classes, **numbers, **pairs, **bits)))
-    assert sorted(found.names) == ["angle", "label", "pair", "place", "smile"]
-    columns = {name: found.column(name) for name in found.names}
+    arrays = changed(**classes, **numbers, **pairs, **bits)
+    found = read_splits(save(tmp_path / f"a{suffix}", arrays))
+    assert sorted(found.column_names) == ["angle", "label", "pair", "place", "smile"]
+    columns = {name: found.column(name) for name in found.column_names}
     assert {name: column.classes for name, column in columns.items()} == {
         "angle": 3, "label": 4, "pair": 0, "place": 0, "smile": 2,
     }  # fmt: skip
@@ -704,7 +708,7 @@ def test_columns_beside_images_and_labels(tmp_path, suffix):
 def refusal(path, num_classes=None):
     """The message of the error, which has the path and is one line."""
     with pytest.raises(UserError) as error:
-        read(path, num_classes)
+        read_splits(path, num_classes)
     message = str(error.value)
     assert message.startswith(str(path))
     assert "\n" not in message
@@ -717,7 +721,7 @@ def test_refuses_arrays_of_another_kind(tmp_path, suffix, case):
     changes, expected = BAD[case]
     path = save(tmp_path / f"a{suffix}", changed(**changes))
     with pytest.raises(UserError, match=expected):
-        read(path)
+        read_splits(path)
     assert "truncated" not in refusal(path)
 
 
@@ -756,7 +760,7 @@ FOUR = np.arange(20) % 4
 )
 def test_classes_are_those_that_occur(tmp_path, labels, names):
     arrays = changed(train_labels=labels, test_labels=labels[:6])
-    found = read(save(tmp_path / "a.npz", arrays))
+    found = read_splits(save(tmp_path / "a.npz", arrays))
     assert found.num_classes == len(names)
     assert list(found.class_names) == names
     told = np.array(names)[found.train_labels.numpy()]
@@ -768,7 +772,7 @@ def test_classes_are_those_that_occur(tmp_path, labels, names):
     assert torch.equal(found.test_labels, found.train_labels[:6])
     data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
     assert data.shapes["class_names"] == {"label": names}
-    assert f"{len(names)} classes: {', '.join(names)}" in data.described()
+    assert f"{len(names)} classes: {', '.join(names)}" in data.description()
 
 
 def test_text_and_numbers_are_not_the_same_classes(tmp_path):
@@ -799,7 +803,7 @@ def test_pixels_of_a_range_are_those_of_bytes(tmp_path, suffix, span, kind):
     assert_same(Arrays(str(path), range=span)(), good())
     data = Images(source=Arrays(str(path), range=span), batch_size=4, val_size=4, pixels="grey")
     low, high = (extreme(good()["train_images"]) for extreme in (np.min, np.max))
-    assert data.described()[0] == f"pixels from {low} to {high}, which were {black} to {white}"
+    assert data.description()[0] == f"pixels from {low} to {high}, which were {black} to {white}"
 
 
 def test_dark_images_may_be_meant(tmp_path):
@@ -817,7 +821,7 @@ def test_a_range_that_does_not_fit_is_refused(tmp_path, span, said):
 def test_whole_numbers_up_to_255_are_bytes(tmp_path):
     arrays = {"train_images": good()["train_images"].astype(np.int64)}
     assert torch.equal(
-        read(save(tmp_path / "a.npz", arrays)).train_images,
+        read_splits(save(tmp_path / "a.npz", arrays)).train_images,
         torch.from_numpy(good()["train_images"]),
     )
 
@@ -828,7 +832,7 @@ def test_reads_a_validation_part(tmp_path, suffix):
     columns = {
         f"{part}_place": np.full(n, 0.5) for part, n in (("train", 20), ("val", 8), ("test", 6))
     }
-    found = read(save(tmp_path / f"a{suffix}", good() | more | columns))
+    found = read_splits(save(tmp_path / f"a{suffix}", good() | more | columns))
     assert_same(found, good() | more)
     assert found.column("place").val.shape == (8, 1)
     assert found.column("label").val.tolist() == [0, 1, 2, 3] * 2
@@ -836,10 +840,10 @@ def test_reads_a_validation_part(tmp_path, suffix):
 
 
 def test_what_is_not_used_is_named(tmp_path):
-    found = read(save(tmp_path / "a.npz", good() | {"notes": np.zeros(3), "x": np.ones(2)}))
+    found = read_splits(save(tmp_path / "a.npz", good() | {"notes": np.zeros(3), "x": np.ones(2)}))
     assert found.unused == ("notes", "x")
     data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
-    assert data.described()[-1] == "not used: notes, x"
+    assert data.description()[-1] == "not used: notes, x"
 
 
 def test_arrays_by_other_names_are_listed(tmp_path):
@@ -849,7 +853,7 @@ def test_arrays_by_other_names_are_listed(tmp_path):
 
 def test_a_single_array_is_the_training_images(tmp_path):
     np.save(tmp_path / "a.npy", good()["train_images"])
-    found = read(tmp_path / "a.npy")
+    found = read_splits(tmp_path / "a.npy")
     assert torch.equal(found.train_images, torch.from_numpy(good()["train_images"]))
     assert found.num_classes == 0
 
@@ -964,12 +968,12 @@ def test_refuses_a_single_array_named_npz(tmp_path):
 
 def test_prepared_is_what_was_made_and_a_view_of_the_file(tmp_path):
     path, arrays = tmp_path / "deep" / "er" / "a.safetensors", good()
-    first = prepared(path, lambda: arrays)
+    first = load_or_create(path, lambda: arrays)
     assert_same(first, arrays)
     assert first.num_classes == 4
     before = path.read_bytes()
     first.train_images.zero_()  # a private page, not the file
-    again = prepared(path, pytest.fail)
+    again = load_or_create(path, pytest.fail)
     assert_same(again, arrays)
     assert path.read_bytes() == before
 
@@ -979,7 +983,7 @@ def test_images_that_are_no_block_of_memory_are_written_as_they_look(tmp_path):
     arrays["train_images"] = arrays["train_images"].transpose(0, 1, 3, 2)
     arrays["test_images"] = arrays["test_images"][:, :, ::-1].transpose(0, 1, 3, 2)
     expected = {name: array.copy() for name, array in arrays.items()}
-    assert_same(prepared(tmp_path / "a.safetensors", lambda: arrays), expected)
+    assert_same(load_or_create(tmp_path / "a.safetensors", lambda: arrays), expected)
 
 
 def test_an_existing_file_is_used_as_it_is(tmp_path):
@@ -987,7 +991,7 @@ def test_an_existing_file_is_used_as_it_is(tmp_path):
     path.chmod(0o444)
     tmp_path.chmod(0o555)
     try:
-        assert_same(prepared(path, pytest.fail), good())
+        assert_same(load_or_create(path, pytest.fail), good())
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
     finally:
         tmp_path.chmod(0o755)
@@ -997,7 +1001,7 @@ def test_a_damaged_prepared_file_is_named(tmp_path):
     path = save(tmp_path / "a.safetensors", good())
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=str(path)):
-        prepared(path, pytest.fail)
+        load_or_create(path, pytest.fail)
 
 
 def leftovers(folder):
@@ -1010,9 +1014,9 @@ def test_a_failing_make_leaves_no_file(tmp_path):
 
     path = tmp_path / "a.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        prepared(path, fail)
+        load_or_create(path, fail)
     assert leftovers(tmp_path) == []
-    assert_same(prepared(path, good), good())  # and no lock
+    assert_same(load_or_create(path, good), good())  # and no lock
     assert leftovers(tmp_path) == [path.name]
 
 
@@ -1024,14 +1028,14 @@ def test_a_full_disk_leaves_no_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     monkeypatch.setattr(store, "save_file", half)
     with pytest.raises(UserError, match=f"{path}: No space left on device"):
-        prepared(path, good)
+        load_or_create(path, good)
     assert leftovers(tmp_path) == []
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_user(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(UserError, match="cannot write"):
-        prepared(tmp_path / "file" / "a.safetensors", good)
+        load_or_create(tmp_path / "file" / "a.safetensors", good)
 
 
 def make_slowly(folder):
@@ -1042,10 +1046,11 @@ def make_slowly(folder):
 
 def prepare(folder, barrier):
     barrier.wait()
-    found = prepared(folder / "a.safetensors", partial(make_slowly, folder))
+    found = load_or_create(folder / "a.safetensors", partial(make_slowly, folder))
     assert_same(found, good())
 
 
+@pytest.mark.slow
 def test_processes_that_prepare_at_once_make_one_file(tmp_path):
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
@@ -1175,7 +1180,7 @@ def test_fashion_mnist(tmp_path):
 
 
 def test_cifar10():
-    found = read(stored("cifar10.safetensors"))
+    found = read_splits(stored("cifar10.safetensors"))
     assert found.train_images.shape == (50_000, 3, 32, 32)
     assert found.test_images.shape == (10_000, 3, 32, 32)
     assert found.train_labels[:3].tolist() == [6, 9, 9]

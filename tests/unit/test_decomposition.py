@@ -14,7 +14,7 @@ from torch.distributions import (
 )
 from torch.testing import assert_close
 
-from vaelab.distributions.total_correlation import decomposed, log_weights
+from vaelab.distributions.total_correlation import decompose_rate, log_mixture_weights
 from vaelab.errors import UserError
 
 
@@ -54,7 +54,7 @@ def by_loops(q, z, log_estimate):
 
 
 def estimated(q, z, estimator, images):
-    return torch.stack(decomposed(q, standard(z.shape[-1]), z, estimator, images), -1)
+    return torch.stack(decompose_rate(q, standard(z.shape[-1]), z, estimator, images), -1)
 
 
 @pytest.mark.parametrize("images", [2, 12])
@@ -91,7 +91,7 @@ def test_stratified_weights_estimate_the_aggregate_without_bias():
     densities = torch.rand(6).double()
     estimates = []
     for others in combinations(range(1, 6), 2):
-        weights = log_weights("stratified", 3, 6, like=densities).exp()
+        weights = log_mixture_weights("stratified", 3, 6, like=densities).exp()
         assert_close(weights.sum(1), torch.ones(3).double())
         estimates.append(weights[0] @ densities[[0, *others]])
     assert_close(torch.stack(estimates).mean(), densities.mean())
@@ -103,12 +103,13 @@ def test_stratified_weights_are_the_mean_of_the_papers(batch, images):
     others = batch - 1
     papers = [1 / others] * (others - 1) + [(images - others) / (images * others)]
     orders = torch.tensor(list(permutations(papers))).double().mean(0)
-    weights = log_weights("stratified", batch, images, like=orders).exp()
+    weights = log_mixture_weights("stratified", batch, images, like=orders).exp()
     for i in range(batch):
         assert_close(weights[i, i].item(), 1 / images)
         assert_close(weights[i, torch.arange(batch) != i], orders)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("batch", "rounds"), [(64, 10), (1024, 1)])
 def test_stratified_parts_are_near_the_exact_ones(batch, rounds):
     """Where code in wide use, whose weights are in a column, has a total correlation of -28.
@@ -158,4 +159,4 @@ def test_stratified_parts_are_near_the_exact_ones(batch, rounds):
 def test_what_does_not_factorise_is_refused(q, prior, message):
     z = torch.zeros(1, 4, 2)
     with pytest.raises(UserError, match=message):
-        decomposed(q, prior, z, "stratified", 9)
+        decompose_rate(q, prior, z, "stratified", 9)

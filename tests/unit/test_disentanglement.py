@@ -170,11 +170,11 @@ def test_mig_chen_is_the_gap_of_integrals():
 
 
 def test_a_mixture_in_single_precision_is_that_of_scipy(monkeypatch):
-    monkeypatch.setattr(mixtures, "PORTION", 64)
+    monkeypatch.setattr(mixtures, "CHUNK", 64)
     means, scales = 1000 + rng(0).normal(size=(60, 2)), rng(1).uniform(0.01, 1, (60, 2))
     z = rng(2).normal(means, scales)[:50]
     exact = logsumexp(norm.logpdf(z[:, None], means, scales), 1) - math.log(60)
-    found = mixtures.log_mixture(z, means, scales) - math.log(2 * math.pi) / 2
+    found = mixtures.log_latent_mixtures(z, means, scales) - math.log(2 * math.pi) / 2
     np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
@@ -425,6 +425,7 @@ def test_perfect_codes_betray_the_shared_factor(name):
     assert SAMPLED[name](lambda factors: 2.0 * factors, (3, 1, 5), rng(), **few) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "chance", "error"),
     [
@@ -449,6 +450,7 @@ def test_random_codes_betray_nothing(name):
     assert found == pytest.approx(1 / 3, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_order_sign_and_dead_companions_do_not_matter(blurred, name):
     codes, factors = blurred
@@ -461,6 +463,7 @@ def test_order_sign_and_dead_companions_do_not_matter(blurred, name):
     assert DEAD.get(name, float)(metric(np.insert(codes, 1, 0.1, axis=1), factors)) == same
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PAIRED.keys() - {"sap", "irs"}))
 def test_the_scale_of_a_latent_does_not_matter(blurred, name):
     codes, factors = blurred
@@ -493,6 +496,7 @@ def test_dead_codes_score_the_least(name):
     assert PAIRED[name](np.full((300, 3), 0.1), factors) == pytest.approx(least, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sap", "explicitness"])
 def test_a_value_that_only_one_image_has_does_no_harm(blurred, name):
     codes, factors = blurred

@@ -64,7 +64,7 @@ RAGGED = [(4, 4, 1), (1, 8), (9,), (1,) * 9]
 @pytest.mark.parametrize("sizes", RAGGED)
 def test_ragged_batches_weigh_what_they_hold(images, sizes):
     rows = torch.arange(COUNT).split(sizes)
-    values, rates = totals_of(*(images(part) for part in rows)).read()
+    values, rates = totals_of(*(images(part) for part in rows)).compute_means()
     whole = images()
     for name in ("distortion", "rate", "elbo"):
         assert values[name] == pytest.approx(getattr(whole, name).mean().item(), rel=1e-6)
@@ -77,19 +77,19 @@ def test_ragged_batches_weigh_what_they_hold(images, sizes):
 @pytest.mark.parametrize("world_size", [2, 3, 5])
 def test_processes_are_added_up_to_the_same_bits(images, monkeypatch, world_size):
     rows = torch.arange(COUNT).split((3, 3, 2, 1))
-    expected = totals_of(*(images(part) for part in rows)).read()
+    expected = totals_of(*(images(part) for part in rows)).compute_means()
     each = [
         totals_of(*(images(part) for part in rows[rank::world_size])) for rank in range(world_size)
     ]
     told = []
     with monkeypatch.context() as patch:
-        patch.setattr(totals, "gathered", lambda own: told.append(own) or [own])
+        patch.setattr(totals, "gather_values", lambda own: told.append(own) or [own])
         for process in each:
             with suppress(AssertionError):  # one of five has no batch
-                process.read()
-    monkeypatch.setattr(totals, "gathered", lambda _: told)
+                process.compute_means()
+    monkeypatch.setattr(totals, "gather_values", lambda _: told)
     for process in each:
-        values, rates = process.read()
+        values, rates = process.compute_means()
         assert values == expected[0]
         assert torch.equal(rates, expected[1])
 
@@ -97,7 +97,7 @@ def test_processes_are_added_up_to_the_same_bits(images, monkeypatch, world_size
 def test_a_rate_that_does_not_split_is_one_group(images):
     prior = mixture()
     parts = (images(part, prior) for part in torch.arange(COUNT).split((5, 4)))
-    values, rates = totals_of(*parts).read()
+    values, rates = totals_of(*parts).compute_means()
     whole = images(prior=prior)
     assert_close(rates.float(), whole.rate.mean()[None])
     assert values["rate"] == pytest.approx(whole.rate.mean().item(), rel=1e-6)
@@ -120,7 +120,7 @@ def active_units(codes, sizes):
         x, logits = torch.zeros(len(mean), 1, 1, 1), torch.zeros(1, len(mean), 1, 1, 1)
         p = Independent(Bernoulli(logits=logits), 3)
         totals.add(Terms(x, q, standard_normal(codes.shape[1]), q.rsample((1,)), p), x.sum())
-    return totals.read()[0]["active_units"]
+    return totals.compute_means()[0]["active_units"]
 
 
 def test_active_units_of_known_codes():
@@ -158,7 +158,7 @@ def test_totals_name_the_term_that_is_not_finite(images, name, value):
     totals.add(images(slice(0, 3)), loss)
     totals.add(terms, loss if name == "distortion" else loss * value)  # which has the rate
     with pytest.raises(NotFiniteError, match=f"the {name} of the evaluated images is"):
-        totals.read()
+        totals.compute_means()
 
 
 def test_window_is_a_mean_over_batches_and_then_empty():
@@ -167,7 +167,7 @@ def test_window_is_a_mean_over_batches_and_then_empty():
     for row in zip(distortion, rate, loss, strict=True):
         window.append(*row)
     assert len(window) == 3
-    found = window.read(last_batch=3)
+    found = window.pop_means(last_batch=3)
     means = {"distortion": distortion.mean(), "rate": rate.mean(), "loss": loss.mean()}
     means["elbo"] = -(means["distortion"] + means["rate"])
     assert found == pytest.approx({name: float(value) for name, value in means.items()})
@@ -190,7 +190,7 @@ def test_window_names_the_first_step_and_term(row, column, value):
         window.append(*terms)
     expected = f"the {SCALARS[column]} became .* at training step {16 + row}$"
     with pytest.raises(NotFiniteError, match=expected):
-        window.read(last_batch=20)
+        window.pop_means(last_batch=20)
 
 
 def test_not_finite_is_an_error_of_the_user():
@@ -220,7 +220,7 @@ def test_a_window_has_the_means_of_all_batches(count):
         for (distortion, rate), loss in zip(batches, losses, strict=True):
             window.append(distortion, rate, loss)
         assert len(window) == count
-        found = window.read(0)
+        found = window.pop_means(0)
         distortion, rate = torch.stack([batch.mean(1) for batch in batches]).mean(0).tolist()
         expected = {"distortion": distortion, "rate": rate, "loss": losses.mean().item()}
         assert found == pytest.approx(expected | {"elbo": -distortion - rate}, rel=1e-12)
@@ -232,4 +232,4 @@ def test_a_window_names_the_batch_that_is_not_finite():
     for i in range(100):
         window.append(fine, fine * (math.nan if i == 70 else 1), torch.tensor(1.0))
     with pytest.raises(NotFiniteError, match="the rate became nan at training step 470"):
-        window.read(499)
+        window.pop_means(499)

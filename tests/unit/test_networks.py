@@ -14,9 +14,9 @@ from vaelab.errors import UserError
 from vaelab.export import onnx_files
 from vaelab.networks import BurgessDecoder, ConvDecoder, ConvEncoder, Modulation
 from vaelab.networks.burgess import Doubling, Halving
-from vaelab.networks.conv import halvings
-from vaelab.networks.layers import halves
-from vaelab.networks.rnn import Recurrence
+from vaelab.networks.conv import halved_sizes_down
+from vaelab.networks.layers import halved_sizes_up
+from vaelab.networks.rnn import GRULayer
 from vaelab.runs import validation
 
 SIZES = [(8, 8), (28, 28), (29, 31), (32, 32), (45, 45), (64, 64), (28, 45)]
@@ -149,7 +149,9 @@ def test_the_label_reaches_every_layer(network, part):
             modulation.table.zero_()
         assert changes().all()  # by concatenation
         for stack in module.modules():
-            if isinstance(stack, networks.Layers) and isinstance(stack.layers[0], nn.Linear):
+            if isinstance(stack, networks.ModulatedLayers) and isinstance(
+                stack.layers[0], nn.Linear
+            ):
                 stack.layers[0].weight[:, -CLASSES:] = 0
         if network == "rnn":
             module.layers[0].row.weight[:, -CLASSES:] = 0
@@ -185,6 +187,7 @@ def test_the_configured_networks_train(build, network, model):
     assert 0.8 < distortion.mean() / (784 * math.log(2)) < 2  # about a bit for a pixel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "settings"),
     [
@@ -196,7 +199,7 @@ def test_the_configured_networks_train(build, network, model):
 def test_onnx_has_words_for_all_of_it(build, tmp_path, network, settings):
     changes = [f"model.{part}.{change}" for part in ("encoder", "decoder") for change in settings]
     model = build("model=cvae", f"network={network}", *changes, x_shape=(1, 3, 5)).eval()
-    made = [graph.path.name for graph in onnx_files.write(model, tmp_path)]
+    made = [file.path.name for file in onnx_files.write_onnx_files(model, tmp_path)]
     assert made == ["encoder.onnx", "decoder.onnx"]
 
 
@@ -209,10 +212,10 @@ def test_too_small_images_are_refused(part, size, channels):
         part(*arguments, channels=[2] * channels, features=5)
 
 
-def test_halvings():
-    assert halvings((3, 45, 28), 3) == [(45, 28), (22, 14), (11, 7), (5, 3)]
-    assert halvings((1, 8, 8), 0) == [(8, 8)]
-    assert halvings((1, 8, 8), 3)[-1] == (1, 1)
+def test_halved_sizes_down():
+    assert halved_sizes_down((3, 45, 28), 3) == [(45, 28), (22, 14), (11, 7), (5, 3)]
+    assert halved_sizes_down((1, 8, 8), 0) == [(8, 8)]
+    assert halved_sizes_down((1, 8, 8), 3)[-1] == (1, 1)
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3, 2)])
@@ -343,7 +346,7 @@ def test_burgess_kernels_are_even(compose):
 
 
 def test_a_recurrence_is_a_gated_recurrent_unit():
-    ours, theirs = Recurrence(5, 4, 0), nn.GRU(5, 4, batch_first=True)
+    ours, theirs = GRULayer(5, 4, 0), nn.GRU(5, 4, batch_first=True)
     own = {"weight_ih_l0": ours.row.weight, "weight_hh_l0": ours.state.weight}
     own |= {"bias_ih_l0": ours.row.bias, "bias_hh_l0": ours.state.bias}
     theirs.load_state_dict(own)
@@ -376,9 +379,9 @@ def test_the_rnn_writes_rows_in_order():
     assert all((a - b).ne(0).any() for a, b in pairwise(rows))
 
 
-def test_halves():
-    assert halves((3, 45, 28), 3) == [(45, 28), (23, 14), (12, 7), (6, 4)]
-    assert halves((1, 8, 3), 4)[-1] == (1, 1)
+def test_halved_sizes_up():
+    assert halved_sizes_up((3, 45, 28), 3) == [(45, 28), (23, 14), (12, 7), (6, 4)]
+    assert halved_sizes_up((1, 8, 3), 4)[-1] == (1, 1)
 
 
 @every_network

@@ -106,6 +106,7 @@ def log_evidence(eigenvalues):
     return -0.5 * (len(eigenvalues) * (math.log(2 * math.pi) + 1) + log_det)
 
 
+@pytest.mark.slow
 def test_the_bound_reaches_the_evidence_of_principal_components(data, trained):
     expected = log_evidence(data[1])
     assert_close(trained[1].elbo.mean(), expected, atol=1e-3, rtol=0)

@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from torchvision.utils import make_grid
 
 from vaelab import pictures
-from vaelab.chunking import PIXELS
+from vaelab.chunking import PIXELS_PER_CHUNK
 from vaelab.pictures import Request, legends
 from vaelab.pictures.image_files import read_image
 from vaelab.pictures.picture import tiled
@@ -58,6 +58,7 @@ def shown(picture):
     return np.asarray(picture.image())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("images", [2, 40])
 @pytest.mark.parametrize("model", ["vae", "cvae"])
@@ -68,7 +69,7 @@ def test_any_images_can_be_shown(subject, channels, images, model):
             image = pictures.draw(name, model, request).image()
             assert image.mode == "RGB" or (image.mode == "L" and channels < 3)
             assert 400 <= image.width <= 1600
-    drawn = pictures.overview(model, request.x, request.y)
+    drawn = pictures.draw_overview(model, request.x, request.y)
     assert len(drawn) == 5 + (model.context_dim > 0)
 
 
@@ -92,7 +93,7 @@ def test_the_images_are_decoded_from_the_latents_and_labels_beside_them(conditio
 def test_a_portion_at_a_time_is_the_same(conditional, monkeypatch):
     model, request = conditional(images=5)
     whole = {name: pictures.draw(name, model, request).arrays for name in GRIDS}
-    monkeypatch.setitem(PIXELS, "cpu", 7 * SIDE * SIDE)
+    monkeypatch.setitem(PIXELS_PER_CHUNK, "cpu", 7 * SIDE * SIDE)
     for name in GRIDS:
         assert_close(pictures.draw(name, model, request).arrays, whole[name])
 
@@ -503,13 +504,13 @@ def test_letters_are_legible_on_a_card(rows, names):
     )
     grid = replace(picture, rows=(), heads=()).image(card=True)
     whole = picture.image(card=True)
-    letters = legends.size_on_card(grid, picture.rows, picture.heads, "")
+    letters = legends.card_font_size(grid, picture.rows, picture.heads, "")
     assert letters * min(415 / whole.width, 213 / whole.height) >= 9.5
     assert whole.width <= 2 * grid.width
 
 
 def test_names_without_room_are_left_out_evenly():
     names = [(10.0 * i, str(i)) for i in range(8)]
-    assert [n for _, n in legends.spaced(names, [9.0] * 8)] == [str(i) for i in range(8)]
-    assert [n for _, n in legends.spaced(names, [11.0] * 8)] == ["0", "2", "4", "6"]
-    assert [n for _, n in legends.spaced(names, [29.0] * 8)] == ["0", "3", "6"]
+    assert [n for _, n in legends.non_overlapping(names, [9.0] * 8)] == [str(i) for i in range(8)]
+    assert [n for _, n in legends.non_overlapping(names, [11.0] * 8)] == ["0", "2", "4", "6"]
+    assert [n for _, n in legends.non_overlapping(names, [29.0] * 8)] == ["0", "3", "6"]

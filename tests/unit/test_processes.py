@@ -1,10 +1,11 @@
 """What is of a whole batch is the same whatever the number of processes that share it."""
 
+import pytest
 import torch
 from torch import distributed, multiprocessing
 from torch.testing import assert_close
 
-from vaelab.distributed import whole
+from vaelab.distributed import gather_batch
 
 BATCH = torch.arange(12.0).view(4, 3).sin()
 
@@ -20,22 +21,23 @@ def worker(rank, folder):
     distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
     weight = torch.ones(3, requires_grad=True)
     share = BATCH[2 * rank : 2 * rank + 2] * weight
-    loss = covariance(whole(share))
+    loss = covariance(gather_batch(share))
     loss.backward()
     distributed.all_reduce(weight.grad)
-    samples = whole(torch.stack([share, 2 * share]), dim=1)
+    samples = gather_batch(torch.stack([share, 2 * share]), dim=1)
     with torch.no_grad():
-        alone = whole(share)
+        alone = gather_batch(share)
     found = {"loss": loss, "gradient": weight.grad / 2, "samples": samples, "alone": alone}
     torch.save({name: value.detach() for name, value in found.items()}, f"{folder}/{rank}.pt")
     distributed.barrier()
     distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_see_the_whole_batch(tmp_path):
     multiprocessing.spawn(worker, (tmp_path,), nprocs=2)
     weight = torch.ones(3, requires_grad=True)
-    loss = covariance(whole(BATCH * weight))
+    loss = covariance(gather_batch(BATCH * weight))
     loss.backward()
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

@@ -8,11 +8,11 @@ import torch
 from scipy.signal import convolve2d
 from torch.testing import assert_close
 
-from vaelab.metrics.reconstruction import reconstruction, ssim
+from vaelab.metrics.reconstruction import reconstruction_quality, ssim
 
 
 def measured(images, x):
-    return reconstruction(lambda x, y: images, x, torch.zeros(len(x), 0))
+    return reconstruction_quality(lambda x, y: images, x, torch.zeros(len(x), 0))
 
 
 def test_squared_error_and_decibels_of_each_image():
@@ -76,7 +76,7 @@ def test_it_takes_a_real_model(build):
     small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
     cvae = build("model=cvae", *small, x_shape=(3, 8, 9), num_classes=4)
     x, y = torch.rand(5, 3, 8, 9).round(), torch.eye(4)[[0, 1, 2, 3, 0]]
-    found = reconstruction(cvae, x, y)
+    found = reconstruction_quality(cvae, x, y)
     assert_close(found["mse"], (cvae(x, y).detach() - x).square().mean((1, 2, 3)))
     assert found.keys() == {"mse", "psnr", "ssim"}
     assert all(v.shape == (5,) and not v.requires_grad for v in found.values())

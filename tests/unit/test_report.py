@@ -117,8 +117,8 @@ def sweep(tmp_path):
 
 def page_of(folder, metric="val/elbo", direction="auto", best=4):
     """The page of a sweep folder, as if in `report` in it."""
-    found, ranking = reports.read(folder), reports.Ranking(metric, direction)
-    html = page.page(found, ranking, curves.of_jobs(found), best, folder / "report")
+    found, ranking = reports.read_sweep(folder), reports.Ranking(metric, direction)
+    html = page.render_page(found, ranking, curves.read_all_curves(found), best, folder / "report")
     for figures in embedded(html).values():
         for figure in list(figures.values())[:8]:
             go.Figure(figure)  # checks every name and value
@@ -127,7 +127,9 @@ def page_of(folder, metric="val/elbo", direction="auto", best=4):
 
 def written(folder):
     """The folder of the report of a sweep folder."""
-    paths = reports.write(reports.read(folder), folder / "report", reports.Ranking(), 4)
+    paths = reports.write_report(
+        reports.read_sweep(folder), folder / "report", reports.Ranking(), 4
+    )
     assert all(path.stat().st_size for path in paths)
     return folder / "report"
 
@@ -141,24 +143,24 @@ def embedded(html):
 
 
 def test_means_and_deviations_are_over_seeds(sweep):
-    jobs = reports.read(sweep(BETA_BY_SIZE)).jobs
+    jobs = reports.read_sweep(sweep(BETA_BY_SIZE)).jobs
     jobs.loc[0, "val/elbo"], jobs.loc[1, "val/elbo"], jobs.loc[2, "val/elbo"] = 1.0, 2.0, 6.0
     jobs.loc[3, "val/elbo"], jobs.loc[4, "val/elbo"], jobs.loc[5, "val/elbo"] = 4.0, math.inf, None
-    means = summary.over(jobs, ["model.beta", "model.latent_dim"], ["val/elbo"])
+    means = summary.means_over(jobs, ["model.beta", "model.latent_dim"], ["val/elbo"])
     assert means.settings["model.beta"].tolist() == [0.5, 0.5, 2, 2]
     assert means.settings["model.latent_dim"].tolist() == [2, 8, 2, 8]
     assert means.mean["val/elbo"][:2].tolist() == [3.0, 4.0]
     assert means.sd["val/elbo"][0] == pytest.approx(math.sqrt((4 + 1 + 9) / 2))
     assert math.isnan(means.sd["val/elbo"][1])
     assert means.n["val/elbo"].tolist() == [3, 1, 3, 3]
-    alone = summary.over(jobs[:3], [], ["val/elbo"])
+    alone = summary.means_over(jobs[:3], [], ["val/elbo"])
     assert alone.mean["val/elbo"].tolist() == [3.0]
 
 
 def test_settings_stand_by_size_and_not_by_letters(sweep):
     jobs = grid(model__latent_dim=[16, 2, 8], optimizer=["sgd", "adam"])
-    found = reports.read(sweep(jobs))
-    means = summary.over(found.jobs, found.settings, ["val/elbo"])
+    found = reports.read_sweep(sweep(jobs))
+    means = summary.means_over(found.jobs, found.settings, ["val/elbo"])
     assert means.settings["model.latent_dim"].tolist() == [2, 2, 8, 8, 16, 16]
     assert means.settings["optimizer"].tolist() == ["sgd", "adam"] * 3  # as they were given
 
@@ -172,12 +174,12 @@ def test_states_are_told_apart(sweep):
     (folder / "seed-3").mkdir()
     progress = {"epoch": 3, "epochs": None, "share": 0.25, "val/elbo": -97.0}
     (folder / "seed-3" / "progress.json").write_text(json.dumps(progress))
-    found = reports.read(folder)
+    found = reports.read_sweep(folder)
     states = ["done", "failed", "unfinished", "unfinished", "not begun"]
     assert found.jobs["state"].tolist() == states
     assert found.jobs["progress"][[0, 3]].tolist() == [1.0, 0.25]
     assert found.counts() == "5 runs: 1 done, 1 failed, 2 unfinished, 1 not begun"
-    assert summary.over(found.jobs, [], []).rows() == [{"jobs": 5, "done": 1}]
+    assert summary.means_over(found.jobs, [], []).setting_rows() == [{"jobs": 5, "done": 1}]
     html = page_of(folder)
     assert "25%" in html
     assert "epoch 3, val/elbo -97.00" in html
@@ -186,13 +188,13 @@ def test_states_are_told_apart(sweep):
 def test_a_finished_run_is_done_whatever_failed_before(sweep):
     folder = sweep(grid(seed=[1]))
     (folder / "seed-1" / "failure.json").write_text('{"error": "oh"}')
-    assert reports.read(folder).jobs["state"].tolist() == ["done"]
+    assert reports.read_sweep(folder).jobs["state"].tolist() == ["done"]
 
 
 def test_damaged_results_are_a_failure_of_that_run(sweep):
     folder = sweep(grid(seed=[1, 2]))
     (folder / "seed-2" / "results.json").write_text('{"val/elbo": -1')
-    jobs = reports.read(folder).jobs
+    jobs = reports.read_sweep(folder).jobs
     assert jobs["state"].tolist() == ["done", "failed"]
     assert jobs["error"][1].startswith("results.json cannot be read")
 
@@ -214,7 +216,7 @@ def test_the_line_of_constant_elbo_passes_through_the_best_run(sweep):
 
 
 def test_lines_join_means_over_seeds(sweep):
-    found = views.rate_distortion(reports.read(sweep(BETA_BY_SIZE)))
+    found = views.rate_distortion_view(reports.read_sweep(sweep(BETA_BY_SIZE)))
     assert [line["model.latent_dim"].tolist() for line in found.lines] == [[2, 2], [8, 8]]
     assert [line["model.beta"].tolist() for line in found.lines] == [[0.5, 2.0]] * 2
     assert found.lines[0]["R"].tolist() == pytest.approx([2 / 0.5 + 0.2, 2 / 2 + 0.2])
@@ -222,8 +224,8 @@ def test_lines_join_means_over_seeds(sweep):
 
 
 def test_lines_of_constant_elbo_are_round_and_worse(sweep):
-    view = views.rate_distortion(reports.read(sweep(BETA_BY_SIZE)))
-    constants = view.constants()
+    view = views.rate_distortion_view(reports.read_sweep(sweep(BETA_BY_SIZE)))
+    constants = view.contour_values()
     assert constants
     assert min(constants) > view.least
     assert {round(b - a, 6) for a, b in pairwise(constants)} <= {1, 2, 5}
@@ -231,20 +233,22 @@ def test_lines_of_constant_elbo_are_round_and_worse(sweep):
 
 @pytest.mark.parametrize(("step", "expected"), [(0.7, 1), (1.2, 2), (3, 5), (70, 100), (0, 0)])
 def test_nice_steps(step, expected):
-    assert views.nice(step) == expected
+    assert views.round_step(step) == expected
 
 
 def test_a_heat_map_is_the_mean_over_seeds_and_further_axes(sweep):
     jobs = grid(model__beta=[0.5, 2], model__latent_dim=[2, 8], lr=[0.1, 0.2], seed=[1, 3])
-    found = reports.read(sweep(jobs))
-    field = views.field(found, "test/rate", reports.Ranking())
+    found = reports.read_sweep(sweep(jobs))
+    field = views.metric_view(found, "test/rate", reports.Ranking())
     expected = [[size / beta + 0.2 for beta in (0.5, 2)] for size in (2, 8)]
     np.testing.assert_allclose(field.mean, expected)
     assert np.isnan(field.sd).all()  # would mix seeds and learning rates
     assert (field.n == 4).all()
-    assert field.best() == (0, 1)  # lower is better
-    assert views.field(found, "test/elbo", reports.Ranking()).best() == (0, 0)
-    assert views.field(found, "test/rate", reports.Ranking("test/rate", "higher")).best() == (1, 0)
+    assert field.best_cell() == (0, 1)  # lower is better
+    assert views.metric_view(found, "test/elbo", reports.Ranking()).best_cell() == (0, 0)
+    assert views.metric_view(
+        found, "test/rate", reports.Ranking("test/rate", "higher")
+    ).best_cell() == (1, 0)
     html = page_of(sweep(jobs))
     assert "Mean over seeds and lr" in html
 
@@ -325,6 +329,7 @@ SWEEPS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", SWEEPS)
 def test_every_kind_of_sweep_has_a_page(sweep, jobs):
     folder = sweep(*SWEEPS[jobs])
@@ -346,11 +351,11 @@ def test_every_kind_of_sweep_has_a_page(sweep, jobs):
 def test_runs_without_a_setting_are_a_level_of_their_own(sweep):
     jobs = grid(model__beta=[1, 2], model__latent_dim=[2, 8]) + grid(model__latent_dim=[2, 8])
     folder = sweep(jobs)
-    found = reports.read(folder)
-    field = views.field(found, "test/rate", reports.Ranking())
+    found = reports.read_sweep(folder)
+    field = views.metric_view(found, "test/rate", reports.Ranking())
     assert field.x.labels == ["1", "2", "none"]
     np.testing.assert_allclose(field.mean, [[2, 1, 2], [8, 4, 8]])
-    assert [len(line) for line in views.rate_distortion(found).lines] == [2, 2]
+    assert [len(line) for line in views.rate_distortion_view(found).lines] == [2, 2]
     figures = embedded(page_of(folder))
     (points,) = figures["rate-distortion"].values()
     drawn = [x for t in points["data"] if t["mode"] == "markers" for x in t["x"] if x is not None]
@@ -453,7 +458,7 @@ def test_user_strings_end_no_script_and_make_no_html(sweep):
 
 
 def test_figures_end_no_script():
-    text = page.embedded({"": "</script><!-- <script>"})
+    text = page.script_json({"": "</script><!-- <script>"})
     assert "<" not in text
     assert json.loads(text) == {"": "</script><!-- <script>"}
 
@@ -467,7 +472,7 @@ def test_curves_are_those_that_tensorboard_reads(tmp_path):
     after = Summary.Value(tag="val/elbo", simple_value=5.0)
     writer.add_event(Event(step=301, summary=Summary(value=[after])))
     writer.close()
-    found = curves.read(tmp_path)
+    found = curves.read_curves(tmp_path)
     assert found.keys() == {"val/elbo", "train/loss"}
     board = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()
     expected = {event.step: event.value for event in board.Scalars("val/elbo")}
@@ -477,9 +482,9 @@ def test_curves_are_those_that_tensorboard_reads(tmp_path):
     whole = path.read_bytes()
     for end in (len(whole) - 1, len(whole) - 20, 30, 5, 0):
         path.write_bytes(whole[:end])
-        assert len(dict.fromkeys(step for _, step, _ in curves.scalars(path))) <= len(values)
+        assert len(dict.fromkeys(step for _, step, _ in curves.read_scalars(path))) <= len(values)
     path.write_bytes(whole[:-1])
-    assert len(list(curves.scalars(path))) == len(values)
+    assert len(list(curves.read_scalars(path))) == len(values)
 
 
 def test_a_resumed_run_has_one_curve(tmp_path):
@@ -487,14 +492,20 @@ def test_a_resumed_run_has_one_curve(tmp_path):
     log(tmp_path, {"val/elbo": {30: 33.0, 40: 4.0}}, second=1000, number=10)
     log(tmp_path, {"val/elbo": {40: -4.0}}, second=1000, number=9)
     log(tmp_path, {"val/elbo": {5: 0.5, 10: 0.0}}, second=99)
-    assert curves.read(tmp_path)["val/elbo"].to_dict() == {5: 0.5, 10: 1, 20: 2, 30: 33, 40: 4}
+    assert curves.read_curves(tmp_path)["val/elbo"].to_dict() == {
+        5: 0.5,
+        10: 1,
+        20: 2,
+        30: 33,
+        40: 4,
+    }
 
 
 def test_curves_of_the_csv_logger(tmp_path):
     (tmp_path / "metrics.csv").write_text(
         "epoch,step,train/loss,val/elbo,test/elbo\n0,9,5.0,,\n0,9,,-3.0,\n1,19,,-2.0,\n1,20,,,1.0\n"
     )
-    found = curves.read(tmp_path)
+    found = curves.read_curves(tmp_path)
     assert found["val/elbo"].to_dict() == {9: -3.0, 19: -2.0}
     assert found["train/loss"].to_dict() == {9: 5.0}
     assert found.keys() == {"val/elbo", "train/loss"}
@@ -502,11 +513,11 @@ def test_curves_of_the_csv_logger(tmp_path):
 
 def test_the_average_of_curves():
     a, b = pd.Series({1: 1.0, 2: 4.0, 3: 9.0}), pd.Series({1: 3.0, 2: math.inf})
-    table = curves.average([a, b])
+    table = curves.mean_curve([a, b])
     assert table["mean"].tolist() == [2.0, 4.0, 9.0]
     assert table["sd"][1] == pytest.approx(math.sqrt(2))
     assert table["sd"][[2, 3]].isna().all()
-    long = curves.thinned(curves.average([pd.Series(range(1000))]), 100)
+    long = curves.thinned(curves.mean_curve([pd.Series(range(1000))]), 100)
     assert len(long) == 100
     assert (long.index[0], long.index[-1]) == (0, 999)
 
@@ -577,7 +588,7 @@ def test_a_folder_of_runs_is_swept_in_what_differs(tmp_path):
     folder = runs_of(
         tmp_path, *(config.format(**dict(zip(keys, s, strict=True))) for s in settings)
     )
-    found = reports.read(folder)
+    found = reports.read_sweep(folder)
     assert found.swept == [
         *(
             "model.latent_dim",
@@ -597,7 +608,7 @@ def test_a_folder_of_runs_is_swept_in_what_differs(tmp_path):
 
 def test_a_run_folder_is_a_sweep_of_one(tmp_path):
     finish(tmp_path / "run", {})
-    found = reports.read(tmp_path / "run")
+    found = reports.read_sweep(tmp_path / "run")
     assert found.jobs["folder"].tolist() == ["."]
     assert found.swept == []
     html = page_of(tmp_path / "run")
@@ -634,7 +645,7 @@ def mixed(sweep):
 
 
 def test_runs_are_ranked_within_what_can_be_compared(mixed):
-    found = reports.read(mixed)
+    found = reports.read_sweep(mixed)
     assert list(found.parts) == [
         "MNIST, binary pixels, mass",
         "MNIST, grey pixels, mass",
@@ -658,7 +669,11 @@ def test_runs_are_ranked_within_what_can_be_compared(mixed):
 def test_files_of_a_mixed_folder_are_by_group(mixed):
     to = written(mixed)
     groups = set(pd.read_csv(to / "runs.csv")["group"])
-    assert groups == set(reports.read(mixed).parts) == set(pd.read_csv(to / "summary.csv")["group"])
+    assert (
+        groups
+        == set(reports.read_sweep(mixed).parts)
+        == set(pd.read_csv(to / "summary.csv")["group"])
+    )
     assert (to / "figures" / "MNIST-grey-pixels-density" / "line_val_elbo.png").exists()
     assert not list((to / "figures").glob("*.png"))
 
@@ -670,7 +685,7 @@ def test_an_unfinished_run_is_told_by_its_configuration(mixed):
     plan = json.loads((mixed / "sweep.json").read_text())
     plan["jobs"] += [{"folder": folder, "overrides": {}} for folder in ("x", "y", "z")]
     (mixed / "sweep.json").write_text(json.dumps(plan))
-    jobs = reports.read(mixed).jobs.set_index("folder")
+    jobs = reports.read_sweep(mixed).jobs.set_index("folder")
     assert jobs.loc["x", "group"] == "FashionMNIST, binary pixels, mass"
     assert jobs.loc[["y", "z"], "group"].isna().all()
     html = page_of(mixed)
@@ -686,16 +701,16 @@ def test_what_says_where_data_are_makes_no_group():
         of({"_target_": "vaelab.data.Arrays", "path": "/y/mine.npz"}, "binary", "Mine"),
         {},
     ]
-    keys = [comparability.key(config) for config in configs]
-    assert list(comparability.labels(keys).values()) == [
+    keys = [comparability.scale_key(config) for config in configs]
+    assert list(comparability.key_labels(keys).values()) == [
         "Sprites, binary pixels, mass, size=32",
         "Sprites, binary pixels, mass, size=64",
         "mine.npz, binary pixels, mass",
         "mine.npz, binary pixels, Mine",
         "unknown data, None pixels, unknown likelihood",
     ]
-    assert comparability.labels(keys[:1] * 3) == {keys[0]: ""}
-    assert comparability.key(of(MNIST, "grey", "Gaussian")) == comparability.key(
+    assert comparability.key_labels(keys[:1] * 3) == {keys[0]: ""}
+    assert comparability.scale_key(of(MNIST, "grey", "Gaussian")) == comparability.scale_key(
         of(MNIST | {"folder": "/elsewhere"}, "grey", "Gaussian")
     )
 
@@ -724,17 +739,17 @@ def test_every_axis_of_numbers_has_its_unit(sweep):
     ],
 )
 def test_settings_are_typed_columns(values, kind, expected):
-    column = differences.typed(values)
+    column = differences.typed_column(values)
     assert column.dtype == kind
     assert [None if pd.isna(value) else value for value in column] == expected
 
 
 def test_names_are_as_short_as_they_can_be():
-    assert differences.short(["model.beta", "seed"]) == {"model.beta": "beta", "seed": "seed"}
+    assert differences.short_names(["model.beta", "seed"]) == {"model.beta": "beta", "seed": "seed"}
     both = ["model.encoder.hidden", "model.decoder.hidden"]
-    assert differences.short(both) == {both[0]: both[0], both[1]: both[1]}
-    assert differences.labels([0.12341, 0.12342]) == ["0.12341", "0.12342"]
-    assert differences.labels([0.5, 12345678]) == ["0.5", "12345678"]
+    assert differences.short_names(both) == {both[0]: both[0], both[1]: both[1]}
+    assert differences.level_labels([0.12341, 0.12342]) == ["0.12341", "0.12342"]
+    assert differences.level_labels([0.5, 12345678]) == ["0.5", "12345678"]
 
 
 @pytest.mark.parametrize(
@@ -751,7 +766,7 @@ def test_names_are_as_short_as_they_can_be():
     ],
 )
 def test_decimals(values, deviations, places):
-    assert views.decimals(values, deviations) == places
+    assert views.decimal_places(values, deviations) == places
 
 
 def failed(capsys, *arguments):
@@ -790,7 +805,9 @@ def test_an_unknown_metric_is_no_error_while_nothing_is_measured(sweep):
     assert "No run is finished with nll yet." in page_of(folder, metric="nll")
     finish(folder / name(BETA_BY_SIZE[0]), BETA_BY_SIZE[0])
     with pytest.raises(UserError, match="metric=nll: no run has been measured by it"):
-        reports.write(reports.read(folder), folder / "report", reports.Ranking("nll"), 4)
+        reports.write_report(
+            reports.read_sweep(folder), folder / "report", reports.Ranking("nll"), 4
+        )
 
 
 def test_the_command_needs_no_torch(sweep):
@@ -831,6 +848,7 @@ heads[column].firstElementChild.click();
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed to open the page")
 @pytest.mark.parametrize("jobs", ["grid", "a search", "nothing finished"])
 def test_a_browser_draws_the_page_without_an_error(sweep, tmp_path, jobs):

@@ -8,10 +8,17 @@ import scipy.linalg
 import torch
 from torch.testing import assert_close
 
-from vaelab.errors import UserError
+from vaelab.errors import NotApplicable, UserError
 from vaelab.metrics import neighbours
-from vaelab.metrics.frechet import distance, frechet
-from vaelab.metrics.neighbours import Nearest, copied, density_coverage, nearest, precision_recall
+from vaelab.metrics.estimates import mean_estimate
+from vaelab.metrics.frechet import frechet_distance, squared_frechet_distance
+from vaelab.metrics.neighbours import (
+    NearestImages,
+    copied_share,
+    density_coverage,
+    nearest_images,
+    precision_recall,
+)
 
 
 def correlated(count, width, seed):
@@ -30,7 +37,7 @@ def test_frechet_by_a_matrix_square_root(count, width):
     root = scipy.linalg.sqrtm(cov_a @ cov_b)
     gap = (a.mean(0) - b.mean(0)).square().sum().item()
     expected = gap + np.trace(cov_a + cov_b - 2 * root.real)
-    assert frechet(a, b)["value"] == pytest.approx(expected, rel=1e-8)
+    assert frechet_distance(a, b)["value"] == pytest.approx(expected, rel=1e-8)
 
 
 def test_frechet_of_lines_and_of_features_that_never_vary():
@@ -39,7 +46,7 @@ def test_frechet_of_lines_and_of_features_that_never_vary():
     a[:, 1] = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     b[:, 1] = torch.tensor([-2.0, 0.0, 0.0, 2.0])
     expected = 9 + (math.sqrt(2.5) - math.sqrt(8 / 3)) ** 2
-    assert frechet(a, b)["value"] == pytest.approx(expected, rel=1e-12)
+    assert frechet_distance(a, b)["value"] == pytest.approx(expected, rel=1e-12)
 
 
 def test_frechet_with_fewer_images_than_features():
@@ -48,28 +55,32 @@ def test_frechet_with_fewer_images_than_features():
     a[:, :4], b[:, 4:] = torch.randn(3, 4), torch.randn(4, 5)
     spread = a.var(0).sum() + b.var(0).sum()
     gap = (a.mean(0) - b.mean(0)).square().sum()
-    assert frechet(a, b)["value"] == pytest.approx(float(gap + spread), rel=1e-5)
+    assert frechet_distance(a, b)["value"] == pytest.approx(float(gap + spread), rel=1e-5)
 
 
 def test_frechet_is_symmetric_and_zero_for_the_same():
     a, b = correlated(300, 20, 0), correlated(200, 20, 1)
-    assert distance(a, a) == pytest.approx(0, abs=1e-10 * a.var(0).sum().item())
-    assert distance(a, b) == pytest.approx(distance(b, a), rel=1e-12)
+    assert squared_frechet_distance(a, a) == pytest.approx(0, abs=1e-10 * a.var(0).sum().item())
+    assert squared_frechet_distance(a, b) == pytest.approx(
+        squared_frechet_distance(b, a), rel=1e-12
+    )
     turn = torch.linalg.qr(torch.randn(20, 20).double())[0]
-    assert distance(a @ turn, b @ turn) == pytest.approx(distance(a, b), rel=1e-10)
+    assert squared_frechet_distance(a @ turn, b @ turn) == pytest.approx(
+        squared_frechet_distance(a, b), rel=1e-10
+    )
 
 
 def test_frechet_knows_its_error_and_repeats_itself():
     def pair():
         return torch.randn(200, 3), torch.randn(300, 3) * 1.5 + 1
 
-    found = [frechet(*pair()) for _ in range(60)]
+    found = [frechet_distance(*pair()) for _ in range(60)]
     spread = np.std([entry["value"] for entry in found], ddof=1)
     claimed = np.mean([entry["se"] for entry in found])
     assert claimed == pytest.approx(spread, rel=0.3)  # 60 of them tell the spread to a tenth
     a, b = pair()
     state = torch.get_rng_state()
-    assert frechet(a, b) == frechet(a, b)
+    assert frechet_distance(a, b) == frechet_distance(a, b)
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -145,7 +156,7 @@ def test_too_few_for_neighbours():
 def test_nearest_by_plain_loops():
     images, pool = torch.rand(20, 2, 8, 8), torch.rand(33, 2, 8, 8)
     images[4] = pool[30] = pool[7]  # a copy, of two images alike
-    found = nearest(images, pool.split(10))
+    found = nearest_images(images, pool.split(10))
     between = (images[:, None] - pool).square().sum((2, 3, 4)).sqrt()
     assert_close(found.distances, between.min(1).values)
     assert torch.equal(found.indices, between.min(1).indices)
@@ -160,7 +171,7 @@ def copies_and_news(share, seed, count=300):
     train, held_out, new = (torch.randn(n, 1, 2, 3, generator=draws) for n in (400, 100, count))
     copies = round(share * count)
     new[:copies] = train[torch.randint(400, (copies,), generator=draws)] + 1e-3
-    return copied(nearest(new, [train]), nearest(new, [held_out]))
+    return copied_share(nearest_images(new, [train]), nearest_images(new, [held_out]))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -175,16 +186,38 @@ def test_copied_finds_the_share_of_copies_and_knows_its_error(share):
 def test_copied_by_hand():
     """The nearest of all: training image 0 twice, 1 once, held-out image 0 once; 3/4 expected."""
     seen = torch.zeros(4, 1, 8, 8)
-    among_train = Nearest(torch.tensor([0, 0, 1, 0]), torch.tensor([1.0, 1.0, 1.0, 3.0]), seen, 3)
-    among_held_out = Nearest(
+    among_train = NearestImages(
+        torch.tensor([0, 0, 1, 0]), torch.tensor([1.0, 1.0, 1.0, 3.0]), seen, 3
+    )
+    among_held_out = NearestImages(
         torch.tensor([0, 0, 0, 0]), torch.tensor([2.0, 2.0, 2.0, 1.0]), seen, 1
     )
-    found = copied(among_train, among_held_out)
+    found = copied_share(among_train, among_held_out)
     assert found["value"] == 0
-    assert found["se"] == pytest.approx(math.hypot(2 / 4, 1 / 4, 3 / 4))
+    clusters = math.sqrt(3 / 2)  # three nearest images
+    assert found["se"] == pytest.approx(clusters * math.hypot(2 / 4, 1 / 4, 3 / 4))
 
 
 def test_copied_where_neither_is_nearer():
-    image = torch.rand(1, 1, 8, 8)
-    found = copied(nearest(image.expand(5, -1, -1, -1), [image]), nearest(image, [image]))
-    assert found == {"value": 0, "se": 0}
+    images = torch.rand(2, 1, 8, 8)
+    nearest = nearest_images(images[[0, 0, 1]], [images])
+    assert copied_share(nearest, nearest) == {"value": 0, "se": 0}
+
+
+def test_samples_that_are_all_the_same_say_nothing_of_copies():
+    train, held_out = torch.rand(9, 1, 8, 8), torch.rand(9, 1, 8, 8)
+    samples = train[:1].expand(5, -1, -1, -1)
+    with pytest.raises(NotApplicable, match="all samples have the same nearest image"):
+        copied_share(nearest_images(samples, [train]), nearest_images(samples, [held_out]))
+
+
+@pytest.mark.parametrize("metric", [precision_recall, density_coverage, frechet_distance])
+def test_a_classifier_that_learned_nothing_judges_nothing(metric):
+    with pytest.raises(NotApplicable, match="the features are the same for all images"):
+        metric(torch.zeros(20, 4), torch.zeros(20, 4))
+
+
+def test_a_share_of_all_or_none_has_no_error():
+    assert mean_estimate(torch.ones(5).bool()) == {"value": 1, "se": None}
+    assert mean_estimate(torch.zeros(5).bool()) == {"value": 0, "se": None}
+    assert mean_estimate(torch.tensor([True, False]))["se"] == pytest.approx(0.5)

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from vaelab.data import Images
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
-from vaelab.samplers import GMM, FittedFlow, FittedMixture, Flow, Own, codes
+from vaelab.samplers import GMM, FittedFlow, FittedMixture, Flow, Own, sample_codes
 
 SMALL = ["model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
 
@@ -56,9 +56,9 @@ def test_its_own_prior(model, data):
 
 def test_codes_are_samples_of_the_posterior_of_training_images(model, data):
     made = model("model=cvae")
-    z, y = codes(made, data, 1000)
+    z, y = sample_codes(made, data, 1000)
     assert z.shape == (200, 2)
-    assert len(codes(made, data, 30)[0]) == 30
+    assert len(sample_codes(made, data, 30)[0]) == 30
     with torch.no_grad():
         x = torch.zeros(3, 1, 8, 8)
         x[torch.arange(3), 0, torch.arange(3)] = 1
@@ -68,13 +68,13 @@ def test_codes_are_samples_of_the_posterior_of_training_images(model, data):
         assert 50 < len(error) < 80
         assert error.mean().abs() < 4 / math.sqrt(2 * len(error))
         assert error.std() == pytest.approx(1, abs=0.25)
-    assert torch.equal(z, codes(made, data, 1000)[0])  # and always the same
+    assert torch.equal(z, sample_codes(made, data, 1000)[0])  # and always the same
 
 
 @pytest.mark.parametrize("overrides", [[], ["model=cvae"]])
 def test_a_mixture_is_the_one_of_scikit_learn(model, data, overrides):
     made = model(*overrides)
-    z, y = codes(made, data, 1000)
+    z, y = sample_codes(made, data, 1000)
     fitted = GMM(components=2, images=1000)(made, data)
     points = torch.randn(5, 2)
     for label in range(3):
@@ -139,7 +139,7 @@ def test_the_model_is_left_as_it_was(model, data, sampler, overrides):
     assert all(torch.equal(w, before[n]) for n, w in made.state_dict().items())
     y = torch.eye(3)[[0, 1, 2, 0]]
     assert other.sample(y).shape == (4, 1, 8, 8)
-    z, given = codes(made, data, 1000)
+    z, given = sample_codes(made, data, 1000)
     with torch.no_grad():
         better = other.latent_prior(given).expand((len(z),)).log_prob(z).mean()
         assert better > made.latent_prior(given).expand((len(z),)).log_prob(z).mean()

@@ -29,7 +29,7 @@ def test_rows_are_numbers_in_mixed_radix():
     rows = torch.randperm(60)
     factors = torch.from_numpy(np.stack(np.unravel_index(rows.numpy(), GRID.sizes), -1))
     assert GRID.num_images == 60
-    assert torch.equal(GRID.of(rows), factors)
+    assert torch.equal(GRID.values_at(rows), factors)
     assert torch.equal(GRID.rows(factors), rows)
 
 
@@ -84,7 +84,7 @@ def test_every_combination_is_an_image():
 
 def test_the_label_is_the_shape():
     splits = Sprites(16, 2, 3, 4)()
-    factors = splits.factors.of(torch.arange(splits.factors.num_images))
+    factors = splits.factors.values_at(torch.arange(splits.factors.num_images))
     assert splits.num_classes == 3
     assert torch.equal(splits.train_labels, factors[:, 0])
 
@@ -230,11 +230,11 @@ def test_parts_of_the_grid_are_as_drawn():
     for part in ("val", "test"):
         x, y = (torch.cat(found) for found in zip(*getattr(data, part), strict=True))
         assert torch.equal(x * 255, splits.train_images[data.rows[part]].float())
-        assert torch.equal(y.argmax(1), splits.factors.of(data.rows[part])[:, 0])
-    rows = data.train.order()[:8]
+        assert torch.equal(y.argmax(1), splits.factors.values_at(data.rows[part])[:, 0])
+    rows = data.train.epoch_order()[:8]
     x, y = next(iter(data.train))
     assert torch.equal(x * 255, splits.train_images[rows].float())
-    assert torch.equal(y.argmax(1), splits.factors.of(rows)[:, 0])
+    assert torch.equal(y.argmax(1), splits.factors.values_at(rows)[:, 0])
 
 
 SMALL = [f"data.source.{name}" for name in ("size=16", "scales=2", "orientations=4", "positions=4")]
@@ -260,8 +260,9 @@ def test_a_conditional_model_trains_on_sprites(monkeypatch, tmp_path):
     ],
 )
 def test_refuses_grids_without_a_difference(compose, override, message):
+    cfg = compose("data=sprites", f"data.source.{override}")
     with pytest.raises(UserError, match=message):
-        validation.check(compose("data=sprites", f"data.source.{override}"), train.settings)
+        validation.check_config(cfg, train.settings_schema)
 
 
 # The original file: here of the same layout, but a small grid and random pixels.

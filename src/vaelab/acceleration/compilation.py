@@ -1,4 +1,4 @@
-"""What lets the training loss be one graph for torch.compile."""
+"""`compile_loss`: torch.compile for the training loss, as one graph."""
 
 import linecache
 from collections.abc import Callable
@@ -11,16 +11,18 @@ T = TypeVar("T")
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # of x [B, C, H, W] and y [B, Y]
 
 
-def compiled(loss: Loss) -> Loss:
-    """The loss, compiled at its first call, with the noise that it draws uncompiled.
+def compile_loss(loss: Loss) -> Loss:
+    """Wraps a loss to compile it at its first call, which also empties Python's `linecache`.
 
-    It is called as it is once before, without a trace in the random state, for what is made at
-    the first call only, such as the table of the KL divergences in closed form, breaks a graph.
-    The sources that importing and compiling torch's parts read, 8 MB of lines, are not kept.
+    Random numbers are drawn uncompiled. The first call first runs the loss once uncompiled, with
+    the random state restored after: what torch builds at a first call, such as its table of
+    closed-form KL divergences, breaks a graph. `linecache` would keep 8 MB of sources that torch
+    read.
     """
     fast: Loss | None = None
 
     def compiled_loss(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """The loss of a batch, compiled at the first call."""
         nonlocal fast
         if fast is not None:
             return fast(x, y)

@@ -1,15 +1,15 @@
-"""Step counts of checkpoints written by vaelab 0.1.0, which updated the weights itself."""
+"""Conversion of step counts in checkpoints of vaelab 0.1.0, which used manual optimisation."""
 
 from typing import Any
 
 
-def restore(checkpoint: dict[str, Any]) -> None:
-    """Sets the number of optimizer steps, in place, from which Lightning goes on counting.
+def restore_step_count(checkpoint: dict[str, Any]) -> None:
+    """Sets a checkpoint's automatic optimizer steps to `global_step`; skips one of weights only.
 
-    Lightning counts the steps of manual and of automatic optimisation apart, and in a checkpoint of
-    manual optimisation the others are none.
+    Lightning counts the steps of manual and of automatic optimisation separately, and a checkpoint
+    of vaelab 0.1.0 has 0 automatic ones. The checkpoint is changed in place.
     """
-    if "loops" not in checkpoint:  # it is of weights alone
+    if "loops" not in checkpoint:
         return
     steps = {"ready": checkpoint["global_step"], "completed": checkpoint["global_step"]}
     loops = checkpoint["loops"]["fit_loop"]

@@ -1,1 +1,1 @@
-"""The command line: Hydra, its checks, and the commands."""
+"""Commands of vaelab: command-line parsing by Hydra, checks, help and output."""

@@ -1,6 +1,6 @@
-"""The words of a command line, before Hydra reads them: put in order, quoted, and checked.
+"""Parsing, quoting and checking of command-line words before Hydra reads them.
 
-Free of torch.
+Does not import torch.
 """
 
 import re
@@ -23,18 +23,18 @@ FLAGS = {
 }
 """Hydra's flags, and how many words follow each."""
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-"""What may follow --info."""
+"""Values that --info may have."""
 NAMELESS = ("logger.name", "logger.version")
-"""Settings that may be empty texts: folders that are left out."""
+"""Settings that may be empty texts: each is a folder that is then left out."""
 KEY = re.compile(r"[~+]*[A-Za-z_][\w.@:/$-]*", re.ASCII)
 CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
-def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The flags among arguments, with the words that belong to them, and all others.
+def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits command-line words into Hydra's flags, with their values, and all other words.
 
     Raises:
-        UserError: For a flag that there is not.
+        UserError: For an unknown flag.
     """
     flags: list[str] = []
     others: list[str] = []
@@ -57,22 +57,22 @@ def parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, others
 
 
-def quoted(argument: str, lists: Iterable[str]) -> str:
-    """An argument with its value in quotes where Hydra would not read it as it is meant.
+def quote_argument(argument: str, lists: Iterable[str]) -> str:
+    """Returns `key=value` with the value in quotes or brackets if Hydra would misread it.
 
-    `run=a,b c` becomes `run=['a','b c']` for the settings in `lists`, and `ckpt=a=b` becomes
-    `ckpt='a=b'` for any, if Hydra can make nothing of it.
+    `run=a,b c` becomes `run=['a','b c']` for the settings in `lists`. `ckpt=a=b` becomes
+    `ckpt='a=b'` for any setting, if Hydra cannot parse it.
     """
     key, _, value = argument.partition("=")
     if not value or not KEY.fullmatch(key) or value[0] in "['\"{":
         return argument
     if key in lists:
         return f"{key}=[{','.join(map(naming.quote, value.split(',')))}]"
-    return argument if read(argument) else f"{key}={naming.quote(value)}"
+    return argument if parse_override(argument) else f"{key}={naming.quote(value)}"
 
 
-def read(argument: str) -> Override | None:
-    """What Hydra makes of an argument, None if nothing."""
+def parse_override(argument: str) -> Override | None:
+    """Returns Hydra's parse of an override, or None if Hydra cannot parse it."""
     try:
         return OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -80,13 +80,13 @@ def read(argument: str) -> Override | None:
 
 
 def is_swept(argument: str) -> bool:
-    """Whether an argument has several values, of which each is a run of a sweep."""
-    override = read(argument)
+    """Returns whether an override has several values, each for one run of a sweep."""
+    override = parse_override(argument)
     return override is not None and override.is_sweep_override()
 
 
-def folders(flags: Sequence[str]) -> list[Path]:
-    """The user's own folders of configurations, among flags."""
+def config_dirs(flags: Sequence[str]) -> list[Path]:
+    """Returns the folders that `--config-dir` or `-cd` name; they need not exist."""
     found = []
     for flag, after in zip(flags, [*flags[1:], ""], strict=False):
         name, equals, value = flag.partition("=")
@@ -95,34 +95,40 @@ def folders(flags: Sequence[str]) -> list[Path]:
     return found
 
 
-def check(overrides: Sequence[str], sweeping: bool, folder: Path) -> None:
-    """Checks that Hydra can read the overrides, and that they can be meant.
+def check_overrides(overrides: Sequence[str], sweeping: bool, folder: Path) -> None:
+    """Raises UserError for the first override that Hydra cannot read or that makes no sense.
+
+    These make no sense: blanks around `=`, several values without a sweep, a deleted part, and
+    an empty text (but of `NAMELESS` settings).
 
     Args:
-        overrides: Quoted.
+        overrides: The overrides, quoted by `quote_argument`.
         sweeping: Whether several values are several runs.
-        folder: That of the configurations.
+        folder: The folder of the configurations.
 
     Raises:
-        UserError: For the first that it cannot; says what to type.
+        UserError: With what to type instead.
     """
     for i in range(len(overrides)):
         check_blanks(overrides, i)
     for word in overrides:
-        override = read(word)
+        override = parse_override(word)
         if override is None or not KEY.fullmatch(word.partition("=")[0]):
-            raise UserError(misread(word))
+            raise UserError(syntax_error_message(word))
         if is_swept(word) and not sweeping:
-            raise UserError(several(word))
+            raise UserError(multirun_message(word))
         choices = choices_in(folder / override.key_or_group)
         if override.is_delete() and choices:
-            raise UserError(needed(word, choices))
+            raise UserError(deletion_message(word, choices))
         if not (override.is_delete() or choices or override.key_or_group in NAMELESS):
-            check_filled(word, override)
+            check_not_empty(word, override)
 
 
-def check_filled(word: str, override: Override) -> None:
-    """Raises UserError for an empty text, alone or in a list: as a path it would be any folder."""
+def check_not_empty(word: str, override: Override) -> None:
+    """Raises UserError if a value, or a part of a list, is an empty text; skips sweeps.
+
+    As a path, an empty text would be any folder.
+    """
     value = None if override.is_sweep_override() else override.value()
     for part in value if isinstance(value, list) else [value]:
         if isinstance(part, str) and not part.strip():
@@ -130,7 +136,7 @@ def check_filled(word: str, override: Override) -> None:
 
 
 def check_blanks(words: Sequence[str], at: int) -> None:
-    """Raises UserError if there are blanks about the equals sign of a word."""
+    """Raises UserError if blanks surround the equals sign of the word at this index."""
     word = words[at]
     if not (word.startswith("=") or word.endswith("=")):
         return
@@ -140,8 +146,8 @@ def check_blanks(words: Sequence[str], at: int) -> None:
         raise UserError(f"{before} {word} {after}".strip() + f": write {before}{word}{after}")
 
 
-def misread(word: str) -> str:
-    """What is wrong with an argument that Hydra cannot read, and what to type."""
+def syntax_error_message(word: str) -> str:
+    """Returns the error message for an override that Hydra cannot parse, with a correction."""
     key, equals, value = word.partition("=")
     if not equals:
         return f"{word}: settings are given as name=value"
@@ -149,7 +155,7 @@ def misread(word: str) -> str:
         return f"{word}: write {key.strip()}={value.strip()}, without blanks about ="
     if not KEY.fullmatch(key):
         return f"{word}: settings have names of plain letters, and {key or 'nothing'} is none"
-    opened = open_ended(value)
+    opened = unclosed_bracket(value)
     if opened:
         return (
             f"{word}: {opened} is not closed; in a shell what has blanks, brackets or quotes in it "
@@ -159,8 +165,8 @@ def misread(word: str) -> str:
     return f"{word}: Hydra cannot read this; as a text it is {whole}"
 
 
-def open_ended(value: str) -> str:
-    """The bracket or quote that is not closed, if there is one."""
+def unclosed_bracket(value: str) -> str:
+    """Returns the last quote or bracket that is not closed; an empty text if there is none."""
     waiting: list[str] = []
     quote = ""
     for letter in value:
@@ -175,8 +181,8 @@ def open_ended(value: str) -> str:
     return quote or "".join(waiting[-1:])
 
 
-def several(word: str) -> str:
-    """What to type instead of several values for one run."""
+def multirun_message(word: str) -> str:
+    """Returns the error message for an override with several values outside a sweep."""
     key, _, value = word.partition("=")
     is_list = "." in key and "," in value and "(" not in value
     listed = f"; a list is {shlex.quote(f'{key}=[{value}]')}" if is_list else ""
@@ -184,12 +190,12 @@ def several(word: str) -> str:
 
 
 def choices_in(group: Path) -> list[str]:
-    """The choices of a group of configurations; none if there is no such group."""
+    """Returns the sorted names of a group's YAML files, without those that begin with `_`."""
     return sorted(path.stem for path in group.glob("[!_]*.yaml"))
 
 
-def needed(word: str, choices: Sequence[str]) -> str:
-    """What to type instead of taking away a part."""
+def deletion_message(word: str, choices: Sequence[str]) -> str:
+    """Returns the error message for a `~group` override, with what to type instead."""
     group = word.lstrip("~")
     if "none" in choices:
         return f"{word}: give {group}=none"

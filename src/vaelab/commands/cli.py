@@ -1,6 +1,6 @@
-"""What surrounds a Hydra task: its check, short errors and exit codes.
+"""The decorator for commands, their error messages and exit codes, and command lines to print.
 
-Hydra imports this at start, so it stays free of torch.
+Hydra imports this module at start, so it does not import torch.
 """
 
 import os
@@ -30,8 +30,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.commands import arguments, completion
-from vaelab.commands.help_text import offered, usage
-from vaelab.errors import UserError, causes, first_line, nearest
+from vaelab.commands.help_text import default_groups, usage
+from vaelab.errors import UserError, exception_chain, first_line, spelling_hint
 from vaelab.runs import naming
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -40,43 +40,52 @@ if not CONF.exists():  # in a checkout it is beside src
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
 PARENT = "VAELAB_PARENT"
-"""The process that started this one, to be its end as well."""
+"""Variable with the id of the parent process; when the parent ends, this process stops."""
 OmegaConf.register_new_resolver("run_name", naming.run_name, replace=True)
 OmegaConf.register_new_resolver("sweep_name", naming.sweep_name, replace=True)
-typed: list[str] = []  # the arguments of the command
-current = ["train"]  # its name
+typed_arguments: list[str] = []  # the arguments of the command
+current_command = ["train"]  # its name
 
 
 def task(
-    config_name: str, settings: Callable[..., Any] | None = None, lists: Sequence[str] = ()
+    config_name: str, schema: Callable[..., Any] | None = None, lists: Sequence[str] = ()
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Makes a function of the composed configuration a command.
+    """Returns a decorator that makes a function of the composed configuration a command.
 
-    What the user can mend is one line and exit code 2; SIGTERM is 143, and SIGINT 130, after a
-    checkpoint. HYDRA_FULL_ERROR=1 asks for tracebacks.
+    The command reads sys.argv, rewrites it with quotes, and sets HYDRA_FULL_ERROR and
+    VAELAB_SHORT_ERROR in the environment. It checks the settings and runs the function by Hydra.
+    An error that the user can mend is one line on stderr and exit code 2. SIGTERM exits with 143
+    and SIGINT with 130, after a checkpoint; a broken pipe exits with 141. With HYDRA_FULL_ERROR=1
+    errors have tracebacks.
 
     Args:
         config_name: The file in conf/.
-        settings: A function whose keywords are the top-level settings, for the check.
-        lists: Settings given with commas between them, whatever is in a path or a name.
+        schema: A function whose keywords are the top-level settings, with their types.
+        lists: Settings whose values are lists, given with commas between them.
     """
 
     def check(cfg: DictConfig) -> None:
-        if settings:
+        """Raises UserError if the settings do not fit the schema, if there is one."""
+        if schema:
             from vaelab.runs import validation  # slow: imports what the configuration names
 
-            validation.check(cfg, settings)
+            validation.check_config(cfg, schema)
 
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        """Returns the command that runs a function of the composed configuration."""
+
         def command() -> None:
-            watch_parent()
-            typed[:], current[:] = sys.argv[1:], [config_name]
+            """Runs the command with the arguments in sys.argv; see `task` for exits."""
+            terminate_with_parent()
+            typed_arguments[:], current_command[:] = sys.argv[1:], [config_name]
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
-            # Or Hydra would end the process in its own words; a process of this one's knows.
+            # Without it Hydra exits with its own message. OURS tells child processes that the
+            # user did not ask for tracebacks.
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
 
             def report(error: Exception) -> NoReturn:
-                message = explain(error, config_name)
+                """Prints the user's message and exits with 2, or raises the error again."""
+                message = user_message(error, config_name)
                 if asked or message is None:
                     raise error
                 if os.environ.get("LOCAL_RANK", "0") == "0":
@@ -84,28 +93,29 @@ def task(
                 sys.exit(2)
 
             def job(cfg: DictConfig) -> Any:
+                """Checks the settings and runs the function; called by Hydra with the config."""
                 try:
                     check(cfg)
                     return function(cfg)
-                except Exception as error:  # here, before Hydra says that there was one
-                    leave_nothing()
+                except Exception as error:  # before Hydra prints its own message
+                    remove_empty_run_folder()
                     return report(error)
 
             job.check = check  # type: ignore[attr-defined]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
             try:
-                flags, others = arguments.parted(sys.argv[1:])
-                overrides = [arguments.quoted(word, lists) for word in others]
+                flags, others = arguments.split_flags(sys.argv[1:])
+                overrides = [arguments.quote_argument(word, lists) for word in others]
                 if {"-sc", "--shell-completion"} & set(flags):
-                    print(completion.answer(others, CONF, config_name, lists))
+                    print(completion.shell_completion(others, CONF, config_name, lists))
                     return
-                arguments.check(overrides, bool({"-m", "--multirun"} & set(flags)), CONF)
+                arguments.check_overrides(overrides, bool({"-m", "--multirun"} & set(flags)), CONF)
                 sys.argv[1:] = [*flags, *overrides]
                 if {"-h", "--help"} & set(flags):
                     kept = [o for o in overrides if not arguments.is_swept(o)]
-                    folders = [*arguments.folders(flags), CONF]
+                    folders = [*arguments.config_dirs(flags), CONF]
                     told = usage(function, folders, config_name, kept)
-                    print(told.replace(f"python {config_name}.py", " ".join(program())))
+                    print(told.replace(f"python {config_name}.py", " ".join(program_words())))
                 else:
                     run(wraps(function)(job))()
                 sys.stdout.flush()
@@ -115,7 +125,7 @@ def task(
                 sys.exit(130 if interrupted else 143 if stopped else error.code)
             except KeyboardInterrupt:
                 sys.exit(130)
-            except BrokenPipeError:  # whoever read the output has seen enough
+            except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(141)
             except Exception as error:
@@ -126,8 +136,8 @@ def task(
     return decorate
 
 
-def leave_nothing() -> None:
-    """Removes the folder that Hydra made for a run, if there is but an empty log in it."""
+def remove_empty_run_folder() -> None:
+    """Deletes the run folder that Hydra made if it holds only an empty log file."""
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
     log = folder / f"{hydra_cfg.job.name}.log"
@@ -136,8 +146,12 @@ def leave_nothing() -> None:
         folder.rmdir()
 
 
-def watch_parent() -> None:
-    """Stops this process, after a checkpoint, if the one that started it for a sweep is gone."""
+def terminate_with_parent() -> None:
+    """Starts a thread that sends this process SIGTERM when its parent ends; only in sweeps.
+
+    A sweep sets VAELAB_PARENT for its jobs; without it nothing happens. SIGTERM ends a training
+    after a checkpoint.
+    """
     given = os.environ.get(PARENT)
     if given is None:
         return
@@ -145,6 +159,7 @@ def watch_parent() -> None:
     parent = os.getppid() if beside else int(given)
 
     def watch() -> None:
+        """Polls the parent's process id twice a second; sends SIGTERM when it changes."""
         while os.getppid() == parent:
             sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -152,63 +167,65 @@ def watch_parent() -> None:
     Thread(target=watch, daemon=True).start()
 
 
-def given(key: str, value: Any) -> str:
-    """`key=value` as the user can paste it into a shell, whatever is in the value."""
-    return shlex.quote(f"{key}={naming.value(str(value))}")
+def shell_override(key: str, value: Any) -> str:
+    """Returns `key=value`, quoted for Hydra and the shell, to be pasted into a shell."""
+    return shlex.quote(f"{key}={naming.quote_if_needed(str(value))}")
 
 
-def names(value: Any) -> list[Any]:
-    """A setting that may be one name, or number, or a list of them, as a list."""
+def as_list(value: Any) -> list[Any]:
+    """Returns a setting that is one name, one number or a list of them as a list."""
     return [value] if isinstance(value, (str, int)) else list(value)
 
 
-def command() -> str:
-    """The command line, as the user may type it again."""
-    return shlex.join([*program(), *typed])
+def typed_command() -> str:
+    """Returns this process's command line as one text, quoted for the shell."""
+    return shlex.join([*program_words(), *typed_arguments])
 
 
-def program(name: str | None = None) -> list[str]:
-    """The words that start a command, by default this one, in the way that this was started."""
+def program_words(name: str | None = None) -> list[str]:
+    """Returns the words to show for starting a command (default: this one), as it was started."""
     script = Path(sys.argv[0])
-    name = name or current[0]
+    name = name or current_command[0]
     if script.suffix != ".py" or script.name == "__main__.py":
         return ["vaelab", name]
-    return ["python", script.name if name == current[0] else f"{name}.py"]
+    return ["python", script.name if name == current_command[0] else f"{name}.py"]
 
 
-def process() -> list[str]:
-    """The words that start another process of this command, from any folder."""
+def process_argv() -> list[str]:
+    """Returns the first words of argv that start this command as a process, from any folder."""
     script = Path(sys.argv[0])
     if script.suffix != ".py" or script.name == "__main__.py":
-        return [sys.executable, "-m", "vaelab", current[0]]
+        return [sys.executable, "-m", "vaelab", current_command[0]]
     return [sys.executable, str(script.resolve())]
 
 
-def config_folders(hydra_cfg: Any) -> list[str]:
-    """The flags of the command line that name further folders of configurations."""
+def config_dir_flags(hydra_cfg: Any) -> list[str]:
+    """Returns `--config-dir PATH` for each extra folder given on the command line."""
     sources = hydra_cfg.runtime.config_sources
     folders = [s.path for s in sources if s.provider == "command-line"]
     return [part for path in folders for part in ("--config-dir", path)]
 
 
-def explain(error: BaseException, config_name: str) -> str | None:
-    """One line about what the user can mend, or None for a fault of the program."""
-    for cause in causes(error):
+def user_message(error: BaseException, config_name: str) -> str | None:
+    """Returns the message for an error that the user can mend; None for a program fault."""
+    for cause in exception_chain(error):
         if isinstance(cause, UserError):
             return str(cause)
-        if room := lack_of_room(cause):
+        if room := out_of_memory_message(cause):
             return room
     if isinstance(error, MissingConfigException):
-        return unknown_choice(error)
+        return unknown_choice_message(error)
     if isinstance(error, ConfigCompositionException):
-        return unknown_key(error, config_name)
+        return unknown_setting_message(error, config_name)
     if isinstance(error, InstantiationException):
-        innermost = list(causes(error))[-1]
+        innermost = list(exception_chain(error))[-1]
         key = re.search(r"full_key: (\S+)", str(error))
         return f"{key[1] if key else 'configuration'}: {first_line(innermost)}"
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return first_line(error)
-    if isinstance(error, (ValueError, RuntimeError)) or named(error, "MisconfigurationException"):
+    if isinstance(error, (ValueError, RuntimeError)) or is_error_named(
+        error, "MisconfigurationException"
+    ):
         frames = traceback.extract_tb(error.__traceback__)
         if frames and "lightning" in Path(frames[-1].filename).parts:
             return f"trainer: {first_line(error)}"
@@ -217,17 +234,17 @@ def explain(error: BaseException, config_name: str) -> str | None:
     return None
 
 
-def named(error: BaseException, name: str) -> bool:
-    """Whether an error is of a class of that name, of a package that is not imported here."""
+def is_error_named(error: BaseException, name: str) -> bool:
+    """Returns whether an error's class or a base of it has this name, without importing it."""
     return name in (kind.__name__ for kind in type(error).__mro__)
 
 
-def lack_of_room(error: BaseException) -> str | None:
-    """One line about memory that could not be had, or None for another error."""
+def out_of_memory_message(error: BaseException) -> str | None:
+    """Returns one line about memory that ran out, or None for any other error."""
     text = str(error)
     if not (
         isinstance(error, MemoryError)
-        or named(error, "OutOfMemoryError")
+        or is_error_named(error, "OutOfMemoryError")
         or "can't allocate memory" in text
     ):
         return None
@@ -240,20 +257,23 @@ def lack_of_room(error: BaseException) -> str | None:
     )
 
 
-def unknown_choice(error: MissingConfigException) -> str:
-    """`model=foo` where conf/model has no foo.yaml."""
+def unknown_choice_message(error: MissingConfigException) -> str:
+    """Returns the message for `model=foo` without a foo.yaml in conf/model, with the choices."""
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
-    options = [o for o in error.options or [] if not o.startswith("_")]  # which are beginnings
+    options = [o for o in error.options or [] if not o.startswith("_")]  # bases of others
     if not group or not options:
         return first_line(error)
     return f"{group}={choice}: there is no such {group}; possible are {', '.join(sorted(options))}"
 
 
-def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
-    """`model.betta=4` or `modle=vae`, with the nearest name that there is."""
+def unknown_setting_message(error: ConfigCompositionException, config_name: str) -> str:
+    """Returns the message for an unknown setting in sys.argv, with the nearest known name.
+
+    Composes the configuration without the unknown settings, to know which names there are.
+    """
     if already := re.search(r"already at '([^']+)'|Multiple values for ([^.]+)\.", str(error)):
         return f"+{already[1] or already[2]}: is in the configuration; without the + it is set"
-    wrong = missing_key(error)
+    wrong = missing_setting(error)
     if not wrong:
         return first_line(error)
     overrides = [o for o in sys.argv[1:] if re.match(r"[+~\w]", o) and "=" in o]
@@ -264,38 +284,41 @@ def unknown_key(error: ConfigCompositionException, config_name: str) -> str:
         while True:
             try:
                 cfg = compose(config_name, list(lines.values()), return_hydra_config=True)
-                return wording(wrong, cfg, config_name)
-            except HydraException as further:  # another one is wrong too
-                if lines.pop(missing_key(further), None) is None:
+                return unknown_setting_hint(wrong, cfg, config_name)
+            except HydraException as further:  # another setting is unknown too
+                if lines.pop(missing_setting(further), None) is None:
                     return f"{wrong}: there is no such setting"
 
 
-def missing_key(error: HydraException) -> str:
-    """The setting that Hydra did not find, or nothing if the error is about something else."""
+def missing_setting(error: HydraException) -> str:
+    """Returns the setting that Hydra's error says is missing; empty for other errors."""
     found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     return found[1].partition("@")[0] if found else ""
 
 
-def below(node: Any, path: str = "") -> Iterator[str]:
-    """The dotted names of all settings in a part of a configuration."""
+def setting_paths(node: Any, path: str = "") -> Iterator[str]:
+    """Yields the dotted names of all leaf settings in nested dictionaries."""
     if isinstance(node, dict):
         for key, value in node.items():
-            yield from below(value, f"{path}.{key}" if path else str(key))
+            yield from setting_paths(value, f"{path}.{key}" if path else str(key))
     else:
         yield path
 
 
-def wording(wrong: str, cfg: DictConfig, config_name: str) -> str:
-    """What there is, in a configuration, that has a name like a wrong one."""
-    if wrong in cfg:  # Hydra takes away what has a value
+def unknown_setting_hint(wrong: str, cfg: DictConfig, config_name: str) -> str:
+    """Returns the message for an unknown setting, with a known one of a similar name.
+
+    Imports the `_target_` beside the setting, to know which parameters it accepts.
+    """
+    if wrong in cfg:  # Hydra deletes only settings that have a value
         return f"~{wrong}: there is nothing to take away; {wrong} is null"
-    every = below(OmegaConf.to_container(cfg))
+    every = setting_paths(OmegaConf.to_container(cfg))
     if deeper := sorted(path for path in every if path.endswith(f".{wrong}")):
         return f"{wrong}: there is no such setting; did you mean {deeper[0]}?"
     parent, _, name = wrong.rpartition(".")
     if not parent:
-        groups = [group for group, _ in offered([CONF], config_name)]
-        return f"{wrong}: there is no such setting; {nearest(wrong, [*cfg, *groups])}"
+        groups = [group for group, _ in default_groups([CONF], config_name)]
+        return f"{wrong}: there is no such setting; {spelling_hint(wrong, [*cfg, *groups])}"
     beside = OmegaConf.select(cfg, parent)
     if not isinstance(beside, DictConfig):
         return f"{wrong}: there is no such setting, and no {parent}"
@@ -305,7 +328,7 @@ def wording(wrong: str, cfg: DictConfig, config_name: str) -> str:
 
         from vaelab.runs import validation  # slow: what the target would take
 
-        known |= validation.offered(get_object(beside["_target_"]))
+        known |= validation.optional_settings(get_object(beside["_target_"]))
     if name in known:
         return f"{wrong}: is not in the configuration yet; add it with +{wrong}=..."
-    return f"{wrong}: there is no such setting; {nearest(name, known, f'{parent}.')}"
+    return f"{wrong}: there is no such setting; {spelling_hint(name, known, f'{parent}.')}"

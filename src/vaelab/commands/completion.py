@@ -1,4 +1,7 @@
-"""Completes settings and their values where TAB is pressed in a shell; no torch."""
+"""Shell completion of settings and their values: the scripts, and the words for TAB.
+
+Does not import torch.
+"""
 
 import os
 import re
@@ -10,14 +13,14 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.commands import arguments
-from vaelab.commands.help_text import composed, offered, settings
+from vaelab.commands.help_text import compose_config, default_groups, setting_items
 from vaelab.commands.main import COMMANDS
-from vaelab.commands.setting_comments import meanings
+from vaelab.commands.setting_comments import setting_meanings
 from vaelab.errors import UserError
 
 FLAGS = ("-m", "--help", "--cfg", "--config-dir")
 FOLDERS = ("run", "sweep")
-"""Settings that are folders of runs."""
+"""Settings whose values are run folders or sweep folders."""
 PATHS = (
     "ckpt",
     "to",
@@ -68,57 +71,57 @@ end
 INSTALLED = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
-def answer(asked: Sequence[str], folder: Path, name: str, lists: Sequence[str]) -> str:
-    """What to print for the flag -sc, or --shell-completion.
+def shell_completion(asked: Sequence[str], folder: Path, name: str, lists: Sequence[str]) -> str:
+    """Returns the output of the flag `-sc`: a completion script, or completions of COMP_LINE.
 
     Args:
-        asked: The words behind it: `install=bash`, or `query=lines` of the line in COMP_LINE.
-        folder: That of the configurations.
-        name: Of the command's.
-        lists: Settings with commas between several values.
+        asked: The words after it: `install=SHELL`, or `query=lines` for the line in COMP_LINE.
+        folder: The folder of the configurations.
+        name: The command's configuration file, without `.yaml`.
+        lists: Settings whose values are lists, with commas between them.
 
     Raises:
-        UserError: If it is something else that is asked.
+        UserError: If it is neither of them.
     """
     what, _, shell = (asked[0] if asked else "").partition("=")
     if what == "query":
-        return "\n".join(completed(os.environ.get("COMP_LINE", ""), folder, name, lists))
+        return "\n".join(completions(os.environ.get("COMP_LINE", ""), folder, name, lists))
     if what != "install" or shell not in INSTALLED:
         raise UserError(f"-sc: possible are {', '.join(f'install={name}' for name in INSTALLED)}")
     return INSTALLED[shell].strip().replace("COMMANDS", " ".join(COMMANDS))
 
 
-def completed(line: str, folder: Path, name: str, lists: Sequence[str] = ()) -> list[str]:
-    """What the last word of a command line may become.
+def completions(line: str, folder: Path, name: str, lists: Sequence[str] = ()) -> list[str]:
+    """Returns the possible completions of the last word of a command line.
 
     Args:
-        line: As far as the cursor.
-        folder: See `answer`.
-        name: See `answer`.
-        lists: See `answer`.
+        line: The line as far as the cursor.
+        folder: See `shell_completion`.
+        name: See `shell_completion`.
+        lists: See `shell_completion`.
     """
     word = re.split(r"\s", line)[-1]
-    before = typed(line[: len(line) - len(word)])
+    before = words_after_program(line[: len(line) - len(word)])
     if word.startswith("-"):
         return [flag for flag in FLAGS if flag.startswith(word)]
     flags = [flag for flag in before if flag.startswith("-")]
-    folders = [*arguments.folders(before), folder]
-    cfg = as_typed(folders, name, [w for w in before if "=" in w and w not in flags])
-    groups = dict(offered(folders, name))
+    folders = [*arguments.config_dirs(before), folder]
+    cfg = compose_typed(folders, name, [w for w in before if "=" in w and w not in flags])
+    groups = dict(default_groups(folders, name))
     key, equals, value = word.partition("=")
     if not equals:
-        found = [name for name in names(cfg, groups) if name.startswith(word)]
+        found = [name for name in setting_names(cfg, groups) if name.startswith(word)]
         return sorted({name[: name.find(".", len(word)) + 1] or name for name in found})
     several = key in lists or bool({"-m", "--multirun"} & set(flags))
     first, comma, last = value.rpartition(",") if several else ("", "", value)
     kept = f"{key}={first}{comma}"
-    words = meanings(folders, name, cfg.hydra.runtime.choices)
-    values = groups.get(key) or known(cfg, key, last, words.get(key, ""))
+    words = setting_meanings(folders, name, cfg.hydra.runtime.choices)
+    values = groups.get(key) or setting_values(cfg, key, last, words.get(key, ""))
     return [f"{kept}{found}" for found in values if found.startswith(last)]
 
 
-def typed(line: str) -> list[str]:
-    """The words of a line behind the name of the command."""
+def words_after_program(line: str) -> list[str]:
+    """Returns the words of a line after its first `.py` script, or after its first word."""
     try:
         words = shlex.split(line)
     except ValueError:  # a quote is open
@@ -127,27 +130,27 @@ def typed(line: str) -> list[str]:
     return words[scripts[0] + 1 if scripts else 1 :]
 
 
-def as_typed(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of what is typed so far; where that is none, of the choices alone."""
+def compose_typed(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes a configuration from the overrides typed so far, without those that sweep."""
     single = [word for word in overrides if not arguments.is_swept(word)]
     for lines in (single, [word for word in single if "." not in word.partition("=")[0]], []):
         try:
-            return composed(folders, name, lines)
+            return compose_config(folders, name, lines)
         except (HydraException, ValueError):
             continue
     raise AssertionError(name)
 
 
-def names(cfg: DictConfig, groups: Collection[str]) -> list[str]:
-    """All that can be typed before an equals sign."""
-    paths = [path for path, _ in settings(cfg, {}, sweeps="hydra/launcher" in groups)]
+def setting_names(cfg: DictConfig, groups: Collection[str]) -> list[str]:
+    """Returns, sorted, every setting and group that can be typed, each followed by `=`."""
+    paths = [path for path, _ in setting_items(cfg, {}, sweeps="hydra/launcher" in groups)]
     return sorted({f"{path}=" for path in [*paths, *groups]})
 
 
-def known(cfg: DictConfig, key: str, begun: str, meaning: str) -> Iterator[str]:
-    """Values of a setting, as far as they are known: paths, those that are listed, or its own."""
+def setting_values(cfg: DictConfig, key: str, begun: str, meaning: str) -> Iterator[str]:
+    """Yields known values of a setting: paths, names listed in its comment, or its own value."""
     if key in FOLDERS or key in PATHS:
-        yield from paths(begun, folders=key in FOLDERS)
+        yield from path_completions(begun, folders=key in FOLDERS)
         return
     if listed := re.search(r"\b(all)\b.*\bor (?:some|one) of ([\w, ]+)", meaning):
         yield from (listed[1], *re.findall(r"\w+", listed[2]))
@@ -159,8 +162,8 @@ def known(cfg: DictConfig, key: str, begun: str, meaning: str) -> Iterator[str]:
         yield str(value)
 
 
-def paths(begun: str, folders: bool) -> Iterator[str]:
-    """The files and folders that a path may become, a run folder as a whole, nothing hidden."""
+def path_completions(begun: str, folders: bool) -> Iterator[str]:
+    """Yields the entries of the folder of a partial path, without hidden and `_` names."""
     parent = Path(begun) if begun.endswith("/") else Path(begun).parent
     before = begun[: begun.rfind("/") + 1]
     if not parent.is_dir():

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic import NonNegativeInt
 
 
-def settings(
+def settings_schema(
     *,
     run: list[str] | str,
     what: list[str] | str,
@@ -24,13 +24,16 @@ def settings(
     rerun: bool,
     paths: dict[str, str],
 ) -> None:
-    """The settings, for the check."""
+    """Declares the settings of `evaluate` and their types, for validation; is never called."""
 
 
-@cli.task("evaluate", settings, lists=["run", "what"])
+@cli.task("evaluate", settings_schema, lists=["run", "what"])
 def main(cfg: DictConfig) -> None:
-    """Writes evaluation.json in each run folder and shows a table."""
-    # Here and not above, so that --help and --cfg answer at once.
+    """Evaluates each run into its evaluation.json, prints a table, then raises what failed.
+
+    Turns off argument validation of torch.distributions for the whole process.
+    """
+    # Imported here, so that --help and --cfg answer without these slow imports.
     from pathlib import Path
 
     import torch
@@ -44,18 +47,20 @@ def main(cfg: DictConfig) -> None:
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     console = Console(highlight=False, soft_wrap=True)
-    what = [*cfg.metrics] if "all" in (asked := cli.names(cfg.what)) else asked
-    plan = evaluation.Plan(cfg.metrics, what, cfg.seed, cfg.rerun, cli.command(), console.print)
-    folders = finished.under(cli.names(cfg.run))
+    what = [*cfg.metrics] if "all" in (asked := cli.as_list(cfg.what)) else asked
+    plan = evaluation.Plan(
+        cfg.metrics, what, cfg.seed, cfg.rerun, cli.typed_command(), console.print
+    )
+    folders = finished.find_runs(cli.as_list(cfg.run))
     measured, failures = {}, []
     for folder in folders:
         try:
-            measured[folder] = plan.carry_out(
-                folder, finished.device(cfg.device), Path(cfg.paths.data)
+            measured[folder] = plan.evaluate_run(
+                folder, finished.select_device(cfg.device), Path(cfg.paths.data)
             )
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
     if measured:
-        console.print(evaluation.table(measured))
+        console.print(evaluation.evaluation_table(measured))
     if failures:
         raise UserError("\n".join(failures))

@@ -7,14 +7,14 @@ from omegaconf import DictConfig
 from vaelab.commands import cli
 
 
-def settings(*, run: str, to: str, what: Literal["all", "safetensors", "onnx"]) -> None:
-    """The settings, for the check."""
+def settings_schema(*, run: str, to: str, what: Literal["all", "safetensors", "onnx"]) -> None:
+    """Declares the settings of `export` and their types, for validation; is never called."""
 
 
-@cli.task("export", settings)
+@cli.task("export", settings_schema)
 def main(cfg: DictConfig) -> None:
-    """Writes weights, configuration, ONNX files and a model card, and says what is there."""
-    # Here and not above, so that --help and --cfg answer at once.
+    """Writes a run's weights, configuration, ONNX files and model card; prints their paths."""
+    # Imported here, so that --help and --cfg answer without these slow imports.
     from pathlib import Path
 
     from rich.console import Console
@@ -23,18 +23,18 @@ def main(cfg: DictConfig) -> None:
     from vaelab.export import writer
     from vaelab.export.onnx_files import TOLERANCE
     from vaelab.runs import finished
-    from vaelab.runs.screen import pasted
+    from vaelab.runs.screen import shell_path
 
     quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = Path(cfg.to)
-    if how_far := finished.unfinished(Path(cfg.run)):
+    if how_far := finished.unfinished_progress(Path(cfg.run)):
         console.print(f"{cfg.run}: not finished, {how_far}")
-    made = writer.export(
+    made = writer.export_run(
         Path(cfg.run), folder, safetensors=cfg.what != "onnx", onnx=cfg.what != "safetensors"
     )
-    for graph in made:
-        deviation = f"within {graph.deviation:.1e} of PyTorch, {TOLERANCE:.0e} is allowed"
-        console.print(f"{pasted(graph.path)}  {deviation}")
+    for file in made:
+        deviation = f"within {file.deviation:.1e} of PyTorch, {TOLERANCE:.0e} is allowed"
+        console.print(f"{shell_path(file.path)}  {deviation}")
     if cfg.what != "onnx":
-        console.print(f"{pasted(folder)}  for vaelab.load({str(folder)!r})")
+        console.print(f"{shell_path(folder)}  for vaelab.load({str(folder)!r})")

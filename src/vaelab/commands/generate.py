@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 
-def settings(
+def settings_schema(
     *,
     run: list[str] | str,
     what: list[str] | str,
@@ -26,13 +26,16 @@ def settings(
     device: str,
     to: str | None,
 ) -> None:
-    """The settings, for the check."""
+    """Declares the settings of `generate` and their types, for validation; is never called."""
 
 
-@cli.task("generate", settings, lists=["run", "what", "images", "label"])
+@cli.task("generate", settings_schema, lists=["run", "what", "images", "label"])
 def main(cfg: DictConfig) -> None:
-    """Writes pictures and their arrays, and says where each one is."""
-    # Here and not above, so that --help and --cfg answer at once.
+    """Writes pictures and arrays of each run, prints their paths, then raises what failed.
+
+    Turns off argument validation of torch.distributions for the whole process.
+    """
+    # Imported here, so that --help and --cfg answer without these slow imports.
     from pathlib import Path
 
     import torch
@@ -42,30 +45,30 @@ def main(cfg: DictConfig) -> None:
     from vaelab.errors import UserError
     from vaelab.pictures import gallery
     from vaelab.runs import finished
-    from vaelab.runs.screen import pasted
+    from vaelab.runs.screen import shell_path
 
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
     asked = {name: cfg[name] for name in ("count", "temperature", "seed")}
-    asked |= {name: cli.names(cfg[name]) for name in ("what", "images", "label")}
+    asked |= {name: cli.as_list(cfg[name]) for name in ("what", "images", "label")}
     asked["given"] = OmegaConf.to_container(cfg.given) if cfg.given else {}
-    folders = finished.under(cli.names(cfg.run))
+    folders = finished.find_runs(cli.as_list(cfg.run))
     asked["sampler"] = instantiate(cfg.sampler, _convert_="all")
-    device, failures = finished.device(cfg.device), []
+    device, failures = finished.select_device(cfg.device), []
     drawn: dict[Path, list[Path]] = {}
     for folder in folders:
         to = Path(cfg.to) if cfg.to and len(folders) == 1 else folder / "generated"
         try:
-            if how_far := finished.unfinished(folder):
+            if how_far := finished.unfinished_progress(folder):
                 print(f"{folder}: not finished, {how_far}")
             drawn[folder] = []
-            for path in gallery.write(folder, to, device=device, **asked):
+            for path in gallery.write_pictures(folder, to, device=device, **asked):
                 drawn[folder].append(path)
-                print(pasted(path))
+                print(shell_path(path))
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
     if cfg.to and len(drawn) > 1:
-        for path in gallery.beside(drawn, Path(cfg.to)):
-            print(pasted(path))
+        for path in gallery.write_comparisons(drawn, Path(cfg.to)):
+            print(shell_path(path))
     if failures:
         raise UserError("\n".join(failures))

@@ -1,4 +1,7 @@
-"""What --help says: Hydra's own is slow, and shows groups that a command has not; no torch."""
+"""The text of --help, faster than Hydra's own and with a command's own groups only.
+
+Does not import torch.
+"""
 
 import inspect
 import json
@@ -14,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.commands.arguments import choices_in
-from vaelab.commands.setting_comments import meanings
+from vaelab.commands.setting_comments import setting_meanings
 from vaelab.runs import naming
 
 WIDEST = 38  # letters of a setting and its value that have what it means beside them
@@ -31,21 +34,21 @@ SWEEP = {"-m": "a sweep: all combinations of values that are given with commas b
 def usage(
     command: Callable[..., Any], folders: Sequence[Path], name: str, overrides: Sequence[str]
 ) -> str:
-    """What the command is for, its groups and what to choose from, and its settings.
+    """Returns the text of --help: purpose, groups and choices, settings with comments, flags.
 
     Args:
-        command: The function; the docstring of its file says what it is for.
-        folders: Those of configurations, the user's own first.
-        name: Of the command's.
-        overrides: Of the command line; the settings are shown as these change them.
+        command: The function; its module's docstring is the purpose.
+        folders: The folders of configurations, the user's own first.
+        name: The command's configuration file, without `.yaml`.
+        overrides: The overrides of the command line, without sweeps; their values are shown.
     """
-    cfg = composed(folders, name, overrides)
-    choices, groups = cfg.hydra.runtime.choices, dict(offered(folders, name))
-    words = meanings(folders, name, choices)
+    cfg = compose_config(folders, name, overrides)
+    choices, groups = cfg.hydra.runtime.choices, dict(default_groups(folders, name))
+    words = setting_meanings(folders, name, choices)
     sweeps = "hydra/launcher" in groups
     shown = {
         f"{path}={value}": words.get(path, "")
-        for path, value in settings(cfg, words, sweeps)
+        for path, value in setting_items(cfg, words, sweeps)
         if path not in groups
     }
     parts = [inspect.getdoc(inspect.getmodule(command)) or ""]
@@ -55,31 +58,36 @@ def usage(
             for group, every in groups.items()
             if (others := [choice for choice in every if choice != choices.get(group)])
         }
-        parts += ["Choices, by group=name:", columns(chosen)]
+        parts += ["Choices, by group=name:", two_columns(chosen)]
     parts += [
         "Settings, by name=value:",
-        columns(shown),
+        two_columns(shown),
         "Flags:",
-        columns((SWEEP if sweeps else {}) | FLAGS),
+        two_columns((SWEEP if sweeps else {}) | FLAGS),
     ]
     return "\n\n".join(parts)
 
 
-def composed(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a command, and Hydra's, for a command line; of a sweep the defaults."""
+def compose_config(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes a command's configuration, with its `hydra` part, from its overrides."""
     own = [f"file://{folder.absolute()}" for folder in folders[:-1]]
     search = [f"hydra.searchpath=[{','.join(map(naming.quote, own))}]"] if own else []
     with initialize_config_dir(str(folders[-1]), version_base="1.3"):
         return compose(name, [*search, *overrides], return_hydra_config=True)
 
 
-def settings(cfg: DictConfig, words: Mapping[str, str], sweeps: bool) -> Iterator[tuple[str, str]]:
-    """The dotted name of each setting, and its value as it may be typed; those of no part first.
+def setting_items(
+    cfg: DictConfig, words: Mapping[str, str], sweeps: bool
+) -> Iterator[tuple[str, str]]:
+    """Yields (dotted name, value as typed) of the settings; skips references to other settings.
+
+    Settings outside any part come first. Also skips values that Hydra fills in (`${hydra:...}`)
+    if they have no comment, and most of the `hydra` part.
 
     Args:
-        cfg: The configuration, with that of Hydra.
-        words: What settings mean, by their dotted names.
-        sweeps: Whether the command has sweeps, and a folder of its own.
+        cfg: The configuration, with its `hydra` part.
+        words: The comments on settings, by dotted names.
+        sweeps: Whether the command has sweeps, and run folders.
     """
     every: Any = OmegaConf.to_container(cfg, resolve=False)
     hydra = every.pop("hydra")
@@ -91,16 +99,16 @@ def settings(cfg: DictConfig, words: Mapping[str, str], sweeps: bool) -> Iterato
         text = str(value)
         another = bool(re.fullmatch(r"\$\{[\w.]+\}", text))
         if not another and ("${hydra:" not in text or path in words):
-            yield path, written(resolved(cfg, path, value))
+            yield path, value_text(resolve_environment(cfg, path, value))
 
 
 def leaves(node: Any, whole: Collection[str], path: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted names and values of all that can be set in a part of a configuration.
+    """Yields (dotted name, value) of each leaf in nested dictionaries; skips keys with `_` first.
 
     Args:
-        node: The part.
-        whole: Names of what is one setting, even if it has parts.
-        path: The name of the part.
+        node: The dictionary, or a leaf.
+        whole: Dotted names of dictionaries that count as one leaf.
+        path: The dotted name of the node.
     """
     if isinstance(node, dict) and (node or not path) and path not in whole:
         for key, value in node.items():
@@ -110,23 +118,23 @@ def leaves(node: Any, whole: Collection[str], path: str = "") -> Iterator[tuple[
         yield path, node
 
 
-def resolved(cfg: DictConfig, path: str, value: Any) -> Any:
-    """A value with what it takes from the environment, if that is known by now."""
+def resolve_environment(cfg: DictConfig, path: str, value: Any) -> Any:
+    """Returns a value with its `${oc.env:...}` resolved, or unchanged if that fails."""
     try:
         return OmegaConf.select(cfg, path) if "${oc.env" in str(value) else value
     except OmegaConfBaseException:
         return value
 
 
-def written(value: Any) -> str:
-    """A value as the command line takes it; dots for one that is missing, or not known by now."""
+def value_text(value: Any) -> str:
+    """Returns a value as the command line takes it; `...` for a missing or later known value."""
     if isinstance(value, str):
         return "..." if value == "???" or "${hydra" in value else value or "''"
     return json.dumps(value, separators=(",", ":")).replace('"', "")
 
 
-def columns(rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
-    """Names, and beside each what it means, in lines that fit the terminal."""
+def two_columns(rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
+    """Formats names and their meanings as two columns that fit the terminal."""
     width = min(MOST, max(LEAST, shutil.get_terminal_size((100, 24)).columns))
     pairs = dict(rows)
     left = min(WIDEST, max(map(len, pairs)))
@@ -141,8 +149,8 @@ def columns(rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def offered(folders: Sequence[Path], name: str) -> Iterator[tuple[str, list[str]]]:
-    """The groups in a configuration's defaults, and the files in each."""
+def default_groups(folders: Sequence[Path], name: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields each group in the defaults list with its choices; skips groups of one choice."""
     content: Any = OmegaConf.load(folders[-1] / f"{name}.yaml")
     for entry in content.get("defaults", []):
         if not isinstance(entry, str):

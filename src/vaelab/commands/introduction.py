@@ -1,4 +1,4 @@
-"""What a training says and logs of itself before it starts."""
+"""Output of a training run before it starts: what is trained, on which data, and where."""
 
 import os
 
@@ -12,8 +12,8 @@ from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.runs import naming
-from vaelab.runs.folder import flat
-from vaelab.training.tensorboard import name_columns
+from vaelab.runs.folder import flatten
+from vaelab.training.tensorboard import write_hparams_columns
 
 COMPARED = (
     "model",
@@ -30,7 +30,7 @@ COMPARED = (
 
 
 def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> None:
-    """Says what will be trained, on what, and where."""
+    """Prints the model, data, device, number of parameters, condition and folder of a run."""
     sizes = data.sizes
     channels, height, width = model.x_shape
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -48,7 +48,11 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
         f"{model.latent_dim} latents, {run.choices['likelihood']} likelihood; "
         f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
     )
-    run.say("; ".join(data.described()))
+    run.say("; ".join(data.description()))
+    if run.cfg.data.columns and not model.context_dim:
+        run.say("data.columns: not seen by this model, which has condition=none")
+    if run.choices["model"] == "cvae" and not model.context_dim:
+        run.say("model=cvae with condition=none is model=vae")
     if model.context_dim:
         columns = [f"{name} ({count} classes)" for name, count in model.classes.items()]
         columns += [f"{n} ({w} number{'s' * (w > 1)})" for n, w in model.numbers.items()]
@@ -57,22 +61,22 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
 
 
 def log_settings(run: RunFolder, trainer: Trainer) -> None:
-    """Gives the settings that tell runs apart to the loggers, for TensorBoard's hparams tab.
+    """Logs the settings that tell runs apart as hyperparameters, with NaN for final metrics.
 
-    The tab opens on the model, beta, the size of the latents, and what a sweep or the command
-    line has set.
+    TensorBoard's hparams tab shows first the model, beta, the number of latents, and what a
+    sweep or the command line has set.
     """
-    every = flat(OmegaConf.to_container(run.cfg, resolve=True)) | run.choices
+    every = flatten(OmegaConf.to_container(run.cfg, resolve=True)) | run.choices
     swept = os.environ.get("VAELAB_SWEPT", "").split()
-    given = {naming.key(override) for override in swept or run.overrides} & every.keys()
+    given = {naming.setting_name(override) for override in swept or run.overrides} & every.keys()
     told = {n for n in every if n.partition(".")[0] in COMPARED and "._" not in n}
-    told |= {naming.key(override) for override in swept}
+    told |= {naming.setting_name(override) for override in swept}
     first = {"model", "model.beta", "model.latent_dim"} | (given & told)
     settings = {name: value for name, value in every.items() if name in told}
     unknown = {final_tag(name): float("nan") for name in FINAL}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            name_columns(logger, settings, first, unknown)
+            write_hparams_columns(logger, settings, first, unknown)
             logger.log_hyperparams(settings, metrics=unknown)
         else:
             logger.log_hyperparams(settings)

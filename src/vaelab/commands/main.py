@@ -12,11 +12,14 @@ COMMANDS = {
     "report": "one page, figures and tables of a sweep",
 }
 CHOSEN = "VAELAB_COMMAND"
-"""Variable with the command of the first process, for those that Lightning starts beside it."""
+"""Variable with the command's name, for the processes that Lightning starts on other devices."""
 
 
 def main() -> None:
-    """Runs the command that the first argument names; exit code 2 if there is none of that name."""
+    """Runs the command that the first argument names; exits with 2 if it is unknown.
+
+    Removes the name from sys.argv and sets VAELAB_COMMAND. Without a name prints the usage.
+    """
     name, *others = sys.argv[1:] or [""]
     if name in COMMANDS:
         os.environ[CHOSEN] = name

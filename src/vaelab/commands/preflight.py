@@ -1,4 +1,4 @@
-"""Checks of a training before it starts, for what would be found in it or after it."""
+"""Instantiation of a training's parts, and its checks before the run folder is locked."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -11,52 +11,56 @@ from omegaconf import DictConfig
 from vaelab.data import Images
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError, nearest
+from vaelab.errors import UserError, spelling_hint
 from vaelab.evaluation import Plan
-from vaelab.randomness import generator
+from vaelab.randomness import seeded_generator
 from vaelab.training.callbacks import Annealing
 
 T = TypeVar("T")
 
 USUAL = ("lightning.", "vaelab.")
-"""Packages whose callbacks log nothing that a validation of the model does not measure."""
+"""Packages whose callbacks log no validation metrics beside those of the model."""
 
 
 def instantiate_as(kind: type[T], path: str, node: Any, **settings: Any) -> T:
-    """Instantiates a part of the configuration.
+    """Instantiates a node of the configuration; raises UserError if the result is no `kind`.
 
     Args:
-        kind: What it should be.
-        path: Its name on the command line.
-        node: The part.
-        settings: Given to its `_target_` beside those in the configuration.
+        kind: The expected class.
+        path: The node's name on the command line.
+        node: The node, with a `_target_`.
+        settings: Further keywords for the `_target_`.
 
     Raises:
-        UserError: If its `_target_` makes something else.
+        UserError: If the result is of another class.
     """
-    return checked(instantiate(node, _convert_="all", **settings), kind, path, node)
+    return require_instance(instantiate(node, _convert_="all", **settings), kind, path, node)
 
 
 def instantiate_callbacks(nodes: Mapping[str, Any]) -> list[Callback]:
-    """Instantiates callbacks by their names, without those that are null or make nothing."""
+    """Instantiates callbacks in order; skips null nodes and targets that return None."""
     made = {name: instantiate(node, _convert_="all") for name, node in nodes.items() if node}
     return [
-        checked(callback, Callback, f"callbacks.{name}", nodes[name])
+        require_instance(callback, Callback, f"callbacks.{name}", nodes[name])
         for name, callback in made.items()
         if callback is not None
     ]
 
 
-def checked(made: Any, kind: type[T], path: str, node: Any) -> T:
-    """What a part of the configuration made, if it is what it should be."""
+def require_instance(made: Any, kind: type[T], path: str, node: Any) -> T:
+    """Returns the object if it is an instance of `kind`; otherwise raises UserError."""
     if isinstance(made, kind):
         return made
     known, target = f"{kind.__module__}.{kind.__name__}", node.get("_target_")
     raise UserError(f"{path}._target_={target}: a {type(made).__name__} is no {known}")
 
 
-def check(cfg: DictConfig, plan: Plan, model: ELBO, data: Images, trainer: Trainer) -> None:
-    """Finds before the folder is taken what would be found in training, or after it.
+def check_training(
+    cfg: DictConfig, plan: Plan, model: ELBO, data: Images, trainer: Trainer
+) -> None:
+    """Raises UserError if data, optimizer, callbacks or evaluation would fail during training.
+
+    Loads the data, and downloads it if that is needed. Builds the optimizer once, to try it.
 
     Raises:
         UserError: If data, optimizer, annealing or evaluation do not fit the model or each
@@ -66,19 +70,19 @@ def check(cfg: DictConfig, plan: Plan, model: ELBO, data: Images, trainer: Train
         raise UserError(
             f"model.{name} is told by the data; change them with data=... or data.*=..."
         )
-    assert data.sizes  # or it says what is missing
+    assert data.sizes  # raises UserError without test images
     check_batches(trainer, model, data)
     model.configure_optimizers()
     check_limits(trainer)
     check_monitors(trainer, model, data)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Annealing):
-            callback.check(trainer, model)
-    plan.check(model, data)
+            callback.resolve_target(trainer, model)
+    plan.check_applicable(model, data)
 
 
 def check_limits(trainer: Trainer) -> None:
-    """Raises UserError if nothing is left to choose the best checkpoint by, or to report."""
+    """Raises UserError if a batch limit is 0: no training, no best checkpoint, or no test."""
     limits = {
         "limit_train_batches": "nothing is trained",
         "limit_val_batches": "the best checkpoint is chosen by a validation; "
@@ -92,8 +96,9 @@ def check_limits(trainer: Trainer) -> None:
 
 def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:
     """Raises UserError if training batches cannot be divided, or are too small for the model."""
-    data.check(trainer.world_size)
-    size, least = data.fitting(trainer.world_size), model.least_batch(trainer.world_size)
+    data.check_batch_size(trainer.world_size)
+    size = data.train_batch_size(trainer.world_size)
+    least = model.min_batch_size(trainer.world_size)
     if size < least:
         why = "" if size == data.batch_size else f", of {len(data.rows['train'])} training images"
         where = "" if trainer.world_size == 1 else f", on {trainer.world_size} devices"
@@ -104,9 +109,9 @@ def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:
 
 
 def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
-    """Raises UserError if a callback watches what no validation measures.
+    """Raises UserError if a callback monitors a metric that no validation measures.
 
-    Where a callback or a model of the user's own may log more, nothing is known beforehand.
+    Skips the check if a callback or model is not vaelab's or Lightning's: it may log more.
     """
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     watched = {
@@ -118,20 +123,23 @@ def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
     if watched.keys() <= {"val/loss", "val/elbo"} or not all(usual):
         return
     try:
-        known = {f"val/{name}" for name in validated(model, data)}
-    except UserError:  # an objective that takes what only a training has
+        known = {f"val/{name}" for name in validation_metric_names(model, data)}
+    except UserError:  # an objective that needs what exists only in a training
         return
     for monitor, name in watched.items():
         if monitor not in known and not monitor.startswith("train/"):
-            hint = nearest(monitor, known)
+            hint = spelling_hint(monitor, known)
             raise UserError(f"{name}: no validation measures monitor={monitor}; {hint}")
 
 
 @torch.no_grad()
-def validated(model: ELBO, data: Images) -> list[str]:
-    """The names of what a validation measures, from one of two images."""
+def validation_metric_names(model: ELBO, data: Images) -> list[str]:
+    """Returns the names of the validation metrics, by one validation step on two images.
+
+    Restores the model's mode and the CPU's random state; leaves its totals empty.
+    """
     images, _, rows = data.stored("val")
-    x = draw(images[rows[:2]], data.pixels, generator("check"))
+    x = draw(images[rows[:2]], data.pixels, seeded_generator("check"))
     y = data.labels("val")[rows[:2]]
     training = model.training
     try:
@@ -139,7 +147,7 @@ def validated(model: ELBO, data: Images) -> list[str]:
             model.eval()
             model.on_validation_epoch_start()
             model.validation_step((x, y), 0)
-            values, _ = model.totals.read()
+            values, _ = model.totals.compute_means()
     finally:
         model.train(training)
         model.on_validation_epoch_start()

@@ -1,4 +1,4 @@
-"""Warnings as one line each, and Lightning without its talk."""
+"""Process-wide settings for logs and warnings on the screen."""
 
 import logging
 import warnings
@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def quieten() -> None:
-    """Leaves warnings, one line each, and takes Lightning's talk from the screen."""
+    """Silences Lightning's logs and some warnings in this process; prints others as one line."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).handlers.clear()
@@ -19,6 +19,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # see process.py
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        """Prints a warning as one line on stderr; called by `warnings` in place of its own."""
         text = Text.assemble(("warning: ", "yellow"), str(message).strip())
         Console(stderr=True, soft_wrap=True).print(text)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic import NonNegativeInt
 
 
-def settings(
+def settings_schema(
     *,
     sweep: str,
     to: str,
@@ -20,20 +20,20 @@ def settings(
     direction: Literal["auto", "higher", "lower"],
     best: NonNegativeInt,
 ) -> None:
-    """The settings, for the check."""
+    """Declares the settings of `report` and their types, for validation; is never called."""
 
 
-@cli.task("report", settings)
+@cli.task("report", settings_schema)
 def main(cfg: DictConfig) -> None:
-    """Writes the report of a sweep, finished or not, and says where each file is."""
-    # Here and not above, so that --help and --cfg answer at once.
+    """Writes the report of a sweep, finished or not, and prints the path of each file."""
+    # Imported here, so that --help and --cfg answer without these slow imports.
     from pathlib import Path
 
     from vaelab import report
-    from vaelab.runs.screen import pasted
+    from vaelab.runs.screen import shell_path
 
-    sweep = report.read(Path(cfg.sweep))
+    sweep = report.read_sweep(Path(cfg.sweep))
     print(sweep.counts())
     ranking = report.Ranking(cfg.metric, cfg.direction)
-    for path in report.write(sweep, Path(cfg.to), ranking, cfg.best):
-        print(pasted(path))
+    for path in report.write_report(sweep, Path(cfg.to), ranking, cfg.best):
+        print(shell_path(path))

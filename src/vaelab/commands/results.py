@@ -1,4 +1,4 @@
-"""The end of a training run: its table, figures, results.json and what to type next."""
+"""The end of a training run: its table, figures, results.json, evaluation and next commands."""
 
 import math
 import platform
@@ -17,15 +17,15 @@ from vaelab import pictures
 from vaelab.commands.run_folder import RunFolder
 from vaelab.elbo import ELBO
 from vaelab.errors import NotFiniteError
-from vaelab.evaluation import Plan
-from vaelab.evaluation import table as evaluated
+from vaelab.evaluation import Plan, evaluation_table
 from vaelab.networks import MLPEncoder
-from vaelab.pictures.tensorboard import Board, first_images
+from vaelab.pictures.tensorboard import Board, first_validation_images
 from vaelab.posteriors import Deterministic
 from vaelab.runs import finished, resume
-from vaelab.runs.folder import PROGRESS, git_commit
-from vaelab.runs.screen import pasted, table
+from vaelab.runs.folder import BEST_STEP, PROGRESS, git_commit
+from vaelab.runs.screen import metrics_table, shell_path
 from vaelab.training.callbacks import Speed
+from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.json_files import read_json, write_json
 
 MANY_PIXELS = 20_000  # of an image and its channels, from which on dense layers diverge easily
@@ -33,7 +33,7 @@ PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy"
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
 
 
-def finish(
+def finish_run(
     run: RunFolder,
     plan: Plan,
     model: ELBO,
@@ -41,7 +41,11 @@ def finish(
     metrics: dict[str, float],
     seconds: float,
 ) -> None:
-    """Writes results.json and figures, measures the run, and shows the next commands."""
+    """Logs and writes a run's results and figures, evaluates it and unlocks its folder.
+
+    Then prints the commands to see its curves and to go on. Only in the first process; with
+    trainer.fast_dev_run only the table is printed. Deletes progress.json.
+    """
     if not trainer.is_global_zero:
         return
     board = Board.writer(trainer)
@@ -52,68 +56,69 @@ def finish(
         board.flush()
     best = "best checkpoint" if run.best.exists() else "last weights"
     rows = [(name, f"{value:.3f}") for name, value in sorted(metrics.items())]
-    run.console.print(table(f"{best}, nats per image", rows, "value"))
+    run.console.print(metrics_table(f"{best}, nats per image", rows, "value"))
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     for said in remarks(model, trainer, metrics):
         run.say(said)
-    draw(run, model, trainer)
-    results = metrics | circumstances(run, trainer, seconds)
+    save_figures(run, model, trainer)
+    kept = load_checkpoint(run.best)["global_step"] if run.best.exists() else trainer.global_step
+    results = metrics | {BEST_STEP: kept} | run_metadata(run, trainer, seconds)
     if plan.what:
         results[resume.UNMEASURED] = [*plan.what]
     write_json(run.folder / "results.json", results)
     (run.folder / PROGRESS).unlink(missing_ok=True)
     if plan.what:
-        measure(run, plan, trainer.strategy.root_device)
-    run.release()
-    shown = pasted(run.folder)
+        measure_run(run, plan, trainer.strategy.root_device)
+    run.release_lock()
+    shown = shell_path(run.folder)
     run.say(f"run folder  {shown}")
     if any(run.folder.glob("events.out.*")):
         run.say(f"curves      tensorboard --logdir {shown}")
     more = f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
     if trainer.global_step == trainer.max_steps:
         more = f"trainer.max_steps={2 * trainer.max_steps}"
-    run.say(f"go on       {run.command(more)}")
+    run.say(f"go on       {run.resume_command(more)}")
 
 
-def earlier(run: RunFolder, plan: Plan) -> float | None:
-    """The `val/elbo` of a run that came to its end before; measures what is to be measured yet."""
-    found = run.result()
-    if found is not None and resume.unmeasured(run.folder):
-        measure(run, plan, finished.device(run.cfg.trainer.get("accelerator", "auto")))
+def reuse_finished_run(run: RunFolder, plan: Plan) -> float | None:
+    """Returns a finished run's val/elbo, after evaluation that was due; None if unfinished."""
+    found = run.finished_elbo()
+    if found is not None and resume.unmeasured_metrics(run.folder):
+        measure_run(run, plan, finished.select_device(run.cfg.trainer.get("accelerator", "auto")))
     return found
 
 
-def measure(run: RunFolder, plan: Plan, device: torch.device) -> None:
-    """Measures what `evaluate` asks for, as evaluate.py would, and notes that it is done."""
-    record = plan.carry_out(run.folder, device, Path(run.cfg.paths.data))
-    run.console.print(evaluated({run.path: record}))
+def measure_run(run: RunFolder, plan: Plan, device: torch.device) -> None:
+    """Evaluates a run as evaluate.py would, prints the table and marks it as measured."""
+    record = plan.evaluate_run(run.folder, device, Path(run.cfg.paths.data))
+    run.console.print(evaluation_table({run.path: record}))
     results = read_json(run.folder / "results.json")
     results.pop(resume.UNMEASURED, None)
     write_json(run.folder / "results.json", results)
 
 
-def draw(run: RunFolder, model: ELBO, trainer: Trainer) -> None:
-    """Saves the pictures of the overview into `figures`."""
+def save_figures(run: RunFolder, model: ELBO, trainer: Trainer) -> None:
+    """Writes the overview of up to 64 validation images as PNG files into `figures`."""
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
-    x, y = first_images(trainer, 64)
+    x, y = first_validation_images(trainer, 64)
     model.to(x.device)
-    for name, picture in pictures.overview(model, x, y).items():
+    for name, picture in pictures.draw_overview(model, x, y).items():
         picture.image().save(folder / f"{name}.png")
 
 
-def circumstances(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, Any]:
-    """What the metrics were measured with."""
+def run_metadata(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, Any]:
+    """Returns what results.json holds beside metrics: time, speed, versions, configuration."""
     speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
     pruned = any(getattr(c, "pruned", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
-    end = stopped(trainer)
+    end = stopping_point(trainer)
     return {
         **({"pruned": True} if pruned else {}),
         **({"stopped": end} if end else {}),
         "seed": run.cfg.seed,
         "seconds": round(seconds, 2),
-        "train/images_per_second": round(speed.average, 1) if speed else None,
+        "train/images_per_second": round(speed.mean_images_per_second, 1) if speed else None,
         "epochs": trainer.current_epoch,
         "steps": trainer.global_step,
         "device": str(trainer.strategy.root_device),
@@ -127,19 +132,24 @@ def circumstances(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str,
 
 
 @contextmanager
-def explained_end(run: RunFolder, model: ELBO) -> Iterator[None]:
-    """Says how to go on if the training inside is stopped by a signal, or diverges."""
+def explain_end(run: RunFolder, model: ELBO) -> Iterator[None]:
+    """Context manager that prints how to resume after SIGTERM, or adds advice on divergence.
+
+    Raises SystemExit again, and NotFiniteError with advice and the step of the last checkpoint.
+    """
     try:
         yield
     except SystemExit:
-        run.say(f"stopped; go on with  {run.command()}")
+        run.say(f"stopped; go on with  {run.resume_command()}")
         raise
     except NotFiniteError as error:
-        raise NotFiniteError(f"{error}; {run.kept()}. {advice(model, error)}") from error
+        raise NotFiniteError(
+            f"{error}; {run.checkpoint_note()}. {divergence_advice(model, error)}"
+        ) from error
 
 
-def stopped(trainer: Trainer) -> str | None:
-    """Where a training ended before the length that was asked for, as `epoch 4 of 30`."""
+def stopping_point(trainer: Trainer) -> str | None:
+    """Returns where a training ended early, as `epoch 4 of 30`; None at its full length."""
     epochs, steps = trainer.max_epochs or -1, trainer.max_steps
     if epochs == -1 == steps or 0 < epochs <= trainer.current_epoch:
         return None
@@ -151,11 +161,11 @@ def stopped(trainer: Trainer) -> str | None:
 
 
 def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iterator[str]:
-    """What the numbers alone do not say: that training was stopped, or came to nothing."""
-    if end := stopped(trainer):
+    """Yields remarks on an early stop, posterior collapse, or one code for all images."""
+    if end := stopping_point(trainer):
         early = any(isinstance(c, EarlyStopping) and c.stopped_epoch for c in trainer.callbacks)  # type: ignore[attr-defined]
         yield f"stopped at {end}{' by EarlyStopping' if early else ''}"
-    if not model.continuous:
+    if not model.has_continuous_latents:
         if metrics.get("test/codes_used") == 1:
             yield "one code is used for all images: try a smaller model.optimizer.lr"
     elif metrics.get("test/active_units") == 0:
@@ -165,8 +175,8 @@ def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iter
         )
 
 
-def advice(model: ELBO, error: NotFiniteError) -> str:
-    """What may help a training that diverged."""
+def divergence_advice(model: ELBO, error: NotFiniteError) -> str:
+    """Returns advice on settings to change after a loss or term that is not finite."""
     if isinstance(model.posterior, Deterministic) and "the rate" in str(error):
         return "posterior=deterministic is for model=ae, rae and wae"
     found = ["a smaller model.optimizer.lr", "trainer.gradient_clip_val=1"]
@@ -178,5 +188,5 @@ def advice(model: ELBO, error: NotFiniteError) -> str:
 
 
 def final_tag(name: str) -> str:
-    """The tag of a final metric: apart from its curve, which a NaN at the start would spoil."""
+    """Returns the TensorBoard tag of a final metric, other than that of its curve."""
     return f"hp/{name.replace('/', '_')}"

@@ -1,4 +1,4 @@
-"""The folder of a training run: what an earlier start left there, its lock, and how to continue."""
+"""The folder of a training run: its earlier results, checkpoint to resume, lock and config."""
 
 import os
 import shlex
@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -15,25 +16,25 @@ from vaelab.commands import cli
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import naming, resume
-from vaelab.runs.folder import COMPOSED
-from vaelab.runs.screen import here, pasted
-from vaelab.training.callbacks.checkpoint import load as load_checkpoint
+from vaelab.runs.folder import COMPOSED, read_config
+from vaelab.runs.screen import relative_path, shell_path
+from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
 
 LEAVING = 60.0
-"""Seconds for which to wait for a process that is stopping in the same folder."""
+"""Seconds to wait for the lock, while another process stops in the same folder."""
 
 
 class RunFolder:
-    """The folder that Hydra made for a run.
+    """The folder that Hydra made for a training run, with its console and lock.
 
     Args:
         cfg: The composed configuration.
 
     Attributes:
         choices: The choice of each group of configurations.
-        overrides: Those of the command line.
-        console: Silent in the processes beside the first.
+        overrides: The overrides of the command line.
+        console: The console, silent in all processes but the first.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -46,50 +47,50 @@ class RunFolder:
         self.console.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
 
     def say(self, text: str) -> None:
-        """Prints a line in the first process."""
+        """Prints a line in the first process; does nothing in the others."""
         self.console.print(text, markup=False)
 
     @property
     def path(self) -> Path:
-        """The folder as the user would type it."""
-        return here(self.folder)
+        """The folder as the user would type it: relative to the working folder if below it."""
+        return relative_path(self.folder)
 
     @property
     def best(self) -> Path:
-        """The best checkpoint; there need not be one."""
+        """The path of the best checkpoint; the file need not exist."""
         return self.folder / "checkpoints" / "best.ckpt"
 
     @property
     def last(self) -> Path:
-        """The last checkpoint; there need not be one."""
+        """The path of the last checkpoint; the file need not exist."""
         return self.folder / "checkpoints" / "last.ckpt"
 
-    def result(self) -> float | None:
-        """The `val/elbo` of this very run, if it has been run to its end already.
+    def finished_elbo(self) -> float | None:
+        """Returns val/elbo if this run is finished, and prints that; None with rerun or ckpt.
 
         Raises:
-            UserError: If the run in the folder is another one.
+            UserError: If the folder holds a run with other settings.
         """
-        found = resume.result(self.folder)
+        found = resume.finished_elbo(self.folder)
         if found is None or self.cfg.rerun or self.cfg.ckpt is not None:
             return None
-        resume.check(self.folder, self.path, self.cfg)
-        shown = pasted(self.folder)
+        resume.check_same_run(self.folder, self.path, self.cfg)
+        shown = shell_path(self.folder)
         self.say(f"{shown} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
         return found
 
     def checkpoint_to_resume(self, model: ELBO) -> Path | None:
-        """The checkpoint that `ckpt` asks for, or of a run that was interrupted, to go on from.
+        """Returns the checkpoint that `ckpt` names or an interrupted run left; None for neither.
 
         Raises:
-            UserError: If it is not there, of another model, or has nothing left to do; or if
-                nothing is asked for and the folder holds another run.
+            UserError: If the checkpoint is missing, of another architecture, or already at
+                the requested length; or if the folder holds a run with other settings.
         """
         ckpt = self.cfg.ckpt
         if ckpt is None:
             if self.cfg.rerun or not self.last.exists():
                 return None
-            resume.check(self.folder, self.path, self.cfg)
+            resume.check_same_run(self.folder, self.path, self.cfg)
             state = load_checkpoint(self.last)
             check_architecture(model.state_dict(), state["state_dict"])
             self.say(f"going on from step {state['global_step']:,} of {self.path}")
@@ -111,6 +112,7 @@ class RunFolder:
             )
         state = load_checkpoint(path)
         check_architecture(model.state_dict(), state["state_dict"])
+        self.warn_of_other_images(path)
         done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
             if 0 < self.cfg.trainer[name] <= count:
@@ -120,49 +122,63 @@ class RunFolder:
                 )
         return path
 
-    def occupy(self) -> None:
-        """Keeps other processes out of the folder until the run is finished or its process ends.
+    def warn_of_other_images(self, checkpoint: Path) -> None:
+        """Warns if the run of a checkpoint divided its images into parts in another way."""
+        earlier = checkpoint.absolute().parents[1]
+        if not (earlier / COMPOSED).exists():
+            return
+        before, now = (resume.split_settings(c) for c in (read_config(earlier), self.cfg))
+        if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
+            rank_zero_warn(
+                f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "
+                "what is tested may have been trained on"
+            )
+
+    def acquire_lock(self) -> None:
+        """Locks the folder against other processes, waiting 60 s at most; first process only.
+
+        The lock holds until `release_lock` or the end of the process.
 
         Raises:
-            UserError: If another one does not leave it; one that is stopping soon does.
+            UserError: If another process still holds the lock.
         """
         if self.console.quiet:
             return
         path = self.folder / COMPOSED.with_name("lock")
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.lock = FileLock(path, is_singleton=True)  # a second run in this process is welcome
+        self.lock = FileLock(path, is_singleton=True)  # this process may lock it again
         try:
             with suppress(NotImplementedError):  # a file system without locks
                 self.lock.acquire(timeout=LEAVING)
         except Timeout as error:
             raise UserError(f"{self.path}: another process is working in this folder") from error
 
-    def release(self) -> None:
-        """Lets other processes into the folder again."""
+    def release_lock(self) -> None:
+        """Unlocks the folder for other processes."""
         self.lock.release()
 
-    def record(self) -> None:
-        """Writes the composed configuration into the folder, where Hydra keeps it."""
-        if self.console.quiet:  # a process beside the first one
+    def write_config(self) -> None:
+        """Writes the configuration; deletes results.json, with rerun all outputs of the run."""
+        if self.console.quiet:  # not the first process
             return
         if self.cfg.rerun:
-            resume.clear(self.folder)
-        (self.folder / "results.json").unlink(missing_ok=True)  # until it is finished again
+            resume.delete_outputs(self.folder)
+        (self.folder / "results.json").unlink(missing_ok=True)  # it marks a finished run
         composed = self.folder / COMPOSED
         composed.parent.mkdir(exist_ok=True)
         OmegaConf.save(self.cfg, composed)
         OmegaConf.save(OmegaConf.create(self.overrides), composed.with_name("overrides.yaml"))
 
-    def kept(self) -> str:
-        """What there is to go on from, in words."""
+    def checkpoint_note(self) -> str:
+        """Returns words on the last checkpoint: its step, or that there is none."""
         if not self.last.exists():
             return "there is no checkpoint yet"
         return f"the checkpoint of step {load_checkpoint(self.last)['global_step']:,} is kept"
 
-    def command(self, *changes: str) -> str:
-        """The command line that goes on with this run, with these overrides changed."""
-        changed = {"ckpt", "rerun", *map(naming.key, changes)}
-        kept = [o for o in self.overrides if naming.key(o) not in changed]
-        folder = f"hydra.run.dir={naming.value(str(self.path))}"
-        start = [*cli.program(), *cli.config_folders(HydraConfig.get())]
+    def resume_command(self, *changes: str) -> str:
+        """Returns the command line that resumes this run, with these overrides changed."""
+        changed = {"ckpt", "rerun", *map(naming.setting_name, changes)}
+        kept = [o for o in self.overrides if naming.setting_name(o) not in changed]
+        folder = f"hydra.run.dir={naming.quote_if_needed(str(self.path))}"
+        start = [*cli.program_words(), *cli.config_dir_flags(HydraConfig.get())]
         return shlex.join([*start, *kept, *changes, folder, "ckpt=last"])

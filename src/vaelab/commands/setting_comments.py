@@ -1,4 +1,7 @@
-"""What each setting means, in the words behind it in the YAML file that it is from; no torch."""
+"""The comments on settings in the YAML files, for --help and completion.
+
+Does not import torch.
+"""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,25 +12,25 @@ import yaml
 COMMENT = re.compile(r"\s+#\s*(.*\S)")
 
 
-def meanings(
+def setting_meanings(
     folders: Sequence[Path], name: str, choices: Mapping[str, str | None]
 ) -> dict[str, str]:
-    """The comments behind settings, by the dotted name of each setting.
+    """Returns the comments on settings in the chosen YAML files, by dotted names.
 
     Args:
-        folders: Those of configurations; the first that has a file is asked.
-        name: Of the command's file.
-        choices: The file that is chosen in each group.
+        folders: The folders of configurations; a file is read from the first that has it.
+        name: The command's file, without `.yaml`.
+        choices: The chosen file of each group.
     """
-    found = dict(in_file(folders, name, ""))
+    found = dict(file_comments(folders, name, ""))
     for group, choice in choices.items():
         if choice:
-            found |= dict(in_file(folders, f"{group}/{choice}", group.replace("/", ".")))
+            found |= dict(file_comments(folders, f"{group}/{choice}", group.replace("/", ".")))
     return found
 
 
-def in_file(folders: Sequence[Path], file: str, package: str) -> Iterator[tuple[str, str]]:
-    """The settings and comments of a file, after those of the files that it begins from."""
+def file_comments(folders: Sequence[Path], file: str, package: str) -> Iterator[tuple[str, str]]:
+    """Yields (dotted name, comment) of a YAML file's settings, those of its bases first."""
     path = next(filter(Path.is_file, (folder / f"{file}.yaml" for folder in folders)), None)
     if path is None:
         return
@@ -37,29 +40,31 @@ def in_file(folders: Sequence[Path], file: str, package: str) -> Iterator[tuple[
     for entry in (yaml.safe_load(text) or {}).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             before, _, place = entry.partition("@")
-            yield from in_file(folders, str(Path(file).with_name(before)), place or package)
+            yield from file_comments(folders, str(Path(file).with_name(before)), place or package)
     root = yaml.compose(text)
     if isinstance(root, yaml.MappingNode):
-        yield from in_node(root, package, text.splitlines())
+        yield from node_comments(root, package, text.splitlines())
 
 
-def in_node(node: yaml.MappingNode, path: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """The settings in a node and the comments behind them, with the lines that go on from these."""
+def node_comments(
+    node: yaml.MappingNode, path: str, lines: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yields (dotted name, comment) of each commented setting in a YAML node, at any depth."""
     for key, value in node.value:
         name = f"{path}.{key.value}".lstrip(".")
         flat = isinstance(value, yaml.ScalarNode) or value.flow_style
         mark = (value if flat else key).end_mark
         here = COMMENT.fullmatch(lines[mark.line][mark.column :].removeprefix(":"))
         words = [here[1]] if here else []
-        words += further(lines[mark.line + 1 :], key.start_mark.column)
+        words += continuation_comments(lines[mark.line + 1 :], key.start_mark.column)
         if words:
             yield name, " ".join(words)
         if isinstance(value, yaml.MappingNode) and not flat:
-            yield from in_node(value, name, lines)
+            yield from node_comments(value, name, lines)
 
 
-def further(lines: Sequence[str], column: int) -> Iterator[str]:
-    """The comments of lines that hold nothing else, as long as they are further to the right."""
+def continuation_comments(lines: Sequence[str], column: int) -> Iterator[str]:
+    """Yields comments from the lines that hold nothing else and are indented beyond a column."""
     for line in lines:
         words = COMMENT.fullmatch(line)
         if not words or line.index("#") <= column:

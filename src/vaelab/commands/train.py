@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pydantic import NonNegativeInt
 
 
-def settings(
+def settings_schema(
     *,
     model: Any,
     data: Any,
@@ -29,13 +29,17 @@ def settings(
     precision: Literal[32, "bf16"],
     compile: bool,  # noqa: A002
 ) -> None:
-    """The top-level settings, for the check."""
+    """Declares the settings of `train` and their types, for validation; is never called."""
 
 
-@cli.task("train", settings)
+@cli.task("train", settings_schema)
 def main(cfg: DictConfig) -> float:
-    """Trains, tests the best checkpoint, and returns its ELBO on the validation images."""
-    # Here and not above, so that --help and --cfg answer at once.
+    """Trains and tests a model, or takes up its finished run; returns the best val/elbo.
+
+    Seeds all generators, sets an environment variable and turns off argument validation of
+    torch.distributions for the whole process. Locks the run folder.
+    """
+    # Imported here, so that --help and --cfg answer without these slow imports.
     import os
     import shlex
     from time import monotonic
@@ -43,7 +47,7 @@ def main(cfg: DictConfig) -> float:
     import torch
     from lightning import Trainer, seed_everything
 
-    from vaelab.acceleration.compilation import compiled
+    from vaelab.acceleration.compilation import compile_loss
     from vaelab.commands import introduction, preflight, results
     from vaelab.commands.quiet import quieten
     from vaelab.commands.run_folder import RunFolder
@@ -54,9 +58,9 @@ def main(cfg: DictConfig) -> float:
     began = monotonic()
     quieten()
     run = RunFolder(cfg)
-    command = shlex.join([*cli.program(), *run.overrides])
-    plan = Plan(cfg.metrics, cli.names(cfg.evaluate), cfg.seed, cfg.rerun, command, run.say)
-    if (found := results.earlier(run, plan)) is not None:
+    command = shlex.join([*cli.program_words(), *run.overrides])
+    plan = Plan(cfg.metrics, cli.as_list(cfg.evaluate), cfg.seed, cfg.rerun, command, run.say)
+    if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
     # Lightning sets this to 1, and then every optimizer step looks for a driver's library on disk.
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
@@ -68,19 +72,20 @@ def main(cfg: DictConfig) -> float:
     callbacks = preflight.instantiate_callbacks(cfg.callbacks)
     trainer = preflight.instantiate_as(Trainer, "trainer", cfg.trainer, callbacks=callbacks)
     if cfg.compile and model.can_compile:
-        model.loss = compiled(model.loss)  # type: ignore[assignment,method-assign]
+        model.loss = compile_loss(model.loss)  # type: ignore[assignment,method-assign]
     elif cfg.compile:
         run.say("compile=true: not done, for torch.compile gets this objective's gradient wrong")
 
-    preflight.check(cfg, plan, model, data, trainer)
-    run.occupy()
-    if (found := results.earlier(run, plan)) is not None:  # of a start that was at work until now
+    preflight.check_training(cfg, plan, model, data, trainer)
+    run.acquire_lock()
+    # Again, for another process may have finished the run while this one waited for the lock.
+    if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
     ckpt = run.checkpoint_to_resume(model)
-    run.record()
+    run.write_config()
     introduction.introduce(run, model, data, trainer)
     introduction.log_settings(run, trainer)
-    with results.explained_end(run, model):
+    with results.explain_end(run, model):
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)
@@ -89,5 +94,5 @@ def main(cfg: DictConfig) -> float:
     elbo = getattr(trainer.checkpoint_callback, "best_elbo", last) if best else last
     (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
     metrics = {"val/elbo": elbo, **metrics}
-    results.finish(run, plan, model, trainer, metrics, monotonic() - began)
+    results.finish_run(run, plan, model, trainer, metrics, monotonic() - began)
     return elbo

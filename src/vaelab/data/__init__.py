@@ -1,4 +1,4 @@
-"""Images as batches (x, y): x [B, C, H, W] in [0, 1], y [B, Y] one-hot labels, or other columns."""
+"""Data module and image sources: batches x [B, C, H, W] in [0, 1], y [B, Y] labels or columns."""
 
 from vaelab.data.dsprites import DSprites
 from vaelab.data.images import Images

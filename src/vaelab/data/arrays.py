@@ -1,12 +1,14 @@
-"""The arrays of a data set, checked, as images, classes and numbers.
+"""Validation and conversion of a data set's numpy arrays to images, classes and numbers.
 
 Shapes: N images of a part, which is train, val or test; C x H x W pixels; W numbers.
 
+The arrays, by name:
+
 train_images  numbers or booleans [N, C, H, W] or [N, H, W]     train_labels  [N]
 
-and what else is known of each image, under any other name: train_NAME, a class as whole numbers or
-texts [N], or numbers as floats [N] or [N, W]. `val_` and `test_` arrays are of those parts, where
-there are any. Classes are those that occur in training, by the names that they have there.
+and further columns under any other name: train_NAME, classes as whole numbers or texts [N], or
+numbers as floats [N] or [N, W]. Arrays `val_NAME` and `test_NAME` are optional. The classes of a
+column are those that occur in its training array.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,34 +24,39 @@ from vaelab.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]
 Span = Sequence[float]
-"""The values that are black and white."""
+"""The two pixel values that mean black and white."""
 PARTS = ("train", "val", "test")
-SMALLEST = 8  # pixels a side
-DARKEST = 128  # the largest pixel that a set of images has at least if it is of 0 to 255
-MANY = 1000  # classes, at most
-SOME = 1000  # images to convert at a time
+MIN_SIDE = 8  # pixels
+MIN_MAXIMUM = 128  # if no pixel reaches it, the range is probably not 0 to 255
+MAX_CLASSES = 1000
+IMAGES_PER_CHUNK = 1000  # images rescaled at a time, to bound memory
 
 
-def splits(arrays: Arrays, num_classes: int | None = None, span: Span | None = None) -> Splits:
-    """A data set from its arrays.
+def build_splits(
+    arrays: Arrays, num_classes: int | None = None, span: Span | None = None
+) -> Splits:
+    """Returns validated arrays as a data set; raises UserError if one does not fit.
+
+    Arrays whose names begin with none of train_, val_ and test_ are only listed in `unused`.
 
     Args:
-        arrays: By name.
-        num_classes: Of the labels, 0 up to one less; otherwise those that occur in training.
-        span: What is black and white among the pixels; otherwise 0 and 255 are.
+        arrays: The arrays by name, see above.
+        num_classes: The labels are 0 to num_classes - 1; default: the labels in training.
+        span: The pixel values that mean black and white; default: 0 and 255.
 
     Raises:
-        UserError: If the arrays are no data set; names the array and, where it is one, the row.
+        UserError: If the arrays are no data set. The message names the array, and the row if a
+            single row is wrong.
     """
     if "train_images" not in arrays:
         raise UserError(
-            f"has {listed(arrays)}, but should have train_images and, where there are labels, "
+            f"has {arrays_text(arrays)}, but should have train_images and, where there are labels, "
             "train_labels"
         )
     if not len(arrays["train_images"]):
         raise UserError("train_images is empty")
     images = {
-        part: checked_images(f"{part}_images", arrays[f"{part}_images"], span)
+        part: convert_images(f"{part}_images", arrays[f"{part}_images"], span)
         for part in PARTS
         if len(arrays.get(f"{part}_images", ()))
     }
@@ -61,15 +68,15 @@ def splits(arrays: Arrays, num_classes: int | None = None, span: Span | None = N
                 f"and train_images {tuple(train.shape[1:])}"
             )
     counts = {part: len(tensor) for part, tensor in images.items()}
-    names = dict.fromkeys(n.partition("_")[2] for n in arrays if n.startswith(beginnings()))
+    names = dict.fromkeys(n.partition("_")[2] for n in arrays if n.startswith(part_prefixes()))
     if "label" in names:
         raise UserError("has a column label, which is the name of what train_labels hold")
     found = {
-        name: checked_column(name, complete(name, arrays, counts), counts, num_classes)
+        name: build_column(name, column_arrays(name, arrays, counts), counts, num_classes)
         for name in names
         if name != "images"
     }
-    label = found.pop("labels", None) or unlabelled(counts)
+    label = found.pop("labels", None) or zero_labels(counts)
     return Splits(
         train_images=train,
         train_labels=label.train,
@@ -80,31 +87,34 @@ def splits(arrays: Arrays, num_classes: int | None = None, span: Span | None = N
         num_classes=label.classes,
         class_names=label.names,
         columns=found,
-        unused=tuple(name for name in arrays if not name.startswith(beginnings())),
+        unused=tuple(name for name in arrays if not name.startswith(part_prefixes())),
     )
 
 
-def beginnings() -> tuple[str, ...]:
-    """With which the name of an array begins."""
+def part_prefixes() -> tuple[str, ...]:
+    """Returns the prefixes of array names: train_, val_ and test_."""
     return tuple(f"{part}_" for part in PARTS)
 
 
-def listed(arrays: Arrays) -> str:
-    """The arrays that there are, in words."""
+def arrays_text(arrays: Arrays) -> str:
+    """Returns name, dtype and shape of all arrays as one line of text."""
     found = [f"{name} {a.dtype} {a.shape}" for name, a in arrays.items()]
     return ", ".join(found) or "none"
 
 
-def unlabelled(counts: Mapping[str, int]) -> Column:
+def zero_labels(counts: Mapping[str, int]) -> Column:
+    """Returns labels of an unlabelled data set: zeros int64 [N] for each part, and no classes."""
     zeros = {part: torch.zeros(counts.get(part, 0), dtype=torch.int64) for part in PARTS}
     return Column(zeros["train"], zeros["test"], val=zeros["val"])
 
 
-def complete(name: str, arrays: Arrays, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """A column's arrays, by part.
+def column_arrays(name: str, arrays: Arrays, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
+    """Returns a column's arrays by part; raises UserError if the parts differ from the images'.
 
-    Raises:
-        UserError: If there is none for the images of a part, or no images for one.
+    Args:
+        name: Name of the column, without the prefix of a part.
+        arrays: All arrays of the data set.
+        counts: Number of images by part.
     """
     given = {part: arrays[f"{part}_{name}"] for part in PARTS if f"{part}_{name}" in arrays}
     for part, values in given.items():
@@ -121,20 +131,23 @@ def complete(name: str, arrays: Arrays, counts: Mapping[str, int]) -> dict[str, 
 # Pixels.
 
 
-def checked_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
-    """Images uint8 [N, C, H, W] from 0, black, to 255, white."""
+def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
+    """Returns images as uint8 [N, C, H, W], 0 black to 255 white; raises UserError if unfit.
+
+    Rescales by `span` if given; otherwise accepts only booleans and whole numbers of 0 to 255.
+    """
     if images.ndim == 3:
         images = images[:, None]
     if images.ndim != 4:
         raise UserError(
             f"{name} have shape {images.shape}, but should be (N, H, W) or (N, C, H, W)"
         )
-    if images.shape[-1] in (1, 3, 4) and images.shape[1] >= SMALLEST:
+    if images.shape[-1] in (1, 3, 4) and images.shape[1] >= MIN_SIDE:
         raise UserError(f"{name} have shape {images.shape}, channels last; should be (N, C, H, W)")
-    if min(images.shape[-2:]) < SMALLEST or images.shape[1] == 0:
+    if min(images.shape[-2:]) < MIN_SIDE or images.shape[1] == 0:
         height, width = images.shape[-2:]
         raise UserError(
-            f"{name} are too small: {height} x {width} pixels, at least {SMALLEST} x {SMALLEST} "
+            f"{name} are too small: {height} x {width} pixels, at least {MIN_SIDE} x {MIN_SIDE} "
             "are needed"
         )
     if images.dtype == np.bool_:
@@ -143,16 +156,16 @@ def checked_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
         raise UserError(f"{name} are {images.dtype}, but should be numbers or booleans")
     low, high = images.min(), images.max()
     if not (np.isfinite(low) and np.isfinite(high)):
-        raise UserError(f"{name}[{first(~np.isfinite(images))}] is not finite")
+        raise UserError(f"{name}[{first_wrong_row(~np.isfinite(images))}] is not finite")
     if span is not None:
-        return torch.from_numpy(stretched(name, images, span))
-    if images.dtype.kind == "f" or low < 0 or high > 255 or high < DARKEST or low == high:
-        raise UserError(unscaled(name, images.dtype, float(low), float(high)))
+        return torch.from_numpy(rescale(name, images, span))
+    if images.dtype.kind == "f" or low < 0 or high > 255 or high < MIN_MAXIMUM or low == high:
+        raise UserError(range_error_text(name, images.dtype, float(low), float(high)))
     return torch.from_numpy(np.asarray(images, np.uint8))
 
 
-def unscaled(name: str, kind: np.dtype[Any], low: float, high: float) -> str:
-    """What is wrong with pixels that are not of 0 to 255, and what to type."""
+def range_error_text(name: str, kind: np.dtype[Any], low: float, high: float) -> str:
+    """Returns the error message for pixels not of 0 to 255, with the setting to type instead."""
     reach = f"{name} are {kind} from {low:g} to {high:g}"
     if low == high:
         return f"{name} are all {low:g}; data.source.range=[0,255] takes them as they are"
@@ -166,7 +179,7 @@ def unscaled(name: str, kind: np.dtype[Any], low: float, high: float) -> str:
             int(high) if high < 256 else 2 ** int(high).bit_length() - 1,
         )
     asked = f"data.source.range=[{black:g},{white:g}]"
-    if kind.kind == "u" and high < DARKEST:
+    if kind.kind == "u" and high < MIN_MAXIMUM:
         return (
             f"{reach}: nearly black, if 255 is white; give {asked}, or data.source.range=[0,255] "
             "if they are as dark as that"
@@ -174,24 +187,25 @@ def unscaled(name: str, kind: np.dtype[Any], low: float, high: float) -> str:
     return f"{reach}; say which values are black and white: {asked}"
 
 
-def stretched(name: str, images: np.ndarray, span: Span) -> np.ndarray:
-    """Images with the values of a span spread over 0 to 255."""
+def rescale(name: str, images: np.ndarray, span: Span) -> np.ndarray:
+    """Returns uint8 images scaled from `span` to 0..255; raises UserError for pixels outside."""
     black, white = map(float, span)
-    outside = first((images < black) | (images > white))
+    outside = first_wrong_row((images < black) | (images > white))
     if outside is not None:
         raise UserError(
             f"{name}[{outside}] reaches from {images[outside].min():g} to "
             f"{images[outside].max():g}, and data.source.range=[{black:g},{white:g}]"
         )
     found = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), SOME):
-        some = images[start : start + SOME].astype(np.float64)
-        found[start : start + SOME] = np.rint((some - black) * (255 / (white - black)))
+    for start in range(0, len(images), IMAGES_PER_CHUNK):
+        chunk = slice(start, start + IMAGES_PER_CHUNK)
+        some = images[chunk].astype(np.float64)
+        found[chunk] = np.rint((some - black) * (255 / (white - black)))
     return found
 
 
-def first(wrong: np.ndarray) -> int | None:
-    """The first row [N, ...] in which something is wrong."""
+def first_wrong_row(wrong: np.ndarray) -> int | None:
+    """Returns the first row of booleans [N, ...] that has a True; None if there is none."""
     rows = wrong.reshape(len(wrong), -1).any(1)
     return int(rows.argmax()) if rows.any() else None
 
@@ -199,17 +213,23 @@ def first(wrong: np.ndarray) -> int | None:
 # Columns.
 
 
-def checked_column(
+def build_column(
     name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int], num_classes: int | None
 ) -> Column:
-    """Classes, or numbers, of the images of each part."""
+    """Returns a column of numbers if the training array is floats, else a column of classes.
+
+    Labels are classes even if they are floats; `num_classes` is for labels only.
+    """
     if values["train"].dtype.kind == "f" and name != "labels":
-        return numbers(name, values, counts)
-    return classes(name, values, counts, num_classes if name == "labels" else None)
+        return build_number_column(name, values, counts)
+    return build_class_column(name, values, counts, num_classes if name == "labels" else None)
 
 
-def numbers(name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int]) -> Column:
-    found = {part: checked_numbers(f"{part}_{name}", v, counts[part]) for part, v in values.items()}
+def build_number_column(
+    name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int]
+) -> Column:
+    """Returns a column of numbers; raises UserError if its parts differ in width."""
+    found = {part: convert_numbers(f"{part}_{name}", v, counts[part]) for part, v in values.items()}
     for part, others in found.items():
         if others.shape[1] != found["train"].shape[1]:
             raise UserError(
@@ -219,8 +239,11 @@ def numbers(name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, in
     return Column(found["train"], found.get("test", found["train"][:0]), val=found.get("val"))
 
 
-def checked_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
-    """Floats [count, W]."""
+def convert_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
+    """Returns numbers as float32 [count, W]; raises UserError if not finite floats [count, W].
+
+    Also accepts [count], as W = 1.
+    """
     if values.ndim not in (1, 2) or len(values) != count or values.size == 0:
         raise UserError(
             f"{name} have shape {values.shape}, but should be ({count},) or ({count}, W)"
@@ -229,7 +252,7 @@ def checked_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
         raise UserError(f"{name} should be floats, as train_{name.partition('_')[2]} are")
     with np.errstate(over="ignore"):
         single = values.astype(np.float32)
-    row = first(~np.isfinite(single))
+    row = first_wrong_row(~np.isfinite(single))
     if row is not None:
         wrong = values[row].reshape(-1)[~np.isfinite(single[row]).reshape(-1)][0]
         why = ", which is too large for single precision" if np.isfinite(wrong) else ""
@@ -237,20 +260,24 @@ def checked_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
     return torch.from_numpy(single.reshape(count, -1))
 
 
-def classes(
+def build_class_column(
     name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int], num_classes: int | None
 ) -> Column:
-    """The classes that occur in training, or the first `num_classes` whole numbers."""
-    found = {part: checked_classes(f"{part}_{name}", v, counts[part]) for part, v in values.items()}
+    """Returns a column of class indices; raises UserError for a class that is not in training.
+
+    Also raises UserError for too many classes. With `num_classes` the classes are the whole
+    numbers below it, whether they occur in training or not.
+    """
+    found = {part: convert_classes(f"{part}_{name}", v, counts[part]) for part, v in values.items()}
     names = np.unique(found["train"])
     if num_classes is not None:
         names = np.arange(num_classes)
-    elif len(names) > MANY or (counts["train"] >= 20 and 2 * len(names) > counts["train"]):
+    elif len(names) > MAX_CLASSES or (counts["train"] >= 20 and 2 * len(names) > counts["train"]):
         raise UserError(
             f"train_{name} are of {len(names):,} classes, too many for {counts['train']:,} "
             "images; numbers are floats"
         )
-    coded = {part: places(f"{part}_{name}", v, names) for part, v in found.items()}
+    coded = {part: class_indices(f"{part}_{name}", v, names) for part, v in found.items()}
     return Column(
         coded["train"],
         coded.get("test", coded["train"][:0]),
@@ -260,9 +287,12 @@ def classes(
     )
 
 
-def checked_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
-    """Whole numbers or texts [count], one for each image."""
-    if values.dtype.kind in "biuf" and values.ndim == 2 and one_hot(values):
+def convert_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
+    """Returns classes as int64 or texts [count]; raises UserError if they are neither.
+
+    Accepts one-hot rows [count, K] and whole numbers of any type from 0 on; decodes bytes.
+    """
+    if values.dtype.kind in "biuf" and values.ndim == 2 and is_one_hot(values):
         values = values.argmax(1)
     if values.shape == (count, 1):
         values = values[:, 0]
@@ -275,25 +305,25 @@ def checked_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
     if values.dtype.kind not in "biuf":
         raise UserError(f"{name} are {values.dtype}, but should be whole numbers or texts")
     whole = values.astype(np.float64)
-    row = first(~((whole >= 0) & (whole < 2**53) & (whole == np.floor(whole))))
+    row = first_wrong_row(~((whole >= 0) & (whole < 2**53) & (whole == np.floor(whole))))
     if row is not None:
         raise UserError(f"{name}[{row}] is {values[row]}; labels are 0, 1, ... or texts")
     return values.astype(np.int64)
 
 
-def one_hot(values: np.ndarray) -> bool:
-    """Whether each row [K], K > 1, has a one among zeros."""
+def is_one_hot(values: np.ndarray) -> bool:
+    """Returns whether each row of [N, K], K > 1, is a single one among zeros."""
     if values.shape[1] < 2:
         return False
     return bool(((values == 0) | (values == 1)).all() and (values.sum(1) == 1).all())
 
 
-def places(name: str, values: np.ndarray, names: np.ndarray) -> Tensor:
-    """The place of each value [N] among sorted names."""
+def class_indices(name: str, values: np.ndarray, names: np.ndarray) -> Tensor:
+    """Returns each value's index int64 [N] among sorted class names; raises UserError if absent."""
     if (values.dtype.kind == "U") != (names.dtype.kind == "U"):
         raise UserError(f"{name} are {values.dtype} and those of training {names.dtype}")
     found = np.searchsorted(names, values).clip(max=len(names) - 1)
-    row = first(names[found] != values)
+    row = first_wrong_row(names[found] != values)
     if row is not None:
         known = ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
         raise UserError(f"{name}[{row}] is {values[row]}, which is none of the classes {known}")

@@ -1,4 +1,4 @@
-"""What is known of images beside their pixels, and y, which is made of it."""
+"""Columns: classes and numbers of each image; and y, which is composed of them."""
 
 from dataclasses import dataclass, replace
 from typing import Self
@@ -9,15 +9,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Column:
-    """A class of each image, or numbers; or a class that stands for numbers.
+    """Class or numbers of each image; a class may be ordinal and have numbers, such as an angle.
 
     Attributes:
-        train: int64 [N], the class of each image of the training part; or numbers, float [N, W].
-        test: The same of the test part.
-        classes: How many; zero for numbers.
-        numbers: Float [classes, W], those of each class where it stands for some.
-        val: The same as `train` of the validation part, where there is one.
-        names: Of the classes; by default their numbers.
+        train: Class of each training image, int64 [N]; or numbers, float [N, W].
+        test: The same for the test images.
+        classes: Number of classes; 0 for numbers.
+        numbers: Numbers of each class, float [classes, W], if it is ordinal.
+        val: The same as `train` for the validation images, if the data set has that part.
+        names: Names of the classes; default 0, 1, ...
     """
 
     train: Tensor
@@ -28,13 +28,13 @@ class Column:
     names: tuple[str, ...] = ()
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """What the classes are called."""
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, default 0, 1, ...; empty for numbers."""
         return self.names or tuple(map(str, range(self.classes)))
 
     @property
     def width(self) -> int:
-        """W, or zero where there are no numbers."""
+        """W, the count of numbers per image or class; 0 without numbers."""
         if self.classes:
             return 0 if self.numbers is None else self.numbers.shape[1]
         return self.train.shape[1]
@@ -42,19 +42,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Labels:
-    """y [N, Y] of all images of a part, made when asked for: one-hot classes, and then numbers.
+    """y [N, Y] of a part's images, composed on indexing: columns one-hot or as numbers.
 
     Attributes:
-        columns: Rows of numbers [N, W], or classes [N] and their rows in y, [classes, W].
-        empty: [N, 0], for images of which nothing is asked.
+        columns: For each column numbers [N, W] and None; or classes [N] and the rows of y that they
+            stand for, [classes, W].
+        empty: [N, 0], the y if there are no columns.
     """
 
     columns: tuple[tuple[Tensor, Tensor | None], ...]
     empty: Tensor
 
     @classmethod
-    def of(cls, columns: list[Column], part: str, count: int, numbers: bool) -> Self:
-        """Those of a part; with `numbers`, those that classes stand for."""
+    def from_columns(cls, columns: list[Column], part: str, count: int, numbers: bool) -> Self:
+        """Returns the y of a part's `count` images; `numbers`: ordinal classes are not one-hot."""
         rows: list[tuple[Tensor, Tensor | None]] = []
         for column in columns:
             table = None
@@ -64,6 +65,7 @@ class Labels:
         return cls(tuple(rows), torch.empty(count, 0))
 
     def to(self, device: torch.device | str) -> Self:
+        """Returns a copy on a device."""
         columns = tuple(
             (values.to(device), None if table is None else table.to(device))
             for values, table in self.columns
@@ -74,7 +76,7 @@ class Labels:
         return len(self.empty)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """The y [n, Y] of images by their rows [n], which are on the same device."""
+        """Returns y [n, Y] of the images with indices [n], which are on the same device."""
         found = [self.empty[:1].expand(len(rows), 0)] if not self.columns else []
         for values, table in self.columns:
             chosen = values.index_select(0, rows)
@@ -82,5 +84,5 @@ class Labels:
         return found[0] if len(found) == 1 else torch.cat(found, -1)
 
     def index_select(self, _: int, rows: Tensor) -> Tensor:
-        """The same in the words that are fast for a tensor."""
+        """Returns `self[rows]`; ignores the dimension. Named as the faster indexing of a tensor."""
         return self[rows]

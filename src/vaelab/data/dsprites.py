@@ -1,4 +1,4 @@
-"""The original file of dSprites (Matthey et al., 2017), kept as bits."""
+"""Source that reads the original dSprites file (Matthey et al., 2017), cached as packed bits."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vaelab.data import store
 from vaelab.data.splits import OnDemand, Splits
-from vaelab.data.sprites import grid, whole_grid
+from vaelab.data.sprites import grid_splits, sprite_factors
 from vaelab.errors import UserError
 
 ADDRESS = "https://github.com/google-deepmind/dsprites-dataset"
@@ -18,54 +18,60 @@ SIDE = 64  # pixels
 
 
 class DSprites:
-    """All images of the original file, as the training part; the label is the shape.
+    """Source of the original dSprites file: all are training images; downloads nothing.
 
-    They are written once as bits, 377 MB for 3 GB, in a file beside it that all jobs map.
+    The label is the shape. The first call writes the images as bits, 377 MB instead of 3 GB, to a
+    file beside the original, which all processes map.
 
     Args:
-        path: dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz.
+        path: Path of dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz.
     """
 
     note = "the original file"
-    factors = grid(6, 40, 32)
+    factors = sprite_factors(6, 40, 32)
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
     def __call__(self) -> Splits:
+        """Returns the data set; writes the packed file on first use, or raises UserError."""
         bits = self.path.parent / f"{self.path.stem}.bits.safetensors"
         if not (bits.exists() or self.path.exists()):
             raise UserError(
                 f"{self.path}: there is no such file; it is at {ADDRESS}, "
                 "and data=sprites needs none"
             )
-        images = store.prepared(bits, self.make).train_images
+        images = store.load_or_create(bits, self.make_arrays).train_images
         assert isinstance(images, Tensor)
-        return whole_grid(Packed(images), self.factors)
+        return grid_splits(Packed(images), self.factors)
 
-    def make(self) -> store.Arrays:
-        """The pixels as bits, uint8 [N, 1, H, W / 8]."""
+    def make_arrays(self) -> store.Arrays:
+        """Reads the original file; returns its pixels as bits, uint8 [N, 1, H, W / 8], or raises.
+
+        Raises:
+            UserError: If the file cannot be read, or is not the original.
+        """
         try:
             with np.load(self.path) as file:
                 images, classes = file["imgs"], file["latents_classes"]
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error
-        except Exception as error:  # whatever a zip or array parser makes of it
+        except Exception as error:  # zip and array parsers raise many types
             raise UserError(f"{self.path}: damaged, or not the original dSprites") from error
-        fault = self.fault(images, classes)
+        fault = self.fault_text(images, classes)
         if fault:
             raise UserError(f"{self.path}: not the original dSprites, {fault}")
         return {"train_images": np.packbits(images, axis=-1)[:, None]}
 
-    def fault(self, images: np.ndarray, classes: np.ndarray) -> str | None:
-        """What is wrong with the arrays imgs and latents_classes, if anything."""
+    def fault_text(self, images: np.ndarray, classes: np.ndarray) -> str | None:
+        """Returns why imgs and latents_classes are not those of dSprites; None if they are."""
         count = self.factors.num_images
         shape = (count, SIDE, SIDE)
         if images.dtype != np.uint8 or images.shape != shape:
             return f"imgs are {images.dtype} {images.shape} and should be uint8 {shape}"
         if images.max() > 1:
             return "imgs have other values than 0 and 1"
-        grid = self.factors.of(torch.arange(count)).numpy()
+        grid = self.factors.values_at(torch.arange(count)).numpy()
         if not np.array_equal(classes, np.pad(grid, ((0, 0), (1, 0)))):  # colour, which is 0
             return "latents_classes are not the complete grid in its order"
         return None
@@ -73,7 +79,10 @@ class DSprites:
 
 @dataclass(frozen=True)
 class Packed(OnDemand):
-    """Black and white images from their bits, uint8 [N, C, H, W / 8], the first one highest."""
+    """Black and white images unpacked on indexing from bits, uint8 [N, C, H, W / 8].
+
+    The highest bit is the first pixel.
+    """
 
     bits: Tensor
 
@@ -87,9 +96,11 @@ class Packed(OnDemand):
         return self.bits.device
 
     def to(self, device: torch.device | str) -> Self:
+        """Returns a copy with the bits on a device."""
         return replace(self, bits=self.bits.to(device))
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        places = torch.arange(7, -1, -1, device=self.device).byte()
-        bits = (self.bits.index_select(0, rows)[..., None] >> places) & 1
+        """Returns images uint8 [n, C, H, W], 0 or 255, by indices [n] on the same device."""
+        shifts = torch.arange(7, -1, -1, device=self.device).byte()
+        bits = (self.bits.index_select(0, rows)[..., None] >> shifts) & 1
         return bits.flatten(-2) * 255

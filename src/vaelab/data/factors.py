@@ -1,3 +1,5 @@
+"""Grid of ground-truth factors, of which each combination is one image."""
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +12,15 @@ from vaelab.data.columns import Column
 
 @dataclass(frozen=True)
 class Factors:
-    """A complete grid of ground-truth factors: every combination is one image, the last fastest.
+    """Complete grid of ground-truth factors: every combination is one image, the last fastest.
 
-    Shapes: n images, F factors. A factor's value is its place on its axis, from 0.
+    Shapes: n images, F factors. A factor's value is its index on its axis, from 0.
 
     Attributes:
-        numbers: What these places stand for, a row for each, where they stand for numbers.
-        first: What the values of the first factor are called, if they have names.
+        names: Names of the factors.
+        sizes: Number of values of each factor.
+        numbers: Numbers of each value, [size, W], of the factors that are ordinal.
+        first: Names of the values of the first factor, if they have names.
     """
 
     names: tuple[str, ...]
@@ -30,29 +34,29 @@ class Factors:
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """How many rows it is to the next value of each factor."""
+        """Distance in image indices between neighbouring values of each factor."""
         return tuple(math.prod(self.sizes[i + 1 :]) for i in range(len(self.sizes)))
 
-    def of(self, rows: Tensor) -> Tensor:
-        """The factors int64 [n, F] of images by their rows int64 [n]."""
+    def values_at(self, rows: Tensor) -> Tensor:
+        """Returns the factor values int64 [n, F] of the images with indices int64 [n]."""
         axes = zip(self.strides, self.sizes, strict=True)
         return torch.stack([rows // stride % size for stride, size in axes], -1)
 
     def column(self, name: str) -> Column:
-        """One factor of all images, as a class."""
+        """Returns a factor of all images as a column of classes, with numbers if it is ordinal."""
         axis = self.names.index(name)
-        places = torch.arange(self.num_images) // self.strides[axis] % self.sizes[axis]
+        values = torch.arange(self.num_images) // self.strides[axis] % self.sizes[axis]
         numbers = torch.tensor(self.numbers[name]) if name in self.numbers else None
-        called = () if axis else self.first
-        return Column(places, places[:0], self.sizes[axis], numbers, names=called)
+        value_names = () if axis else self.first
+        return Column(values, values[:0], self.sizes[axis], numbers, names=value_names)
 
     def rows(self, factors: Tensor) -> Tensor:
-        """The rows int64 [n] of images by their factors int64 [n, F]."""
+        """Returns the indices int64 [n] of the images with factor values int64 [n, F]."""
         return (factors * factors.new_tensor(self.strides)).sum(-1)
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """Factors int64 [count, F], each uniform and independent, on the generator's device."""
+        """Draws uniform, independent factor values, int64 [count, F], on the generator's device."""
         rows = torch.randint(
             self.num_images, (count,), generator=generator, device=generator.device
         )
-        return self.of(rows)
+        return self.values_at(rows)

@@ -1,3 +1,5 @@
+"""Lightning data module of images in memory: splits, columns of y, and batches."""
+
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Annotated, Any
@@ -11,36 +13,36 @@ from vaelab.data.batches import Batches
 from vaelab.data.columns import Column, Labels
 from vaelab.data.pixels import Pixels, binarize
 from vaelab.data.splits import OnDemand, Splits
-from vaelab.errors import UserError, nearest
-from vaelab.randomness import generator
+from vaelab.errors import UserError, spelling_hint
+from vaelab.randomness import seeded_generator
 
-SHOWN = 12  # classes that are named
+SHOWN = 12  # class names in the description, at most
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Images(LightningDataModule):
-    """Training, validation and test images, in memory and on the device of the model.
+    """Lightning data module: training, validation and test images in memory, on the model's device.
 
-    The validation and test images of a source that has none of its own are held out of the
-    training part by `split_seed`, which also fixes the noise of their pixels. Binary pixels are
-    the same bits in every run of every sweep; dequantised ones depend on the batch size too.
+    If the source has no validation or test part, these images are held out of the training part
+    by `split_seed`, which also seeds the noise of their pixels. Binary pixels are the same bits
+    in every run of every sweep; dequantized pixels depend on the batch size too.
 
     Args:
-        source: Called for the `Splits`.
+        source: Returns the `Splits`; called once, on first use.
         batch_size: Images in a batch: in training over all devices, which share it; in evaluation
-            on one device, for they take turns.
-        val_size: Training images held out for validation where there is no part for it, or, below
-            one, their share.
+            on one device, as devices take whole batches in turn.
+        val_size: Number of training images held out for validation, or, below one, their
+            fraction; ignored if the source has a validation part.
         test_size: The same for the test.
-        pixels: What is made of a pixel, see `vaelab.data.pixels`.
-        columns: What y holds, by name: classes first, one-hot, and then numbers. By itself the
-            label where there is one; with `numbers`, all columns of numbers.
-        numbers: Whether a class that stands for numbers, such as an angle, is those in y.
-        seed: Names the random streams of order and noise in training.
-        split_seed: Names those of the split and of validation and test noise.
+        pixels: How x is made of stored pixels, see `vaelab.data.pixels`.
+        columns: Names of the columns in y: classes first, one-hot, then numbers. Default: the
+            label if there is one; with `numbers`, all columns of numbers.
+        numbers: Whether to encode ordinal classes, such as angles, as numbers instead of one-hot.
+        seed: Seed of order and noise in training.
+        split_seed: Seed of the split, and of validation and test noise.
 
     Raises:
-        UserError: If the sizes do not fit the images, or there is no such column.
+        UserError: On first use, if the sizes do not fit the images, or there is no such column.
     """
 
     def __init__(
@@ -70,33 +72,34 @@ class Images(LightningDataModule):
 
     @cached_property
     def splits(self) -> Splits:
+        """The data set of the source, loaded on first use, which may download or convert it."""
         return self.source()
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """What a model must know: x_shape (C, H, W), what y is made of, and pixels.
+        """The data shapes that a model is built with, by setting: x_shape, columns of y, pixels.
 
-        `classes` has the number of classes of each column that is a class, `class_names` what they
-        are called, and `numbers` the width of each column that is numbers, in the order of y.
+        `classes` has the number of classes of each one-hot column, `class_names` their names, and
+        `numbers` the width of each column of numbers, in the order of y.
         """
-        classes, numbers = self.chosen
+        classes, numbers = self.y_columns
         return {
             "x_shape": tuple(self.splits.train_images.shape[1:]),
             "classes": {name: column.classes for name, column in classes.items()},
             "numbers": {name: column.width for name, column in numbers.items()},
-            "class_names": {name: [*column.labels] for name, column in classes.items()},
+            "class_names": {name: [*column.class_names] for name, column in classes.items()},
             "pixels": self.pixels,
         }
 
     @cached_property
-    def chosen(self) -> tuple[dict[str, Column], dict[str, Column]]:
-        """The columns of y that are classes in it, and those that are numbers."""
-        splits, names = self.splits, self.columns
+    def y_columns(self) -> tuple[dict[str, Column], dict[str, Column]]:
+        """Columns of y by name: classes, then numbers; raises UserError if `columns` is wrong."""
+        splits, names, known = self.splits, self.columns, self.splits.column_names
         if names is None:
-            names = splits.names if self.numbers else splits.names[: splits.num_classes > 0]
+            names = known if self.numbers else known[: splits.num_classes > 0]
         for name in names:
-            if name not in splits.names:
-                held = nearest(name, splits.names) if splits.names else "they have none"
+            if name not in known:
+                held = spelling_hint(name, known) if known else "they have none"
                 raise UserError(f"data.columns: {name} is no column of these images; {held}")
         if len(set(names)) < len(names):
             raise UserError(f"data.columns=[{','.join(names)}]: one of them is there twice")
@@ -108,10 +111,16 @@ class Images(LightningDataModule):
 
     @cached_property
     def rows(self) -> dict[str, Tensor]:
-        """The rows of the training part that are for training, validation and (perhaps) test."""
+        """Indices of the training part's images that are for training, validation and test.
+
+        Shuffled by `split_seed`; empty for a part that the source has of its own.
+
+        Raises:
+            UserError: If the held out sizes leave no training images.
+        """
         count = len(self.splits.train_images)
         val_size, test_size = (
-            0 if part in self.splits.parts else rounded(size, count)
+            0 if part in self.splits.parts else num_held_out(size, count)
             for part, size in (("val", self.val_size), ("test", self.test_size))
         )
         held_out = val_size + test_size
@@ -120,21 +129,21 @@ class Images(LightningDataModule):
                 f"data.val_size={self.val_size} and data.test_size={self.test_size} leave nothing "
                 f"of the {count:,} images for training"
             )
-        shuffled = torch.randperm(count, generator=generator("split", self.split_seed))
+        shuffled = torch.randperm(count, generator=seeded_generator("split", self.split_seed))
         sizes = [count - held_out, val_size, test_size]
         return dict(zip(("train", "val", "test"), shuffled.split(sizes), strict=True))
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The number of images for training, validation and test; raises UserError for none."""
+        """The number of images of each part; raises UserError if there are no test images."""
         own = {part: len(images) for part, images in self.splits.parts.items() if part != "train"}
         sizes = {name: len(part) for name, part in self.rows.items()} | own
         if not sizes["test"]:
             raise UserError("data.test_size=0, but these images have no test part of their own")
         return sizes
 
-    def check(self, world_size: int) -> None:
-        """Raises UserError unless a batch can be divided over so many devices."""
+    def check_batch_size(self, world_size: int) -> None:
+        """Raises UserError if a batch cannot be divided over the devices, or has too few images."""
         if self.batch_size % world_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
@@ -143,15 +152,15 @@ class Images(LightningDataModule):
             few = len(self.rows["train"])
             raise UserError(f"{few} training images are too few for {world_size} devices")
 
-    def described(self) -> list[str]:
-        """What is to be known of the images before they are trained on, in words."""
+    def description(self) -> list[str]:
+        """Returns phrases on pixel range, classes, own parts, unused arrays and batch size."""
         splits = self.splits
         low, high = splits.pixel_range
         found = [f"pixels from {low} to {high}"]
         if span := getattr(self.source, "span", None):
             found[0] += f", which were {span[0]:g} to {span[1]:g}"
         if splits.num_classes:
-            names = splits.column("label").labels
+            names = splits.column("label").class_names
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
             found.append(f"{len(names)} classes: {shown}")
         own = [f"{part}_images" for part in splits.parts if part != "train"]
@@ -165,6 +174,7 @@ class Images(LightningDataModule):
         return found
 
     def setup(self, stage: str) -> None:
+        """Called by Lightning before fit, validate and test: loads images and makes the loaders."""
         if stage == "fit":
             self.train = self.batches("train")
         if stage in ("fit", "validate"):
@@ -174,7 +184,7 @@ class Images(LightningDataModule):
 
     @property
     def device(self) -> torch.device:
-        """Where the batches are: that of the trainer, if there is one, or the one it was set to."""
+        """Device of the batches: the trainer's if there is one, else as set, default the CPU."""
         return self.trainer.strategy.root_device if self.trainer else self.chosen_device
 
     @device.setter
@@ -182,29 +192,38 @@ class Images(LightningDataModule):
         self.chosen_device = torch.device(device)
 
     def stored(self, part: str) -> tuple[Tensor | OnDemand, Tensor, Tensor]:
-        """Images uint8 [N, C, H, W], labels [N], and which of the N rows are of a part."""
+        """Returns images uint8 [N, C, H, W] and labels [N] that hold a part, and its indices [n].
+
+        N may exceed n: parts held out of the training images share their array.
+        """
         splits = self.splits
         if part != "train" and part in splits.parts:
             images, labels = splits.parts[part], getattr(splits, f"{part}_labels")
             return images, labels, torch.arange(len(images))
         return splits.train_images, splits.train_labels, self.rows[part]
 
-    def grey(self, part: str, count: int | None = None) -> Iterator[Tensor]:
-        """The first `count` images of a part as k / 255, some at a time, on `device`."""
+    def grey_images(self, part: str, count: int | None = None) -> Iterator[Tensor]:
+        """Yields a part's images as k / 255, at most 500 at a time, on `device`; default: all."""
         images, _, rows = self.stored(part)
         images = images.to(self.device)
         for some in rows[:count].to(self.device).split(500):
             yield images[some].float() / 255
 
     def labels(self, part: str) -> Labels:
-        """The y [N, Y] of the N images of which `stored` has those of a part."""
+        """Returns y [N, Y] of all N images that `stored` returns for a part, in the same order."""
         images, _, _ = self.stored(part)
-        columns = [column for kind in self.chosen for column in kind.values()]
+        columns = [column for kind in self.y_columns for column in kind.values()]
         where = part if part in self.splits.parts else "train"
-        return Labels.of(columns, where, len(images), self.numbers)
+        return Labels.from_columns(columns, where, len(images), self.numbers)
 
     def batches(self, part: str) -> Batches:
-        """The batches of a part, on `device` and of this process."""
+        """Returns the loader of a part's batches for this process; copies the images to `device`.
+
+        The binary pixels of validation and test images are drawn once, here.
+
+        Raises:
+            UserError: If batches cannot be divided over the trainer's devices.
+        """
         images, _, rows = self.stored(part)
         labels: Tensor | Labels = self.labels(part)
         pixels = self.pixels
@@ -212,42 +231,46 @@ class Images(LightningDataModule):
             if isinstance(images, OnDemand) or len(rows) < len(images):
                 images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))
             if pixels == "binary":  # the same bits for every batch size, device and epoch
-                noise = generator(f"{part} bits", self.split_seed)
+                noise = seeded_generator(f"{part} bits", self.split_seed)
                 images, pixels = binarize(images, noise).mul_(255), "grey"
 
         trainer, device = self.trainer, self.device
         world_size = trainer.world_size if trainer else 1
-        self.check(world_size)
+        self.check_batch_size(world_size)
         return Batches(
             images.to(device),
             labels.to(device),
             rows.to(device),
             pixels=pixels,
-            batch_size=self.fitting(world_size) if part == "train" else self.batch_size,
+            batch_size=self.train_batch_size(world_size) if part == "train" else self.batch_size,
             seed=self.seed if part == "train" else self.split_seed,
             shuffle=part == "train",
             rank=trainer.global_rank if trainer else 0,
             world_size=world_size,
         )
 
-    def fitting(self, world_size: int) -> int:
-        """The images in a training batch: as many as there are, where these are fewer."""
+    def train_batch_size(self, world_size: int) -> int:
+        """Returns batch_size, or the training images if fewer, cut to a multiple of world_size."""
         few = len(self.rows["train"])
         return min(self.batch_size, few - few % world_size)
 
     def train_dataloader(self) -> Batches:
+        """Called by Lightning in fit: returns the training batches made in `setup`."""
         return self.train
 
     def val_dataloader(self) -> Batches:
+        """Called by Lightning in fit and validate: returns the batches made in `setup`."""
         return self.val
 
     def test_dataloader(self) -> Batches:
+        """Called by Lightning in test: returns the test batches made in `setup`."""
         return self.test
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
-        return batch  # it is there already
+        """Called by Lightning for each batch: returns it as is, for it is on the device."""
+        return batch
 
 
-def rounded(size: float, count: int) -> int:
-    """A number of images, or a share of `count`, which is of one at least."""
+def num_held_out(size: float, count: int) -> int:
+    """Returns `size` images, or if it is below one that fraction of `count`, but at least 1."""
     return max(1, round(size * count)) if 0 < size < 1 else int(size)

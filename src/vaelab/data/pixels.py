@@ -1,4 +1,4 @@
-"""What a stored pixel, k in 0..255, becomes in x.
+"""Conversion of stored pixels k in 0..255 to model inputs x: binary, dequantized or grey.
 
 | kind        | x                | for                                                       |
 |-------------|------------------|-----------------------------------------------------------|
@@ -21,12 +21,15 @@ Pixels = Literal["binary", "dequantized", "grey"]
 
 
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """X in float32 from uint8 images of the same shape; the generator is on their device."""
+    """Returns random x in float32 from uint8 images; the generator is on the images' device."""
     return to_float(add_noise(images, kind, generator), kind)
 
 
 def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """The part of `draw` that is random, in as few bytes as it takes."""
+    """Returns images with noise, before `to_float`; grey ones as they are, without a copy.
+
+    Binary pixels are uint8 0 or 1, dequantized ones float32 in [0, 1).
+    """
     if kind == "binary":
         return binarize(images, generator)
     if kind == "dequantized":
@@ -36,29 +39,30 @@ def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tenso
 
 
 def to_float(noisy: Tensor, kind: Pixels) -> Tensor:
-    """The part of `draw` that is not random."""
+    """Returns x in float32 from the result of `add_noise`: divides grey images by 255."""
     return noisy.float().div_(255) if kind == "grey" else noisy.float()
 
 
 def binarize(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Coin flips, 0 or 1, with probability k / 255 exactly: a number drawn of 0..254 is below k.
+    """Returns random pixels uint8, 1 with probability exactly k / 255 and else 0.
 
-    In uint8, whose conversion takes less time than that of bool.
+    A pixel is 1 if a uniform integer of 0..254 is below k. uint8 converts to float faster than
+    bool.
     """
     if images.is_cpu:
-        return below_255(images.shape, generator).lt_(images)
+        return random_below_255(images.shape, generator).lt_(images)
     return torch.empty_like(images).random_(0, 255, generator=generator).lt_(images)
 
 
-def below_255(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    """Uniform integers of 0..254 in uint8, on the CPU.
+def random_below_255(shape: Sequence[int], generator: torch.Generator) -> Tensor:
+    """Returns uniform random integers of 0..254, uint8, on the CPU.
 
-    They are the bytes of random words, at a quarter of the steps that `random_` has the generator
-    take; a byte of 255 is drawn anew.
+    They are the bytes of random words, which takes a quarter of the generator's steps that
+    `random_` takes; bytes of 255 are drawn again.
     """
     count = math.prod(shape)
     words = torch.empty(-(-count // 8), dtype=torch.int64)
     drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
-    anew = np.flatnonzero(drawn.numpy() == 255)  # a tenth of the time of `nonzero`
+    anew = np.flatnonzero(drawn.numpy() == 255)  # takes a tenth of the time of torch.nonzero
     drawn.numpy()[anew] = torch.randint(255, anew.shape, generator=generator).numpy()
     return drawn.view(shape)

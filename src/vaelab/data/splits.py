@@ -1,3 +1,5 @@
+"""A data set: its parts as images and labels, its columns, and images made on demand."""
+
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from vaelab.data.factors import Factors
 
 
 class OnDemand(ABC):
-    """Images uint8 [N, C, H, W] that are made when asked for, with what is used of a tensor."""
+    """Abstract images uint8 [N, C, H, W] computed on indexing; part of a tensor's interface."""
 
     @property
     @abstractmethod
@@ -22,31 +24,33 @@ class OnDemand(ABC):
     def device(self) -> torch.device: ...
 
     @abstractmethod
-    def to(self, device: torch.device | str) -> Self: ...
+    def to(self, device: torch.device | str) -> Self:
+        """Returns a copy that computes images on a device."""
 
     @abstractmethod
     def __getitem__(self, rows: Tensor) -> Tensor:
-        """Images [n, C, H, W] by their rows [n], which are on the same device."""
+        """Returns images uint8 [n, C, H, W] by indices [n], which are on the same device."""
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def index_select(self, _: int, rows: Tensor) -> Tensor:
-        """The same in the words that are fast for a tensor."""
+        """Returns `self[rows]`; ignores the dimension. Named as the faster indexing of a tensor."""
         return self[rows]
 
 
 @dataclass(frozen=True)
 class Splits:
-    """Images uint8 [N, C, H, W] and labels int64 [N]; without labels those are zeros.
+    """A data set: images uint8 [N, C, H, W] and labels int64 [N] by part, columns and factors.
 
-    The test part is empty, and there is no validation part, where a data set has none of its own.
-    Where the factors are known, row i of the training part is image i of their grid.
+    Without labels, these are zeros and `num_classes` is 0. If the data set has no test part, its
+    arrays are empty; if it has no validation part, they are None. If the factors are known,
+    training image i is image i of their grid.
 
     Attributes:
-        columns: What else is known of each image, by name.
-        class_names: Those of the labels; by default their numbers.
-        unused: What else was in the file.
+        columns: Further columns by name, without label and factors.
+        class_names: Names of the label's classes; default 0, 1, ...
+        unused: Names of the arrays in the file that were not used.
     """
 
     train_images: Tensor | OnDemand
@@ -63,7 +67,7 @@ class Splits:
 
     @property
     def parts(self) -> dict[str, Tensor | OnDemand]:
-        """The images of the parts that there are, by name."""
+        """The images of each part by name; skips empty and missing parts."""
         found = {"train": self.train_images, "val": self.val_images, "test": self.test_images}
         return {
             part: images for part, images in found.items() if images is not None and len(images)
@@ -71,7 +75,7 @@ class Splits:
 
     @property
     def pixel_range(self) -> tuple[int, int]:
-        """The least and the largest pixel of the training images; of some that are drawn."""
+        """The least and largest pixel of the training images; of about 64 if made on demand."""
         images = self.train_images
         if isinstance(images, OnDemand):
             images = images[torch.arange(0, len(images), max(1, len(images) // 64))]
@@ -79,13 +83,13 @@ class Splits:
         return int(low), int(high)
 
     @property
-    def names(self) -> list[str]:
-        """Of all columns: `label` where there are labels, those of the data set, the factors."""
+    def column_names(self) -> list[str]:
+        """Names of all columns: `label` if there are labels, further columns, factors."""
         label = ["label"] if self.num_classes else []
         return [*label, *self.columns, *(self.factors.names if self.factors else ())]
 
     def column(self, name: str) -> Column:
-        """The column of one of these names."""
+        """Returns the label, a further column or a factor, by a name of `column_names`."""
         if name == "label":
             labels = self.train_labels, self.test_labels, self.num_classes
             return Column(*labels, val=self.val_labels, names=self.class_names)

@@ -1,4 +1,7 @@
-"""Images on disk: the arrays of a data set in one file; `vaelab.data.arrays` says which."""
+"""Reading and atomic writing of data set files: `.npz`, `.safetensors` and `.npy`.
+
+`vaelab.data.arrays` describes the arrays in them.
+"""
 
 import json
 import os
@@ -11,40 +14,43 @@ import numpy as np
 from filelock import FileLock
 from safetensors.numpy import save_file
 
-from vaelab.data.arrays import Span, beginnings, splits
+from vaelab.data.arrays import Span, build_splits, part_prefixes
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 IMAGES = "train_images"
 UNREAD = np.empty(0)
-"""In place of an array that is of no use."""
+"""Placeholder of an array that is not used, and so not read."""
 DTYPES = {"BOOL": np.dtype(np.bool_)} | {
     f"{kind.upper()}{8 * size}": np.dtype(f"{kind}{size}")
     for kind, sizes in {"u": (1, 2, 4, 8), "i": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
     for size in sizes
-}  # of safetensors, in numpy's words
+}  # numpy types by their names in safetensors
 
 
-def prepared(path: Path, make: Callable[[], Arrays]) -> Splits:
-    """The data set in `path`, made first if there is no such file, and mapped into memory.
+def load_or_create(path: Path, make: Callable[[], Arrays]) -> Splits:
+    """Returns the data set in `path`, memory-mapped; makes and writes it under a lock if absent.
 
-    Processes that map the same file share its pages. Two that make it at once do no harm: one
-    waits for the other, and the file appears whole or not at all.
+    Writing is atomic, under a file lock `path` with suffix .lock, on which other processes wait.
+    Processes that map the same file share its pages.
+
+    Raises:
+        UserError: If the file cannot be written or read.
     """
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
                 if not path.exists():
-                    write(path, make())
+                    write_safetensors(path, make())
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    return read(path)
+    return read_splits(path)
 
 
-def write(path: Path, arrays: Arrays) -> None:
-    """Saves arrays as safetensors, whole or not at all."""
+def write_safetensors(path: Path, arrays: Arrays) -> None:
+    """Writes arrays as a safetensors file atomically, replacing an older one; takes no lock."""
     with NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
         unfinished = Path(file.name)
     try:
@@ -55,13 +61,13 @@ def write(path: Path, arrays: Arrays) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def read(path: Path, num_classes: int | None = None, span: Span | None = None) -> Splits:
-    """The data set in an `.npz`, a `.safetensors` or, images alone, an `.npy` file.
+def read_splits(path: Path, num_classes: int | None = None, span: Span | None = None) -> Splits:
+    """Returns the data set in an npz, safetensors or npy (images alone) file, or raises UserError.
 
     Args:
         path: The file.
-        num_classes: See `vaelab.data.arrays.splits`.
-        span: See there.
+        num_classes: See `vaelab.data.arrays.build_splits`.
+        span: See `vaelab.data.arrays.build_splits`.
 
     Raises:
         UserError: If the file cannot be read or its arrays are of the wrong type or shape.
@@ -76,36 +82,38 @@ def read(path: Path, num_classes: int | None = None, span: Span | None = None) -
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # whatever a zip, JSON or array parser makes of a damaged file
+    except Exception as error:  # parsers raise many types for a damaged file
         raise UserError(f"{path}: truncated, or no {path.suffix or '.npz'} file") from error
     try:
-        return splits(arrays, num_classes, span)
+        return build_splits(arrays, num_classes, span)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
 def load_npz(path: Path) -> Arrays:
+    """Returns the arrays of an `.npz` file; reads no array that is not used in a data set."""
     with np.load(path, allow_pickle=False) as file:
-        wanted = filter(is_read, file.files) if IMAGES in file.files else file.files
-        read = {name: member(name, partial(file.__getitem__, name)) for name in wanted}
+        wanted = filter(has_part_prefix, file.files) if IMAGES in file.files else file.files
+        read = {name: load_array(name, partial(file.__getitem__, name)) for name in wanted}
     arrays = {name: a for name, a in read.items() if isinstance(a, np.ndarray)}
-    if not all(name in arrays for name in read if is_read(name)):
+    if not all(name in arrays for name in read if has_part_prefix(name)):
         raise ValueError("has members that are no arrays")
     return dict.fromkeys(file.files, UNREAD) | arrays
 
 
 def load_npy(path: Path) -> Arrays:
+    """Returns the array of an `.npy` file as `train_images`, memory-mapped."""
     load = partial(np.load, path, mmap_mode="c", allow_pickle=False)
-    return {IMAGES: member("the array", load)}
+    return {IMAGES: load_array("the array", load)}
 
 
-def is_read(name: str) -> bool:
-    """Whether an array of this name is of use."""
-    return name.startswith(beginnings())
+def has_part_prefix(name: str) -> bool:
+    """Returns whether a name begins with train_, val_ or test_; other arrays are not used."""
+    return name.startswith(part_prefixes())
 
 
-def member(name: str, load: Callable[[], np.ndarray]) -> np.ndarray:
-    """An array; raises UserError if it is of Python's objects."""
+def load_array(name: str, load: Callable[[], np.ndarray]) -> np.ndarray:
+    """Returns `load()`; raises UserError if numpy refuses an array of Python objects."""
     try:
         return load()
     except ValueError as error:
@@ -118,9 +126,10 @@ def member(name: str, load: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def map_safetensors(path: Path) -> Arrays:
-    """The arrays as views of the file; reading them loads pages that all processes share.
+    """Returns the arrays of a `.safetensors` file as views of the memory-mapped file.
 
-    The library's own loader copies. The format is a length, a JSON header and the bytes.
+    All processes share its pages; the safetensors library's own loader copies. The format is a
+    length, a JSON header and the bytes.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -134,7 +143,7 @@ def map_safetensors(path: Path) -> Arrays:
             continue
         start, stop = entry["data_offsets"]
         if entry["dtype"] not in DTYPES:
-            if is_read(name):
+            if has_part_prefix(name):
                 raise UserError(f"{name} are {entry['dtype']}, which is no type for it")
             arrays[name] = UNREAD
             continue

@@ -1,1 +1,1 @@
-"""What torch.distributions lacks."""
+"""Distributions and functions of distributions that `torch.distributions` lacks."""

@@ -1,4 +1,4 @@
-"""Whether distributions check their arguments: a setting of torch that is global."""
+"""Context managers for torch's global setting that validates arguments of distributions."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,8 +7,11 @@ import torch
 from torch.distributions import Distribution, Normal
 
 
-def is_checking() -> bool:
-    """True if a distribution with invalid parameters raises an error, as is torch's default."""
+def is_checking_arguments() -> bool:
+    """Returns True if distributions raise errors for invalid arguments, torch's global default.
+
+    Creates an invalid `Normal` to find out: torch has no public function that tells.
+    """
     try:
         Normal(torch.zeros(()), -torch.ones(()))
     except ValueError:
@@ -17,9 +20,9 @@ def is_checking() -> bool:
 
 
 @contextmanager
-def kept_checks() -> Iterator[None]:
-    """Restores the setting at the end, whatever it is changed to inside."""
-    before = is_checking()
+def restore_argument_checks() -> Iterator[None]:
+    """Restores torch's global argument checks at the end of the block; changes nothing before."""
+    before = is_checking_arguments()
     try:
         yield
     finally:
@@ -27,8 +30,11 @@ def kept_checks() -> Iterator[None]:
 
 
 @contextmanager
-def no_checks() -> Iterator[None]:
-    """Turns the checks off inside, as for a traced function, which cannot look at values."""
-    with kept_checks():
+def disable_argument_checks() -> Iterator[None]:
+    """Disables argument checks of all distributions in the block, globally; restores them after.
+
+    For a function that is traced: a trace cannot look at values.
+    """
+    with restore_argument_checks():
         Distribution.set_default_validate_args(False)
         yield

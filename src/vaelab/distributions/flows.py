@@ -18,32 +18,32 @@ from torch.distributions import (
     constraints,
 )
 
-from vaelab.distributions.argument_checks import kept_checks
-from vaelab.distributions.precision import undiminished
+from vaelab.distributions.argument_checks import restore_argument_checks
+from vaelab.distributions.precision import without_autocast
 
-with kept_checks():  # which zuko turns off for everyone
+with restore_argument_checks():  # importing zuko turns them off globally
     from zuko.flows import MAF
     from zuko.transforms import ComposedTransform, MonotonicRQSTransform
 
-FIXED = 64
-"""S, draws of noise whose images give a mean and a standard deviation."""
-SOME = 8
-"""Of them at a time."""
-NEAR = 0.01
-"""Factor of the last layers at the start, so that a flow starts close to the identity."""
+NUM_FIXED = 64
+"""S, the fixed draws of noise from which a flow's mean and variance are estimated."""
+NOISE_CHUNK = 8
+"""Fixed draws that are transformed at a time."""
+INITIAL_FACTOR = 0.01
+"""Factor on the initial last layers, so that a flow starts close to the identity."""
 
 
 class Pushforward(Distribution):
     """The distribution of z = f(e), e ~ N(0, I): log p(z) = log N(e; 0, I) - log |det df/de|.
 
-    Rezende & Mohamed (2015), arXiv:1505.05770, eq. 5. It remembers the last z that it drew and
-    its log-density, which then cost one pass of f together; that of any other z takes the inverse.
+    Rezende & Mohamed (2015), arXiv:1505.05770, eq. 5. The last drawn z is kept with its
+    log-density, as one pass of f gives both. The log-density of any other z takes the inverse of f.
 
-    `mean` and `stddev` are estimates, from the images of fixed noise. That noise has the moments of
-    N(0, I) in each latent, so they are exact where f is affine in each latent.
+    `mean` and `variance` are estimates, from f at fixed noise. That noise has the moments of N(0,
+    I) in each latent, so they are exact where f is affine in each latent.
 
     Args:
-        transform: f, in whose batch shape those of e are broadcast.
+        transform: f. The batch shape of e is broadcast with that of f.
         base: N(0, I), batch [...] and event [D].
     """
 
@@ -53,77 +53,88 @@ class Pushforward(Distribution):
 
     def __init__(self, transform: Transform, base: Independent) -> None:
         self.transform, self.base = transform, base
-        self.drawn: tuple[Tensor, Tensor] | None = None
+        self.last_drawn: tuple[Tensor, Tensor] | None = None
         super().__init__(base.batch_shape, base.event_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Pushforward":
+        """Returns the distribution with e expanded to `batch_shape`; f is shared."""
         return Pushforward(self.transform, self.base.expand(torch.Size(batch_shape)))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        return self.image(self.base.rsample(torch.Size(sample_shape)))
+        """Draws z [*sample_shape, ..., D] with gradients; keeps z and log p(z) for `log_prob`."""
+        return self.transform_noise(self.base.rsample(torch.Size(sample_shape)))
 
-    def image(self, noise: Tensor) -> Tensor:
-        """The images z [..., D] of noise [..., D], remembered with their log-density."""
-        with undiminished(noise):
-            z, log_det = both(self.transform, noise)
-            self.drawn = z, self.base.log_prob(noise) - log_det
+    def transform_noise(self, noise: Tensor) -> Tensor:
+        """Returns z = f(noise) [..., D]; keeps z and log p(z) for `log_prob`."""
+        with without_autocast(noise):
+            z, log_det = transform_and_log_det(self.transform, noise)
+            self.last_drawn = z, self.base.log_prob(noise) - log_det
         return z
 
     def log_prob(self, value: Tensor) -> Tensor:
-        if self.drawn is not None and value is self.drawn[0]:
-            known = self.drawn[1]
+        """Returns log p(z) [...]: the kept value for the last drawn z, else by the inverse of f.
+
+        A kept value that was computed without gradients is not returned where they are needed.
+        """
+        if self.last_drawn is not None and value is self.last_drawn[0]:
+            known = self.last_drawn[1]
             if known.requires_grad or not torch.is_grad_enabled():
                 return known
-        with undiminished(value):
+        with without_autocast(value):
             shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-            noise, log_det = both(self.transform.inv, value.expand(*shape, -1))
+            noise, log_det = transform_and_log_det(self.transform.inv, value.expand(*shape, -1))
             return self.base.log_prob(noise) + log_det
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and variance of the images of the fixed noise, [..., D] each."""
+        """Estimated mean and variance of z, [..., D] each, from f at S fixed draws of noise."""
         like = self.base.mean
         noise = fixed_noise(like.shape[-1]).to(like)
-        noise = noise.view(FIXED, *[1] * len(self.batch_shape), -1).expand(FIXED, *like.shape)
-        with undiminished(like):
-            z = torch.cat([self.transform(some) for some in noise.split(SOME)])
+        noise = noise.view(NUM_FIXED, *[1] * len(self.batch_shape), -1).expand(
+            NUM_FIXED, *like.shape
+        )
+        with without_autocast(like):
+            z = torch.cat([self.transform(some) for some in noise.split(NOISE_CHUNK)])
         return z.mean(0), z.var(0, correction=0)
 
     @property
     def mean(self) -> Tensor:
+        """The estimated mean of z, [..., D]."""
         return self.moments[0]
 
     @property
     def variance(self) -> Tensor:
+        """The estimated variance of z, [..., D]."""
         return self.moments[1]
 
 
-def both(transform: Transform, value: Tensor) -> tuple[Tensor, Tensor]:
-    """The transformed value and log |det J|, in one pass; `zuko` gives every transform the way."""
+def transform_and_log_det(transform: Transform, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns f(value) and log |det df/dvalue| of a `zuko` transform f, in one pass."""
     return transform.call_and_ladj(value)  # type: ignore[attr-defined]
 
 
 @cache
 def fixed_noise(latent_dim: int) -> Tensor:
-    """Noise [S, D], the same at each call: of mean 0 and variance 1 in each latent, and its own
-    mirror image.
+    """Returns noise [S, D], the same at each call: mean 0, variance 1, symmetric about 0.
+
+    It has a generator of its own; the global random state is neither used nor changed.
     """
-    half = torch.randn(FIXED // 2, latent_dim, generator=torch.Generator().manual_seed(0))
+    half = torch.randn(NUM_FIXED // 2, latent_dim, generator=torch.Generator().manual_seed(0))
     half = half / half.square().mean(0).sqrt()
     return torch.cat([half, -half])
 
 
 def standard_normal(like: Tensor) -> Independent:
-    """N(0, I) for latents of the shape [..., D] of a tensor."""
+    """Returns N(0, I) with the shape [..., D], type and device of a tensor; ignores its values."""
     return Independent(Normal(torch.zeros_like(like), torch.ones_like(like)), 1)
 
 
-def followed(transform: Transform, mean: Tensor, scale: Tensor) -> Transform:
-    """The transform e -> m + s f(e), with m and s [B, D]."""
+def followed_by_affine(transform: Transform, mean: Tensor, scale: Tensor) -> Transform:
+    """Returns the transform e -> mean + scale * f(e) of a transform f, with both [..., D]."""
     return ComposedTransform(transform, AffineTransform(mean, scale, event_dim=1))
 
 
-def autoregressive(
+def build_autoregressive_flow(
     latent_dim: int,
     context_dim: int,
     *,
@@ -132,22 +143,22 @@ def autoregressive(
     passes: int | None = None,
     bins: int | None = None,
 ) -> nn.Module:
-    """A module from context [B, C], or None where C = 0, to a transform of latents [D].
+    """Returns a new flow: a module from context [B, C] to a transform of latents [D].
 
-    Each step transforms z_i by what networks make of z_1..z_(i-1) and the context, in one
-    pass; the next one has the latents in reversed order. The inverse is exact, and
-    sequential (Papamakarios et al., 2017, arXiv:1705.07057, section 3). It starts close to
-    the identity.
+    The context is None if C = 0. Each step transforms z_i by what networks make of z_1..z_(i-1) and
+    the context, in one pass; the next step has the latents in reversed order. The inverse is exact,
+    and sequential (Papamakarios et al., 2017, arXiv:1705.07057, section 3). The flow starts close
+    to the identity.
 
     Args:
         latent_dim: D.
         context_dim: C.
-        transforms: Steps.
-        hidden: Widths of each step's network.
-        passes: Of the inverse of a step, D by itself. With two it is a coupling: the first half
-            of the latents is transformed by the context alone and the second half by the first.
-        bins: Transforms by monotonic splines of so many pieces on [-5, 5] (Durkan et al., 2019,
-            arXiv:1906.04032, section 3.1), the identity outside; if None they are affine.
+        transforms: The number of steps.
+        hidden: Widths of the hidden layers of each step's network.
+        passes: Passes that the inverse of a step takes (default: D). With two a step is a coupling:
+            the context alone transforms the first half of the latents, the first half the second.
+        bins: The number of pieces of monotonic splines on [-5, 5], the identity outside (Durkan et
+            al., 2019, arXiv:1906.04032, section 3.1). If None, transforms are affine.
     """
     settings: dict[str, Any] = {"hidden_features": [*hidden], "activation": nn.SiLU}
     if bins is not None:
@@ -157,8 +168,9 @@ def autoregressive(
     for step in flow.transforms:
         with torch.no_grad():
             for parameter in [*step.parameters()][-2:]:  # weight and bias of the last layer
-                parameter *= NEAR
+                parameter *= INITIAL_FACTOR
     for module in flow.modules():
         for name, mask in [*module.named_buffers(recurse=False)]:
-            module.register_buffer(name, mask, persistent=False)  # the settings tell them
+            # Not in checkpoints: the masks follow from the arguments of `MAF`.
+            module.register_buffer(name, mask, persistent=False)
     return flow

@@ -1,4 +1,4 @@
-"""Densities of many distributions at many points. Shapes: M distributions, D latents."""
+"""Log-densities of many distributions at many points. Shapes: M distributions, D latents."""
 
 import math
 
@@ -7,18 +7,19 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 
-def is_factorised(q: Distribution) -> bool:
-    """Whether it is a product of normals, one for each latent."""
+def is_factorised_normal(q: Distribution) -> bool:
+    """Returns True if q is `Independent(Normal)`; any other product of densities gives False."""
     return isinstance(q, Independent) and isinstance(q.base_dist, Normal)
 
 
 def log_densities(q: Distribution, z: Tensor) -> Tensor:
-    """Log-density under each of M distributions of each point [..., D]: [..., M].
+    """Returns the log-density of each of M distributions at each point [..., D]: [..., M].
 
-    For factorised normals it is a product of matrices, much faster. Its terms are larger than
-    their sum, by the square of mean over scale, so it is in double precision.
+    For factorised normals it is a product of matrices, much faster, and the result is float64: its
+    terms are larger than their sum, by the square of mean over scale. Others, and Apple's GPUs,
+    which have no float64, take `log_prob` in the type of z.
     """
-    if not is_factorised(q) or z.device.type == "mps":  # Apple's GPUs have no double precision
+    if not is_factorised_normal(q) or z.device.type == "mps":
         return q.log_prob(z.unsqueeze(-2))
     z, mean, scale = (t.double() for t in (z, q.mean, q.stddev))
     precision = scale.square().reciprocal()

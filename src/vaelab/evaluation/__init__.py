@@ -1,6 +1,7 @@
-"""The numbers of a finished run, with their standard errors.
+"""Metrics of finished runs with their standard errors, and the plan and record of an evaluation.
 
-Each metric is a function of a `Subject` whose keywords are its settings in conf/evaluate.yaml.
+A metric is a function of a `Subject` whose keywords are its settings in conf/metrics. It returns
+estimates by name, or raises NotApplicable if it is undefined for the model or the data.
 """
 
 from vaelab.errors import NotApplicable
@@ -9,7 +10,7 @@ from vaelab.evaluation.disentanglement import disentanglement
 from vaelab.evaluation.latents import latents
 from vaelab.evaluation.likelihood import ais, likelihood, reconstruction
 from vaelab.evaluation.plan import Plan
-from vaelab.evaluation.record import Record, table
+from vaelab.evaluation.record import Record, evaluation_table
 from vaelab.evaluation.samples import inception, samples
 from vaelab.evaluation.subject import Subject
 
@@ -21,10 +22,10 @@ __all__ = [
     "ais",
     "conditional",
     "disentanglement",
+    "evaluation_table",
     "inception",
     "latents",
     "likelihood",
     "reconstruction",
     "samples",
-    "table",
 ]

@@ -1,4 +1,7 @@
-"""A small classifier of a data set: who judges samples, and the features to compare them in."""
+"""A small classifier of each data set, which judges samples and gives features of images.
+
+Shapes: B images of N in all, Y classes, F features.
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -13,30 +16,33 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vaelab.chunking import portion
+from vaelab.chunking import images_per_chunk
 from vaelab.data import Images, store
 from vaelab.data.splits import OnDemand
 from vaelab.errors import UserError
-from vaelab.metrics.estimates import Estimate, mean
-from vaelab.randomness import stream
+from vaelab.metrics.estimates import Estimate, mean_estimate
+from vaelab.randomness import stream_seed
 from vaelab.training.progress_bar import track as default_track
 
-RECIPE = 1  # counts up when the network or its training changes, so that none is taken for another
-STEPS, BATCH = 1000, 128  # of training, whatever the number of images
-RATE = 1e-2  # the highest of the learning rate
-FEATURES = 128
+RECIPE = 1  # version of network and training; part of the file name, so an old file is not loaded
+STEPS, BATCH = 1000, 128  # training steps and batch size, for any number of images
+RATE = 1e-2  # the highest learning rate of the one-cycle schedule
+FEATURES = 128  # F
 
 Part = tuple[Tensor | OnDemand, Tensor, Tensor]  # see `Images.stored`
 Track = Callable[[Iterable[int], str], Iterable[int]]
 
 
 class Classifier(nn.Module):
-    """Labels for grey images k / 255 of at least 8 x 8 pixels.
+    """A convolutional classifier of grey images k / 255 of at least 8 x 8 pixels.
 
     Args:
         x_shape: (C, H, W).
         num_classes: Y.
-        name: What it and all that is measured with it are known by.
+        name: Name of its file; stored beside every metric that it was used for.
+
+    Attributes:
+        measured: Test accuracy and its standard error (NaN: none), [2]; stored with the weights.
     """
 
     measured: Tensor
@@ -47,9 +53,11 @@ class Classifier(nn.Module):
         channels, height, width = x_shape
         halvings = max(0, math.ceil(math.log2(max(height, width) / 8)))
         widths = [channels, 16, 32, *[64] * max(1, halvings - 1)]
-        blocks = [block(a, b, i < halvings) for i, (a, b) in enumerate(pairwise(widths))]
+        blocks = [
+            convolution_block(a, b, i < halvings) for i, (a, b) in enumerate(pairwise(widths))
+        ]
         small = math.ceil(height / 2**halvings) * math.ceil(width / 2**halvings)
-        self.widest = (widths[1], height, width)  # what the layers make of an image
+        self.widest = (widths[1], height, width)  # shape of the largest activation
         self.body = nn.Sequential(
             *(*blocks, nn.Flatten(), nn.Dropout(0.3)),
             *(nn.Linear(widths[-1] * small, FEATURES), nn.ReLU()),
@@ -58,46 +66,50 @@ class Classifier(nn.Module):
         self.register_buffer("measured", torch.zeros(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [B, Y]."""
+        """Returns logits [B, Y] of images [B, C, H, W]; see `logits` for large batches."""
         return self.head(self.body(x))
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
-        """The activations [B, F] before the logits, for any number of images [B, C, H, W]."""
-        return torch.cat([self.body(part) for part in x.split(portion(self.widest, x.device))])
+        """Returns the activations [B, F] before the logits, in chunks and without gradients."""
+        return torch.cat(
+            [self.body(part) for part in x.split(images_per_chunk(self.widest, x.device))]
+        )
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
-        """Logits [B, Y], for any number of images [B, C, H, W]."""
+        """Returns logits [B, Y] of images [B, C, H, W], in chunks and without gradients."""
         return self.head(self.features(x))
 
     @property
     def accuracy(self) -> Estimate:
-        """The share of the data set's test images that it labels rightly."""
+        """The stored accuracy on the data set's test images, with its standard error."""
         value, se = self.measured.tolist()
         return {"value": value, "se": None if math.isnan(se) else se}
 
 
-def block(channels: int, width: int, halve: bool) -> nn.Module:
+def convolution_block(channels: int, width: int, halve: bool) -> nn.Module:
+    """Returns convolution, max pooling if `halve`, batch norm and ReLU, as one module."""
     pool = nn.MaxPool2d(2, ceil_mode=True) if halve else nn.Identity()
     return nn.Sequential(
         nn.Conv2d(channels, width, 3, padding=1), pool, nn.BatchNorm2d(width), nn.ReLU()
     )
 
 
-def of(
+def load_or_train(
     data: Images, folder: Path, device: torch.device | str = "cpu", track: Track = default_track
 ) -> Classifier:
-    """The classifier of a data set, in evaluation mode: trained once, and kept in a file.
+    """Loads a data set's classifier from `folder`, or else trains it there under a file lock.
 
-    It learns from the training images of `data`, and its accuracy is that on the test images. The
-    random state is left as it was. A file that cannot be used is made anew.
+    Returns it frozen and in evaluation mode. Its accuracy is that on the test images, or on the
+    validation images if there are no test images. A damaged file is replaced. The global random
+    state is restored.
 
     Args:
         data: Images with labels.
-        folder: Where the file is, or will be.
-        device: Where to train, and where the classifier will be.
-        track: Shows the progress through an iterable; takes a description.
+        folder: The folder of the file; created if it is missing.
+        device: The device to train on and to move the classifier to.
+        track: Shows a progress bar of an iterable; takes a description.
 
     Raises:
         UserError: If there are no labels, or the folder cannot be written to.
@@ -108,38 +120,41 @@ def of(
     path = folder / f"classifier_{digest(data)}.safetensors"
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
-            model = restored(data, path)
+            model = load_classifier(data, path)
             if model is None:
-                with FileLock(path.with_suffix(".lock")):  # which makes the folder
-                    model = restored(data, path) or trained(data, path, device, track)
+                with FileLock(path.with_suffix(".lock")):  # the lock creates the folder
+                    model = load_classifier(data, path) or train_classifier(
+                        data, path, device, track
+                    )
         except OSError as error:
             raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     return model.to(device).eval().requires_grad_(False)
 
 
 def digest(data: Images) -> str:
-    """Twelve letters for what a classifier is trained and tested on, and how."""
+    """Returns 12 hex digits: a hash of labels, splits, some train and test images, `RECIPE`."""
     found = blake2b(repr((RECIPE, data.splits.num_classes)).encode(), digest_size=6)
     for part in ("train", "test"):
         images, labels, rows = data.stored(part)
-        for content in (some(images), labels, rows):
+        for content in (spaced_images(images), labels, rows):
             found.update(repr(tuple(content.shape)).encode())
             found.update(content.numpy().tobytes())
     return found.hexdigest()
 
 
-def some(images: Tensor | OnDemand) -> Tensor:
-    """About 64 of the images, always the same."""
+def spaced_images(images: Tensor | OnDemand) -> Tensor:
+    """Returns 64 to 127 images at equal distances, always the same; all if there are fewer."""
     return images[torch.arange(0, len(images), max(1, len(images) // 64))]
 
 
-def fresh(data: Images, name: str) -> Classifier:
+def untrained_classifier(data: Images, name: str) -> Classifier:
+    """Returns a classifier of the data set's shape and classes, with random weights."""
     return Classifier(data.shapes["x_shape"], data.splits.num_classes, name)
 
 
-def restored(data: Images, path: Path) -> Classifier | None:
-    """The classifier in a file; none if there is no such file, or it is damaged."""
-    model = fresh(data, path.stem)
+def load_classifier(data: Images, path: Path) -> Classifier | None:
+    """Loads a classifier, on the CPU; returns None if the file is missing or damaged."""
+    model = untrained_classifier(data, path.stem)
     try:
         model.load_state_dict(load_file(path))
     except (FileNotFoundError, SafetensorError, RuntimeError):  # missing, damaged, of other shapes
@@ -147,23 +162,25 @@ def restored(data: Images, path: Path) -> Classifier | None:
     return model
 
 
-def trained(data: Images, path: Path, device: torch.device, track: Track) -> Classifier:
-    """A new one, measured and written."""
-    torch.manual_seed(stream("classifier"))
-    model = fresh(data, path.stem).to(device)
-    fit(model, *moved(data.stored("train"), device), track)
+def train_classifier(data: Images, path: Path, device: torch.device, track: Track) -> Classifier:
+    """Trains a new classifier, measures its accuracy and writes it to `path`; reseeds torch."""
+    torch.manual_seed(stream_seed("classifier"))
+    model = untrained_classifier(data, path.stem).to(device)
+    fit(model, *to_device(data.stored("train"), device), track)
     model.eval()
     part = "test" if len(data.stored("test")[2]) else "val"
-    images, labels, rows = moved(data.stored(part), device)
-    some = rows.split(portion(images.shape[1:], device))
-    right = [model.logits(grey(images[r])).argmax(1) == labels[r] for r in some]
-    value, se = mean(torch.cat(right).cpu()).values()
+    images, labels, rows = to_device(data.stored(part), device)
+    chunks = rows.split(images_per_chunk(images.shape[1:], device))
+    right = [model.logits(grey(images[r])).argmax(1) == labels[r] for r in chunks]
+    value, se = mean_estimate(torch.cat(right).cpu()).values()
     model.measured = torch.tensor([value, math.nan if se is None else se])
-    store.write(path, {name: value.cpu().numpy() for name, value in model.state_dict().items()})
+    arrays = {name: value.cpu().numpy() for name, value in model.state_dict().items()}
+    store.write_safetensors(path, arrays)
     return model
 
 
-def moved(part: Part, device: torch.device) -> Part:
+def to_device(part: Part, device: torch.device) -> Part:
+    """Returns images, labels and row indices on a device."""
     images, labels, rows = part
     return images.to(device), labels.to(device), rows.to(device)
 
@@ -172,7 +189,17 @@ def moved(part: Part, device: torch.device) -> Part:
 def fit(
     model: Classifier, images: Tensor | OnDemand, labels: Tensor, rows: Tensor, track: Track
 ) -> None:
-    """Trains on these rows of uint8 images [N, C, H, W], all on one device."""
+    """Trains a classifier, in place, for `STEPS` steps on some rows of uint8 images.
+
+    Draws the order of the rows from torch's global random state.
+
+    Args:
+        model: The classifier; left in training mode.
+        images: All images, uint8 [N, C, H, W], on the device of the classifier.
+        labels: Class indices [N].
+        rows: Indices of the images to train on.
+        track: Shows a progress bar of an iterable; takes a description.
+    """
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     passes = math.ceil(STEPS * BATCH / len(rows))
@@ -187,4 +214,5 @@ def fit(
 
 
 def grey(images: Tensor) -> Tensor:
+    """Returns uint8 images as float32 in [0, 1], k / 255; keeps the channels."""
     return images.float() / 255

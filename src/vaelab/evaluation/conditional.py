@@ -1,4 +1,4 @@
-"""What the labels do in a conditional model."""
+"""The metric of a conditional model: what its labels do to samples, likelihood and codes."""
 
 from typing import Any
 
@@ -8,12 +8,13 @@ from pydantic import PositiveInt
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.evaluation import classifier
-from vaelab.evaluation.subject import Subject, attempt, needs
-from vaelab.metrics.conditional import agreement, by_label, nll_by_label, probe
-from vaelab.metrics.estimates import mean
+from vaelab.evaluation.subject import Subject, applicable_unless, attempt
+from vaelab.metrics.conditional import label_agreement, label_metrics, linear_probe, nll_by_label
+from vaelab.metrics.estimates import mean_estimate
 
 
-def not_the_label_alone(model: ELBO, data: Images) -> str | None:
+def conditional_obstacle(model: ELBO, data: Images) -> str | None:
+    """Returns why `conditional` is not applicable, or None: y must be the label alone."""
     if not model.context_dim:
         return "the model sees no labels"
     if list(model.classes) != ["label"] or model.numbers:
@@ -23,30 +24,36 @@ def not_the_label_alone(model: ELBO, data: Images) -> str | None:
     return None
 
 
-@needs(not_the_label_alone)
+@applicable_unless(conditional_obstacle)
 def conditional(
     subject: Subject, *, per_class: PositiveInt, images: PositiveInt, num_samples: PositiveInt
 ) -> dict[str, Any]:
-    """Whether samples show the label asked for, and what a label says about an image.
+    """Measures if samples show their label, NLL under every label, and how well z tells the label.
+
+    Raises NotApplicable for an unconditional model, other columns in y, or a single class. Trains
+    the classifier that judges the samples if the cache folder has none.
 
     Args:
-        subject: A conditional model, its training and its test images.
-        per_class: Samples of each label, for a classifier to look at.
-        images: How many test images, the first, to call by every label.
+        subject: A conditional model and its data.
+        per_class: Samples of each label for the classifier to judge.
+        images: The number of test images, from the first, whose NLL is computed under every label.
         num_samples: K of the log evidence under each label.
     """
     model, data = subject.model, subject.data
-    truth = subject.images[1].argmax(1)
-    probed = attempt({"probe,probe_chance": lambda: probe(subject.codes, truth)})
-    judge = classifier.of(data, subject.cache, data.device, subject.track)
-    batches = subject.test("every image by every label", count=images)
+    truth = subject.test_images[1].argmax(1)
+    probed = attempt({"probe,probe_chance": lambda: linear_probe(subject.test_codes, truth)})
+    judge = classifier.load_or_train(data, subject.cache, data.device, subject.track)
+    batches = subject.test_batches("every image by every label", count=images)
     nll, labels = nll_by_label(model, batches, num_samples)
     seen = data.splits.train_labels[data.rows["train"]]
     frequencies = torch.bincount(seen, minlength=model.num_classes).to(nll) / len(seen)
     return {
         "classifier": judge.name,
         "classifier_accuracy": judge.accuracy,
-        **agreement(model, judge, per_class),
-        **{name: mean(values) for name, values in by_label(nll, labels, frequencies).items()},
+        **label_agreement(model, judge, per_class),
+        **{
+            name: mean_estimate(values)
+            for name, values in label_metrics(nll, labels, frequencies).items()
+        },
         **probed,
     }

@@ -1,4 +1,7 @@
-"""How well the latents are aligned with known factors."""
+"""The metric of disentanglement: how well the latents are aligned with known factors.
+
+Shapes: N images of the whole grid, n of a sample, D latents, F factors.
+"""
 
 from typing import Annotated, Any
 
@@ -8,22 +11,23 @@ from pydantic import Field, PositiveInt
 
 from vaelab.data import Images
 from vaelab.data.factors import Factors
-from vaelab.distributions.pairwise import is_factorised
+from vaelab.distributions.pairwise import is_factorised_normal
 from vaelab.elbo import ELBO
-from vaelab.evaluation.subject import Subject, needs
+from vaelab.evaluation.subject import Subject, applicable_unless
 from vaelab.metrics import disentanglement as scores
 from vaelab.metrics.disentanglement.pairs import Array
-from vaelab.metrics.estimates import mean
-from vaelab.randomness import stream
+from vaelab.metrics.estimates import mean_estimate
+from vaelab.randomness import stream_seed
 
 
-def no_factors(model: ELBO, data: Images) -> str | None:
+def disentanglement_obstacle(model: ELBO, data: Images) -> str | None:
+    """Returns why `disentanglement` is not applicable, or None: the factors must be known."""
     if data.splits.factors:
         return None
     return "the factors of these images are not known; data=sprites has them"
 
 
-@needs(no_factors)
+@applicable_unless(disentanglement_obstacle)
 def disentanglement(
     subject: Subject,
     *,
@@ -31,39 +35,52 @@ def disentanglement(
     points: PositiveInt,
     repeats: Annotated[int, Field(ge=2)],
 ) -> dict[str, Any]:
-    """The scores of `vaelab.metrics.disentanglement`, for posteriors of all images of the grid.
+    """Measures MIG, DCI, SAP, IRS and other scores of `vaelab.metrics.disentanglement`.
 
-    Each is a mean over repeats, and the standard error that of drawing images, not of training.
-    `mig_chen` is of all factors but the first, the shape, as in its paper.
+    Raises NotApplicable if the factors of the images are unknown. Encodes every image of the grid
+    once. Each score is a mean over repeats; its standard error is that of drawing images, not of
+    training. `mig_chen` leaves out the first factor, the shape, as in its paper, and is omitted if
+    a posterior is no product of normals.
 
     Args:
         subject: A model and data whose factors are known.
-        images: Drawn anew for each repeat; two thirds of them are fitted where there is a fit.
-        points: Fitted for the BetaVAE and FactorVAE scores; half as many are scored.
-        repeats: How often.
+        images: Images drawn anew for each repeat; scores with a fit are fitted to two thirds.
+        points: Points to fit the BetaVAE and FactorVAE scores to; half as many are scored.
+        repeats: The number of repeats.
     """
     factors = subject.data.splits.factors
     assert factors is not None
-    means, scales = posteriors(subject)
+    means, scales = encode_all_images(subject)
     found = []
     for repeat in subject.track(range(repeats), "disentanglement"):
-        rng = np.random.default_rng(stream("disentanglement", subject.seed, repeat))
-        values = once(means, factors, rng, images, points)
+        rng = np.random.default_rng(stream_seed("disentanglement", subject.seed, repeat))
+        values = disentanglement_scores(means, factors, rng, images, points)
         if scales is not None:
-            known = factors.of(torch.arange(len(means))).numpy()[:, 1:]
+            known = factors.values_at(torch.arange(len(means))).numpy()[:, 1:]
             values["mig_chen"] = scores.mig_chen(means, scales, known, rng, samples=1000)
         found.append(values)
-    return {name: mean(torch.tensor([values[name] for values in found])) for name in found[0]}
+    return {
+        name: mean_estimate(torch.tensor([values[name] for values in found])) for name in found[0]
+    }
 
 
-def once(
+def disentanglement_scores(
     means: Array, factors: Factors, rng: np.random.Generator, images: int, points: int
 ) -> dict[str, float]:
-    """The scores of posterior means [N, D] of all images of a grid."""
+    """Returns the scores of a random sample of images, all but `mig_chen`, by name.
+
+    Args:
+        means: Posterior means [N, D] of all images of the grid.
+        factors: The grid.
+        rng: Draws the sample.
+        images: Images in the sample, with replacement.
+        points: See `disentanglement`.
+    """
     rows = rng.integers(len(means), size=images)
-    codes, known = means[rows], factors.of(torch.from_numpy(rows)).numpy()
+    codes, known = means[rows], factors.values_at(torch.from_numpy(rows)).numpy()
 
     def represent(asked: Array) -> Array:
+        """Returns the posterior means [n, D] of images with factor values [n, F]."""
         return means[factors.rows(torch.from_numpy(asked)).numpy()]
 
     few = max(1, points // 2)
@@ -82,12 +99,12 @@ def once(
 
 
 @torch.no_grad()
-def posteriors(subject: Subject) -> tuple[Array, Array | None]:
-    """Means [N, D] and scales [N, D] of q for all images; no scales where q is no diagonal."""
+def encode_all_images(subject: Subject) -> tuple[Array, Array | None]:
+    """Returns means and scales [N, D] of q of all images; no scales if q does not factorise."""
     means, scales = [], []
-    for x, y in subject.every_image("codes of all images"):
+    for x, y in subject.iterate_all_images("codes of all images"):
         q = subject.model.encode(x, y)
         means.append(q.mean.cpu())
-        if is_factorised(q):
+        if is_factorised_normal(q):
             scales.append(q.stddev.cpu())
     return torch.cat(means).numpy(), torch.cat(scales).numpy() if scales else None

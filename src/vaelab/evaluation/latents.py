@@ -1,4 +1,4 @@
-"""What the latents hold of the images."""
+"""The metric of the latents: active units, and the parts of the rate."""
 
 from typing import Any, Literal
 
@@ -8,38 +8,40 @@ from torch import Tensor
 
 from vaelab.errors import NotApplicable
 from vaelab.evaluation.subject import Subject, attempt
-from vaelab.metrics.aggregate import surgery
-from vaelab.metrics.estimates import Estimate, mean
+from vaelab.metrics.aggregate import elbo_surgery
+from vaelab.metrics.estimates import Estimate, mean_estimate
 from vaelab.training.totals import ACTIVE
 
 
 def latents(
     subject: Subject, *, num_samples: PositiveInt, images: Literal["test", "all"]
 ) -> dict[str, Any]:
-    """Active units, and the rate's split into mutual information and marginal KL.
+    """Measures active units of the test images, and the rate's mutual information and marginal KL.
 
-    The total correlation is a part of the latter, where the posterior factorises.
+    If the posterior factorises, also the total correlation, a part of the marginal KL. For one
+    image, active units are not applicable.
 
     Args:
-        subject: The model and its test images.
-        num_samples: Of z for each image, in the split.
-        images: Of which q(z) is the mean posterior. `all`, with those of training: what q(z) is
-            of a finite set, such as sprites; a sample of it has a larger total correlation. The
-            time goes with their square.
+        subject: The model and its data.
+        num_samples: Samples of z for each image, for all but the active units.
+        images: The images over which q(z) is the mean posterior: `test`, or `all` to add those of
+            training and validation. For a finite set, such as sprites, q(z) is that of `all`; a
+            part of it has a larger total correlation. The time grows with their square.
     """
-    x, y = subject.images
+    x, y = subject.test_images
     if images == "all":
-        x, y = map(torch.cat, zip(*subject.every_image("all images"), strict=True))
-    found = surgery(subject.model, x, y, num_samples)
-    return attempt({"active_units": lambda: active_units(subject.codes)}) | {
-        name: mean(values) for name, values in found.items()
+        x, y = map(torch.cat, zip(*subject.iterate_all_images("all images"), strict=True))
+    found = elbo_surgery(subject.model, x, y, num_samples)
+    return attempt({"active_units": lambda: active_units(subject.test_codes)}) | {
+        name: mean_estimate(values) for name, values in found.items()
     }
 
 
 def active_units(codes: Tensor) -> Estimate:
-    """How many latents of posterior means [N, D] vary with x (Burda et al., 2016, section 5.2).
+    """Returns the number of active latents: variance of posterior means [N, D] above `ACTIVE`.
 
-    The error counts those whose variance is within one standard error of the threshold.
+    Burda et al. (2016), section 5.2. The error counts the latents whose variance is within one
+    standard error of the threshold. Raises NotApplicable for a single image.
     """
     codes = codes.cpu().double()
     if len(codes) < 2:

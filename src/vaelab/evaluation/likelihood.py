@@ -1,4 +1,4 @@
-"""How well the model explains the test images."""
+"""The metrics of likelihood and reconstruction of the test images."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,48 +9,53 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import NotApplicable, Subject
-from vaelab.metrics.annealed import annealed
+from vaelab.metrics.annealed import ais_estimates
 from vaelab.metrics.bits import bits_per_dim
-from vaelab.metrics.estimates import mean, means
-from vaelab.metrics.evidence import evidence
+from vaelab.metrics.estimates import column_mean_estimates, mean_estimate
+from vaelab.metrics.evidence import evidence_estimates
 
 SMALL = 5_000_000
-"""Operations to decode an image, up to which a model is small: dense networks on small images."""
+"""Operations to decode an image below which a model is small: dense networks on small images."""
 
 
 def likelihood(subject: Subject, *, num_samples: PositiveInt | Literal["auto"]) -> dict[str, Any]:
-    """Negative log evidence, bound, rate and distortion; bits per dimension where defined.
+    """Measures negative log evidence, ELBO, rate and distortion of the test images, in nats.
 
-    `nll_bits_per_dim` are those of the evidence; `bits_per_dim`, which training reports, are those
-    of the bound.
+    Adds `nll_bits_per_dim` for models with bits per dimension; unlike the `bits_per_dim` that
+    training reports, it is that of the evidence and not of the ELBO.
 
     Args:
         subject: The model and its test images.
-        num_samples: K of `vaelab.metrics.evidence`; by itself 5,000 for a small model, else 100.
+        num_samples: K of `vaelab.metrics.evidence`; `auto` is 5,000 for a small model, else 100.
     """
     model = subject.model
-    count = affordable(model) if num_samples == "auto" else num_samples
-    batches = subject.test(f"log evidence, {count:,} samples an image")
-    found = [evidence(model, x, y, count) for x, y in batches]
+    count = default_num_samples(model) if num_samples == "auto" else num_samples
+    batches = subject.test_batches(f"log evidence, {count:,} samples an image")
+    found = [evidence_estimates(model, x, y, count) for x, y in batches]
     images = {name: torch.cat([part[name] for part in found]) for name in found[0]}
     results: dict[str, Any] = {"num_samples": count}
-    results |= {name: mean(values) for name, values in images.items() if values.dim() == 1}
+    results |= {name: mean_estimate(values) for name, values in images.items() if values.dim() == 1}
     if model.bits_offset is not None:
         bits = bits_per_dim(-1.0, model.x_shape)  # of one nat
-        results["nll_bits_per_dim"] = mean(bits * images["nll"].double() + model.bits_offset)
-    return results | {"rate_per_latent": means(images["rate_per_latent"])}
+        results["nll_bits_per_dim"] = mean_estimate(
+            bits * images["nll"].double() + model.bits_offset
+        )
+    return results | {"rate_per_latent": column_mean_estimates(images["rate_per_latent"])}
 
 
 def reconstruction(subject: Subject) -> dict[str, Any]:
-    """Mean squared error, PSNR and SSIM, see `vaelab.metrics.reconstruction`."""
-    from vaelab.metrics.reconstruction import reconstruction as of_batch  # slow to import
+    """Measures MSE, PSNR and SSIM of the test images; see `vaelab.metrics.reconstruction`."""
+    from vaelab.metrics.reconstruction import reconstruction_quality  # slow to import
 
-    found = [of_batch(subject.model, x, y) for x, y in subject.test("reconstructions")]
-    return {name: mean(torch.cat([part[name] for part in found])) for name in found[0]}
+    found = [
+        reconstruction_quality(subject.model, x, y)
+        for x, y in subject.test_batches("reconstructions")
+    ]
+    return {name: mean_estimate(torch.cat([part[name] for part in found])) for name in found[0]}
 
 
-def affordable(model: ELBO) -> int:
-    """The number of samples an image by default."""
+def default_num_samples(model: ELBO) -> int:
+    """Returns K for `num_samples=auto`: 5,000 if decoding takes few operations, else 100."""
     y = torch.zeros(1, model.y_dim, device=model.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.decode(torch.zeros(1, model.latent_dim, device=model.device), y)
@@ -66,29 +71,30 @@ def ais(
     leapfrog_steps: PositiveInt,
     num_samples: PositiveInt,
 ) -> dict[str, Any]:
-    """A second opinion on the log evidence, by annealed importance sampling.
+    """Measures NLL of the first test images by annealed importance sampling, to check `likelihood`.
 
-    `nll_ais` is its estimate, and `nll_minus_ais` by how much importance sampling from q is above
-    it on the same images: more than its error where the posterior misses what it should cover.
+    Raises NotApplicable for discrete latents. `nll_ais` is the estimate. `nll_minus_ais` is by how
+    much importance sampling from q is above it on the same images: more than its error if the
+    posterior misses mass that it should cover.
 
     Args:
         subject: The model and its test images.
-        images: How many of them, the first.
-        chains: For each image.
+        images: The number of test images, from the first.
+        chains: Chains for each image.
         steps: Temperatures.
-        leapfrog_steps: Of each move.
-        num_samples: K of importance sampling, the other opinion.
+        leapfrog_steps: Leapfrog steps of each move.
+        num_samples: K of the importance sampling that is compared.
     """
-    if not subject.model.continuous:
+    if not subject.model.has_continuous_latents:
         raise NotApplicable("it takes gradients of the latents, and those of this model are codes")
     found: list[tuple[Tensor, Tensor, Tensor]] = []
-    for x, y in subject.test("annealed importance sampling", size=10, count=images):
-        annealing = annealed(subject.model, x, y, chains, steps, leapfrog_steps)
-        nll = evidence(subject.model, x, y, num_samples)["nll"]
+    for x, y in subject.test_batches("annealed importance sampling", size=10, count=images):
+        annealing = ais_estimates(subject.model, x, y, chains, steps, leapfrog_steps)
+        nll = evidence_estimates(subject.model, x, y, num_samples)["nll"]
         found.append((annealing["nll"], nll - annealing["nll"], annealing["acceptance"]))
     nll, difference, acceptance = (torch.cat(part) for part in zip(*found, strict=True))
     return {
-        "nll_ais": mean(nll),
-        "nll_minus_ais": mean(difference),
-        "ais_acceptance": mean(acceptance),
+        "nll_ais": mean_estimate(nll),
+        "nll_minus_ais": mean_estimate(difference),
+        "ais_acceptance": mean_estimate(acceptance),
     }

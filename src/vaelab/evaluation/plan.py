@@ -1,4 +1,4 @@
-"""Which numbers to measure of a run, and measuring those that are not there yet."""
+"""The plan of an evaluation: which metrics to measure of a run, skipping those on record."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from omegaconf import OmegaConf
 
 from vaelab.data import Images
 from vaelab.elbo import ELBO
-from vaelab.errors import NotApplicable, UserError, nearest
+from vaelab.errors import NotApplicable, UserError, spelling_hint
 from vaelab.evaluation.record import Record
 from vaelab.evaluation.subject import Subject
-from vaelab.randomness import stream
+from vaelab.randomness import stream_seed
 from vaelab.runs import finished
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure of any number of runs.
+    """The metrics to measure, and how; the same plan evaluates any number of runs.
 
     Attributes:
-        metrics: Configurations of the functions in this package, by name.
-        what: Names of those to measure.
-        seed: Of all that is drawn.
-        rerun: Whether to measure again what is on record.
-        command: The command line, to be kept beside the numbers.
-        say: Tells the user, in one line.
+        metrics: Configurations of the metrics of this package, by name, each with a `_target_`.
+        what: Names of the metrics to measure; an unknown name raises UserError.
+        seed: Seed of all that is drawn.
+        rerun: Whether to measure metrics again that are on record.
+        command: The command line, stored with the results.
+        say: Prints a line to the user.
     """
 
     metrics: Mapping[str, Any]
@@ -39,39 +39,57 @@ class Plan:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
+        """Raises UserError for an unknown name in `what`."""
         for name in self.what:
             if name not in self.metrics:
-                raise UserError(f"{name}: there is no such metric; {nearest(name, self.metrics)}")
+                raise UserError(
+                    f"{name}: there is no such metric; {spelling_hint(name, self.metrics)}"
+                )
 
-    def check(self, model: ELBO, data: Images) -> None:
-        """Raises UserError if nothing asked for will make sense for a model and data."""
+    def check_applicable(self, model: ELBO, data: Images) -> None:
+        """Raises UserError if every metric is already known to be not applicable to the model."""
         targets = {name: get_method(self.metrics[name]["_target_"]) for name in self.what}
-        lacks = {n: t.lack(model, data) for n, t in targets.items() if hasattr(t, "lack")}
-        self.refuse({name: reason for name, reason in lacks.items() if reason})
+        obstacles = {
+            n: t.obstacle(model, data) for n, t in targets.items() if hasattr(t, "obstacle")
+        }
+        self.check_not_all_absent({name: reason for name, reason in obstacles.items() if reason})
 
-    def refuse(self, absent: Mapping[str, str]) -> None:
-        """Raises UserError if that is all there was to measure."""
+    def check_not_all_absent(self, absent: Mapping[str, str]) -> None:
+        """Raises UserError with all reasons if each metric of the plan is absent.
+
+        Args:
+            absent: Names of the metrics that are not applicable, with the reason.
+        """
         if absent and len(absent) == len(self.what):
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
 
-    def carry_out(self, folder: Path, device: torch.device, cache: Path) -> Record:
-        """The record of a run, with everything that was to be measured and can be.
+    def evaluate_run(self, folder: Path, device: torch.device, cache: Path) -> Record:
+        """Measures a run's best checkpoint and writes each result at once; skips those on record.
+
+        Sets the seed of torch's global random state. Writes `evaluation.json` and TensorBoard
+        events into the run folder, and says which metrics are not applicable.
+
+        Args:
+            folder: The run folder.
+            device: The device to measure on.
+            cache: Folder of the classifiers of data sets.
 
         Raises:
-            UserError: If the run cannot be loaded, or nothing asked for makes sense for it.
+            UserError: If the run cannot be loaded, if no metric is applicable, or if a metric
+                failed; the others are measured first.
         """
-        model, data = finished.load(folder)
-        if how_far := finished.unfinished(folder):
+        model, data = finished.load_run(folder)
+        if how_far := finished.unfinished_progress(folder):
             self.say(f"{folder}: not finished, {how_far}")
         data.device = device
         subject = Subject(model.to(device), data, cache, self.seed)
         record = Record(folder, getattr(model, "step", 0))
         absent, failed = {}, []
         for name in self.what:
-            settings = plain(self.metrics[name]) | {"seed": self.seed}
+            settings = metric_settings(self.metrics[name]) | {"seed": self.seed}
             if not self.rerun and record.has(name, settings):
                 continue
-            torch.manual_seed(stream(f"evaluate {name}", self.seed))
+            torch.manual_seed(stream_seed(f"evaluate {name}", self.seed))
             try:
                 results = instantiate(self.metrics[name], _convert_="all")(subject)
             except NotApplicable as error:
@@ -81,7 +99,7 @@ class Plan:
                 failed.append(f"{name}: {error}")
                 continue
             record.add(name, settings, results, self.command)
-        self.refuse(absent)
+        self.check_not_all_absent(absent)
         for name, reason in absent.items():
             self.say(f"{folder}: {name} left out: {reason}")
         for reason, names in record.reasons().items():
@@ -91,8 +109,8 @@ class Plan:
         return record
 
 
-def plain(metric: Any) -> dict[str, Any]:
-    """The settings of a metric, as plain values."""
+def metric_settings(metric: Any) -> dict[str, Any]:
+    """Returns a metric's settings as plain values, without `_target_` and other `_` names."""
     resolved: Any = (
         OmegaConf.to_container(metric, resolve=True) if OmegaConf.is_config(metric) else metric
     )

@@ -1,4 +1,4 @@
-"""What has been measured of a run, in its folder, on the screen and in TensorBoard."""
+"""The record of a run's metrics: `evaluation.json`, TensorBoard scalars, and tables to print."""
 
 import math
 from collections.abc import Mapping
@@ -10,17 +10,18 @@ from rich.table import Column, Table
 from vaelab.runs.folder import EVALUATION, read_evaluation
 from vaelab.training.json_files import write_json
 
-SIDE_BY_SIDE = 6
-COMPARED = ("nll", "elbo", "rate", "active_units")
-"""What is shown of more runs than fit side by side; the files have all."""
+SIDE_BY_SIDE = 6  # most runs in a table with a column for each run
+MAIN_METRICS = ("nll", "elbo", "rate", "active_units")
+"""Metrics in the table of more runs than fit side by side; the files have all."""
 
 
 class Record:
-    """`evaluation.json` of a run: estimates by name, and how they were measured.
+    """The `evaluation.json` of a run: estimates by name, and the settings of each metric.
 
     Args:
         folder: The run folder.
-        step: Optimizer step of the checkpoint; what was measured of another one is forgotten.
+        step: Optimizer step of the checkpoint. The estimates of another step are ignored, and
+            lost at the next `add`.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -31,37 +32,38 @@ class Record:
         self.content = found if found.get("step") == step else fresh
 
     def has(self, name: str, settings: Mapping[str, Any]) -> bool:
-        """Whether a metric has been measured with these settings."""
+        """Returns whether a metric has been measured at this step with these settings."""
         return self.content["settings"].get(name) == settings
 
     def add(
         self, name: str, settings: Mapping[str, Any], results: Mapping[str, Any], command: str
     ) -> None:
-        """Keeps the results of a metric, in the file and in TensorBoard."""
+        """Adds a metric's results, then rewrites `evaluation.json` and logs them to TensorBoard."""
         self.content |= dict(results)
         self.content["settings"][name] = dict(settings)
         self.content["command"] = command
         write_json(self.path, self.content)
-        self.plot(results)
+        self.log_scalars(results)
 
     def reasons(self) -> dict[str, list[str]]:
-        """The names of numbers that do not exist, by the reason."""
+        """Returns the names of estimates that are not applicable, grouped by the reason."""
         found: dict[str, list[str]] = {}
-        for name, entry in shown(self.content).items():
+        for name, entry in displayed_estimates(self.content).items():
             if "reason" in entry:
                 found.setdefault(entry["reason"], []).append(name)
         return found
 
-    def plot(self, results: Mapping[str, Any]) -> None:
+    def log_scalars(self, results: Mapping[str, Any]) -> None:
+        """Writes the estimates of one number each to a new TensorBoard file in the run folder."""
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
         with SummaryWriter(self.folder) as board:
-            for name, entry in scalars(results).items():
+            for name, entry in scalar_estimates(results).items():
                 board.add_scalar(f"evaluation/{name}", entry["value"], self.content["step"])
 
 
-def scalars(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """The estimates of one number each."""
+def scalar_estimates(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Returns the estimates of a single number; omits lists, reasons and settings."""
     return {
         name: entry
         for name, entry in content.items()
@@ -69,8 +71,8 @@ def scalars(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     }
 
 
-def shown(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The estimates of one number each, and what takes their place where there is none."""
+def displayed_estimates(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the estimates of a single number, and those with a reason instead; omits lists."""
     return {
         name: entry
         for name, entry in content.items()
@@ -78,33 +80,37 @@ def shown(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def table(measured: Mapping[Path, Record]) -> Table:
-    """All numbers of one run; or of a few, side by side; of many, a row each of the main ones."""
+def evaluation_table(measured: Mapping[Path, Record]) -> Table:
+    """Returns a table to print; for more than six runs only of the main metrics, a row for each.
+
+    For one run it has a row for each metric, with its standard error. For two to six it has a
+    column for each run.
+    """
     if len(measured) == 1:
         ((folder, record),) = measured.items()
         grid = Table("metric", title=str(folder), title_justify="left")
         for column in ("value", "standard error"):
             grid.add_column(column, justify="right")
-        for name, entry in shown(record.content).items():
-            grid.add_row(name, *figures(entry["value"], entry["se"]))
+        for name, entry in displayed_estimates(record.content).items():
+            grid.add_row(name, *rounded_estimate(entry["value"], entry["se"]))
         return grid
-    rows = {folder: shown(record.content) for folder, record in measured.items()}
+    rows = {folder: displayed_estimates(record.content) for folder, record in measured.items()}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     if len(rows) <= SIDE_BY_SIDE:
         names_column = Column("metric", no_wrap=True)
         grid = Table(names_column, *(Column(f.name, "", justify="right") for f in rows))
         for name in names:
-            grid.add_row(name, *(cell(row.get(name)) for row in rows.values()))
+            grid.add_row(name, *(cell_text(row.get(name)) for row in rows.values()))
         return grid
-    names = [name for name in COMPARED if name in names]
+    names = [name for name in MAIN_METRICS if name in names]
     grid = Table("run", *(Column(name, justify="right", no_wrap=True) for name in names))
     for folder, row in rows.items():
-        grid.add_row(folder.name, *(cell(row.get(name)) for name in names))
+        grid.add_row(folder.name, *(cell_text(row.get(name)) for name in names))
     return grid
 
 
-def cell(entry: Mapping[str, Any] | None) -> str:
-    """A value and its error, where it was measured."""
+def cell_text(entry: Mapping[str, Any] | None) -> str:
+    """Returns `value ±error` to three places; `n/a` without a value, empty if not measured."""
     if entry is None:
         return ""
     if entry["value"] is None:
@@ -113,8 +119,11 @@ def cell(entry: Mapping[str, Any] | None) -> str:
     return f"{entry['value']:.3f}{error}"
 
 
-def figures(value: float | None, error: float | None) -> tuple[str, str]:
-    """A value and its error, to two digits of the error, and to the third place at least."""
+def rounded_estimate(value: float | None, error: float | None) -> tuple[str, str]:
+    """Returns value and error as texts, to two digits of the error, with 3 to 6 places.
+
+    Without an error its text is empty; without a value the texts are `n/a` and empty.
+    """
     if value is None:
         return "n/a", ""
     if error is None:

@@ -1,4 +1,4 @@
-"""What samples from the prior are worth."""
+"""The metrics of sample quality: Frechet distances, precision, recall and copied images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,71 +7,83 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vaelab.chunking import portion
+from vaelab.chunking import images_per_chunk
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
 from vaelab.evaluation import classifier
-from vaelab.evaluation.subject import Subject, attempt, needs
-from vaelab.metrics.frechet import frechet
-from vaelab.metrics.neighbours import copied, density_coverage, nearest, precision_recall
+from vaelab.evaluation.subject import Subject, applicable_unless, attempt
+from vaelab.metrics.frechet import frechet_distance
+from vaelab.metrics.neighbours import (
+    copied_share,
+    density_coverage,
+    nearest_images,
+    precision_recall,
+)
 from vaelab.samplers import Own
 
 
-def no_classes(model: ELBO, data: Images) -> str | None:
+def samples_obstacle(model: ELBO, data: Images) -> str | None:
+    """Returns why `samples` is not applicable, or None: its classifier needs two classes."""
     if data.splits.num_classes > 1:
         return None
     labels = "are of one class" if data.splits.num_classes else "have no labels"
     return f"it takes a classifier, and these images {labels}"
 
 
-@needs(no_classes)
+@applicable_unless(samples_obstacle)
 def samples(
     subject: Subject, *, count: PositiveInt, looked_up: PositiveInt, sampler: Any
 ) -> dict[str, Any]:
-    """Samples and test images compared, in the features of a classifier and in pixels.
+    """Measures Frechet distance, precision, recall, density, coverage and copied training images.
 
-    Samples are mean images of z from the prior, with the labels of the test images where the
-    model sees labels; the test images are grey, k / 255.
+    Compares samples with test images in the features of a classifier, which is trained if the
+    cache folder has none; `copied` compares pixels. Raises NotApplicable without two classes.
+    Samples are mean images, with the labels of the test images if the model is conditional; test
+    images are grey, k / 255.
 
     Args:
-        subject: The model, its training and its test images.
+        subject: The model and its data.
         count: Samples, and the most test images.
         looked_up: Samples to look for among the training images.
-        sampler: What z is drawn from instead, see `vaelab.samplers`; its name is before those of
-            the numbers.
+        sampler: Prior to draw z from, see `vaelab.samplers`. Unless it is the model's own, its
+            name is put before those of the metrics.
     """
-    judge = classifier.of(subject.data, subject.cache, subject.data.device, subject.track)
-    fake = torch.cat(list(generated(subject, count, sampler)))
+    judge = classifier.load_or_train(
+        subject.data, subject.cache, subject.data.device, subject.track
+    )
+    fake = torch.cat(list(generate_images(subject, count, sampler)))
     features = (
-        judge.features(torch.cat(list(subject.data.grey("test", count)))),
+        judge.features(torch.cat(list(subject.data.grey_images("test", count)))),
         judge.features(fake),
     )
     sought = fake[:looked_up]
-    among = {part: nearest(sought, subject.data.grey(part)) for part in ("train", "test")}
+    among = {
+        part: nearest_images(sought, subject.data.grey_images(part)) for part in ("train", "test")
+    }
     found = attempt(
         {
-            "frechet_classifier": lambda: frechet(*features),
+            "frechet_classifier": lambda: frechet_distance(*features),
             "precision,recall": lambda: precision_recall(*features),
             "density,coverage": lambda: density_coverage(*features),
-            "copied": lambda: copied(among["train"], among["test"]),
+            "copied": lambda: copied_share(among["train"], among["test"]),
         }
     )
     return {
         "classifier": judge.name,
         "classifier_accuracy": judge.accuracy,
-        **{named(name, sampler): value for name, value in found.items()},
+        **{sampler_metric_name(name, sampler): value for name, value in found.items()},
     }
 
 
 def inception(subject: Subject, *, count: PositiveInt, sampler: Any) -> dict[str, Any]:
-    """The Frechet inception distance of samples and test images, by torchmetrics; no error.
+    """Measures the FID of samples and test images by torchmetrics; downloads Inception's weights.
 
-    The one to compare with other people's, where Inception's weights are at hand. `count` is part
-    of the figure.
+    Raises NotApplicable without torch-fidelity or the weights. There is no standard error. The
+    value depends on `count`, and can be compared with that of other papers at the same count.
 
     Args:
-        subject: The model and its test images.
+        subject: The model and its test images, of one or three channels.
         count: Samples, and the most test images; 50,000 in the literature.
         sampler: See `samples`.
     """
@@ -82,21 +94,24 @@ def inception(subject: Subject, *, count: PositiveInt, sampler: Any) -> dict[str
     except (ModuleNotFoundError, OSError) as error:
         reason = str(error).partition("\n")[0]
         raise NotApplicable(f"it takes torch-fidelity and its weights ({reason})") from error
-    real = subject.data.grey("test", count)
-    for images, is_real in ((real, True), (generated(subject, count, sampler), False)):
+    real = subject.data.grey_images("test", count)
+    for images, is_real in ((real, True), (generate_images(subject, count, sampler), False)):
         for some in subject.track(list(images), "Inception"):
             distance.update(some.expand(-1, 3, -1, -1), real=is_real)
-    return {named("fid", sampler): {"value": float(distance.compute()), "se": None}}
+    return {sampler_metric_name("fid", sampler): {"value": float(distance.compute()), "se": None}}
 
 
-def named(name: str, sampler: Any) -> str:
-    """The name of a number of samples: `gmm_fid`."""
+def sampler_metric_name(name: str, sampler: Any) -> str:
+    """Returns a metric's name after that of its sampler, `gmm_fid`; unchanged for the own prior."""
     return name if isinstance(sampler, Own) else f"{sampler.name}_{name}"
 
 
-def generated(subject: Subject, count: int, sampler: Any) -> Iterator[Tensor]:
-    """Mean images of z from the prior, a portion at a time, with the labels of the test images."""
-    model, y = sampler(subject.model, subject.data), subject.images[1]
+def generate_images(subject: Subject, count: int, sampler: Any) -> Iterator[Tensor]:
+    """Yields chunks [n, C, H, W] of mean images of samples, clamped to [0, 1]; fits the sampler.
+
+    In all `count` images, with the labels of the test images in turn.
+    """
+    model, y = sampler(subject.model, subject.data), subject.test_images[1]
     labels = y[torch.arange(count, device=y.device) % len(y)]
-    for some in labels.split(portion(model.x_shape, model.device)):
+    for some in labels.split(images_per_chunk(model.x_shape, model.device)):
         yield model.sample(some).clamp(0, 1)

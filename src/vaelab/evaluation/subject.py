@@ -1,4 +1,4 @@
-"""What the numbers are of."""
+"""`Subject`, the model and data that are measured, and helpers of metrics that may not apply."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,51 +9,57 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelab.chunking import portion
+from vaelab.chunking import images_per_chunk
 from vaelab.data import Images
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
-from vaelab.metrics.estimates import not_applicable
-from vaelab.randomness import generator
+from vaelab.metrics.estimates import not_applicable_estimate
+from vaelab.randomness import seeded_generator
 from vaelab.training.progress_bar import track
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
 Metric = Callable[..., dict[str, Any]]
 
 
-def needs(lack: Callable[[ELBO, Images], str | None]) -> Callable[[Metric], Metric]:
-    """Makes a metric one that does not exist for every model and all data.
+def applicable_unless(obstacle: Callable[[ELBO, Images], str | None]) -> Callable[[Metric], Metric]:
+    """Returns a decorator for a metric, which then raises NotApplicable if there is an obstacle.
+
+    The function is kept as the metric's attribute `obstacle`, so that `Plan` can call it before
+    the training.
 
     Args:
-        lack: What a model and data lack for it, which can be asked before there is a training.
+        obstacle: Returns why the metric is not applicable to a model and data, or None.
     """
 
     def decorate(metric: Metric) -> Metric:
+        """Returns the metric with the check before it."""
+
         @wraps(metric)
-        def checked(subject: Subject, **settings: Any) -> dict[str, Any]:
-            if reason := lack(subject.model, subject.data):
+        def guarded(subject: Subject, **settings: Any) -> dict[str, Any]:
+            if reason := obstacle(subject.model, subject.data):
                 raise NotApplicable(reason)
             return metric(subject, **settings)
 
-        checked.lack = lack  # type: ignore[attr-defined]
-        return checked
+        guarded.obstacle = obstacle  # type: ignore[attr-defined]
+        return guarded
 
     return decorate
 
 
 def attempt(measures: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Numbers by name, each measured on its own; where one does not exist, the reason.
+    """Calls each measure and returns estimates by name, or the reason if NotApplicable is raised.
 
     Args:
-        measures: An estimate by its name, or several by their names with commas between them.
+        measures: Functions by the name of their estimate. A name with commas has several, and its
+            function returns them by name.
     """
     found: dict[str, Any] = {}
     for names, measure in measures.items():
         try:
             made = measure()
         except NotApplicable as error:
-            made = {name: not_applicable(str(error)) for name in names.split(",")}
+            made = {name: not_applicable_estimate(str(error)) for name in names.split(",")}
             found |= made
             continue
         found |= made if "," in names else {names: made}
@@ -62,14 +68,14 @@ def attempt(measures: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained model, its data, and what measuring them needs.
+    """A trained model with its data and seed, the argument of every metric.
 
     Attributes:
         model: In evaluation mode.
         data: Its batches are on the model's device.
-        cache: Folder for what is made once for a data set.
-        seed: Of all that is drawn.
-        track: Shows the progress through an iterable; takes a description.
+        cache: Folder of the classifiers of data sets.
+        seed: Seed of what the metrics draw; the plan also sets torch's seed from it.
+        track: Shows a progress bar of an iterable; takes a description.
     """
 
     model: ELBO
@@ -79,34 +85,44 @@ class Subject:
     track: Callable[..., Iterable[Any]] = track
 
     @cached_property
-    def images(self) -> Batch:
-        """All test images, as the model sees them, and their labels."""
+    def test_images(self) -> Batch:
+        """All test images [N, C, H, W], pixels drawn as for the model, and y [N, Y]; cached."""
         batches = self.data.batches("test")
-        batches.batch_size = 100  # on which the noise of dequantised pixels depends
+        batches.batch_size = 100  # the noise of dequantised pixels depends on it
         x, y = zip(*batches, strict=True)
         return torch.cat(x), torch.cat(y)
 
-    def every_image(self, description: str) -> Iterator[Batch]:
-        """The images of all parts, as the model sees them, and their labels; portion by portion."""
+    def iterate_all_images(self, description: str) -> Iterator[Batch]:
+        """Yields chunks of x and y of all images of all parts, with a progress bar.
+
+        The pixels are drawn as for the model, by the seed.
+
+        Args:
+            description: Text of the progress bar.
+        """
         device = self.data.device
-        noise = generator("pixels", self.seed, device=device)
+        noise = seeded_generator("pixels", self.seed, device=device)
         for part, images in self.data.splits.parts.items():
             images, labels = images.to(device), self.data.labels(part).to(device)
             rows = torch.arange(len(images), device=device)
-            for some in self.track(rows.split(portion(images.shape[1:], device)), description):
+            for some in self.track(
+                rows.split(images_per_chunk(images.shape[1:], device)), description
+            ):
                 yield draw(images[some], self.data.pixels, noise), labels[some]
 
     @cached_property
-    def codes(self) -> Tensor:
-        """The posterior means of all test images, [N, D]."""
-        at_a_time = portion(self.model.x_shape, self.model.device)
-        batches = self.test("codes of test images", at_a_time)
+    def test_codes(self) -> Tensor:
+        """Posterior means [N, D] of all test images; cached."""
+        at_a_time = images_per_chunk(self.model.x_shape, self.model.device)
+        batches = self.test_batches("codes of test images", at_a_time)
         with torch.no_grad():
             found = [self.model.encode(x, y).mean for x, y in batches]
         return torch.cat(found)
 
-    def test(self, description: str, size: int = 100, count: int | None = None) -> Iterable[Batch]:
-        """The test images, or the first `count` of them, in batches of `size`."""
-        x, y = (part[:count] for part in self.images)
+    def test_batches(
+        self, description: str, size: int = 100, count: int | None = None
+    ) -> Iterable[Batch]:
+        """Returns batches of the first `count` test images (default all), with a progress bar."""
+        x, y = (part[:count] for part in self.test_images)
         batches = list(zip(x.split(size), y.split(size), strict=True))
         return self.track(batches, description)

@@ -1,1 +1,1 @@
-"""A finished run as files for others."""
+"""Export of a finished run: weights, ONNX files, configuration and model card."""

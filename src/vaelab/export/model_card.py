@@ -1,11 +1,11 @@
-"""The model card of an exported folder: what it is and how to use it, in Markdown."""
+"""The model card of an exported folder: a README in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vaelab.elbo import ELBO
-from vaelab.evaluation.record import figures
-from vaelab.export.onnx_files import COMPARED, TOLERANCE, Graph
+from vaelab.evaluation.record import rounded_estimate
+from vaelab.export.onnx_files import COMPARED, TOLERANCE, OnnxFile
 from vaelab.version import __version__
 
 PIXELS = {  # see vaelab.data.pixels
@@ -15,27 +15,30 @@ PIXELS = {  # see vaelab.data.pixels
 }
 
 
-def card(model: ELBO, content: Mapping[str, Any], loadable: bool, graphs: Sequence[Graph]) -> str:
-    """The whole card.
+def model_card(
+    model: ELBO, content: Mapping[str, Any], loadable: bool, onnx_files: Sequence[OnnxFile]
+) -> str:
+    """Returns the model card: description, use in PyTorch and ONNX, and results, in Markdown.
 
     Args:
         model: The model.
-        content: That of the folder's `config.json`.
-        loadable: Whether the weights are there.
-        graphs: The ONNX files that are there.
+        content: Content of the folder's `config.json`.
+        loadable: Whether the folder has the weights; without them the PyTorch section is omitted.
+        onnx_files: The folder's ONNX files; without them the ONNX section is omitted.
     """
     sections = [
-        introduction(model),
-        in_pytorch(model) if loadable else "",
-        in_onnx(graphs) if graphs else "",
-        measured(content["results"], content["evaluation"]),
+        introduction_section(model),
+        pytorch_section(model) if loadable else "",
+        onnx_section(onnx_files) if onnx_files else "",
+        results_section(content["results"], content["evaluation"]),
     ]
     return "\n".join(section for section in sections if section)
 
 
-def introduction(model: ELBO) -> str:
+def introduction_section(model: ELBO) -> str:
+    """Returns the metadata for the hub, the title, the model's parts and what x and y are."""
     channels, height, width = model.x_shape
-    labels = f"\n\n{of_labels(model)}" if model.context_dim else ""
+    labels = f"\n\n{label_description(model)}" if model.context_dim else ""
     parts = (model.encoder, model.posterior, model.prior, model.decoder, model.likelihood)
     return f"""\
 ---
@@ -53,18 +56,23 @@ Trained for {model.step:,} steps; exported by vaelab {__version__}. Made of
 """
 
 
-def of_labels(model: ELBO) -> str:
-    """What y is."""
-    classes = [f"{name}, one-hot of {count} classes" for name, count in model.classes.items()]
+def label_description(model: ELBO) -> str:
+    """Returns a sentence on the columns of y: classes with their names, then numbers."""
+    classes = [
+        f"{n}, one-hot of {', '.join(map(repr, model.class_names[n]))}" for n in model.classes
+    ]
     numbers = [f"{name}, {width} numbers" for name, width in model.numbers.items()]
     return f"`y` [batch, {model.y_dim}] is {'; then '.join(classes + numbers)}."
 
 
-def in_pytorch(model: ELBO) -> str:
+def pytorch_section(model: ELBO) -> str:
+    """Returns the section with code that loads the model and samples from it."""
     labels = "torch.zeros(8, 0)"
     if model.context_dim:
-        only = len(model.classes) == 1 and not model.numbers
-        labels = f"torch.eye({model.y_dim})" if only else f"torch.zeros(8, {model.y_dim})"
+        first = [f"torch.eye({count})[:1]" for count in model.classes.values()]
+        first += [f"torch.zeros(1, {width})" for width in model.numbers.values()]
+        only = len(first) == 1 and model.classes
+        labels = f"torch.eye({model.y_dim})" if only else f"torch.cat([{', '.join(first)}], 1)"
     return f"""\
 ## PyTorch
 
@@ -78,10 +86,11 @@ images = model.sample({labels})
 """
 
 
-def in_onnx(graphs: Sequence[Graph]) -> str:
+def onnx_section(onnx_files: Sequence[OnnxFile]) -> str:
+    """Returns the section with a table of the ONNX files, their inputs and outputs."""
     rows = "\n".join(
-        f"| `{graph.path.name}` | {arrays(graph.inputs)} | {arrays(graph.outputs)} |"
-        for graph in graphs
+        f"| `{file.path.name}` | {shape_list(file.inputs)} | {shape_list(file.outputs)} |"
+        for file in onnx_files
     )
     return f"""\
 ## ONNX
@@ -96,13 +105,17 @@ PyTorch for batches of {" and ".join(map(str, COMPARED))}: within {TOLERANCE:g} 
 """
 
 
-def arrays(named: Mapping[str, Sequence[Any]]) -> str:
+def shape_list(named: Mapping[str, Sequence[Any]]) -> str:
+    """Returns names with their shapes, with commas between them: `x` [batch, 1, 28, 28]."""
     return ", ".join(f"`{name}` [{', '.join(map(str, shape))}]" for name, shape in named.items())
 
 
-def measured(results: Mapping[str, float], evaluation: Mapping[str, Mapping[str, float]]) -> str:
+def results_section(
+    results: Mapping[str, float], evaluation: Mapping[str, Mapping[str, float]]
+) -> str:
+    """Returns the table of test metrics and evaluated metrics; empty if there are none."""
     rows = [f"| {name} | {value:.3f} | |" for name, value in results.items()]
-    estimates = {name: figures(e["value"], e["se"]) for name, e in evaluation.items()}
+    estimates = {name: rounded_estimate(e["value"], e["se"]) for name, e in evaluation.items()}
     rows += [f"| {name} | {value} | {error} |" for name, (value, error) in estimates.items()]
     table = "\n".join(["| metric | value | standard error |", "|---|---|---|", *rows])
     return f"## Test images, in nats per image\n\n{table}\n" if rows else ""

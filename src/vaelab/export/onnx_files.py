@@ -1,4 +1,7 @@
-"""A model's distributions as ONNX graphs, each compared with PyTorch before it is kept."""
+"""ONNX files of a model's distributions, each compared with PyTorch before it is kept.
+
+Shapes: B images, D latents, Y width of the labels.
+"""
 
 import logging
 import math
@@ -16,17 +19,17 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.nn.functional import one_hot
 
-from vaelab.distributions.argument_checks import no_checks
+from vaelab.distributions.argument_checks import disable_argument_checks
 from vaelab.distributions.flows import Pushforward
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError, causes, first_line
+from vaelab.errors import UserError, exception_chain, first_line
 from vaelab.posteriors import PointMass
 from vaelab.priors import CodeSequence
 from vaelab.priors.mixture import Mixture
 
-TOLERANCE = 1e-4  # of max(1, |value|): float32, summed in another order
-COMPARED = (1, 7)  # batch sizes
+TOLERANCE = 1e-4  # times max(1, |value|); float32 sums differ by their order
+COMPARED = (1, 7)  # batch sizes at which a file is compared with PyTorch
 COMPOSITE = (Pushforward, Mixture, Hierarchy, PointMass, CodeSequence)
 DISTRIBUTIONS: dict[str, Callable[[ELBO, dict[str, Tensor]], Distribution]] = {
     "encoder": lambda model, given: model.encode(given["x"], given["y"]),
@@ -36,22 +39,22 @@ DISTRIBUTIONS: dict[str, Callable[[ELBO, dict[str, Tensor]], Distribution]] = {
 
 
 @dataclass(frozen=True)
-class Graph:
-    """An ONNX file: what goes in and comes out, and how far it is from PyTorch at most."""
+class OnnxFile:
+    """An ONNX file: its inputs, its outputs, and its largest deviation from PyTorch."""
 
     path: Path
-    inputs: dict[str, list[Any]]  # name -> shape, with a word for the batch
+    inputs: dict[str, list[Any]]  # name -> shape, with a word for the batch size
     outputs: dict[str, list[Any]]
-    deviation: float  # of max(1, |value|)
+    deviation: float  # |difference| / max(1, |value|)
 
 
-class Function(nn.Module):
-    """One of a model's distributions as a function from tensors to its parameters.
+class DistributionModule(nn.Module):
+    """A module that computes the parameters of one of a model's distributions, for the exporter.
 
     Args:
         model: The model.
-        name: Of the distribution.
-        inputs: Names of its arguments; where y is none of them, the model sees no labels.
+        name: `encoder`, `decoder` or `prior`.
+        inputs: Names of its arguments, of x, y and z. Without y the model must be unconditional.
     """
 
     def __init__(self, model: ELBO, name: str, inputs: list[str]) -> None:
@@ -59,13 +62,18 @@ class Function(nn.Module):
         self.model, self.name, self.inputs = model, name, inputs
 
     def forward(self, *tensors: Tensor) -> dict[str, Tensor]:
+        """Returns the distribution's parameters by name; takes tensors in the order of `inputs`."""
         given = {"y": tensors[0].new_zeros(len(tensors[0]), 0)}
         given |= dict(zip(self.inputs, tensors, strict=True))
-        return parameters(DISTRIBUTIONS[self.name](self.model, given))
+        return distribution_parameters(DISTRIBUTIONS[self.name](self.model, given))
 
 
-def parameters(distribution: Distribution) -> dict[str, Tensor]:
-    """The mean, and every parameter that is another tensor: a scale, logits."""
+def distribution_parameters(distribution: Distribution) -> dict[str, Tensor]:
+    """Returns the mean and every parameter, such as scale or logits, that is not the mean itself.
+
+    Raises UserError for a flow, mixture, hierarchy, point mass or codes, which have no such
+    parameters.
+    """
     if isinstance(distribution, COMPOSITE):
         raise UserError(
             "what=onnx: the distribution of a flow, a mixture, a hierarchy or codes has no graph "
@@ -77,18 +85,21 @@ def parameters(distribution: Distribution) -> dict[str, Tensor]:
     return {"mean": mean} | {name: value for name, value in found.items() if value is not mean}
 
 
-def functions(model: ELBO) -> list[Function]:
-    """Encoder and decoder, and the prior where it depends on the label."""
+def exported_distributions(model: ELBO) -> list[DistributionModule]:
+    """Returns modules of encoder and decoder, and of the prior only if it depends on y."""
     labels = ["y"] if model.context_dim else []
-    found = [Function(model, "encoder", ["x", *labels]), Function(model, "decoder", ["z", *labels])]
+    found = [
+        DistributionModule(model, "encoder", ["x", *labels]),
+        DistributionModule(model, "decoder", ["z", *labels]),
+    ]
     if model.latent_prior(torch.zeros(1, model.y_dim)).batch_shape:
-        found.append(Function(model, "prior", ["y"]))
+        found.append(DistributionModule(model, "prior", ["y"]))
     return found
 
 
-def examples(function: Function, count: int) -> tuple[Tensor, ...]:
-    """`count` random images, latents or labels for each argument of a function."""
-    model = function.model
+def random_inputs(module: DistributionModule, count: int) -> tuple[Tensor, ...]:
+    """Returns random inputs with batch size `count` for a module, always the same for a count."""
+    model = module.model
     random = torch.Generator().manual_seed(count)
     drawn = {
         "x": torch.rand(count, *model.x_shape, generator=random),
@@ -100,30 +111,36 @@ def examples(function: Function, count: int) -> tuple[Tensor, ...]:
     ]
     numbers = torch.randn(count, sum(model.numbers.values()), generator=random)
     drawn["y"] = torch.cat([*classes, numbers], 1)
-    return tuple(drawn[name] for name in function.inputs)
+    return tuple(drawn[name] for name in module.inputs)
 
 
-def write(model: ELBO, folder: Path) -> list[Graph]:
-    """Writes `encoder.onnx`, `decoder.onnx` and perhaps `prior.onnx`, for batches of any size.
+def write_onnx_files(model: ELBO, folder: Path) -> list[OnnxFile]:
+    """Writes encoder.onnx, decoder.onnx and, only if it depends on y, prior.onnx; any batch size.
+
+    Each is compared with PyTorch. Meanwhile logging, warnings and argument validation of
+    torch.distributions are off in the whole process.
 
     Raises:
-        UserError: If a package is missing, a network has no translation, or ONNX's result
-            is not PyTorch's; what fails is not kept.
+        UserError: If a package is missing, a network cannot be translated, or onnxruntime's
+            results deviate from PyTorch's; the file that fails is not kept.
     """
     check_packages()
-    with quiet(), no_checks(), torch.no_grad():
-        return [graph(function, folder / f"{function.name}.onnx") for function in functions(model)]
+    with silence_exporter(), disable_argument_checks(), torch.no_grad():
+        return [
+            write_onnx_file(module, folder / f"{module.name}.onnx")
+            for module in exported_distributions(model)
+        ]
 
 
-def check(model: ELBO) -> None:
-    """Raises UserError if one of a model's distributions has no graph."""
-    with no_checks(), torch.no_grad():
-        for function in functions(model):
-            function(*examples(function, 2))
+def check_exportable(model: ELBO) -> None:
+    """Raises UserError if one of a model's distributions has no parameters to export; no export."""
+    with disable_argument_checks(), torch.no_grad():
+        for module in exported_distributions(model):
+            module(*random_inputs(module, 2))
 
 
 def check_packages() -> None:
-    """Raises UserError if the packages for ONNX are not installed."""
+    """Raises UserError if onnx, onnxscript or onnxruntime is not installed; imports none."""
     for name in ("onnx", "onnxscript", "onnxruntime"):
         if find_spec(name) is None:
             raise UserError(
@@ -132,8 +149,8 @@ def check_packages() -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the exporter's diary of rewritings and warnings about itself from the screen."""
+def silence_exporter() -> Iterator[None]:
+    """Context manager that turns off log messages up to WARNING and all warnings, process-wide."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -143,49 +160,64 @@ def quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def graph(function: Function, path: Path) -> Graph:
-    """Writes one function as a file, whole and compared or not at all."""
-    example = examples(function, 2)
+def write_onnx_file(module: DistributionModule, path: Path) -> OnnxFile:
+    """Exports one module to `path`; keeps the file only if its results agree with PyTorch.
+
+    The file appears as a whole, and without the stack traces that the exporter adds.
+
+    Raises:
+        UserError: If ONNX cannot express the module, or the results deviate.
+    """
+    example = random_inputs(module, 2)
     try:
         program = torch.onnx.export(
-            function,
+            module,
             example,
             dynamo=True,
             verbose=False,
-            input_names=function.inputs,
-            output_names=list(function(*example)),
+            input_names=module.inputs,
+            output_names=list(module(*example)),
             dynamic_shapes=(tuple({0: "batch"} for _ in example),),
         )
     except torch.onnx.OnnxExporterError as error:
-        reason = first_line([*causes(error)][-1])
+        reason = first_line([*exception_chain(error)][-1])
         raise UserError(f"{path}: ONNX cannot express this ({reason})") from error
     assert program is not None
     for node in program.model.graph.all_nodes():
-        node.metadata_props.clear()  # stack traces, with the paths of this machine
+        node.metadata_props.clear()  # stack traces, with paths of this machine
     partial = path.with_suffix(".partial")
     try:
         program.save(partial, external_data=False)
-        found = compared(function, partial, path)
+        found = compare_with_pytorch(module, partial, path)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
     return found
 
 
-def compared(function: Function, written: Path, path: Path) -> Graph:
-    """The graph in a file, as it will be at `path`, if it gives what the function does."""
+def compare_with_pytorch(module: DistributionModule, written: Path, path: Path) -> OnnxFile:
+    """Runs a written file by onnxruntime and raises UserError if it deviates from PyTorch.
+
+    Args:
+        module: The module that was exported.
+        written: The file to run.
+        path: The final path of the file, for the result and for messages.
+
+    Returns:
+        The description of the file, with its largest deviation.
+    """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])
     deviation = 0.0
     for count in COMPARED:
-        tensors = examples(function, count)
-        arrays = {n: t.numpy() for n, t in zip(function.inputs, tensors, strict=True)}
-        expected = function(*tensors)
+        tensors = random_inputs(module, count)
+        arrays = {n: t.numpy() for n, t in zip(module.inputs, tensors, strict=True)}
+        expected = module(*tensors)
         found = session.run(list(expected), arrays)
         for name, array in zip(expected, found, strict=True):
-            worst = distance(torch.from_numpy(array), expected[name])
-            if not worst <= TOLERANCE:  # nor is NaN
+            worst = max_deviation(torch.from_numpy(array), expected[name])
+            if not worst <= TOLERANCE:  # also if it is NaN
                 raise UserError(
                     f"{path}: onnxruntime gives another {name} than PyTorch for a batch of "
                     f"{count}, by {worst:.1e}; not kept"
@@ -193,11 +225,11 @@ def compared(function: Function, written: Path, path: Path) -> Graph:
             deviation = max(deviation, worst)
     sides = (session.get_inputs(), session.get_outputs())
     inputs, outputs = ({node.name: node.shape for node in side} for side in sides)
-    return Graph(path, inputs, outputs, deviation)
+    return OnnxFile(path, inputs, outputs, deviation)
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, of max(1, |value|)."""
+def max_deviation(found: Tensor, expected: Tensor) -> float:
+    """Returns the largest |found - expected| / max(1, |expected|); infinite if shapes differ."""
     if found.shape != expected.shape:
         return math.inf
     return float(((found - expected).abs() / expected.abs().clamp(min=1)).max())

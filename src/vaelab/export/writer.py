@@ -1,42 +1,54 @@
-"""A finished run as files for others: weights, ONNX graphs and what there is to know of them."""
+"""Export of a finished run: the function that writes the exported folder."""
 
 from pathlib import Path
 
 from vaelab.data import store
-from vaelab.evaluation.record import Record, scalars
+from vaelab.evaluation.record import Record, scalar_estimates
 from vaelab.export import onnx_files
-from vaelab.export.model_card import card
-from vaelab.export.onnx_files import Graph
+from vaelab.export.model_card import model_card
+from vaelab.export.onnx_files import OnnxFile
 from vaelab.runs import loading
 from vaelab.training import checkpoint_format
 from vaelab.training.json_files import read_json, write_json
 
 
-def export(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> list[Graph]:
-    """Writes the best checkpoint of a run into a folder, for `vaelab.load` and for onnxruntime.
+def export_run(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> list[OnnxFile]:
+    """Writes a run's best checkpoint as weights and ONNX files, with config.json and README.md.
+
+    Without a best checkpoint it exports the last. Overwrites files of the same names. The run is
+    trusted: every `_target_` of its configuration is imported and called.
+
+    Args:
+        run: The run folder.
+        folder: The folder to write to; created if it is missing.
+        safetensors: Whether to write the weights, for `vaelab.load`.
+        onnx: Whether to write the ONNX files.
+
+    Returns:
+        The ONNX files.
 
     Raises:
-        UserError: If the run cannot be loaded; and see `graphs.write`.
+        UserError: If the run cannot be loaded, or for the reasons in `write_onnx_files`.
     """
     if onnx:
         onnx_files.check_packages()
-    settings, _ = loading.composed(run)
-    model = loading.trained(run, "best", trust=True)
+    settings, _ = loading.read_run_config(run)
+    model = loading.load_run_model(run, "best", trust=True)
     if onnx:
-        onnx_files.check(model)
+        onnx_files.check_exportable(model)
     folder.mkdir(parents=True, exist_ok=True)
     if safetensors:
         weights = {name: value.numpy() for name, value in model.state_dict().items()}
-        store.write(folder / loading.WEIGHTS, weights)
-    made = onnx_files.write(model, folder) if onnx else []
+        store.write_safetensors(folder / loading.WEIGHTS, weights)
+    made = onnx_files.write_onnx_files(model, folder) if onnx else []
     results = read_json(run / "results.json")
     content = {
-        checkpoint_format.KEY: checkpoint_format.stamp(model.shapes),
+        checkpoint_format.KEY: checkpoint_format.format_record(model.shapes),
         "model": settings,
         "step": model.step,
         "results": {name: value for name, value in results.items() if name.startswith("test/")},
-        "evaluation": scalars(Record(run, model.step).content),
+        "evaluation": scalar_estimates(Record(run, model.step).content),
     }
     write_json(folder / loading.CONFIG, content)
-    (folder / "README.md").write_text(card(model, content, safetensors, made))
+    (folder / "README.md").write_text(model_card(model, content, safetensors, made))
     return made

@@ -1,8 +1,8 @@
-"""p(x | z, y): modules from decoder outputs [..., P, H, W] to a distribution over images [C, H, W].
+"""Likelihoods p(x | z, y): modules from decoder outputs [..., P, H, W] to distributions of images.
 
-Each has `channels(C)`, the P that the decoder must provide, and `pixels`: the kinds of pixel (see
-`vaelab.data.pixels`) that it models, with what must be added to its bits per dimension, or None
-where bits per dimension are not defined.
+Images are [C, H, W]. Each module has `channels(C)`, the P that the decoder must have, and `pixels`:
+the kinds of pixel (see `vaelab.data.pixels`) that it models, each with the number to add to its
+bits per dimension, or None where bits per dimension are not defined.
 """
 
 from vaelab.likelihoods.bernoulli import Bernoulli

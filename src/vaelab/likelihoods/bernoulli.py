@@ -1,3 +1,5 @@
+"""`Bernoulli`, the likelihood of binary pixels."""
+
 from typing import ClassVar
 
 import torch
@@ -10,18 +12,23 @@ from vaelab.likelihoods.pixelwise import Pixelwise
 
 
 class Bernoulli(Pixelwise):
-    """Pixels in {0, 1}."""
+    """The Bernoulli likelihood of pixels in {0, 1}, by one logit per pixel and channel."""
 
     pixels: ClassVar[dict[str, float | None]] = {"binary": 0.0}
 
     def forward(self, logits: Tensor) -> Distribution:
+        """p(x | z, y), batch [...], event [C, H, W], of logits [..., C, H, W]."""
         return BernoulliImage(BernoulliDistribution(logits=logits), 3)
 
 
 class BernoulliImage(Independent):
-    """Independent bits of an image, summed before the sign is turned: one pass less each way."""
+    """Independent Bernoulli pixels of an image, with a faster log_prob than `Independent`."""
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """The log-mass [...] of images [..., C, H, W], summed before its sign is changed.
+
+        That saves one pass over all pixels, forward and backward.
+        """
         logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
         loss = binary_cross_entropy_with_logits(logits, value, reduction="none")
         return -loss.flatten(-3).sum(-1)

@@ -1,3 +1,5 @@
+"""`Gaussian` and `Laplace`, densities around a decoded mean."""
+
 import math
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
@@ -8,26 +10,26 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 from torch.distributions import Laplace as LaplaceDistribution
 
-from vaelab.distributed import whole
+from vaelab.distributed import gather_batch
 from vaelab.likelihoods.pixelwise import Pixelwise
 
-SPREAD = 0.25
-"""Scale at the start, where it is learned: about the spread of pixels in photographs."""
-NARROWEST = 1e-6
-"""Least scale; squares of smaller ones leave the range of float32."""
-Scale = Annotated[float, Field(ge=NARROWEST, le=1 / NARROWEST)]
-MEMORY = 0.99
-"""Weight of the batches before in a running mean."""
+INITIAL_SCALE = 0.25
+"""Initial scale where it is learned: about the standard deviation of pixels in photographs."""
+MIN_SCALE = 1e-6
+"""Least scale, so that its square and the inverse of that stay well in the range of float32."""
+Scale = Annotated[float, Field(ge=MIN_SCALE, le=1 / MIN_SCALE)]
+DECAY = 0.99
+"""Weight of the earlier batches in a running mean."""
 
 
-class Located(Pixelwise):
-    """Pixels in [0, 1] with noise of one family around a mean, a density.
+class LocationScale(Pixelwise):
+    """The base of densities of pixels in [0, 1] with a location-scale noise around a mean.
 
-    The mean is the decoder's output plus 1/2, so that a fresh network starts in mid-grey.
+    The mean is the decoder's output plus 1/2, so that an untrained decoder gives mid-grey.
 
     Args:
-        scale: Of the noise: a number, `learned` as one number for all pixels, or `per_pixel`,
-            from the decoder.
+        scale: The scale of the noise: a fixed number, `learned` (one for all pixels), or
+            `per_pixel` (by the decoder, as a factor of `INITIAL_SCALE`).
     """
 
     pixels: ClassVar[dict[str, float | None]] = {"dequantized": 8.0, "grey": None}
@@ -37,36 +39,40 @@ class Located(Pixelwise):
         super().__init__()
         self.params = 2 if scale == "per_pixel" else 1
         learned = scale == "learned"
-        start = SPREAD if isinstance(scale, str) else float(scale)
+        start = INITIAL_SCALE if isinstance(scale, str) else float(scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learned)
 
     def forward(self, params: Tensor) -> Distribution:
-        located, *by_pixel = params.chunk(self.params, dim=-3)
+        """p(x | z, y), batch [...], event [C, H, W], of params [..., P, H, W].
+
+        P is C, or 2 C for scale=per_pixel: means, then log-scales.
+        """
+        location, *by_pixel = params.chunk(self.params, dim=-3)
         log_scale = self.log_scale + by_pixel[0] if by_pixel else self.log_scale
-        return Independent(self.family(located + 0.5, log_scale.exp()), 3)
+        return Independent(self.family(location + 0.5, log_scale.exp()), 3)
 
 
-class Laplace(Located):
-    """The absolute error as a density: pixels in [0, 1] with Laplace noise.
+class Laplace(LocationScale):
+    """The Laplace likelihood of pixels in [0, 1], the density of the absolute error.
 
-    Scale 1 is the absolute error, up to a constant, which is kept.
+    At scale 1 the negative log-density is the absolute error plus a constant, which is kept.
     """
 
     family = LaplaceDistribution
 
 
-class Gaussian(Located):
-    """The squared error as a density: pixels in [0, 1] with Gaussian noise.
+class Gaussian(LocationScale):
+    """The Gaussian likelihood of pixels in [0, 1], the density of the squared error.
 
-    Rybkin et al. (2021), arXiv:2006.13202: the scale is learned (section 4.1), or `optimal`, that
-    which is best for the batch in closed form (eq. 6): the root mean squared error over all of
-    its images. That is for training; for other images it stands still, at a running mean of the
-    training batches', or it would be no density of them.
+    Rybkin et al. (2021), arXiv:2006.13202: the scale is learned (section 4.1), or `optimal`, the
+    root mean squared error over all images of the batch (eq. 6), which maximises its likelihood.
+    In evaluation the optimal variance is fixed at a running mean over training batches: a scale
+    that depends on the image would not give a density.
 
     Args:
-        scale: Standard deviation of a pixel, a number, `learned`, `per_pixel` or `optimal`. Scale
-            1 is half the squared error and sqrt(1/2) the squared error, up to a constant, which
-            is kept.
+        scale: Standard deviation of a pixel: a number, `learned`, `per_pixel` or `optimal`. At
+            scale 1 the negative log-density is half the squared error, and at sqrt(1/2) the squared
+            error, plus a constant, which is kept.
     """
 
     family = Normal
@@ -76,41 +82,52 @@ class Gaussian(Located):
     def __init__(
         self, scale: Scale | Literal["learned", "per_pixel", "optimal"] = "learned"
     ) -> None:
-        super().__init__(SPREAD if scale == "optimal" else scale)
+        super().__init__(INITIAL_SCALE if scale == "optimal" else scale)
         self.optimal = scale == "optimal"
         if self.optimal:
-            self.register_buffer("variance", torch.tensor(SPREAD**2))
+            self.register_buffer("variance", torch.tensor(INITIAL_SCALE**2))
             self.register_buffer("batches", torch.tensor(0))
 
     def forward(self, params: Tensor) -> Distribution:
+        """p(x | z, y) of params [..., P, H, W]; if `optimal`, in training, an `OptimalGaussian`."""
         if not self.optimal:
             return super().forward(params)
         p = Independent(Normal(params + 0.5, self.variance.sqrt()), 3)
-        return OptimalGaussian(p, self.remember) if self.training else p
+        return OptimalGaussian(p, self.update_variance) if self.training else p
 
     @torch.no_grad()
-    def remember(self, variance: Tensor) -> None:
-        """Takes the variance of a training batch into the running mean."""
+    def update_variance(self, variance: Tensor) -> None:
+        """Adds the variance [] of a training batch to the running mean, in place."""
         self.batches += 1
-        weight = 1 / self.batches.clamp(max=1 / (1 - MEMORY))
+        weight = 1 / self.batches.clamp(max=1 / (1 - DECAY))
         self.variance.lerp_(variance.to(self.variance), weight)
 
 
 class OptimalGaussian(Independent):
-    """Independent pixels whose common variance is the best for the images it is asked about."""
+    """Gaussian pixels whose one variance, in `log_prob`, is the most likely for its images.
 
-    def __init__(self, p: Independent, told: Callable[[Tensor], None]) -> None:
+    Args:
+        p: Its mean is used; its variance only for samples.
+        on_variance: Called with the variance [], detached, at each `log_prob`.
+    """
+
+    def __init__(self, p: Independent, on_variance: Callable[[Tensor], None]) -> None:
         super().__init__(p.base_dist, 3)
-        self.told = told
+        self.on_variance = on_variance
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "OptimalGaussian":
+        """The distribution with its batch shape expanded, and the same `on_variance`."""
         shape = (*batch_shape, *self.event_shape)
-        return OptimalGaussian(Independent(self.base_dist.expand(shape), 3), self.told)
+        return OptimalGaussian(Independent(self.base_dist.expand(shape), 3), self.on_variance)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """The log-density [...] at the batch's mean squared error, which `on_variance` is told.
+
+        The error is over the images of all processes. `on_variance` updates the running mean.
+        """
         squares = (value - self.base_dist.loc).square()
-        variance = whole(squares.mean()[None]).mean().clamp(min=NARROWEST**2)
-        self.told(variance.detach())
+        variance = gather_batch(squares.mean()[None]).mean().clamp(min=MIN_SCALE**2)
+        self.on_variance(variance.detach())
         size = math.prod(squares.shape[-3:])
         constant = 0.5 * size * (math.log(2 * math.pi) + variance.log())
         return -(squares.flatten(-3).sum(-1) / (2 * variance) + constant)

@@ -1,4 +1,4 @@
-"""Masses on the 256 levels of a stored pixel, x = k / 255."""
+"""Likelihoods of stored pixels x = k / 255: masses on 256 levels, not densities."""
 
 import math
 from typing import Any, ClassVar
@@ -9,36 +9,41 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.nn.functional import logsigmoid, softplus
 from torch.types import _size
 
-from vaelab.likelihoods.densities import Located
+from vaelab.likelihoods.densities import LocationScale
 from vaelab.likelihoods.pixelwise import Pixelwise
 
 LEVELS = 256
-HALF = 0.5 / (LEVELS - 1)
-"""Half the width of the bin of a level; those of 0 and 1 are open to the outside."""
-NARROWEST = -7.0
-"""Least log-scale of a logistic: its scale is then a quarter of a level."""
+HALF_BIN = 0.5 / (LEVELS - 1)
+"""Half the width of a level's bin; the bins of the levels 0 and 1 are unbounded outwards."""
+MIN_LOG_SCALE = -7.0
+"""Least log-scale of a logistic distribution: its scale is then a quarter of a level."""
 
 
-class DiscretizedLogistic(Located):
-    """A logistic distribution's mass in the bin of each level (Kingma et al., 2016).
+class DiscretizedLogistic(LocationScale):
+    """The discretized logistic likelihood of pixels k / 255 (Kingma et al., 2016).
 
-    arXiv:1606.04934, eq. 17; x in k / 255. What is beyond 0 and 1 belongs to the edges' bins.
+    arXiv:1606.04934, eq. 17. The mass of a level is that of a logistic distribution in the level's
+    bin; the mass below 0 and above 1 goes to the first and the last bin.
     """
 
     pixels: ClassVar[dict[str, float | None]] = {"grey": 0.0}
 
     def forward(self, params: Tensor) -> Distribution:
-        located, *by_pixel = params.chunk(self.params, dim=-3)
+        """p(x | z, y), batch [...], event [C, H, W], of params [..., P, H, W].
+
+        P is C, or 2 C for scale=per_pixel: means, then log-scales.
+        """
+        location, *by_pixel = params.chunk(self.params, dim=-3)
         log_scale = self.log_scale + by_pixel[0] if by_pixel else self.log_scale
-        return Independent(LogisticLevels(located + 0.5, log_scale), 3)
+        return Independent(LogisticLevels(location + 0.5, log_scale), 3)
 
 
 class LogisticLevels(Distribution):
-    """Levels k / 255 with the masses of a logistic distribution.
+    """The distribution over levels k / 255 with a logistic distribution's masses in their bins.
 
     Args:
-        loc: Of the logistic.
-        log_scale: The log of its scale, at least `NARROWEST`.
+        loc: Location of the logistic distribution.
+        log_scale: The logarithm of its scale, clamped to at least `MIN_LOG_SCALE`.
     """
 
     arg_constraints: ClassVar = {"loc": constraints.real, "log_scale": constraints.real}
@@ -47,75 +52,80 @@ class LogisticLevels(Distribution):
 
     def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
         self.loc, log_scale = torch.broadcast_tensors(loc, log_scale)
-        self.log_scale = log_scale.clamp(min=NARROWEST)
+        self.log_scale = log_scale.clamp(min=MIN_LOG_SCALE)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        return log_mass(value, self.loc, self.log_scale)
+        """The log-mass of levels k / 255, of any shape that broadcasts with `loc`."""
+        return logistic_log_mass(value, self.loc, self.log_scale)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
+        """Samples [*sample_shape, ...] of levels k / 255, without gradients."""
         with torch.no_grad():
             shape = (*sample_shape, *self.loc.shape)
             u = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device)
             drawn = self.loc + self.log_scale.exp() * u.clamp(1e-7, 1 - 1e-7).logit()
-            return level(drawn)
+            return nearest_level(drawn)
 
     @property
     def mean(self) -> Tensor:
-        return mean_within(self.loc, self.log_scale)
+        """The mean [...], approximately, see `clamped_logistic_mean`."""
+        return clamped_logistic_mean(self.loc, self.log_scale)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "LogisticLevels":
+        """The distribution with its batch shape expanded, as `torch.distributions` defines it."""
         return LogisticLevels(self.loc.expand(batch_shape), self.log_scale.expand(batch_shape))
 
 
-def log_mass(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
-    """Log of a logistic distribution's mass in the bin of level x, in any shape.
+def logistic_log_mass(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
+    """The log-mass of a logistic distribution in the bin of level x, for broadcastable shapes.
 
-    For bin edges a > b in units of the scale, F(a) - F(b) = F(a) (1 - F(b)) (1 - e^(b - a)): no
-    difference of nearly equal numbers, however far out or narrow the bin.
+    For bin edges a > b in units of the scale, F(a) - F(b) = F(a) (1 - F(b)) (1 - e^(b - a)), which
+    has no difference of nearly equal numbers, however distant or narrow the bin.
     """
     precision = (-log_scale).exp()
-    above, below = (x - loc + HALF) * precision, (x - loc - HALF) * precision
-    log_cdf = torch.where(x > 1 - HALF, 0.0, logsigmoid(above))
-    log_survival = torch.where(x < HALF, 0.0, logsigmoid(-below))
-    inner = (x > HALF) & (x < 1 - HALF)
-    log_rest = torch.where(inner, torch.log(-torch.expm1(-2 * HALF * precision)), 0.0)
+    above, below = (x - loc + HALF_BIN) * precision, (x - loc - HALF_BIN) * precision
+    log_cdf = torch.where(x > 1 - HALF_BIN, 0.0, logsigmoid(above))
+    log_survival = torch.where(x < HALF_BIN, 0.0, logsigmoid(-below))
+    inner = (x > HALF_BIN) & (x < 1 - HALF_BIN)
+    log_rest = torch.where(inner, torch.log(-torch.expm1(-2 * HALF_BIN * precision)), 0.0)
     return log_cdf + log_survival + log_rest
 
 
-def mean_within(loc: Tensor, log_scale: Tensor) -> Tensor:
-    """The mean of a logistic distribution whose mass beyond 0 and 1 is at 0 and at 1.
+def clamped_logistic_mean(loc: Tensor, log_scale: Tensor) -> Tensor:
+    """The mean of a logistic variable clamped to [0, 1]: the integral of 1 - F from 0 to 1.
 
-    It is the integral of 1 - F from 0 to 1, of which the mean of the levels is the midpoint rule.
+    An approximation of the mean over levels, which is the midpoint rule for the same integral.
     """
     scale = log_scale.exp()
     return scale * (softplus(loc / scale) - softplus((loc - 1) / scale))
 
 
-def level(x: Tensor) -> Tensor:
-    """The level whose bin x is in."""
+def nearest_level(x: Tensor) -> Tensor:
+    """The level k / 255 nearest to x, clamped to [0, 1]."""
     return (x * (LEVELS - 1)).round().clamp(0, LEVELS - 1) / (LEVELS - 1)
 
 
 class Categorical(Pixelwise):
-    """A mass for each of the 256 levels, all free (van den Oord et al., 2016).
+    """The categorical likelihood of pixels k / 255, by 256 logits per pixel and channel.
 
-    arXiv:1601.06759, section 3.3; x in k / 255.
+    van den Oord et al. (2016), arXiv:1601.06759, section 3.3.
     """
 
     params = LEVELS
     pixels: ClassVar[dict[str, float | None]] = {"grey": 0.0}
 
     def forward(self, params: Tensor) -> Distribution:
+        """p(x | z, y), batch [...], event [C, H, W], of logits [..., 256 C, H, W]."""
         logits = params.unflatten(-3, (-1, LEVELS)).movedim(-3, -1)
         return Independent(CategoricalLevels(logits), 3)
 
 
 class CategoricalLevels(Distribution):
-    """Levels k / 255, each with a mass of its own.
+    """The categorical distribution over the 256 levels k / 255.
 
     Args:
-        logits: Of the levels, [..., 256].
+        logits: The logits of the levels, [..., 256].
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {}
@@ -127,6 +137,7 @@ class CategoricalLevels(Distribution):
         super().__init__(logits.shape[:-1], validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """The log-mass of the levels nearest to `value`, of any shape that broadcasts."""
         rows = (value * (LEVELS - 1)).round().long().unsqueeze(-1)
         shape = torch.broadcast_shapes(rows.shape[:-1], self.log_masses.shape[:-1])
         masses = self.log_masses.expand(*shape, LEVELS)
@@ -134,6 +145,7 @@ class CategoricalLevels(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008
+        """Samples [*sample_shape, ...] of levels k / 255, without gradients."""
         count = math.prod(sample_shape)
         drawn = self.log_masses.exp().flatten(0, -2).multinomial(count, replacement=True)
         drawn = drawn.mT.reshape(*sample_shape, *self.log_masses.shape[:-1])
@@ -141,7 +153,9 @@ class CategoricalLevels(Distribution):
 
     @property
     def mean(self) -> Tensor:
+        """The mean [...] over the 256 levels, exact."""
         return self.log_masses.exp() @ torch.linspace(0, 1, LEVELS).to(self.log_masses)
 
     def expand(self, batch_shape: Any, _instance: object = None) -> "CategoricalLevels":
+        """The distribution with its batch shape expanded, as `torch.distributions` defines it."""
         return CategoricalLevels(self.log_masses.expand(*batch_shape, LEVELS))

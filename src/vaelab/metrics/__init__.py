@@ -1,4 +1,4 @@
-"""Numbers we report but do not optimise: functions of tensors, and of a model and its images."""
+"""Metrics that are reported and not optimised: functions of tensors, or of a model and images."""
 
 from vaelab.metrics.bits import bits_per_dim
 

@@ -1,11 +1,11 @@
-"""Nats per image as bits per dimension."""
+"""Conversion of nats per image to bits per dimension."""
 
 import math
 from collections.abc import Sequence
 
 
 def bits_per_dim(elbo: float, x_shape: Sequence[int], offset: float = 0.0) -> float:
-    """-ELBO in bits per pixel and channel.
+    """Returns -ELBO / (C H W ln 2) + offset: bits per dimension, a pixel of a channel.
 
     Args:
         elbo: Nats per image, of a mass or a density over images of `x_shape`.

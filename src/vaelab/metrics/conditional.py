@@ -1,6 +1,6 @@
-"""Whether a conditional model does what its labels say.
+"""Metrics of conditional models: how images and latents depend on the label.
 
-N images, Y labels. Units: nats per image.
+Shapes: N images, Y labels. Units: nats per image.
 """
 
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from vaelab.autoencoder import AutoEncoder
-from vaelab.chunking import portion
+from vaelab.chunking import images_per_chunk
 from vaelab.errors import NotApplicable
-from vaelab.metrics.estimates import Estimate, mean, means
-from vaelab.metrics.evidence import evidence
+from vaelab.metrics.estimates import Estimate, column_mean_estimates, mean_estimate
+from vaelab.metrics.evidence import evidence_estimates
 
 FOLDS = 5
-"""Of the images, each called by a classifier that was fitted to the others."""
+"""Folds of cross-validation: each is predicted by a classifier fitted to the others."""
 
 
-class Judge(Protocol):
+class ImageClassifier(Protocol):
     """A classifier of images."""
 
     def logits(self, x: Tensor) -> Tensor:
@@ -28,25 +28,26 @@ class Judge(Protocol):
         ...
 
 
-def agreement(model: AutoEncoder, judge: Judge, per_class: int) -> dict[str, Any]:
-    """The share of generated images in which a classifier sees the label that was asked for.
+def label_agreement(model: AutoEncoder, judge: ImageClassifier, per_class: int) -> dict[str, Any]:
+    """Returns the share of generated images that a classifier gives the label asked for.
 
-    The images are means p(x | z, y) of one z each; `agreement_per_class` has the share of
-    each label, `value` [Y] and `se` [Y].
+    `agreement` is over all images and `agreement_per_class` for each label, `value` [Y] and `se`
+    [Y]. The images are means p(x | z, y) of one z each, drawn from the prior by the global random
+    state.
 
     Args:
         model: In evaluation mode, on the device of the classifier.
-        judge: Of the model's data.
+        judge: A classifier of the model's data.
         per_class: Images of each label.
     """
     wanted = torch.arange(model.num_classes, device=model.device).repeat(per_class)
     one_hot = torch.eye(model.num_classes, device=model.device)
-    some_at_a_time = wanted.split(portion(model.x_shape, model.device))
+    some_at_a_time = wanted.split(images_per_chunk(model.x_shape, model.device))
     seen = [judge.logits(model.sample(one_hot[some])).argmax(1) for some in some_at_a_time]
     right = torch.cat(seen) == wanted
     return {
-        "agreement": mean(right),
-        "agreement_per_class": means(right.view(per_class, model.num_classes)),
+        "agreement": mean_estimate(right),
+        "agreement_per_class": column_mean_estimates(right.view(per_class, model.num_classes)),
     }
 
 
@@ -54,30 +55,31 @@ def agreement(model: AutoEncoder, judge: Judge, per_class: int) -> dict[str, Any
 def nll_by_label(
     model: AutoEncoder, batches: Iterable[tuple[Tensor, Tensor]], num_samples: int
 ) -> tuple[Tensor, Tensor]:
-    """-log p(x | y) of every image x and every label y, [N, Y], and the images' own labels [N].
+    """Returns upper bounds of -log p(x | y) of every image and label, [N, Y], and true labels [N].
 
-    From K samples of q(z | x, y) each, given the same y, see `evidence`: an upper bound, which is
-    looser for wrong labels.
+    From K samples of q(z | x, y) with the same y, see `evidence_estimates`. The bound is looser for
+    wrong labels.
     """
     tables, labels = [], []
     for x, y in batches:
-        every = torch.eye(model.num_classes, device=x.device)
+        one_hot = torch.eye(model.num_classes, device=x.device)
         columns = [
-            evidence(model, x, label.expand(len(x), -1), num_samples)["nll"] for label in every
+            evidence_estimates(model, x, label.expand(len(x), -1), num_samples)["nll"]
+            for label in one_hot
         ]
         tables.append(torch.stack(columns, 1))
         labels.append(y.argmax(1))
     return torch.cat(tables), torch.cat(labels)
 
 
-def by_label(nll: Tensor, labels: Tensor, frequencies: Tensor) -> dict[str, Tensor]:
-    """What a label says about each image, each [N].
+def label_metrics(nll: Tensor, labels: Tensor, frequencies: Tensor) -> dict[str, Tensor]:
+    """Returns five metrics of each image, [N] each, of how much its label says about it.
 
     `nll_given_label` is -log p(x | y) and `nll_marginal` -log p(x), for p(x) = sum_y p(y) p(x | y).
-    `label_information` is their difference, log p(y | x) / p(y): at most -log p(y), so on
-    average not above the entropy of the labels where these have the frequencies p(y).
-    `wrong_label_cost` is the mean of -log p(x | y') over the wrong labels y', above that of the
-    right one, and `label_accuracy` whether the most likely y given x is the right one.
+    `label_information` is their difference, log p(y | x) / p(y): at most -log p(y), so on average
+    not above the entropy of the labels where these have the frequencies p(y). `wrong_label_cost` is
+    the mean of -log p(x | y') over the wrong labels y', less -log p(x | y) of the right one.
+    `label_accuracy` is True where the most likely y given x is the right one.
 
     Args:
         nll: -log p(x | y), [N, Y].
@@ -97,11 +99,12 @@ def by_label(nll: Tensor, labels: Tensor, frequencies: Tensor) -> dict[str, Tens
     }
 
 
-def probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
-    """How often a linear classifier finds the label in z, for images it was not fitted to.
+def linear_probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
+    """Returns the cross-validated accuracy of a linear classifier from codes to labels, and chance.
 
-    A logistic regression on standardised posterior means, over five folds. `probe_chance` is what
-    naming the most frequent label every time gets.
+    A logistic regression on standardised posterior means, over five folds. `probe` is the share of
+    images whose label it predicts, each by a classifier fitted to other folds. `probe_chance` is
+    the share of the most frequent label.
 
     Args:
         codes: Posterior means [N, D].
@@ -126,6 +129,6 @@ def probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     found = torch.from_numpy(cross_val_predict(model, z, truth, cv=folds))
     return {
-        "probe": mean(found == labels.cpu()),
-        "probe_chance": mean(labels == labels.mode().values),
+        "probe": mean_estimate(found == labels.cpu()),
+        "probe_chance": mean_estimate(labels == labels.mode().values),
     }

@@ -1,4 +1,4 @@
-"""Log evidence by importance sampling, streamed over samples so that any number of them fits."""
+"""Log evidence by importance sampling, in chunks so that any number of samples fits in memory."""
 
 import math
 
@@ -6,31 +6,34 @@ import torch
 from torch import Tensor
 
 from vaelab.autoencoder import AutoEncoder
-from vaelab.chunking import portion
+from vaelab.chunking import images_per_chunk
 from vaelab.posteriors import PointMass
 from vaelab.terms import Terms
 
 
 @torch.no_grad()
-def evidence(model: AutoEncoder, x: Tensor, y: Tensor, num_samples: int) -> dict[str, Tensor]:
-    """Estimates from K samples of q(z | x, y) for each image, nats, each of shape [B].
+def evidence_estimates(
+    model: AutoEncoder, x: Tensor, y: Tensor, num_samples: int
+) -> dict[str, Tensor]:
+    """Returns `nll`, `elbo`, `distortion`, `rate`, nats, [B] each, and `rate_per_latent` [B, D].
 
-    `nll` is -log (1/K) sum_k p(x, z_k | y) / q(z_k | x, y), which bounds -log p(x | y) from
-    above, in expectation, the closer the larger K (Burda et al., 2016, arXiv:1509.00519, eq. 8
-    and theorem 1). `distortion`, `rate` and `elbo` are those of `Terms`, averaged over the same
-    samples; `rate_per_latent` [B, D] is `rate` before the sum, [B, 1] where it does not split.
+    From K samples of q(z | x, y) for each image, without gradients. `nll` is -log (1/K) sum_k p(x,
+    z_k | y) / q(z_k | x, y), which bounds -log p(x | y) from above in expectation, the closer the
+    larger K (Burda et al., 2016, arXiv:1509.00519, eq. 8 and theorem 1). `distortion`, `rate` and
+    `elbo` are those of `Terms`, averaged over the same samples; `rate_per_latent` is `rate` before
+    the sum over latents, [B, 1] where it does not split.
 
     Args:
         model: In evaluation mode.
-        x: Images [B, C, H, W] as the model was trained on them.
+        x: Images [B, C, H, W] in the form the model was trained on.
         y: One-hot labels [B, Y].
-        num_samples: K.
+        num_samples: K. One sample is drawn if q is a `PointMass`, whose samples are all the same.
     """
     q, prior = model.encode(x, y), model.latent_prior(y)
-    num_samples = 1 if isinstance(q, PointMass) else num_samples  # which are all the same
+    num_samples = 1 if isinstance(q, PointMass) else num_samples
     log_sum = x.new_full((len(x),), -torch.inf)
     distortion, rate_per_latent = torch.zeros_like(log_sum), x.new_zeros(())
-    most = max(1, portion(model.x_shape, model.device) // len(x))
+    most = max(1, images_per_chunk(model.x_shape, model.device) // len(x))
     for start in range(0, num_samples, most):
         count = min(most, num_samples - start)
         z = q.sample((count,))

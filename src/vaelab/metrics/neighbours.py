@@ -1,7 +1,8 @@
-"""Samples and real images as each other's neighbours.
+"""Metrics of samples by nearest neighbours: precision, recall, density, coverage and copies.
 
-In the features of a network: how good samples are, and how much of the real images they cover.
-In pixels: which training image a sample comes closest to, and whether it was copied.
+Precision, recall, density and coverage are in the features of a network: how good samples are, and
+how much of the real images they cover. Copies are found in pixels: the training image nearest to a
+sample, and whether it was copied.
 """
 
 from collections.abc import Iterable
@@ -11,54 +12,60 @@ import torch
 from torch import Tensor
 
 from vaelab.errors import NotApplicable
-from vaelab.metrics.estimates import Estimate, mean
+from vaelab.metrics.estimates import Estimate, mean_estimate
 
 CHUNK = 1000  # rows of a table of distances at a time
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Estimate]:
-    """How many samples are among the real images, and how many real images among the samples.
+    """Returns the share of fake images among real ones, and of real images among fake ones.
 
-    To be among a set is to be in the ball around one of it that reaches to that one's k-th
-    neighbour in the set (Kynkaanniemi et al., 2019, arXiv:1904.06991, eq. 1 and 2, with k = 3).
-    The errors are those of the shares, given the balls.
+    An image is among a set if it is in a ball around an image of the set that reaches to that
+    image's k-th neighbour in the set (Kynkaanniemi et al., 2019, arXiv:1904.06991, eq. 1 and 2,
+    with k = 3). The errors are those of the shares, given the balls.
 
     Args:
         real: Features [N, F].
         fake: Features [M, F].
-        k: Of the neighbour.
+        k: The neighbour that a ball reaches to.
     """
-    _, around_fake = inside(real, fake, k)
-    _, around_real = inside(fake, real, k)
-    return {"precision": mean(around_fake > 0), "recall": mean(around_real > 0)}
+    _, around_fake = ball_counts(real, fake, k)
+    _, around_real = ball_counts(fake, real, k)
+    return {"precision": mean_estimate(around_fake > 0), "recall": mean_estimate(around_real > 0)}
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Estimate]:
-    """How many balls of real images a sample is in, over k, and the share of balls with a sample.
+    """Returns density, balls of real images around a fake one over k, and the share of balls hit.
 
-    Naeem et al. (2020), arXiv:2002.09797, with k = 5. For samples that are as real
-    images, and many, one expects a density of 1 and, of as many, a coverage of 1 - 2^-k. The
+    A ball reaches from a real image to its k-th real neighbour. Coverage is the share of balls with
+    a fake image in them. Naeem et al. (2020), arXiv:2002.09797, with k = 5. For samples that are as
+    real images, and many, one expects a density of 1 and, of as many, a coverage of 1 - 2^-k. The
     errors are given the balls.
 
     Args:
         real: Features [N, F].
         fake: Features [M, F].
-        k: Of the neighbour that a ball reaches to.
+        k: The neighbour that a ball reaches to.
     """
-    within, around = inside(real, fake, k)
-    return {"density": mean(around / k), "coverage": mean(within > 0)}
+    within, around = ball_counts(real, fake, k)
+    return {"density": mean_estimate(around / k), "coverage": mean_estimate(within > 0)}
 
 
-def inside(centres: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The number of points in each ball [N], and the number of balls around each point [M].
+def ball_counts(centres: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Returns the number of points in each ball [N], and of balls around each point [M].
 
     Args:
-        centres: Of the balls, [N, F], which reach to the k-th neighbour among the centres.
+        centres: Centres [N, F] of the balls, which reach to the k-th neighbour among the centres.
         points: [M, F].
         k: Less than N.
+
+    Raises:
+        NotApplicable: If k is not less than N, or all centres are the same.
     """
     if len(centres) <= k:
         raise NotApplicable(f"{len(centres)} images are too few to have {k} neighbours each")
+    if not centres.var(0).any():
+        raise NotApplicable("the features are the same for all images")
     middle = centres.mean(0)  # near the origin the distances are exact to more digits
     centres, points = centres - middle, points - middle
     within, around = [], torch.zeros(len(points), dtype=torch.int64, device=points.device)
@@ -70,8 +77,8 @@ def inside(centres: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat(within), around
 
 
-class Nearest(NamedTuple):
-    """The nearest image of a pool for each one: its index [N], distance [N] and pixels."""
+class NearestImages(NamedTuple):
+    """The nearest image of a pool to each of N images: index [N], distance [N] and pixels."""
 
     indices: Tensor
     distances: Tensor
@@ -79,51 +86,57 @@ class Nearest(NamedTuple):
     pool_size: int
 
 
-def nearest(images: Tensor, pool: Iterable[Tensor]) -> Nearest:
-    """The nearest image of a pool to each image, by the Euclidean distance of their pixels.
+def nearest_images(images: Tensor, pool: Iterable[Tensor]) -> NearestImages:
+    """Returns the nearest image of a pool to each image, by Euclidean distance of pixels.
 
     Args:
         images: [N, C, H, W].
-        pool: Portions [n, C, H, W] of the pool, in the same units and on the same device.
+        pool: Batches [n, C, H, W] of the pool, in the same units and on the same device.
     """
     shape, images = images.shape, images.flatten(1)
     found, size = torch.zeros_like(images), 0
     least = images.new_full((len(images),), torch.inf)
     indices = torch.zeros(len(images), dtype=torch.int64, device=images.device)
-    for portion in pool:
-        portion = portion.flatten(1)
+    for batch in pool:
+        batch = batch.flatten(1)
         # The squared distances, less the squares of the images, which change no order.
-        distances = torch.addmm(portion.square().sum(1), images, portion.T, alpha=-2)
+        distances = torch.addmm(batch.square().sum(1), images, batch.T, alpha=-2)
         values, rows = distances.min(1)
         closer = values < least
         least = torch.where(closer, values, least)
         indices = torch.where(closer, rows + size, indices)
-        found[closer] = portion[rows[closer]]
-        size += len(portion)
-    return Nearest(indices, (images - found).norm(dim=1), found.view(shape), size)
+        found[closer] = batch[rows[closer]]
+        size += len(batch)
+    return NearestImages(indices, (images - found).norm(dim=1), found.view(shape), size)
 
 
-def copied(train: Nearest, held_out: Nearest) -> Estimate:
-    """The share of samples that are copies of training images: 0 for none, 1 for all.
+def copied_share(train: NearestImages, held_out: NearestImages) -> Estimate:
+    """Returns the estimated share of samples that are copies of training images, 0 to 1.
 
-    Of a new sample the nearest of all real images is one of the N training images, and not of M
-    held out, with probability N / (N + M); of a copy it always is. So the excess of that share
-    over N / (N + M), as a part of M / (N + M). It uses the share of Platzer & Reutterer (2021,
-    doi:10.3389/fdata.2021.679939), for N and M that differ. A blurred sample, close
-    to everything, is close to both; but both must be drawn alike. The error takes samples with
-    the same nearest image for one.
+    The image nearest to a new sample is one of the N training images, and not of the M held out,
+    with probability N / (N + M); that nearest to a copy always is. So the estimate is the excess of
+    that share over N / (N + M), divided by M / (N + M). It can be negative by chance. It uses the
+    share of Platzer & Reutterer (2021, doi:10.3389/fdata.2021.679939), for N and M that differ. A
+    blurred sample, close to everything, is close to both; but both must be drawn alike. The
+    standard error counts samples with the same nearest image as one group.
 
     Args:
-        train: Of the samples among the training images.
-        held_out: Of the same samples among images that the model was not trained on.
+        train: The nearest training images of the samples.
+        held_out: The nearest images, to the same samples, that the model was not trained on.
+
+    Raises:
+        NotApplicable: If all samples have the same nearest image.
     """
     expected = train.pool_size / (train.pool_size + held_out.pool_size)
     from_train = train.distances < held_out.distances
     share = from_train.double()
     share[train.distances == held_out.distances] = expected
     which = torch.where(from_train, train.indices, train.pool_size + held_out.indices)
+    groups = len(which.unique())
+    if groups == 1:
+        raise NotApplicable("all samples have the same nearest image")
     deviations = torch.zeros(train.pool_size + held_out.pool_size, dtype=share.dtype)
     deviations.index_add_(0, which.cpu(), (share - share.mean()).cpu())
-    error = deviations.norm() / len(share)
+    error = deviations.norm() / len(share) * (groups / (groups - 1)) ** 0.5
     scale = 1 / (1 - expected)
     return {"value": float(share.mean() - expected) * scale, "se": float(error) * scale}

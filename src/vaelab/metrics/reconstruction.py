@@ -1,4 +1,4 @@
-"""How like an image its reconstruction is."""
+"""Metrics of how similar a reconstruction is to its image: MSE, PSNR and SSIM."""
 
 import torch
 from torch import Tensor
@@ -8,18 +8,18 @@ from vaelab.autoencoder import AutoEncoder
 
 
 @torch.no_grad()
-def reconstruction(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """How like x its reconstruction through the posterior mean is, each of shape [B].
+def reconstruction_quality(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Returns `mse`, `psnr` and `ssim` of each image and its reconstruction, [B] each.
 
-    Of `model(x, y)` as it is, not clamped, against x as the model was shown it: bits where pixels
-    are binary, whose noise no reconstruction can foretell. `mse` is a mean over pixels and
-    channels; `psnr` = -10 log10(mse), in decibels for pixels in [0, 1], is that of each image, and
-    infinite for one that is reconstructed exactly, as is then a mean over images; for `ssim` see
-    there.
+    The reconstruction is `model(x, y)`, through the posterior mean, without clamping. x is the
+    image as the model sees it: bits where pixels are binary, whose noise no reconstruction can
+    predict. `mse` is a mean over pixels and channels. `psnr` = -10 log10(mse), in decibels for
+    pixels in [0, 1], is infinite for an image that is reconstructed exactly, and so is then a mean
+    over images. For `ssim` see `ssim`. No gradients.
 
     Args:
         model: In evaluation mode.
-        x: Images [B, C, H, W] as the model was trained on them.
+        x: Images [B, C, H, W] in the form the model was trained on.
         y: One-hot labels [B, Y].
     """
     images = model(x, y)
@@ -28,10 +28,11 @@ def reconstruction(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str, Tensor
 
 
 def ssim(images: Tensor, x: Tensor) -> Tensor:
-    """Structural similarity (Wang et al., 2004) of images [B, C, H, W] in [0, 1], [B].
+    """Returns the structural similarity (Wang et al., 2004) of images [B, C, H, W] in [0, 1]: [B].
 
-    The mean over channels and over all places where a Gaussian window of 11 x 11 pixels, sigma
-    1.5, lies within the image. Smaller images have a window as much smaller as fits.
+    The mean over channels and over all places where a Gaussian window of 11 x 11 pixels, sigma 1.5,
+    lies within the image. For images of fewer than 11 pixels the window is the largest that fits,
+    and sigma is smaller in proportion.
     """
     radius = min(5, (min(x.shape[-2:]) - 1) // 2)
     _, similarity = structural_similarity_index_measure(

@@ -1,4 +1,4 @@
-"""The variants: one file each, and in it only what differs from `vaelab.elbo`."""
+"""The variants of the VAE, one paper per file, each with only its difference from `ELBO`."""
 
 from vaelab.models.ae import AE
 from vaelab.models.beta_tcvae import BetaTCVAE

@@ -1,3 +1,5 @@
+"""`AE`, the auto-encoder without a rate in its loss."""
+
 from typing import Any
 
 from torch import Tensor
@@ -8,15 +10,15 @@ from vaelab.terms import Terms
 
 
 class AE(ELBO):
-    """The auto-encoder (Hinton & Salakhutdinov, 2006), loss = distortion, for comparison.
+    """The auto-encoder (Hinton & Salakhutdinov, 2006): loss = distortion, without the rate.
 
-    Its code is a point, by posterior=deterministic, and then it has no bound: the rate,
-    KL(q(z | x) || p(z)), is infinite, the ELBO -infinity, and both are reported so.
-    Nothing draws the codes towards the prior, whose samples it can decode but was not made to.
-    With posterior=gaussian it is beta-VAE at beta = 0, which has an ELBO.
+    With posterior=deterministic, its default, a code is a point and there is no bound: the rate
+    KL(q(z | x) || p(z)) is infinite and the ELBO -infinity, and both are reported so. With
+    posterior=gaussian it is beta-VAE at beta = 0, which has an ELBO. Nothing pulls the codes
+    towards the prior, so images decoded from samples of the prior may be poor.
 
     Raises:
-        UserError: If the prior is one that is learned, which this does not do.
+        UserError: If the prior has parameters to learn, since the loss would not train them.
     """
 
     def __init__(self, **parts: Any) -> None:
@@ -27,4 +29,5 @@ class AE(ELBO):
             )
 
     def objective(self, terms: Terms) -> Tensor:
+        """The mean distortion [] over the batch."""
         return terms.distortion.mean()

@@ -1,3 +1,5 @@
+"""`BetaVAE`, the VAE with a constant weight of the rate."""
+
 from typing import Any
 
 from pydantic import NonNegativeFloat
@@ -6,12 +8,14 @@ from vaelab.models.vae import VAE
 
 
 class BetaVAE(VAE):
-    """beta-VAE (Higgins et al., 2017), openreview.net/forum?id=Sy2fzU9gl, eq. 4.
+    """beta-VAE: distortion + beta * rate (Higgins et al., 2017), eq. 4.
+
+    openreview.net/forum?id=Sy2fzU9gl
 
     Args:
-        beta: Weight of the rate against the distortion, both in nats per image; zero is the
-            stochastic auto-encoder. A paper that averages over pixels and latents has
-            beta * D / (C * H * W) instead.
+        beta: Weight of the rate; distortion and rate are in nats per image. Zero gives the
+            stochastic auto-encoder. In a paper that averages over pixels and latents this weight
+            is beta * D / (C * H * W).
     """
 
     def __init__(self, *, beta: NonNegativeFloat, **parts: Any) -> None:

@@ -1,23 +1,27 @@
+"""`CapacityVAE`, which holds the rate near a given capacity."""
+
 from typing import Any
 
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from vaelab.distributed import whole
+from vaelab.distributed import gather_batch
 from vaelab.elbo import ELBO
 from vaelab.terms import Terms
 
 
 class CapacityVAE(ELBO):
-    """Understanding disentangling in beta-VAE (Burgess et al., 2018), arXiv:1804.03599, eq. 8.
+    """A VAE whose mean rate is pulled to a capacity C (Burgess et al., 2018), eq. 8.
 
-    loss = distortion + gamma * |rate - C|, with the rate averaged over the batch before the
-    difference is taken: C is what the codes hold on average, and an image may take more. The paper
-    lets C rise from zero: annealing=linear annealing.duration=0.8.
+    "Understanding disentangling in beta-VAE", arXiv:1804.03599.
+
+    loss = distortion + gamma * |rate - C|, with the rate averaged over the batch first: C limits
+    the mean, and a single image may have a higher rate. The paper raises C from zero:
+    annealing=linear annealing.duration=0.8.
 
     Args:
         capacity: C, nats per image.
-        gamma: Weight of the rate's distance from C.
+        gamma: Weight of the distance of the mean rate from C.
     """
 
     capacity: Tensor
@@ -31,5 +35,6 @@ class CapacityVAE(ELBO):
         self.add_weight("gamma", gamma)
 
     def objective(self, terms: Terms) -> Tensor:
-        excess = whole(terms.rate).mean() - self.capacity
+        """The mean distortion + gamma * |mean rate - C|, [], with the rate of all processes."""
+        excess = gather_batch(terms.rate).mean() - self.capacity
         return terms.distortion.mean() + self.gamma * excess.abs()

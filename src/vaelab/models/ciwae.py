@@ -1,3 +1,5 @@
+"""`CIWAE`, a weighted mean of the ELBO and the bound of IWAE."""
+
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -7,14 +9,14 @@ from vaelab.models.iwae import IWAE
 
 
 class CIWAE(IWAE):
-    """Combination importance weighted auto-encoder (Rainforth et al., 2018), arXiv:1802.04537.
+    """CIWAE: a convex combination of ELBO and IWAE bound (Rainforth et al., 2018).
 
-    loss = -(beta * (1/K) sum_k log w_k + (1 - beta) * log (1/K) sum_k w_k): the ELBO by samples at
-    beta = 1, and IWAE at beta = 0.
+    arXiv:1802.04537. loss = -(beta * (1/K) sum_k log w_k + (1 - beta) * log (1/K) sum_k w_k). The
+    ELBO, beta = 1, is estimated from the samples, not in closed form; beta = 0 is IWAE.
 
     Args:
-        beta: Share of the ELBO.
-        options: See `IWAE`.
+        beta: Weight of the ELBO, in [0, 1].
+        options: The arguments of `IWAE`.
     """
 
     beta: Tensor
@@ -24,7 +26,9 @@ class CIWAE(IWAE):
         self.add_weight("beta", beta)
 
     def bound(self, log_weights: Tensor) -> Tensor:
+        """The bound [B]: beta * mean of log-weights [K, B] + (1 - beta) * bound of IWAE."""
         return self.beta * log_weights.mean(0) + (1 - self.beta) * super().bound(log_weights)
 
-    def squared(self, log_weights: Tensor) -> Tensor:
-        return self.beta / len(log_weights) + (1 - self.beta) * super().squared(log_weights)
+    def dreg_weights(self, log_weights: Tensor) -> Tensor:
+        """The same combination of 1 / K and the weights of `IWAE`, [K, B]."""
+        return self.beta / len(log_weights) + (1 - self.beta) * super().dreg_weights(log_weights)

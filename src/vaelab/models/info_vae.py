@@ -1,3 +1,5 @@
+"""`InfoVAE`, a weighted rate and a weighted MMD to the prior."""
+
 from typing import Any
 
 from torch import Tensor
@@ -7,16 +9,17 @@ from vaelab.terms import Terms
 
 
 class InfoVAE(WAE):
-    """InfoVAE with MMD (Zhao et al., 2019), arXiv:1706.02262, eq. 6.
+    """InfoVAE with MMD: a weighted rate and a weighted MMD (Zhao et al., 2019), eq. 6.
+
+    arXiv:1706.02262.
 
     loss = distortion + (1 - alpha) * rate + (alpha + lambda - 1) * MMD^2(q(z), p(z))
 
     At alpha = 0 and lambda = 1 it is the VAE, and at alpha = 1 the MMD-VAE, which is a WAE.
 
     Args:
-        alpha: Weight of the mutual information of image and code, which is encouraged where
-            positive.
-        options: Of the MMD, see `WAE`; `divergence_weight` is lambda.
+        alpha: Weight of the mutual information of image and code, rewarded if positive.
+        options: The arguments of `WAE`; `divergence_weight` is lambda.
     """
 
     alpha: Tensor
@@ -26,6 +29,7 @@ class InfoVAE(WAE):
         self.add_weight("alpha", alpha)
 
     def objective(self, terms: Terms) -> Tensor:
+        """The mean distortion + (1 - alpha) * rate + (alpha + lambda - 1) * MMD^2, []."""
         rate = (1 - self.alpha) * terms.rate
         weight = self.alpha + self.divergence_weight - 1
-        return (terms.distortion + rate).mean() + weight * self.divergence(terms)
+        return (terms.distortion + rate).mean() + weight * self.mmd_squared(terms)

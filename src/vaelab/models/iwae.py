@@ -1,3 +1,5 @@
+"""`IWAE`, the importance weighted bound, and its gradient estimators."""
+
 import copy
 import math
 from typing import Any, Literal
@@ -12,20 +14,21 @@ from vaelab.terms import Terms
 
 
 class IWAE(ELBO):
-    """Importance weighted auto-encoder (Burda et al., 2016), arXiv:1509.00519, eq. 8.
+    """IWAE: the importance weighted auto-encoder (Burda et al., 2016), arXiv:1509.00519, eq. 8.
 
-    loss = -log (1/K) sum_k w_k, w_k = p(x, z_k) / q(z_k | x), so -loss is a bound on log p(x), the
-    tighter the larger K, and at K = 1 the ELBO by a sample. `elbo` is still that of one sample; the
-    bound of all K is `importance_weighted_elbo` in an evaluation.
+    loss = -log (1/K) sum_k w_k with w_k = p(x, z_k) / q(z_k | x). So -loss is a lower bound on
+    log p(x), tighter for larger K, and at K = 1 the ELBO estimated from a sample. The metric `elbo`
+    is still the ELBO; an evaluation reports the bound of all K as `importance_weighted_elbo`.
 
     Args:
-        gradient: Of the bound for the encoder. `standard`: its own. `dreg`: doubly reparameterised
-            (Tucker et al., 2019), arXiv:1810.04152, sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi)
-            with v the normalised weights: of the same expectation, and of a variance that
-            does not drown it as K grows. The loss shown is the bound either way.
+        gradient: The estimator of the encoder's gradient. `standard`: backpropagation. `dreg`:
+            doubly reparameterised (Tucker et al., 2019), arXiv:1810.04152,
+            sum_k v_k^2 (d log w_k / d z_k) (d z_k / d phi) with v the normalised weights: the same
+            expectation, with a variance that does not drown it as K grows. The value of the loss is
+            the same.
 
     Raises:
-        UserError: In training, if `dreg` is asked for of a posterior that is not Gaussian.
+        UserError: In `objective`, for gradient=dreg with a posterior that is not Gaussian.
     """
 
     def __init__(self, *, gradient: Literal["standard", "dreg"], **parts: Any) -> None:
@@ -33,65 +36,69 @@ class IWAE(ELBO):
         self.gradient = gradient
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        """The bound [B] by log-weights [K, B]."""
+        """The importance weighted bound [B] of log-weights [K, B]; a subclass may override it."""
         return log_mean_exp(log_weights)
 
-    def squared(self, log_weights: Tensor) -> Tensor:
-        """What d log w_k / d z_k counts in the doubly reparameterised gradient, [K, B]."""
+    def dreg_weights(self, log_weights: Tensor) -> Tensor:
+        """The factors v_k^2 of d log w_k / d z_k in the doubly reparameterised gradient, [K, B]."""
         return log_weights.softmax(0).square()
 
     def objective(self, terms: Terms) -> Tensor:
+        """The negative mean bound [], with the configured gradient for the encoder."""
         if self.gradient == "standard":
             return -self.bound(terms.log_weights).mean()
-        log_weights = terms.log_joint - held(terms.q).log_prob(terms.z)
-        encoder_loss = -(self.squared(log_weights.detach()) * log_weights).sum(0).mean()
-        return rerouted(-self.bound(log_weights).mean(), encoder_loss, terms.z)
+        log_weights = terms.log_joint - detached_gaussian(terms.q).log_prob(terms.z)
+        encoder_loss = -(self.dreg_weights(log_weights.detach()) * log_weights).sum(0).mean()
+        return loss_with_encoder_gradient(-self.bound(log_weights).mean(), encoder_loss, terms.z)
 
     @property
     def can_compile(self) -> bool:
+        """True unless gradient=dreg, which calls autograd."""
         return self.gradient == "standard"
 
-    def details(self, terms: Terms) -> dict[str, Tensor]:
+    def extra_metrics(self, terms: Terms) -> dict[str, Tensor]:
+        """The bound of IWAE [B] by all K samples, as `importance_weighted_elbo`."""
         return {"importance_weighted_elbo": log_mean_exp(terms.log_weights)}
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
-    """Logarithm of the mean of K weights, [B] from [K, B]."""
+    """The logarithm of the mean of weights over dimension 0, [B] from log-weights [K, B]."""
     return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-def held(q: Distribution) -> Distribution:
-    """A Gaussian through whose parameters no gradient flows.
+def detached_gaussian(q: Distribution) -> Distribution:
+    """A copy of a Gaussian q with all its tensors detached; raises UserError for any other q.
 
     Raises:
-        UserError: If it is none.
+        UserError: If q is no Normal or MultivariateNormal.
     """
     inner = q.base_dist if isinstance(q, Independent) else q
     if not isinstance(inner, (Normal, MultivariateNormal)):
         raise UserError("model.gradient=dreg needs posterior=gaussian or full_gaussian")
-    still = copy.copy(inner)
+    detached = copy.copy(inner)
     for name, value in vars(inner).items():
         if isinstance(value, Tensor):
-            vars(still)[name] = value.detach()
-    return Independent(still, 1) if isinstance(q, Independent) else still
+            vars(detached)[name] = value.detach()
+    return Independent(detached, 1) if isinstance(q, Independent) else detached
 
 
-def rerouted(loss: Tensor, encoder_loss: Tensor, z: Tensor) -> Tensor:
-    """The value of a loss, and its gradient but for z, which gets that of another loss.
+def loss_with_encoder_gradient(loss: Tensor, encoder_loss: Tensor, z: Tensor) -> Tensor:
+    """The loss [] with its own value, but with the gradient of another loss through z.
 
-    It takes one more pass back through the decoder.
+    Parameters that are not reached through z, as those of the decoder, get the gradient of `loss`.
+    Costs one more backward pass through the decoder. Without gradients it is `loss` itself.
 
     Args:
-        loss: Of z and of parameters.
-        encoder_loss: Of z.
-        z: What the encoder made.
+        loss: A scalar function of z and of parameters.
+        encoder_loss: A scalar function of z, for the gradient through z.
+        z: The samples from the encoder.
     """
     if not (torch.is_grad_enabled() and z.requires_grad):
         return loss
     (change,) = torch.autograd.grad(encoder_loss - loss, z, retain_graph=True)
-    return loss + without_value((change * z).sum())
+    return loss + zero_with_gradient((change * z).sum())
 
 
-def without_value(scalar: Tensor) -> Tensor:
-    """Zero, with the gradient of a scalar."""
+def zero_with_gradient(scalar: Tensor) -> Tensor:
+    """A zero [] that has the gradient of a scalar."""
     return scalar - scalar.detach()

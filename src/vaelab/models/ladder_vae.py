@@ -1,3 +1,5 @@
+"""`LadderVAE`, the VAE with a hierarchy of latents, and its networks between levels."""
+
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -12,44 +14,48 @@ from torch.nn.functional import logsigmoid, softplus
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.distributions.precision import full_precision
 from vaelab.models.vae import VAE
-from vaelab.networks.layers import concatenate, dense
+from vaelab.networks.layers import build_dense_layers, concatenate
 from vaelab.parts import TrainingImages
 from vaelab.priors import UnitNormal
 
-HEARD = 8.0
-"""Factor of a fresh m_l, which then varies with v_(l+1) about as much as v_l around it: where it
-varies less, the decoder never hears of the levels above, and they fall silent."""
-LEAST = 0.1
-"""Standard deviation of a feature, of the mean over features, that counts as variation."""
-LOW = -15.0
-"""Where a softplus is an exponential to the last bit."""
+MEAN_GAIN = 8.0
+"""Factor of the initial weights of m_l, which then varies with v_(l+1) about as much as v_l varies
+around it: where m_l varies less, the decoder ignores the levels above, and their rate goes to 0."""
+MIN_RELATIVE_SCALE = 0.1
+"""Least standard deviation to divide a feature by, relative to the mean over features."""
+SOFTPLUS_IS_EXP = -15.0
+"""Argument below which softplus(x) is exp(x) in float32."""
 
 
 class LadderVAE(VAE):
-    """Ladder VAE (Sonderby et al., 2016), arXiv:1602.02282, eq. 1 to 3 and section 2.2.
+    """Ladder VAE, with L levels of latents (Sonderby et al., 2016), arXiv:1602.02282, eq. 1 to 3.
 
-    L levels of latents v_l, of which the decoder sees v_1. Going down, for p and q alike,
-    p(v_l | v_(l+1), y) = N(m_l, s_l^2) with m_l and log s_l a network of v_(l+1). Going up, without
-    noise, d_1 is the encoder's features, d_(l+1) a layer over d_l, and N(a_l, b_l^2), linear
-    in d_l, what the image says of level l. q(v_l | v_(l+1), x, y) is both together, weighed by
-    their precisions 1 / s_l^2 and 1 / b_l^2. At the top, p(v_L | y) and q(v_L | x, y) are the
-    configuration's prior and posterior. The rate is the sum over levels, each in closed form given
-    the v_(l+1) drawn from q, of KL(q(v_l | v_(l+1), x, y) || p(v_l | v_(l+1), y)).
+    The levels have latents v_L, ..., v_1, and the decoder gets v_1. The prior of a level below the
+    top is p(v_l | v_(l+1), y) = N(m_l, s_l^2), with m_l and log s_l from a network of v_(l+1). The
+    encoder goes up without noise: d_1 is its features, d_(l+1) a layer over d_l, and N(a_l, b_l^2),
+    linear in d_l, the image's approximate likelihood of v_l. The posterior q(v_l | v_(l+1), x, y)
+    is the product of prior and likelihood, weighted by their precisions 1 / s_l^2 and 1 / b_l^2
+    (section 2.2). At the top, p(v_L | y) and q(v_L | x, y) are the configured prior and posterior.
+    The rate is the sum over levels of KL(q(v_l | v_(l+1), x, y) || p(v_l | v_(l+1), y)), each in
+    closed form given the v_(l+1) drawn from q.
 
-    The model's z are these latents in units of what is expected of them: v_L = z_L and
-    v_l = m_l + s_l z_l. That changes neither p(x) nor the rate, and below the top z is N(0, I)
-    under p. A change of one z_l takes the levels below along.
+    The model's z are these latents standardised by their prior: v_L = z_L and v_l = m_l + s_l z_l.
+    That changes neither p(x) nor the rate, and below the top z is N(0, I) under p. A change of one
+    z_l also changes v of the levels below.
 
-    The paper's batch normalisation makes an image's bound depend on the other images of its batch;
-    instead, d_l is standardised where b_l is read from it, by the first batch of a fresh training
-    (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3). b_l^2 is a softplus as in the
-    paper, and s_l an exponential. Warm-up is `annealing=linear`. With no level above the first
-    it is `VAE`.
+    The paper's batch normalisation makes an image's bound depend on the other images of its batch.
+    Instead, the input of b_l is standardised with the statistics of the first batch of the first
+    training (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3). b_l^2 is a softplus as in
+    the paper, and s_l an exponential. Warm-up is `annealing=linear`. With `above=[]` it is `VAE`.
 
     Args:
-        latent_dim: Latents of v_1. D counts those of all levels, the top one first.
-        above: Latents of v_2, v_3, and so on up.
+        latent_dim: The number of latents of v_1. D is that of all levels, the top one first.
+        above: The numbers of latents of v_2, v_3, and so on up.
         hidden: Width of the layers between levels, both up and down.
+        posterior: (F, D) -> module, for the top level.
+        prior: (D, context_dim) -> module, for the top level.
+        decoder: (D, context_dim, shape) -> module, of v_1.
+        parts: The other arguments of `VAE`.
     """
 
     def __init__(
@@ -72,57 +78,71 @@ class LadderVAE(VAE):
             **parts,
         )
         if hasattr(self.prior, "connect"):
-            self.prior.encode = self.encode_top  # of whose latents it is the prior
+            self.prior.encode = self.encode_top  # a VampPrior is a prior of the top level only
         self.widths = widths
         features: Any = self.encoder.features
         heights = [(features, latent_dim), *((hidden, width) for width in above)][: len(above)]
-        self.up = nn.ModuleList(dense(n, [hidden], self.context_dim) for n, _ in heights)
-        self.evidence = nn.ModuleList(Evidence(n, width) for n, width in heights)
+        self.up = nn.ModuleList(
+            build_dense_layers(n, [hidden], self.context_dim) for n, _ in heights
+        )
+        self.evidence = nn.ModuleList(LevelLikelihood(n, width) for n, width in heights)
         self.down = nn.ModuleList(
-            Expectation(upper, lower, hidden, self.context_dim) for upper, lower in pairwise(widths)
+            LevelPrior(upper, lower, hidden, self.context_dim) for upper, lower in pairwise(widths)
         )
 
     @torch.no_grad()
     def initialise(self, data: TrainingImages) -> None:
-        """Standardises what each level is told from, over the first training batch."""
+        """Sets mean and scale of each level's likelihood from the first training batch, in place.
+
+        Called by `ELBO.setup` of a model neither trained nor loaded.
+        """
         batches = data.batches("train")
-        batches.rank, batches.world_size = 0, 1  # all of it, in every process
+        batches.rank, batches.world_size = 0, 1  # every process uses the whole batch
         x, y = (part.to(self.device) for part in next(iter(batches)))
         context = self.context(y)
         h = self.encoder(x, context)
         levels: Any = zip(self.up, self.evidence, strict=True)
-        for up, told in levels:
-            told.standardise(h)
+        for up, likelihood in levels:
+            likelihood.standardise(h)
             h = up(concatenate(h, context), context)
 
     def latent_prior(self, y: Tensor) -> Distribution:
-        steps = [partial(unit_normal, width) for width in self.widths[1:]]
+        """The prior p(z | y) of all levels: that of the configuration at the top, N(0, I) below."""
+        steps = [partial(standard_normal_level, width) for width in self.widths[1:]]
         return Hierarchy(super().latent_prior(y), steps, self.widths)
 
     def encode(self, x: Tensor, y: Tensor) -> Distribution:
+        """The posterior q(z | x, y) of all levels, batch [B], event [D]."""
         context = self.context(y)
-        top, evidence = self.ascend(x, context)
-        levels = zip(self.down, reversed(evidence), strict=True)
-        steps = [partial(combined, partial(down, y=context), *told) for down, told in levels]
+        top, likelihoods = self.ascend(x, context)
+        levels = zip(self.down, reversed(likelihoods), strict=True)
+        steps = [
+            partial(precision_weighted_posterior, partial(down, y=context), *likelihood)
+            for down, likelihood in levels
+        ]
         return Hierarchy(top, steps, self.widths)
 
     def encode_top(self, x: Tensor, y: Tensor) -> Distribution:
-        """q(v_L | x, y), batch [B]."""
+        """The posterior q(v_L | x, y) of the top level only, batch [B]."""
         return self.ascend(x, self.context(y))[0]
 
     def ascend(self, x: Tensor, context: Tensor) -> tuple[Distribution, list[tuple[Tensor, ...]]]:
-        """q(v_L | x, y), and a_l and log b_l of every level below it, from the first one up."""
-        h, evidence = self.encoder(x, context), []
-        for up, told in zip(self.up, self.evidence, strict=True):
-            evidence.append(told(h))
+        """q(v_L | x, y), and (a_l, log b_l), [B, D_l] each, of the levels 1 to L - 1 in that order.
+
+        This is the deterministic pass up; D_l is the number of latents of level l.
+        """
+        h, likelihoods = self.encoder(x, context), []
+        for up, likelihood in zip(self.up, self.evidence, strict=True):
+            likelihoods.append(likelihood(h))
             h = up(concatenate(h, context), context)
-        return self.posterior(h), evidence
+        return self.posterior(h), likelihoods
 
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
-        return super().decode(self.levels(z, y)[-1], y)
+        """The likelihood p(x | v_1, y), with v_1 computed from z [..., B, D] of all levels."""
+        return super().decode(self.level_latents(z, y)[-1], y)
 
-    def levels(self, z: Tensor, y: Tensor) -> list[Tensor]:
-        """The paper's latents v_L, ..., v_1 of z [..., B, D]."""
+    def level_latents(self, z: Tensor, y: Tensor) -> list[Tensor]:
+        """The paper's latents v_L, ..., v_1, [..., B, D_l] each, of standardised z [..., B, D]."""
         context = self.context(y)
         first, *others = z.split(self.widths, -1)
         found = [first]
@@ -132,18 +152,26 @@ class LadderVAE(VAE):
         return found
 
     def log_scalars(self, stage: str, values: dict[str, float]) -> None:
-        """Logs the rate of each level too, after a validation or a test, `rate_1` that of v_1."""
+        """Logs scalars as `ELBO` does, and in validation and test the rates of levels, `rate_<l>`.
+
+        `rate_1` is that of v_1. They are left out where the rate does not split over latents.
+        """
         if stage != "train" and len(self.rate_per_latent) == self.latent_dim:
             levels = reversed(self.rate_per_latent.split(self.widths))
             values = values | {f"rate_{i}": float(rate.sum()) for i, rate in enumerate(levels, 1)}
         super().log_scalars(stage, values)
 
 
-class Evidence(nn.Module):
-    """From d_l [B, F] to a_l and log b_l, [B, D'] each: b_l^2 is a softplus, of standardised d_l.
+class LevelLikelihood(nn.Module):
+    """The approximate likelihood N(a_l, b_l^2) of a level's v_l, linear in standardised d_l [B, F].
 
-    A fresh network says much the same of every image. Without the standardisation the first steps
-    make b_l large for all, and what weighs nothing has no gradient to come back by.
+    An untrained encoder has nearly the same d_l for every image. Without the standardisation the
+    first steps make b_l large for all images; the likelihood then has no weight in the posterior,
+    and no gradient to recover.
+
+    Args:
+        features: F.
+        width: The number of latents of the level.
     """
 
     mean: Tensor
@@ -156,30 +184,44 @@ class Evidence(nn.Module):
         self.register_buffer("scale", torch.ones(features))
 
     def standardise(self, h: Tensor) -> None:
-        """Makes the features of these images have mean 0 and variance 1."""
+        """Sets, in place, mean and scale that make features h [B, F] have mean 0 and variance 1.
+
+        Nearly constant features are divided by more, see `MIN_RELATIVE_SCALE`.
+        """
         scale = h.std(0, correction=0)
-        scale = scale.clamp(min=LEAST * scale.mean())
+        scale = scale.clamp(min=MIN_RELATIVE_SCALE * scale.mean())
         self.mean.copy_(h.mean(0))
         self.scale.copy_(torch.where(scale > 0, scale, 1))
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """a_l and log b_l, [B, width] each, of d_l [B, F]; b_l^2 is a softplus."""
         a, variance = full_precision(self.params((h - self.mean) / self.scale)).chunk(2, -1)
-        log_variance = softplus(variance.clamp(min=LOW)).log()
-        return a, 0.5 * torch.where(variance < LOW, variance, log_variance)
+        log_variance = softplus(variance.clamp(min=SOFTPLUS_IS_EXP)).log()
+        return a, 0.5 * torch.where(variance < SOFTPLUS_IS_EXP, variance, log_variance)
 
 
-class Expectation(nn.Module):
-    """The mean and log-scale of p(v_l | v_(l+1), y), for a level of `lower` latents."""
+class LevelPrior(nn.Module):
+    """The network of the prior p(v_l | v_(l+1), y) = N(m_l, s_l^2) of a level below the top.
+
+    Args:
+        upper: The number of latents of v_(l+1).
+        lower: The number of latents of v_l.
+        hidden: Width of the hidden layer.
+        context_dim: Width of the context.
+    """
 
     def __init__(self, upper: int, lower: int, hidden: int, context_dim: int) -> None:
         super().__init__()
-        self.layers = dense(upper, [hidden], context_dim)
+        self.layers = build_dense_layers(upper, [hidden], context_dim)
         self.params = nn.Linear(hidden, 2 * lower)
         with torch.no_grad():
-            self.params.weight[:lower] *= HEARD
+            self.params.weight[:lower] *= MEAN_GAIN
 
     def forward(self, v: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """Of v [..., D'] and y [B, C]; where C = 0, each v is seen once, whatever B."""
+        """m_l and log s_l, [..., lower] each, of v_(l+1) [..., upper] and context y [B, C].
+
+        If C = 0, the leading shape is that of v alone, without broadcasting to B.
+        """
         shape = v.shape[:-1]
         if y.shape[-1]:
             shape = torch.broadcast_shapes(shape, y.shape[:-1])
@@ -190,20 +232,31 @@ class Expectation(nn.Module):
         return full_precision(params).view(*shape, -1).chunk(2, -1)
 
 
-def unit_normal(width: int, above: Tensor) -> tuple[Distribution, Callable[[Tensor], Tensor]]:
-    """N(0, I) for a level of the prior, whatever is above it."""
+def standard_normal_level(
+    width: int, above: Tensor
+) -> tuple[Distribution, Callable[[Tensor], Tensor]]:
+    """The prior N(0, I) of a level's z_l [..., width], and the identity; a step of `Hierarchy`.
+
+    Only the leading shape of `above` is used.
+    """
     zeros = above.new_zeros(*above.shape[:-1], width)
     return Independent(UnitNormal(zeros, torch.ones_like(zeros)), 1), lambda z: z
 
 
-def combined(
+def precision_weighted_posterior(
     expected: Callable[[Tensor], tuple[Tensor, ...]], a: Tensor, log_b: Tensor, above: Tensor
 ) -> tuple[Distribution, Callable[[Tensor], Tensor]]:
-    """q(z_l | v_(l+1), x, y), and the way from z_l to v_l.
+    """q(z_l | v_(l+1), x, y), and the function from z_l to v_l; a step of `Hierarchy`.
 
-    With N(m, s^2) expected and N(a, b^2) told of v_l, their product has the mean m + w (a - m) and
-    the variance (1 - w) s^2, where w = s^2 / (s^2 + b^2). For z_l = (v_l - m) / s these are
-    w (a - m) / s and 1 - w.
+    The product of the prior N(m, s^2) and the likelihood N(a, b^2) of v_l has the mean
+    m + w (a - m) and the variance (1 - w) s^2, where w = s^2 / (s^2 + b^2). For z_l = (v_l - m) / s
+    these are w (a - m) / s and 1 - w.
+
+    Args:
+        expected: From v_(l+1) to m and log s, see `LevelPrior`.
+        a: Mean of the likelihood, [B, width].
+        log_b: Logarithm of its standard deviation, [B, width].
+        above: v_(l+1).
     """
     mean, log_scale = expected(above)
     log_odds = 2 * (log_scale - log_b)  # of w

@@ -1,3 +1,5 @@
+"""`MIWAE`, the mean of several importance weighted bounds."""
+
 from typing import Any
 
 from pydantic import PositiveInt
@@ -8,15 +10,18 @@ from vaelab.models.iwae import IWAE, log_mean_exp
 
 
 class MIWAE(IWAE):
-    """Multiply importance weighted auto-encoder (Rainforth et al., 2018), arXiv:1802.04537.
+    """MIWAE: the mean of M IWAE bounds of K / M samples each (Rainforth et al., 2018).
 
-    loss = -(1/M) sum_m log (M/K) sum_k w_mk: the mean of M bounds of K / M samples each, whose
-    gradient for the encoder has more signal than that of one bound of them all. One group is
-    IWAE, and K groups are the ELBO by samples.
+    arXiv:1802.04537. loss = -(1/M) sum_m log (M/K) sum_k w_mk. Its gradient for the encoder has
+    a higher signal-to-noise ratio than that of one bound of K samples. One group is IWAE; K groups
+    are the ELBO estimated from samples.
 
     Args:
-        groups: M; divides `num_samples`, K, their total.
-        options: See `IWAE`.
+        groups: M, a divisor of `num_samples`, K.
+        options: The arguments of `IWAE`.
+
+    Raises:
+        UserError: If M does not divide K.
     """
 
     def __init__(self, *, groups: PositiveInt, **options: Any) -> None:
@@ -28,11 +33,13 @@ class MIWAE(IWAE):
         self.groups = groups
 
     def bound(self, log_weights: Tensor) -> Tensor:
-        return log_mean_exp(self.grouped(log_weights)).mean(0)
+        """The mean over groups of their IWAE bounds, [B], of log-weights [K, B]."""
+        return log_mean_exp(self.grouped_weights(log_weights)).mean(0)
 
-    def squared(self, log_weights: Tensor) -> Tensor:
-        return super().squared(self.grouped(log_weights)).flatten(0, 1) / self.groups
+    def dreg_weights(self, log_weights: Tensor) -> Tensor:
+        """The factors v_k^2 / M, with v normalised within each group, [K, B]."""
+        return super().dreg_weights(self.grouped_weights(log_weights)).flatten(0, 1) / self.groups
 
-    def grouped(self, log_weights: Tensor) -> Tensor:
-        """[K / M, M, B] from [K, B]."""
+    def grouped_weights(self, log_weights: Tensor) -> Tensor:
+        """Log-weights [K, B] split into M groups, [K / M, M, B]."""
         return log_weights.unflatten(0, (-1, self.groups))

@@ -1,35 +1,41 @@
+"""`PIWAE`, different bounds for encoder and decoder."""
+
 from torch import Tensor
 
-from vaelab.models.iwae import IWAE, rerouted, without_value
+from vaelab.models.iwae import IWAE, loss_with_encoder_gradient, zero_with_gradient
 from vaelab.models.miwae import MIWAE
 from vaelab.terms import Terms
 
 
 class PIWAE(MIWAE):
-    """Partially importance weighted auto-encoder (Rainforth et al., 2018), arXiv:1802.04537.
+    """PIWAE: IWAE's gradient for the decoder, MIWAE's for the encoder (Rainforth et al., 2018).
 
-    The decoder (with prior and likelihood) gets the gradient of IWAE's bound by all K samples, and
-    the encoder, with the posterior, that of MIWAE's by M groups of them, in one step. The loss
-    shown is the decoder's, which is IWAE's.
+    arXiv:1802.04537. In one step, decoder, prior and likelihood get the gradient of the IWAE bound
+    of all K samples, and encoder and posterior get that of the MIWAE bound of M groups. The value
+    of the loss is that of IWAE.
 
     Args:
-        options: See `MIWAE`.
+        options: The arguments of `MIWAE`.
     """
 
     can_compile = False
 
     def bound(self, log_weights: Tensor) -> Tensor:
+        """The bound of IWAE [B], for the value of the loss and the decoder's gradient."""
         return IWAE.bound(self, log_weights)
 
     def objective(self, terms: Terms) -> Tensor:
+        """The negative mean IWAE bound [], with the MIWAE bound's gradient for the encoder."""
         if self.gradient == "dreg":
             return super().objective(terms)
         log_q = terms.q.log_prob(terms.z)
 
         def losses(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+            """The losses [] of IWAE and of MIWAE."""
             bounds = IWAE.bound(self, log_weights), MIWAE.bound(self, log_weights)
             return -bounds[0].mean(), -bounds[1].mean()
 
-        # The encoder comes in by z and by log q: by z in the first, and by log q in the second.
-        loss = rerouted(*losses(terms.log_joint - log_q.detach()), terms.z)
-        return loss + without_value(losses(terms.log_joint.detach() - log_q)[1])
+        # Encoder gradients flow through z and through log q: the first line has those through z,
+        # the second those through log q.
+        loss = loss_with_encoder_gradient(*losses(terms.log_joint - log_q.detach()), terms.z)
+        return loss + zero_with_gradient(losses(terms.log_joint.detach() - log_q)[1])

@@ -1,3 +1,5 @@
+"""`RAE`, the auto-encoder with penalties on its codes and its decoder."""
+
 from typing import Any, Literal
 
 import torch
@@ -10,19 +12,19 @@ from vaelab.terms import Terms
 
 
 class RAE(AE):
-    """Regularised auto-encoder (Ghosh et al., 2020), arXiv:1903.12436, section 3.
+    """RAE: an auto-encoder with penalties on codes and decoder (Ghosh et al., 2020), section 3.
 
-    loss = distortion + beta * |z|^2 / 2 + lambda * regulariser, with likelihood=gaussian the
-    paper's. As to rate, ELBO and samples see `AE`.
+    arXiv:1903.12436. loss = distortion + beta * |z|^2 / 2 + lambda * regulariser; the paper's
+    distortion is that of likelihood=gaussian. For rate, ELBO and samples see `AE`.
 
     Args:
         code_weight: beta, weight of half the code's squared length, nats.
         decoder_weight: lambda, weight of the regulariser, nats.
-        regulariser: Of the decoder. `weights`: the sum of its squared weights and biases (RAE-L2).
-            `gradient`: the squared Frobenius norm of the Jacobian of the decoded mean image by z,
-            averaged over images, estimated without bias by one random direction (RAE-GP); in
-            training steps alone, for an evaluation computes no gradients, so val/loss is without
-            it. `none`.
+        regulariser: The penalty on the decoder. `weights`: the sum of its squared weights and
+            biases (RAE-L2). `gradient`: the squared Frobenius norm of the Jacobian of the decoded
+            mean image by z, averaged over images, estimated without bias by one random direction
+            (RAE-GP). It is not in val/loss, since an evaluation computes no gradients. `none`: no
+            penalty.
     """
 
     code_weight: Tensor
@@ -42,6 +44,7 @@ class RAE(AE):
         self.regulariser = regulariser
 
     def objective(self, terms: Terms) -> Tensor:
+        """The mean distortion plus both penalties, []; RAE-GP's only where z has gradients."""
         code = 0.5 * terms.z.square().sum(-1).mean()
         loss = super().objective(terms) + self.code_weight * code
         if self.regulariser == "weights":
@@ -53,10 +56,11 @@ class RAE(AE):
 
     @property
     def can_compile(self) -> bool:
+        """True unless regulariser=gradient, which calls autograd."""
         return self.regulariser != "gradient"
 
     def squared_jacobian(self, terms: Terms) -> Tensor:
-        """Hutchinson's estimate of |dE[x|z] / dz|^2, [K, B]: |v' J|^2 for v ~ N(0, I)."""
+        """Hutchinson's estimate of |J|^2 with J = dE[x | z] / dz, [K, B]: |v' J|^2, v ~ N(0, I)."""
         images = terms.p.mean
         noise = self.draw(Normal(torch.zeros_like(images[0]), 1.0), len(images))
         (product,) = torch.autograd.grad(images, terms.z, noise, create_graph=True)

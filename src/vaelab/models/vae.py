@@ -1,28 +1,34 @@
+"""`VAE`, the negative ELBO as loss, optionally with free bits."""
+
 from typing import Any
 
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from vaelab.distributed import whole
+from vaelab.distributed import gather_batch
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.terms import Terms
 
 
 class VAE(ELBO):
-    """Auto-encoding variational Bayes (Kingma & Welling, 2014), arXiv:1312.6114, eq. 10.
+    """The VAE (Kingma & Welling, 2014), arXiv:1312.6114, eq. 10, optionally with free bits.
 
-    loss = distortion + beta * rate, with beta one but for annealing. With a condition it is the
-    conditional VAE of Sohn et al. (2015), eq. 4: the same bound with y on every side.
+    loss = distortion + beta * rate, with beta = 1 unless annealed. With a condition it is the
+    conditional VAE of Sohn et al. (2015), eq. 4: the same bound, with y given to encoder, prior
+    and decoder.
 
     With free bits (Kingma et al., 2016), arXiv:1606.04934, eq. 15, the rate in the loss is
-    sum_g max(free_bits, mean over the batch of the rate of group g): a group that costs less is
-    not pressed to cost nothing.
+    sum_g max(free_bits, mean over the batch of the rate of group g): a group below its free bits
+    gets no gradient from the rate.
 
     Args:
-        free_bits: Nats of each group, averaged over the batch, that are free. None are by itself.
-        free_bits_group: Latents in a group, one after the other. Where the rate does not split over
-            latents, as that of a flow, all of them are one group.
+        free_bits: Free bits per group in nats, of the batch mean (default 0: off).
+        free_bits_group: The number of consecutive latents in a group (default 1). Must be D where
+            the rate does not split over latents, as that of a flow.
+
+    Raises:
+        UserError: If the group size does not divide D; in `objective`, if the rate does not split.
     """
 
     beta: Tensor
@@ -40,12 +46,19 @@ class VAE(ELBO):
             )
 
     def objective(self, terms: Terms) -> Tensor:
+        """The mean distortion + beta * rate over the batch, [], the rate with free bits if on."""
         if not self.free_bits:
             return (terms.distortion + self.beta * terms.rate).mean()
-        return terms.distortion.mean() + self.beta * self.rate_beyond_free(terms)
+        return terms.distortion.mean() + self.beta * self.rate_with_free_bits(terms)
 
-    def rate_beyond_free(self, terms: Terms) -> Tensor:
-        """The mean rate over the batch, []; that of a group is `free_bits` at least."""
+    def rate_with_free_bits(self, terms: Terms) -> Tensor:
+        """The mean rate over the batch, [], in which each group counts at least `free_bits` nats.
+
+        In training the mean is over the batch of all processes.
+
+        Raises:
+            UserError: If the rate does not split over latents, and D are not one group.
+        """
         rate = terms.rate_per_latent
         if rate.shape[1] < self.latent_dim != self.free_bits_group:
             raise UserError(
@@ -56,5 +69,5 @@ class VAE(ELBO):
         size = min(self.free_bits_group, rate.shape[1])
         groups = rate.mean(0).unflatten(0, (-1, size)).sum(1)
         if self.training:
-            groups = whole(groups[None]).mean(0)
+            groups = gather_batch(groups[None]).mean(0)
         return groups.clamp(min=self.free_bits).sum()

@@ -1,10 +1,12 @@
+"""`VQVAE`, with discrete codes, and the sums over images that count its codes."""
+
 from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from vaelab.distributed import gathered
+from vaelab.distributed import gather_values
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.posteriors import Codebook, PointMass
@@ -14,22 +16,25 @@ from vaelab.training.totals import Totals
 
 
 class VQVAE(ELBO):
-    """VQ-VAE (van den Oord et al., 2017), arXiv:1711.00937, eq. 3, with its prior p(codes | y).
+    """VQ-VAE (van den Oord et al., 2017), arXiv:1711.00937, eq. 3, trained with its prior.
 
     loss = distortion + rate + the mean over positions of |sg[e] - v|^2 + commitment |e - sg[v]|^2,
-    with e what the encoder gives at a position, v the vector of the code nearest to it, and sg[.]
-    a value without its gradient. The decoder's gradient passes straight from v to e.
+    with e the encoder's output at a position, v the vector of the code nearest to it, and sg[.]
+    the stop-gradient. The gradient of the decoder is copied from v to e (straight-through).
 
-    q(z | x, y) is certain of its codes, so the rate is -log p(codes | y), of one sample or
-    many, and `elbo` a true bound. With a uniform prior it is N log M, for N positions and M codes
-    (section 3.1). The prior learns at the same time as the rest, where the paper fits it
-    afterwards; the rate has gradients for the prior alone, and the rest is trained as without it.
+    q(z | x, y) has all its mass on one code per position, so the rate is exactly -log p(codes | y),
+    and `elbo` is a true bound. With a uniform prior the rate is N log M, for N positions and M
+    codes (section 3.1). The prior learns at the same time as the rest, where the paper fits it
+    afterwards; the rate has gradients to the prior only.
 
     Args:
-        commitment: Weight, the paper's beta.
+        commitment: Weight of the commitment loss, the paper's beta.
+
+    Raises:
+        UserError: If the prior is not prior=codes.
     """
 
-    continuous = False
+    has_continuous_latents = False
     commitment: Tensor
     posterior: Codebook
 
@@ -40,6 +45,7 @@ class VQVAE(ELBO):
         self.add_weight("commitment", commitment)
 
     def objective(self, terms: Terms) -> Tensor:
+        """The mean distortion + rate + codebook loss + commitment * commitment loss, []."""
         assert isinstance(terms.q, PointMass)
         encoded, vectors = terms.q.encoded, terms.q.quantized
         codebook = (encoded.detach() - vectors).square().sum(1)
@@ -48,27 +54,36 @@ class VQVAE(ELBO):
         return (terms.distortion + terms.rate + errors).mean()
 
     def on_validation_epoch_start(self) -> None:
+        """Called by Lightning before each validation and test: resets sums and code counts."""
         self.totals = CodeTotals(self.posterior.codes)
 
     on_test_epoch_start = on_validation_epoch_start
 
 
 class CodeTotals(Totals):
-    """Counts the codes too: `codes_used`, and `perplexity`, exp of the entropy of all positions."""
+    """Sums over images that also count codes: adds `codes_used` and `perplexity`.
+
+    The perplexity is the exponential of the entropy of the codes' frequencies over all positions.
+
+    Args:
+        codes: M, the number of codes.
+    """
 
     def __init__(self, codes: int) -> None:
         super().__init__()
         self.counts = torch.zeros(codes, dtype=torch.int64)
 
     def add(self, terms: Terms, loss: Tensor, **details: Tensor) -> None:
+        """Adds the terms of one batch, as `Totals.add`, and counts its codes."""
         super().add(terms, loss, **details)
         assert isinstance(terms.q, PointMass)
         counts = torch.bincount(terms.q.codes.flatten(), minlength=len(self.counts))
         self.counts = self.counts.to(counts.device) + counts
 
-    def read(self) -> tuple[dict[str, float], Tensor]:
-        values, rates = super().read()
-        counts = torch.stack(gathered(self.counts.cpu())).sum(0)
+    def compute_means(self) -> tuple[dict[str, float], Tensor]:
+        """Returns the means and rates of `Totals` with code statistics, over all processes."""
+        values, rates = super().compute_means()
+        counts = torch.stack(gather_values(self.counts.cpu())).sum(0)
         shares = counts[counts > 0] / counts.sum()
         values["codes_used"] = float(len(shares))
         values["perplexity"] = float((-shares * shares.log()).sum().exp())

@@ -1,10 +1,12 @@
+"""`WAE`, the auto-encoder with an MMD between codes and prior."""
+
 from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from vaelab.distributed import whole
-from vaelab.distributions.mmd import Kernel, discrepancy
+from vaelab.distributed import gather_batch
+from vaelab.distributions.mmd import Kernel, squared_mmd
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.terms import Terms
@@ -13,25 +15,25 @@ Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
 
 
 class WAE(ELBO):
-    """Wasserstein auto-encoder, WAE-MMD (Tolstikhin et al., 2018), arXiv:1711.01558, eq. 4.
+    """WAE-MMD: a Wasserstein auto-encoder without a rate (Tolstikhin et al., 2018), eq. 4.
 
-    loss = distortion + lambda * MMD^2(q(z), p(z)), by algorithm 2, between the codes of the batch
-    and as many draws from the prior. With likelihood=gaussian model.likelihood.scale=0.7071 the
-    distortion is the paper's cost, the squared error, and a constant. The encoder is
-    deterministic, as in the paper, so there is no bound, see `AE`; with
-    posterior=gaussian there is.
+    arXiv:1711.01558. loss = distortion + lambda * MMD^2(q(z), p(z)), by algorithm 2, between the
+    codes of the batch and as many draws from the prior. With likelihood=gaussian
+    model.likelihood.scale=0.7071 the distortion is the paper's cost, the squared error, plus a
+    constant. The encoder is deterministic by default, as in the paper, so there is no bound, see
+    `AE`; with posterior=gaussian there is one.
 
     Args:
         divergence_weight: lambda, nats.
-        kernel: Of the MMD, see `vaelab.distributions.mmd.kernel_values`.
-        scales: Of the kernel, which is their sum.
+        kernel: The kernel of the MMD, see `vaelab.distributions.mmd.kernel_values`.
+        scales: Scales of the kernel, over which it is summed.
 
     Raises:
-        UserError: In training, if the prior gives no samples with gradients.
+        UserError: In `objective`, if the prior has no reparameterised samples.
     """
 
     divergence_weight: Tensor
-    compared = 2
+    min_images = 2
 
     def __init__(
         self, *, divergence_weight: NonNegativeFloat, kernel: Kernel, scales: Scales, **parts: Any
@@ -41,8 +43,14 @@ class WAE(ELBO):
         self.kernel: Kernel = kernel
         self.scales = scales
 
-    def divergence(self, terms: Terms) -> Tensor:
-        """MMD^2 of the whole batch's codes and draws from the prior, averaged over K."""
+    def mmd_squared(self, terms: Terms) -> Tensor:
+        """The unbiased MMD^2 [] between codes and fresh draws from the prior, averaged over K.
+
+        Over the batch of all processes in training.
+
+        Raises:
+            UserError: If the prior has no reparameterised samples.
+        """
         prior = terms.prior.expand(terms.z.shape[1:2])
         if not prior.has_rsample:
             raise UserError(
@@ -50,11 +58,13 @@ class WAE(ELBO):
                 "conditional_normal and flow give"
             )
         draws = self.draw(prior, len(terms.z))
-        sets = whole(terms.z, dim=1), whole(draws, dim=1)
-        return discrepancy(*sets, self.kernel, self.scales).mean()
+        sets = gather_batch(terms.z, dim=1), gather_batch(draws, dim=1)
+        return squared_mmd(*sets, self.kernel, self.scales).mean()
 
     def objective(self, terms: Terms) -> Tensor:
-        return terms.distortion.mean() + self.divergence_weight * self.divergence(terms)
+        """The mean distortion + lambda * MMD^2, []."""
+        return terms.distortion.mean() + self.divergence_weight * self.mmd_squared(terms)
 
-    def details(self, terms: Terms) -> dict[str, Tensor]:
-        return {"divergence": self.divergence(terms)}
+    def extra_metrics(self, terms: Terms) -> dict[str, Tensor]:
+        """The unweighted MMD^2 [], as `divergence`."""
+        return {"divergence": self.mmd_squared(terms)}

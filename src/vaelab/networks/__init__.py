@@ -1,14 +1,14 @@
 """Encoders (x, y) -> features [B, F] and decoders (z, y) -> likelihood parameters [B, P, H, W].
 
-y has width zero when the model is unconditional. Where it has a width it modulates every hidden
-layer, so that a label can change what a layer does and not only where its inputs lie. None looks
-at the other images of a batch.
+y has width zero in an unconditional model. Otherwise it modulates every hidden layer, so that a
+label can change what a layer does and not only where its inputs lie. No layer looks at the other
+images of a batch.
 """
 
 from vaelab.networks.burgess import BurgessDecoder, BurgessEncoder
 from vaelab.networks.conv import ConvDecoder, ConvEncoder
 from vaelab.networks.gated_mlp import GatedMLPDecoder, GatedMLPEncoder
-from vaelab.networks.layers import Layers, Modulation
+from vaelab.networks.layers import ModulatedLayers, Modulation
 from vaelab.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.networks.resnet import ResNetDecoder, ResNetEncoder
 from vaelab.networks.rnn import RNNDecoder, RNNEncoder
@@ -20,9 +20,9 @@ __all__ = [
     "ConvEncoder",
     "GatedMLPDecoder",
     "GatedMLPEncoder",
-    "Layers",
     "MLPDecoder",
     "MLPEncoder",
+    "ModulatedLayers",
     "Modulation",
     "RNNDecoder",
     "RNNEncoder",

@@ -1,4 +1,4 @@
-"""Convolutions that halve the image each time."""
+"""A convolutional encoder and decoder that halve the image each time, rounding down."""
 
 import math
 from itertools import pairwise
@@ -7,11 +7,11 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from vaelab.errors import UserError
-from vaelab.networks.layers import Layers, Shape, Widths, concatenate, dense
+from vaelab.networks.layers import ModulatedLayers, Shape, Widths, build_dense_layers, concatenate
 
 
 class ConvEncoder(nn.Module):
-    """Convolutions that halve the image, rounding down, and a dense layer.
+    """An encoder of convolutions that halve the image, rounding down, and a dense layer.
 
     Args:
         channels: Channels after each halving.
@@ -28,20 +28,23 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [x_shape[0], *channels]
-        sizes = halvings(x_shape, len(channels))
-        self.convolutions = Layers(
+        sizes = halved_sizes_down(x_shape, len(channels))
+        self.convolutions = ModulatedLayers(
             [nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths)], channels, context_dim
         )
-        self.dense = dense(channels[-1] * math.prod(sizes[-1]), [features], context_dim)
+        self.dense = build_dense_layers(
+            channels[-1] * math.prod(sizes[-1]), [features], context_dim
+        )
         self.features = features
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns features [B, F] of images x [B, C, H, W] and a context y [B, Y]."""
         h = self.convolutions(x, y)
         return self.dense(concatenate(h.flatten(1), y), y)
 
 
 class ConvDecoder(nn.Module):
-    """The mirror image of `ConvEncoder`, with the same arguments."""
+    """The decoder that mirrors `ConvEncoder`, with the same arguments."""
 
     def __init__(
         self,
@@ -54,24 +57,28 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = [*reversed(channels), out_shape[0]]
-        sizes = halvings(out_shape, len(channels))[::-1]
+        sizes = halved_sizes_down(out_shape, len(channels))[::-1]
         self.small = (widths[0], *sizes[0])
-        self.dense = dense(latent_dim, [features, math.prod(self.small)], context_dim)
-        # A halved side of 2n or 2n + 1 pixels is n; the difference is put back on the way up.
+        self.dense = build_dense_layers(latent_dim, [features, math.prod(self.small)], context_dim)
+        # A side of 2n or 2n + 1 pixels is halved to n; output_padding restores the odd pixel.
         *hidden, out = (
             nn.ConvTranspose2d(a, b, 4, 2, 1, output_padding=(big[0] % 2, big[1] % 2))
             for (a, b), big in zip(pairwise(widths), sizes[1:], strict=True)
         )
-        self.convolutions = Layers(hidden, widths[1:-1], context_dim)
+        self.convolutions = ModulatedLayers(hidden, widths[1:-1], context_dim)
         self.out = out
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Returns likelihood parameters [B, P, H, W] of latents z [B, D] and y [B, Y]."""
         h = self.dense(concatenate(z, y), y).unflatten(-1, self.small)
         return self.out(self.convolutions(h, y))
 
 
-def halvings(shape: Shape, times: int) -> list[tuple[int, int]]:
-    """(H, W) before and after each halving, `times` + 1 of them."""
+def halved_sizes_down(shape: Shape, times: int) -> list[tuple[int, int]]:
+    """Returns `times` + 1 sizes (H, W), each half of the last, rounded down; UserError at zero.
+
+    Raises UserError if a side would be halved to less than one pixel.
+    """
     _, height, width = shape
     if min(height, width) >> times == 0:
         raise UserError(

@@ -1,4 +1,4 @@
-"""What the networks are made of: labels that modulate, layers in sequence, and image sizes."""
+"""Building blocks of the networks: modulation by labels, dense layers and image sizes."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -13,9 +13,10 @@ Widths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
 class Modulation(nn.Module):
-    """h * (1 + scale(y)) + shift(y) for each feature or channel (FiLM, Perez et al., 2018).
+    """The modulation h * (1 + scale(y)) + shift(y) of each feature or channel by y (FiLM).
 
-    arXiv:1709.07871, eq. 2. It is the identity at the start, and always when y has no width.
+    Perez et al. (2018), arXiv:1709.07871, eq. 2. It is the identity at the start, and always when y
+    has no width.
     """
 
     def __init__(self, context_dim: int, features: int) -> None:
@@ -24,6 +25,7 @@ class Modulation(nn.Module):
         self.table = nn.Parameter(table) if context_dim else None
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        """Returns h [B, F, ...] modulated by y [B, Y]; h itself, not a copy, where Y = 0."""
         if self.table is None:
             return h
         scale, shift = (y @ self.table).chunk(2, dim=-1)
@@ -31,14 +33,14 @@ class Modulation(nn.Module):
         return torch.addcmul(h + shift[trailing], h, scale[trailing])
 
 
-class Layers(nn.Module):
+class ModulatedLayers(nn.Module):
     """Layers in sequence, each modulated by y and followed by an activation.
 
     Args:
         layers: The layers.
-        widths: What each gives: features or channels, before the activation.
+        widths: The features or channels that each layer returns, before the activation.
         context_dim: Y.
-        activation: Of all of them.
+        activation: Follows every layer.
     """
 
     def __init__(
@@ -54,29 +56,36 @@ class Layers(nn.Module):
         self.activation = activation
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        """Returns the output of the last layer for h [B, ...] and y [B, Y]; h is not concatenated.
+
+        `build_dense_layers` makes layers whose input h the caller concatenates with y.
+        """
         for layer, modulate in zip(self.layers, self.modulations, strict=True):
             h = self.activation(modulate(layer(h), y))
         return h
 
 
-def dense(
+def build_dense_layers(
     in_features: int,
     hidden: Sequence[int],
     context_dim: int,
     activation: Callable[[Tensor], Tensor] = nn.functional.silu,
-) -> Layers:
-    """Dense layers of the widths in `hidden`, over the label too."""
+) -> ModulatedLayers:
+    """Returns new dense layers of the widths in `hidden`, for inputs concatenated with y.
+
+    The caller concatenates h [B, in_features] with y [B, Y], see `concatenate`.
+    """
     sizes = [in_features + context_dim, *hidden]
     layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
-    return Layers(layers, hidden, context_dim, activation)
+    return ModulatedLayers(layers, hidden, context_dim, activation)
 
 
 def concatenate(h: Tensor, y: Tensor) -> Tensor:
-    """[B, F] and [B, Y] side by side; without a copy where there is no label."""
+    """Returns h [B, F] and y [B, Y] concatenated; h itself, not a copy, where Y = 0."""
     return torch.cat([h, y], dim=-1) if y.shape[-1] else h
 
 
-def halves(shape: Shape, times: int) -> list[tuple[int, int]]:
-    """(H, W) before and after each halving, `times` + 1 of them, rounded up: any size will do."""
+def halved_sizes_up(shape: Shape, times: int) -> list[tuple[int, int]]:
+    """Returns `times` + 1 sizes (H, W), each half of the last, rounded up: any size will do."""
     _, height, width = shape
     return [(-(-height >> i), -(-width >> i)) for i in range(times + 1)]

@@ -1,14 +1,14 @@
-"""Dense layers over all pixels."""
+"""An encoder and decoder of dense layers over all pixels."""
 
 import math
 
 from torch import Tensor, nn
 
-from vaelab.networks.layers import Shape, Widths, concatenate, dense
+from vaelab.networks.layers import Shape, Widths, build_dense_layers, concatenate
 
 
 class MLPEncoder(nn.Module):
-    """Dense layers over all pixels and the label.
+    """An encoder of dense layers over all pixels and the label.
 
     Args:
         hidden: Widths of the layers; the last is F.
@@ -16,18 +16,19 @@ class MLPEncoder(nn.Module):
 
     def __init__(self, x_shape: Shape, context_dim: int, *, hidden: Widths) -> None:
         super().__init__()
-        self.layers = dense(math.prod(x_shape), hidden, context_dim)
+        self.layers = build_dense_layers(math.prod(x_shape), hidden, context_dim)
         self.features = hidden[-1]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns features [B, F] of images x [B, C, H, W] and a context y [B, Y]."""
         return self.layers(concatenate(x.flatten(1), y), y)
 
 
 class MLPDecoder(nn.Module):
-    """Dense layers from the latents and the label to all pixels.
+    """A decoder of dense layers from the latents and the label to all pixels.
 
     Args:
-        hidden: Widths of the layers between.
+        hidden: Widths of the hidden layers.
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class MLPDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.out_shape = tuple(out_shape)
-        self.layers = dense(latent_dim, hidden, context_dim)
+        self.layers = build_dense_layers(latent_dim, hidden, context_dim)
         self.out = nn.Linear(hidden[-1], math.prod(out_shape))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Returns likelihood parameters [B, P, H, W] of latents z [B, D] and y [B, Y]."""
         return self.out(self.layers(concatenate(z, y), y)).unflatten(-1, self.out_shape)

@@ -1,8 +1,8 @@
-"""Residual blocks at ever smaller sizes, for photographs.
+"""A residual encoder and decoder, for photographs.
 
 Pre-activation blocks of He et al. (2016), arXiv:1603.05027, with group normalisation of Wu & He
 (2018), arXiv:1803.08494, in groups of 16 channels. Not batch normalisation: it makes an image's
-bound depend on the other images of its batch, and another in training than in evaluation.
+bound depend on the other images of its batch, and differ between training and evaluation.
 """
 
 import math
@@ -13,52 +13,65 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, silu
 
-from vaelab.networks.layers import Modulation, Shape, Widths, concatenate, dense, halves
+from vaelab.networks.layers import (
+    Modulation,
+    Shape,
+    Widths,
+    build_dense_layers,
+    concatenate,
+    halved_sizes_up,
+)
 
-GROUP = 16  # channels
+CHANNELS_PER_GROUP = 16
 
 
-class PreActivated(nn.Module):
-    """A layer of what is normalised, modulated by y and passed through a SiLU before."""
+class PreActivation(nn.Module):
+    """A layer after group normalisation, modulation by y and a SiLU of its input.
+
+    One group of all channels if 16 does not divide their number.
+    """
 
     def __init__(self, layer: nn.Module, channels: int, context_dim: int) -> None:
         super().__init__()
-        groups = 1 if channels % GROUP else channels // GROUP
+        groups = 1 if channels % CHANNELS_PER_GROUP else channels // CHANNELS_PER_GROUP
         self.normalize = nn.GroupNorm(groups, channels)
         self.modulate = Modulation(context_dim, channels)
         self.layer = layer
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        """Returns layer(silu(modulated(normalised h))) of h [B, C, H, W] and y [B, Y]."""
         return self.layer(silu(self.modulate(self.normalize(h), y)))
 
 
-class Block(nn.Module):
-    """h plus two convolutions of it."""
+class ResidualBlock(nn.Module):
+    """The residual block h + f(h), with f two pre-activated convolutions of 3 x 3."""
 
     def __init__(self, channels: int, context_dim: int) -> None:
         super().__init__()
         self.first, self.second = (
-            PreActivated(nn.Conv2d(channels, channels, 3, padding=1), channels, context_dim)
+            PreActivation(nn.Conv2d(channels, channels, 3, padding=1), channels, context_dim)
             for _ in range(2)
         )
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        """Returns h + f(h) [B, C, H, W], both convolutions modulated by y [B, Y]."""
         return h + self.second(self.first(h, y), y)
 
 
-class Enlarging(nn.Conv2d):
-    """Other channels for each pixel, and each pixel repeated up to `size`."""
+class Upsampling(nn.Conv2d):
+    """A 1 x 1 convolution to other channels, then nearest-pixel upsampling to `size`."""
 
     def __init__(self, in_channels: int, out_channels: int, size: tuple[int, int]) -> None:
         super().__init__(in_channels, out_channels, 1)
         self.size = size
 
     def forward(self, h: Tensor) -> Tensor:
+        """Returns h [B, C, H, W] as [B, C', *size]."""
         return interpolate(super().forward(h), self.size)
 
 
 class ResNetEncoder(nn.Module):
-    """Residual blocks, with a convolution that halves the image, rounding up, between sizes.
+    """An encoder of residual blocks; between sizes, convolutions halve the image, rounding up.
 
     Args:
         channels: Channels at each size, the whole image first.
@@ -78,13 +91,14 @@ class ResNetEncoder(nn.Module):
         super().__init__()
         self.first = nn.Conv2d(x_shape[0], channels[0], 3, padding=1)
         between = [nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(channels)]
-        self.layers = residual(channels, between, blocks, context_dim)
-        self.last = PreActivated(nn.Flatten(), channels[-1], context_dim)
-        small = (channels[-1], *halves(x_shape, len(channels) - 1)[-1])
-        self.dense = dense(math.prod(small), [features], context_dim)
+        self.layers = build_residual_layers(channels, between, blocks, context_dim)
+        self.last = PreActivation(nn.Flatten(), channels[-1], context_dim)
+        small = (channels[-1], *halved_sizes_up(x_shape, len(channels) - 1)[-1])
+        self.dense = build_dense_layers(math.prod(small), [features], context_dim)
         self.features = features
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns features [B, F] of images x [B, C, H, W] and a context y [B, Y]."""
         h = self.first(x)
         for layer in self.layers:
             h = layer(h, y)
@@ -92,7 +106,7 @@ class ResNetEncoder(nn.Module):
 
 
 class ResNetDecoder(nn.Module):
-    """The mirror image of `ResNetEncoder`, with the same arguments."""
+    """The decoder that mirrors `ResNetEncoder`, with the same arguments."""
 
     def __init__(
         self,
@@ -106,30 +120,34 @@ class ResNetDecoder(nn.Module):
     ) -> None:
         super().__init__()
         widths = channels[::-1]
-        sizes = halves(out_shape, len(channels) - 1)[::-1]
+        sizes = halved_sizes_up(out_shape, len(channels) - 1)[::-1]
         self.small = (widths[0], *sizes[0])
-        self.dense = dense(latent_dim, [features], context_dim)
+        self.dense = build_dense_layers(latent_dim, [features], context_dim)
         self.first = nn.Linear(features, math.prod(self.small))
         steps = zip(pairwise(widths), sizes[1:], strict=True)
-        between = [Enlarging(a, b, size) for (a, b), size in steps]
-        self.layers = residual(widths, between, blocks, context_dim)
+        between = [Upsampling(a, b, size) for (a, b), size in steps]
+        self.layers = build_residual_layers(widths, between, blocks, context_dim)
         out = nn.Conv2d(widths[-1], out_shape[0], 3, padding=1)
-        self.last = PreActivated(out, widths[-1], context_dim)
+        self.last = PreActivation(out, widths[-1], context_dim)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Returns likelihood parameters [B, P, H, W] of latents z [B, D] and y [B, Y]."""
         h = self.first(self.dense(concatenate(z, y), y)).unflatten(-1, self.small)
         for layer in self.layers:
             h = layer(h, y)
         return self.last(h, y)
 
 
-def residual(
+def build_residual_layers(
     widths: Sequence[int], between: Sequence[nn.Module], blocks: int, context_dim: int
 ) -> nn.ModuleList:
-    """Blocks of each width, and what leads from one to the next."""
+    """Returns `blocks` residual blocks of each width, with a layer of `between` after each width.
+
+    The layers between are wrapped in `PreActivation`; the last width has none after it.
+    """
     layers: list[nn.Module] = []
     for i, width in enumerate(widths):
         if i:
-            layers.append(PreActivated(between[i - 1], widths[i - 1], context_dim))
-        layers += [Block(width, context_dim) for _ in range(blocks)]
+            layers.append(PreActivation(between[i - 1], widths[i - 1], context_dim))
+        layers += [ResidualBlock(width, context_dim) for _ in range(blocks)]
     return nn.ModuleList(layers)

@@ -1,24 +1,24 @@
-"""A recurrent pair that reads and writes an image row by row, for data that are like sequences.
+"""A recurrent encoder and decoder that read and write an image row by row.
 
-The gated recurrent unit of Cho et al. (2014), arXiv:1406.1078. The decoder starts at a state made
-from z and y and reads them at every row, but never the rows before: given z, the pixels are
-independent, as the likelihood takes them to be. (Feeding it the true rows, as language models are
-trained, would make another model.)
+For data that are like sequences. The gated recurrent unit is that of Cho et al. (2014),
+arXiv:1406.1078. The decoder starts at a state made from z and y and reads them at every row, but
+never the rows before: given z, the pixels are independent, as the likelihood takes them to be.
+(Feeding it the true rows, as language models are trained, would make another model.)
 """
 
 import torch
 from torch import Tensor, nn
 
 from vaelab.distributions.precision import full_precision
-from vaelab.networks.layers import Modulation, Shape, Widths, concatenate, dense
+from vaelab.networks.layers import Modulation, Shape, Widths, build_dense_layers, concatenate
 
 
-class Recurrence(nn.Module):
-    """A gated recurrent unit over T rows; y modulates what it reads.
+class GRULayer(nn.Module):
+    """A gated recurrent unit over T rows, whose inputs y modulates.
 
-    With a, b, c what it makes of the row and A, B, C linear in the state h, as `nn.GRU` has it:
+    With a, b, c computed from the row and A, B, C linear in the state h, as in `nn.GRU`:
     r = sigmoid(a + A h), u = sigmoid(b + B h), n = tanh(c + r * C h), h' = n + u * (h - n).
-    Written out so that its gradient exists in evaluation too, where cuDNN has none.
+    Written out because cuDNN's has no gradient in evaluation mode.
     """
 
     def __init__(self, in_features: int, features: int, context_dim: int) -> None:
@@ -28,13 +28,17 @@ class Recurrence(nn.Module):
         self.modulate = Modulation(context_dim, 3 * features)
 
     def forward(self, rows: Tensor, y: Tensor, times: int, start: Tensor | None = None) -> Tensor:
-        """States [B, T, F] from rows [B, T, I], or [B, 1, I] where each is the same.
+        """Returns the states [B, T, F] from rows [B, T, I], or from [B, 1, I] repeated T times.
 
-        The state before the first row is `start` [B, F], by itself zero.
+        Args:
+            rows: [B, T, I] or [B, 1, I].
+            y: The context [B, Y].
+            times: T.
+            start: The state before the first row, [B, F] (default: zero).
         """
         read = self.modulate(self.row(rows).transpose(1, 2), y)
         h = read.new_zeros(len(rows), self.state.in_features) if start is None else start
-        h = full_precision(h)  # it adds up over all rows
+        h = full_precision(h)  # rounding errors add up over all rows
         states = []
         for row in read.expand(-1, -1, times).unbind(-1):
             a, b, c = row.chunk(3, -1)
@@ -46,14 +50,14 @@ class Recurrence(nn.Module):
         return torch.stack(states, 1)
 
 
-def recurrences(in_features: int, hidden: Widths, context_dim: int) -> nn.ModuleList:
-    """Recurrent layers of the widths in `hidden`, each over the states of the one before."""
+def build_gru_layers(in_features: int, hidden: Widths, context_dim: int) -> nn.ModuleList:
+    """Returns new recurrent layers of the widths in `hidden`; the first reads rows and y."""
     sizes = zip([in_features + context_dim, *hidden], hidden, strict=False)
-    return nn.ModuleList(Recurrence(a, b, context_dim) for a, b in sizes)
+    return nn.ModuleList(GRULayer(a, b, context_dim) for a, b in sizes)
 
 
 class RNNEncoder(nn.Module):
-    """Recurrent layers from the top row to the bottom one; the last state is what they give.
+    """An encoder of recurrent layers over rows from top to bottom; the last state is returned.
 
     Args:
         hidden: Widths of the layers; the last is F.
@@ -62,10 +66,11 @@ class RNNEncoder(nn.Module):
     def __init__(self, x_shape: Shape, context_dim: int, *, hidden: Widths) -> None:
         super().__init__()
         channels, self.height, width = x_shape
-        self.layers = recurrences(channels * width, hidden, context_dim)
+        self.layers = build_gru_layers(channels * width, hidden, context_dim)
         self.features = hidden[-1]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """Returns features [B, F] of images x [B, C, H, W] and a context y [B, Y]."""
         rows = x.transpose(1, 2).flatten(2)
         h = concatenate(rows, y[:, None].expand(-1, self.height, -1))
         for layer in self.layers:
@@ -74,7 +79,7 @@ class RNNEncoder(nn.Module):
 
 
 class RNNDecoder(nn.Module):
-    """Recurrent layers from the latents and the label, each state a row from top to bottom.
+    """A decoder of recurrent layers from latents and label: each state gives a row of pixels.
 
     Args:
         hidden: Widths of the layers.
@@ -86,11 +91,12 @@ class RNNDecoder(nn.Module):
         super().__init__()
         channels, self.height, width = out_shape
         self.row_shape = (channels, width)
-        self.start = dense(latent_dim, hidden[:1], context_dim, torch.tanh)
-        self.layers = recurrences(latent_dim, hidden, context_dim)
+        self.start = build_dense_layers(latent_dim, hidden[:1], context_dim, torch.tanh)
+        self.layers = build_gru_layers(latent_dim, hidden, context_dim)
         self.out = nn.Linear(hidden[-1], channels * width)
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
+        """Returns likelihood parameters [B, P, H, W] of latents z [B, D] and y [B, Y]."""
         given = concatenate(z, y)
         first, *others = self.layers
         h = first(given[:, None], y, self.height, self.start(given, y))

@@ -1,8 +1,8 @@
-"""Pictures of a model, with the arrays that they show."""
+"""Pictures of a trained model: what can be drawn, drawing, and files with the arrays shown."""
 
-from vaelab.pictures.drawing import KINDS, draw, obstacle, overview
+from vaelab.pictures.drawing import KINDS, draw, draw_overview, obstacle
 from vaelab.pictures.picture import Grid, Picture
 from vaelab.pictures.request import Request
 from vaelab.pictures.scatter import Scatter
 
-__all__ = ["KINDS", "Grid", "Picture", "Request", "Scatter", "draw", "obstacle", "overview"]
+__all__ = ["KINDS", "Grid", "Picture", "Request", "Scatter", "draw", "draw_overview", "obstacle"]

@@ -1,27 +1,30 @@
-"""From images to latents and back, a portion at a time."""
+"""Encoding, decoding and sampling of the prior for pictures, in chunks.
+
+Shapes: N images, D latents, Y width of the labels.
+"""
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaelab.chunking import portion
+from vaelab.chunking import images_per_chunk
 from vaelab.elbo import ELBO
 from vaelab.priors import CodeSequence
 
 
-def encoded(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
-    """Posterior means [N, D] of images [N, C, H, W] with labels [N, Y]."""
-    count = portion(model.x_shape, model.device)
+def encode_means(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
+    """Returns posterior means [N, D] of images [N, C, H, W] with labels [N, Y], in chunks."""
+    count = images_per_chunk(model.x_shape, model.device)
     parts = zip(x.split(count), y.split(count), strict=True)
     return torch.cat([model.encode(*part).mean for part in parts])
 
 
-def decoded(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """The mean images [..., C, H, W] of latents z [..., D] with labels y [..., Y], and those.
+def decode_means(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Returns decoder means `images` [..., C, H, W] of z [..., D] and y [..., Y], with `z` and `y`.
 
-    `y` comes back with width zero for an unconditional model.
+    Decodes in chunks. For an unconditional model the returned `y` has width zero.
     """
-    count = portion(model.x_shape, model.device)
+    count = images_per_chunk(model.x_shape, model.device)
     parts = zip(z.flatten(0, -2).split(count), y.flatten(0, -2).split(count), strict=True)
     images = torch.cat([model.decode(*part).mean for part in parts])
     return {
@@ -31,17 +34,18 @@ def decoded(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
     }
 
 
-def prior_of(model: ELBO, y: Tensor) -> Distribution:
-    """p(z | y) for labels [N, Y], batch [N]."""
+def batched_prior(model: ELBO, y: Tensor) -> Distribution:
+    """Returns p(z | y) of labels [N, Y] with batch shape [N], even if the prior ignores y."""
     return model.latent_prior(y).expand(y.shape[:1])
 
 
-def sampled(model: ELBO, y: Tensor, temperature: float) -> Tensor:
-    """One z [N, D] of the prior for each label, its distance from the mean times `temperature`.
+def sample_prior(model: ELBO, y: Tensor, temperature: float) -> Tensor:
+    """Draws z [N, D] from the prior, one for each y [N, Y], scaled about its mean by `temperature`.
 
-    Of codes, whose mean is none, it is the temperature of their probabilities.
+    For a prior over codes, `temperature` is that of their probabilities instead. Uses torch's
+    global random state.
     """
-    prior = prior_of(model, y)
+    prior = batched_prior(model, y)
     if isinstance(prior, CodeSequence):
-        return prior.tempered(temperature).sample()
+        return prior.with_temperature(temperature).sample()
     return torch.lerp(prior.mean, prior.sample(), temperature)

@@ -1,4 +1,4 @@
-"""Which pictures a model has, and how one is drawn."""
+"""The table of all kinds of pictures, why one cannot be drawn, and drawing."""
 
 import torch
 
@@ -6,7 +6,7 @@ from vaelab.elbo import ELBO
 from vaelab.pictures import kinds
 from vaelab.pictures.picture import Picture
 from vaelab.pictures.request import Request
-from vaelab.randomness import stream
+from vaelab.randomness import stream_seed
 
 OVERVIEW = {
     "reconstructions": kinds.reconstructions,
@@ -15,7 +15,7 @@ OVERVIEW = {
     "traversal": kinds.traversal,
     "interpolation": kinds.interpolation,
     "manifold": kinds.manifold,
-}  # for which a few images are enough
+}  # kinds that are drawn during training, from few images
 KINDS = OVERVIEW | {
     "latents": kinds.latents,
     "arithmetic": kinds.arithmetic,
@@ -25,14 +25,14 @@ KINDS = OVERVIEW | {
 
 
 def obstacle(name: str, model: ELBO, request: Request) -> str | None:
-    """Why a picture cannot be drawn, to be read after its name, or None if it can."""
+    """Returns why a kind of picture cannot be drawn, worded to follow its name, or None."""
     labels, conditional = request.labels, model.context_dim > 0
     asked = bool(labels) or bool(request.given)
     unseen = asked and not conditional, "of an unconditional model takes no label"
     absent = [model.label_names[label] for label in labels if label not in request.present]
     without = bool(absent), f"needs images of every label, and there is none of {', '.join(absent)}"
     codes = (
-        not model.continuous,
+        not model.has_continuous_latents,
         "needs latents that can be moved, and those of this model are codes",
     )
     nothing = not len(request.x), "needs images, and an exported model has none"
@@ -75,17 +75,20 @@ def obstacle(name: str, model: ELBO, request: Request) -> str | None:
 
 @torch.no_grad()
 def draw(name: str, model: ELBO, request: Request, seed: int = 0) -> Picture:
-    """One picture, with the same random numbers at each call of the same seed."""
+    """Draws one kind of picture in evaluation mode; the same for the same seed.
+
+    Restores the model's mode and the global random state. Raises KeyError for an unknown name.
+    """
     device = request.x.device
     training = model.training
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(stream("pictures", seed))
+        torch.manual_seed(stream_seed("pictures", seed))
         picture = KINDS[name](model.eval(), request)
     model.train(training)
     return picture
 
 
-def overview(model: ELBO, x: torch.Tensor, y: torch.Tensor) -> dict[str, Picture]:
-    """The pictures of a model, by name, for which a few images are enough."""
+def draw_overview(model: ELBO, x: torch.Tensor, y: torch.Tensor) -> dict[str, Picture]:
+    """Draws the kinds in `OVERVIEW` from images x and labels y, by name; omits impossible ones."""
     request = Request(x, y, model.num_classes)
     return {n: draw(n, model, request) for n in OVERVIEW if not obstacle(n, model, request)}

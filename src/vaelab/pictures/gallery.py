@@ -1,4 +1,4 @@
-"""The pictures of a finished run, in files."""
+"""Writing of the pictures of finished runs and exported models to files."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError, nearest
+from vaelab.errors import UserError, spelling_hint
 from vaelab.pictures.drawing import KINDS, draw, obstacle
-from vaelab.pictures.image_files import joined, read_image
+from vaelab.pictures.image_files import join_image_files, read_image
 from vaelab.pictures.request import Request
-from vaelab.randomness import generator
+from vaelab.randomness import seeded_generator
 from vaelab.runs import finished, loading, naming
 from vaelab.samplers import Own
 
-MOST = 5000  # test images to draw from
+MOST = 5000  # most test images to draw from
 
 
-def write(
+def write_pictures(
     run: Path,
     to: Path,
     *,
@@ -35,53 +35,53 @@ def write(
     seed: int,
     device: torch.device,
 ) -> Iterator[Path]:
-    """Draws pictures of a run and yields their files, each as it is there.
+    """Draws pictures of a run or export into `to`, overwriting, and yields the path of each file.
 
-    Of an exported model, which is without its images, there are those that need none.
+    Fits the sampler first. An exported model has no images, so pictures that need some are
+    refused, or omitted by `all`.
 
     Args:
         run: The run folder, or an exported one.
-        to: The folder of the files.
-        what: Names of pictures; `all` is every one that makes sense with the other settings.
+        to: The folder of the files; created if it is missing.
+        what: Names of pictures; `all` is every kind that can be drawn with the other settings.
         count: See `Request`.
         label: Names of classes, see `Request`.
-        given: The class by its name, or the numbers, of columns of y by name, where samples are
-            drawn.
-        sampler: What samples are drawn from, see `vaelab.samplers`.
+        given: Values of columns of y for samples, by name: the name of a class, or numbers.
+        sampler: The prior to sample from, see `vaelab.samplers`.
         temperature: See `Request`.
-        images: Two files to interpolate between, or none.
-        seed: Of all that is drawn.
-        device: Where the model runs.
+        images: Two image files to interpolate between, or none.
+        seed: Seed of all that is drawn.
+        device: The device of the model.
 
     Raises:
         UserError: If there is no such run, picture, label or image.
     """
-    model, data = opened(run, device)
-    x, y = test_images(data) if data is not None else no_images(model, given)
-    labels = tuple(class_of(model, name) for name in label)
+    model, data = load_model_and_data(run, device)
+    x, y = first_test_images(data) if data is not None else exported_model_inputs(model, given)
+    labels = tuple(label_index(model, name) for name in label)
     ends = read_ends(images, model, seed)
-    training = partial(data.grey, "train") if data is not None else None
-    places = tuple(placed(model, name, value) for name, value in given.items())
+    training = partial(data.grey_images, "train") if data is not None else None
+    places = tuple(given_column(model, name, value) for name, value in given.items())
     request = Request(x, y, model.num_classes, count, labels, places, temperature, ends, training)
-    model = fitted(model, data, sampler)
-    names = possible(what, model, request)
+    model = apply_sampler(model, data, sampler)
+    names = select_kinds(what, model, request)
     if images and "interpolation" not in names:
         reason = obstacle("interpolation", model, request) or "is not asked for"
         raise UserError(f"images={','.join(images)}: what=interpolation {reason}")
     settings: dict[str, Any] = {"count": count, "label": [*label], "given": dict(given)}
     settings |= {"sampler": getattr(sampler, "name", str(sampler)), "temperature": temperature}
     settings |= {"images": [*images], "seed": seed}
-    suffix, kept = told(settings), {"run": str(run), **settings}
+    suffix, kept = settings_suffix(settings), {"run": str(run), **settings}
     to.mkdir(parents=True, exist_ok=True)
     for name in names:
         picture = draw(name, model, request, seed)
         yield from picture.save(to / f"{name}{suffix}", kept | {"what": name})
 
 
-def told(settings: Mapping[str, Any]) -> str:
-    """The settings that are not the usual ones, as the end of a file's name: `_label-3-8`.
+def settings_suffix(settings: Mapping[str, Any]) -> str:
+    """Returns the settings that are not the default as the end of a file name; omits the count.
 
-    But for the count, which makes more or less of the same picture.
+    For example `_label-3-8`. The count makes more or less of the same picture.
     """
     usual = {"sampler": Own.name, "temperature": 1.0, "seed": 0}
     words = []
@@ -94,33 +94,38 @@ def told(settings: Mapping[str, Any]) -> str:
     return naming.run_name(words)
 
 
-def beside(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterator[Path]:
-    """Joins the pictures of the same name that all runs have, and yields the files.
+def write_comparisons(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterator[Path]:
+    """Writes PNG files with all runs side by side, for names that all runs have; yields the paths.
 
     Args:
-        drawn: The files of each run folder.
-        to: The folder of the joined ones.
+        drawn: The files of each run folder; only PNG files are read.
+        to: The folder to write to; created if it is missing.
     """
     to.mkdir(parents=True, exist_ok=True)
     names = [folder.name for folder in drawn]
     pictures = [{f.name: f for f in files if f.suffix == ".png"} for files in drawn.values()]
     for name in pictures[0]:
         if all(name in files for files in pictures):
-            joined([files[name] for files in pictures], names).save(to / name)
+            join_image_files([files[name] for files in pictures], names).save(to / name)
             yield to / name
 
 
-def opened(folder: Path, device: torch.device) -> tuple[ELBO, Images | None]:
-    """The model of a run and its data, or an exported model, on a device."""
+def load_model_and_data(folder: Path, device: torch.device) -> tuple[ELBO, Images | None]:
+    """Loads a run's model and data, or an exported model without data, onto a device."""
     if loading.is_exported(folder):
-        return loading.load(folder).to(device), None
-    model, data = finished.load(folder)
+        return loading.load_model(folder).to(device), None
+    model, data = finished.load_run(folder)
     data.device = device
     return model.to(device), data
 
 
-def fitted(model: ELBO, data: Images | None, sampler: Callable[[ELBO, Images], ELBO]) -> ELBO:
-    """The model with the prior that a sampler fits to the codes of its training images."""
+def apply_sampler(
+    model: ELBO, data: Images | None, sampler: Callable[[ELBO, Images], ELBO]
+) -> ELBO:
+    """Fits the sampler to training data and returns the model with its prior.
+
+    Without data returns the model itself, or raises UserError if the sampler needs fitting.
+    """
     if data is not None:
         return sampler(model, data)
     if not isinstance(sampler, Own):
@@ -128,11 +133,13 @@ def fitted(model: ELBO, data: Images | None, sampler: Callable[[ELBO, Images], E
     return model
 
 
-def no_images(model: ELBO, given: Collection[str]) -> tuple[Tensor, Tensor]:
-    """No image, and a y for each class of an only column.
+def exported_model_inputs(model: ELBO, given: Collection[str]) -> tuple[Tensor, Tensor]:
+    """Returns x without images [0, C, H, W], and y [Y, Y] with one row for each class.
+
+    If y has several columns or numbers, its rows are placeholders for `given` to replace.
 
     Raises:
-        UserError: If y is more than that, and not given.
+        UserError: If y has several columns or numbers and `given` lacks one of them.
     """
     x = torch.empty(0, *model.x_shape, device=model.device)
     columns = model.classes | model.numbers
@@ -148,15 +155,15 @@ def no_images(model: ELBO, given: Collection[str]) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def test_images(data: Images) -> tuple[Tensor, Tensor]:
-    """The first test images and their labels."""
+def first_test_images(data: Images) -> tuple[Tensor, Tensor]:
+    """Returns the first 5,000 test images, at most, and their y, as one batch."""
     batches = data.batches("test")
     batches.batch_size = MOST
     return next(iter(batches))
 
 
-def class_of(model: ELBO, name: int | str) -> int:
-    """The class of that name in the first column of y."""
+def label_index(model: ELBO, name: int | str) -> int:
+    """Returns the index of a class, by name, in the first column of y; raises UserError if none."""
     if not model.classes:
         raise UserError(f"label={name}: the images of this run have no labels")
     try:
@@ -165,15 +172,17 @@ def class_of(model: ELBO, name: int | str) -> int:
         raise UserError(f"label={error}") from error
 
 
-def placed(model: ELBO, name: str, value: str | float | Sequence[float]) -> tuple[slice, Tensor]:
-    """Where a column is in y, and what it is for a class or numbers [W].
+def given_column(
+    model: ELBO, name: str, value: str | float | Sequence[float]
+) -> tuple[slice, Tensor]:
+    """Returns a column's slice of y, and the values [W] there for a class or numbers.
 
     Raises:
-        UserError: If there is no such column, or it holds no such thing.
+        UserError: If there is no such column or class, or the count of numbers is not W.
     """
     widths = model.classes | model.numbers
     if name not in widths:
-        hint = nearest(name, widths) if widths else "it has none"
+        hint = spelling_hint(name, widths) if widths else "it has none"
         raise UserError(f"given.{name}: is no column that this model was trained with; {hint}")
     start = sum(list(widths.values())[: list(widths).index(name)])
     place, width = slice(start, start + widths[name]), widths[name]
@@ -192,19 +201,26 @@ def placed(model: ELBO, name: str, value: str | float | Sequence[float]) -> tupl
 
 
 def read_ends(paths: Sequence[str], model: ELBO, seed: int) -> Tensor | None:
-    """Two image files as the model takes them, [2, C, H, W]."""
+    """Reads two image files as x [2, C, H, W], with pixel noise by the seed; None for no paths.
+
+    Raises:
+        UserError: If there are not two files, or one cannot be read.
+    """
     if not paths:
         return None
     if len(paths) != 2:
         raise UserError(f"images={','.join(paths)}: should be two files, and not {len(paths)}")
     read = torch.stack([read_image(Path(path), model.x_shape) for path in paths])
-    noise = generator("ends", seed)
+    noise = seeded_generator("ends", seed)
     kind: Any = model.pixels
     return pixels.draw(read, kind, noise).to(model.device)
 
 
-def possible(what: Sequence[str], model: ELBO, request: Request) -> list[str]:
-    """The pictures asked for; raises UserError if one of them cannot be drawn."""
+def select_kinds(what: Sequence[str], model: ELBO, request: Request) -> list[str]:
+    """Returns the kinds of pictures to draw; raises UserError if a named one cannot be drawn.
+
+    For `all` returns those that can be drawn.
+    """
     obstacles = {name: obstacle(name, model, request) for name in KINDS}
     drawable = [name for name, reason in obstacles.items() if reason is None]
     if "all" in what:
@@ -212,7 +228,7 @@ def possible(what: Sequence[str], model: ELBO, request: Request) -> list[str]:
     for name in what:
         if name not in KINDS:
             raise UserError(
-                f"what={name}: there is no such picture; {nearest(name, [*drawable, 'all'])}"
+                f"what={name}: there is no such picture; {spelling_hint(name, [*drawable, 'all'])}"
             )
         if obstacles[name]:
             raise UserError(f"what={name} {obstacles[name]}; possible are {', '.join(drawable)}")

@@ -1,3 +1,5 @@
+"""Reading image files for a model, and joining image files side by side."""
+
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,14 +12,14 @@ from torch import Tensor
 from vaelab.errors import UserError
 from vaelab.pictures.legends import FONT
 
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's, by their channels
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
 
 
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
-    """An image file as uint8 of a shape (C, H, W), without its edges where it is too long or wide.
+    """Reads an image file as uint8 (C, H, W): converted, resized, and cropped to the aspect ratio.
 
-    16-bit and float images are scaled from their own white, and what is transparent is black where
-    images have no channel for it. It warns if the image is made smaller.
+    16-bit and float images are scaled to 8 bits. Transparent pixels become black if the shape has
+    no alpha channel. Warns if the image is made smaller.
 
     Raises:
         UserError: If the file cannot be read, its pixels have no scale, or images have so many
@@ -28,7 +30,7 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
         raise UserError(f"images={path}: no image file has the {channels} channels of this model")
     try:
         with Image.open(path) as file:
-            upright = on_black(shallow(ImageOps.exif_transpose(file)), channels)
+            upright = composite_on_black(to_8_bits(ImageOps.exif_transpose(file)), channels)
             image = ImageOps.fit(upright.convert(MODES[channels]), (width, height))
     except UserError as error:
         raise UserError(f"images={path}: {error}") from error
@@ -42,11 +44,11 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
 
 
-def shallow(image: Image.Image) -> Image.Image:
-    """The same image in 8 bits, if it has more.
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """Returns the image scaled to 8 bits if it has 16, 32 or floats; otherwise unchanged.
 
     Raises:
-        UserError: If it is of floats beyond [0, 1].
+        UserError: If a pixel is outside of the range of its type, [0, 1] for floats.
     """
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
@@ -58,16 +60,16 @@ def shallow(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(pixels * (255 / white)).astype(np.uint8))
 
 
-def on_black(image: Image.Image, channels: int) -> Image.Image:
-    """The same image on black where it is transparent, unless one of the channels is for that."""
+def composite_on_black(image: Image.Image, channels: int) -> Image.Image:
+    """Returns the image on black as RGB if it is transparent; unchanged for 2 or 4 channels."""
     if channels in (2, 4) or not image.has_transparency_data:
         return image
     clear = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear).convert("RGB")
 
 
-def joined(files: Sequence[Path], names: Sequence[str]) -> Image.Image:
-    """Image files beside each other, each below its name."""
+def join_image_files(files: Sequence[Path], names: Sequence[str]) -> Image.Image:
+    """Reads image files and returns one image with all side by side, each below its name."""
     images = [Image.open(path).convert("RGB") for path in files]
     font = ImageFont.load_default(FONT)
     widths = [

@@ -1,4 +1,4 @@
-"""Words around a grid of images: names of its rows and columns, and a line below."""
+"""Text around a grid of images: names of rows and columns, captions, and a note below."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -7,26 +7,27 @@ from textwrap import wrap
 
 from PIL import Image, ImageDraw, ImageFont
 
-FONT = 16  # pixels
+FONT = 16  # size of the letters, in pixels
 CARD = (415, 213)
-"""Pixels, width and height, in which TensorBoard shows a picture."""
-LEGIBLE = 10  # pixels of a letter there
-LONGEST = 24  # letters of a name
+"""Width and height, in pixels, of a card of TensorBoard, to which it shrinks a picture."""
+LEGIBLE = 10  # least size of letters on a card, in pixels
+LONGEST = 24  # most letters of a name
 
 
 def with_names(
     grid: Image.Image, rows: Sequence[str], heads: Sequence[str], note: str, size: float = FONT
 ) -> Image.Image:
-    """A grid with the names of its rows on the left, of its columns above, and a note below.
+    """Returns a new image of a grid with row names, column heads and a note; omits crowded names.
 
-    Where there is no room for all names, every second one is left out, or more of them.
+    If the names have no room, only every second, third and so on is shown. Without any text the
+    grid itself is returned.
 
     Args:
         grid: Rows and columns of the same height and width.
         rows: A name for each row, or none.
         heads: A name for each column, or none; it may have several lines.
-        note: What else there is to say, or nothing.
-        size: Pixels of the letters.
+        note: A note, or an empty text.
+        size: Size of the letters, in pixels.
     """
     if not (rows or heads or note):
         return grid
@@ -44,13 +45,13 @@ def with_names(
     page.paste(grid, (left, top))
     pen = ImageDraw.Draw(page)
 
-    centres = evenly(len(rows), top, grid.height)
-    for centre, name in spaced(zip(centres, rows, strict=True), [1.1 * size] * len(rows)):
+    centres = even_centres(len(rows), top, grid.height)
+    for centre, name in non_overlapping(zip(centres, rows, strict=True), [1.1 * size] * len(rows)):
         pen.text((left - size / 2, centre), name, "black", font, anchor="rm")
 
     widths = [max(map(font.getlength, name.split("\n"))) + size / 2 for name in heads]
-    centres = evenly(len(heads), left, grid.width)
-    for centre, name in spaced(zip(centres, heads, strict=True), widths):
+    centres = even_centres(len(heads), left, grid.width)
+    for centre, name in non_overlapping(zip(centres, heads, strict=True), widths):
         half = max(map(font.getlength, name.split("\n"))) / 2
         inside = min(max(centre, half), page.width - half)
         pen.multiline_text((inside, top / 2), name, "black", font, "mm", spacing=1, align="center")
@@ -61,8 +62,11 @@ def with_names(
     return page
 
 
-def with_captions(grid: Image.Image, captions: Sequence[str], columns: int) -> Image.Image:
-    """A grid with a name at the foot of each of its cells, where a strip has been left white."""
+def draw_captions(grid: Image.Image, captions: Sequence[str], columns: int) -> Image.Image:
+    """Draws captions into the grid, in place, at the foot of each cell; returns the grid.
+
+    The cells should have a white strip there. Long captions are shortened.
+    """
     font = ImageFont.load_default(FONT)
     rows = -(-len(captions) // columns)
     wide, high = grid.width / columns, grid.height / rows
@@ -74,8 +78,10 @@ def with_captions(grid: Image.Image, captions: Sequence[str], columns: int) -> I
     return grid
 
 
-def size_on_card(grid: Image.Image, rows: Sequence[str], heads: Sequence[str], note: str) -> float:
-    """Pixels of letters that are legible once TensorBoard has made the picture smaller."""
+def card_font_size(
+    grid: Image.Image, rows: Sequence[str], heads: Sequence[str], note: str
+) -> float:
+    """Returns the letter size, in pixels, that is legible after TensorBoard shrinks the picture."""
     unit = ImageFont.load_default(100)
     beside = max((unit.getlength(shortened(name)) / 100 + 1 for name in rows), default=0.0)
     above = 1.25 * max((1 + name.count("\n") for name in heads), default=0)
@@ -86,18 +92,24 @@ def size_on_card(grid: Image.Image, rows: Sequence[str], heads: Sequence[str], n
 
 
 def shortened(name: str, letters: int = LONGEST) -> str:
+    """Returns the name, cut to so many letters with `..` at its end if it is longer."""
     return name if len(name) <= letters else f"{name[: max(1, letters - 2)]}.."
 
 
-def evenly(count: int, start: float, length: float) -> list[float]:
-    """The centres of so many equal parts of a length."""
+def even_centres(count: int, start: float, length: float) -> list[float]:
+    """Returns the centres of `count` equal parts of a line from `start`."""
     return [start + (i + 0.5) * length / count for i in range(count)]
 
 
-def spaced(
+def non_overlapping(
     names: Iterable[tuple[float, str]], widths: Sequence[float]
 ) -> Iterable[tuple[float, str]]:
-    """Centres and names, but the first of every n alone where all would overlap; n is the least."""
+    """Returns every n-th centre and name, with the least n without overlap; omits empty names.
+
+    Args:
+        names: Centres and names.
+        widths: Width of each name, in the unit of the centres.
+    """
     found = [(*named, width) for named, width in zip(names, widths, strict=True) if named[1]]
     for step in range(1, len(found) + 1):
         kept = found[::step]

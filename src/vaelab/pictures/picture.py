@@ -1,4 +1,4 @@
-"""A picture and its files: PNG, GIF where it moves, and the arrays as `.npz`."""
+"""Pictures and their files: PNG, the arrays as `.npz`, and GIF if there is a film."""
 
 import json
 import math
@@ -14,41 +14,41 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vaelab.pictures.legends import CARD, FONT, size_on_card, with_captions, with_names
+from vaelab.pictures.legends import CARD, FONT, card_font_size, draw_captions, with_names
 
-LARGEST = 128  # pixels of an enlarged cell
-FRAME = 80  # milliseconds
+LARGEST = 128  # most pixels of the width of an enlarged cell, about
+FRAME = 80  # milliseconds of a frame of the film
 
 
 @dataclass(frozen=True)
 class Picture(ABC):
-    """What is seen, and where it comes from.
+    """A picture with the arrays that it shows; subclasses render it.
 
     Attributes:
-        arrays: What the picture shows and was made from, by name.
+        arrays: What the picture shows and was made from, by name; saved with it.
     """
 
     arrays: dict[str, Tensor]
 
     @abstractmethod
     def image(self, card: bool = False) -> Image.Image:
-        """The picture, in RGB, or in L where it is grey.
+        """Renders the picture in RGB, or in mode L if it is grey.
 
         Args:
-            card: Whether it is for a card of TensorBoard, which makes it smaller: less is
-                enlarged, and letters are larger.
+            card: Whether it is for a card of TensorBoard, which shrinks it: captions are omitted,
+                cells are enlarged less, and letters are larger.
         """
 
     def frames(self) -> list[Image.Image]:
-        """The same as a film that can be repeated; none where nothing moves."""
+        """Renders the frames of a film that repeats; empty if nothing moves, as by default."""
         return []
 
     def save(self, stem: Path, settings: Mapping[str, Any]) -> list[Path]:
-        """Writes the files, named `stem` with their suffixes, and returns their paths.
+        """Writes PNG, NPZ and, only if there are frames, GIF; overwrites; returns the paths.
 
         Args:
-            stem: Path without a suffix.
-            settings: Kept with the arrays, as JSON.
+            stem: Path of the files without their suffix.
+            settings: Stored with the arrays, as JSON.
         """
         png, npz, gif = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "npz", "gif"))
         self.image().save(png)
@@ -62,19 +62,19 @@ class Picture(ABC):
 
 @dataclass(frozen=True)
 class Grid(Picture):
-    """Small images in rows and columns.
+    """A picture of small images in rows and columns, with an optional film.
 
-    Those of neither one nor three channels are shown by their first one, or first three.
+    Of two channels only the first is shown, of more than three the first three.
 
     Attributes:
-        cells: Images [R, C', C, H, W], or [N, C, H, W] to be laid out in rows.
-        rows: Names along the left side, one for each row, or several that share it; or none.
+        cells: Images [R, C', C, H, W] of R rows and C' columns, or [N, C, H, W] to arrange.
+        rows: Names along the left side: one for each row, or several in each row; or none.
         heads: A name for each column, or none.
-        captions: A name below each cell, or none.
-        note: A line below all, or nothing.
-        film: Images [T, N, C, H, W] of T moments.
-        labels: A name below each of the N, or none.
-        gap: Pixels between the cells.
+        captions: A name below each cell, or none; omitted on a card.
+        note: A line below all, or an empty text.
+        film: Images [T, N, C, H, W] of T moments, or None.
+        labels: A name below each of the N images of the film, or none.
+        gap: Pixels between the cells, before enlarging.
     """
 
     cells: Tensor
@@ -87,37 +87,40 @@ class Grid(Picture):
     gap: int = 1
 
     def image(self, card: bool = False) -> Image.Image:
-        cells, columns = self.cells, fitting(len(self.cells))
+        """Renders the grid, enlarged, with its names and note; see `Picture.image`."""
+        cells, columns = self.cells, column_count(len(self.cells))
         if cells.dim() == 5:
             cells, columns = cells.flatten(0, 1), cells.shape[1]
         captions, width = ((), CARD[1]) if card else (self.captions, 800)
-        grid = laid_out(cells, columns, self.gap, width, captions)
-        size = size_on_card(grid, self.rows, self.heads, self.note) if card else FONT
+        grid = enlarged_grid(cells, columns, self.gap, width, captions)
+        size = card_font_size(grid, self.rows, self.heads, self.note) if card else FONT
         return with_names(grid, self.rows, self.heads, self.note, size)
 
     def frames(self) -> list[Image.Image]:
+        """Renders the film, forwards and then backwards; empty without a film."""
         if self.film is None:
             return []
-        columns = fitting(self.film.shape[1])
-        there = [laid_out(cells, columns, self.gap, 600, self.labels) for cells in self.film]
+        columns = column_count(self.film.shape[1])
+        there = [enlarged_grid(cells, columns, self.gap, 600, self.labels) for cells in self.film]
         return there + there[-2:0:-1]  # and back
 
 
-def fitting(count: int) -> int:
-    """Columns for so many images: eight, or as many as make a square."""
+def column_count(count: int) -> int:
+    """Returns the number of columns for `count` images: eight, or more to make a square."""
     return min(count, max(8, math.ceil(count**0.5)))
 
 
-def laid_out(
+def enlarged_grid(
     cells: Tensor, columns: int, gap: int, width: int, captions: Sequence[str] = ()
 ) -> Image.Image:
-    """Images on white, with each pixel repeated until they are about `width` wide.
+    """Returns images in rows on white, each pixel repeated until the grid is about `width` wide.
 
     Args:
-        cells: [N, C, H, W].
+        cells: Images [N, C, H, W] in [0, 1]; of two channels only the first is shown, of more
+            than three the first three.
         columns: Images in a row.
         gap: Pixels between them, before enlarging.
-        width: Pixels.
+        width: Wanted width, in pixels; cells are not enlarged beyond about `LARGEST`.
         captions: A name below each image, or none.
     """
     shown = cells[:, :3] if cells.shape[1] >= 3 else cells[:, :1]
@@ -128,19 +131,19 @@ def laid_out(
     pixels = tiled(shown, columns, gap)
     size = (factor * pixels.width, factor * pixels.height)
     grid = pixels.resize(size, Image.Resampling.NEAREST)
-    return with_captions(grid, captions, columns) if captions else grid
+    return draw_captions(grid, captions, columns) if captions else grid
 
 
 def tiled(images: Tensor, columns: int, gap: int = 0, rows: int | None = None) -> Image.Image:
-    """Images side by side on white.
+    """Returns images [N, C, H, W] in rows on white, without enlarging; values are clamped.
 
-    Not with make_grid, for importing torchvision takes longer than all pictures of a training.
+    torchvision's make_grid is not used: importing it takes longer than all pictures of a training.
 
     Args:
         images: [N, C, H, W] in [0, 1], of one or three channels.
         columns: Images in a row.
         gap: Pixels around each of them.
-        rows: As many as it takes, if they are not given.
+        rows: Rows, the last of them white if there are more than needed (default: as needed).
     """
     rows = rows or math.ceil(len(images) / columns)
     height, width = (side + gap for side in images.shape[-2:])

@@ -1,4 +1,4 @@
-"""Points and their pictures as TensorBoard's projector reads them."""
+"""Files of points, labels and thumbnails for TensorBoard's projector."""
 
 import math
 from pathlib import Path
@@ -9,25 +9,26 @@ from torch.nn.functional import interpolate
 
 from vaelab.pictures.picture import tiled
 
-LARGEST = 64  # pixels, of a picture's sides
-SPRITE = 8192  # pixels, of the sides of what TensorBoard shows
+LARGEST = 64  # most pixels of a thumbnail's side
+SPRITE = 8192  # most pixels of the sprite's side that TensorBoard shows
 
 
 def write_points(
     folder: Path, name: str, points: Tensor, labels: list[str] | None, x: Tensor | None
 ) -> None:
-    """Writes what the projector shows of a folder of logs.
+    """Writes points, labels and a sprite of images into `folder/name`, and the projector's config.
 
-    `add_embedding` of torch's writer would need 72 bytes for each pixel.
+    The config replaces an earlier one of the folder. `add_embedding` of torch's writer is not
+    used: it would need 72 bytes for each pixel.
 
     Args:
-        folder: Where the events are; the points go into one of their name in it.
-        name: What the points are.
+        folder: The folder of the event files.
+        name: Name of the points.
         points: [N, D].
-        labels: Of the N points.
-        x: Their images [N, C, H, W] in [0, 1], of one or three channels.
+        labels: Labels of the N points; None writes no labels.
+        x: Their images [N, C, H, W] in [0, 1], of one or three channels; None writes no sprite.
     """
-    from tensorboard.plugins import projector  # brings TensorBoard
+    from tensorboard.plugins import projector  # slow to import
 
     (folder / name).mkdir(exist_ok=True)
     config = projector.ProjectorConfig()
@@ -40,19 +41,19 @@ def write_points(
         shown = thumbnails(x)
         embedding.sprite.image_path = f"{name}/sprite.png"
         embedding.sprite.single_image_dim.extend([shown.shape[3], shown.shape[2]])
-        side = columns(len(x))  # and as many rows, as TensorBoard takes for granted
+        side = square_side(len(x))  # and as many rows: TensorBoard expects a square
         tiled(shown, side, rows=side).save(folder / embedding.sprite.image_path)
     projector.visualize_embeddings(str(folder), config)
 
 
 def thumbnails(x: Tensor) -> Tensor:
-    """The same images, made smaller where they are too large for a sprite."""
-    largest = min(LARGEST, SPRITE // columns(len(x)))
+    """Returns images [N, C, h, w] made smaller, if needed, to 64 pixels and to fit one sprite."""
+    largest = min(LARGEST, SPRITE // square_side(len(x)))
     scale = min(1.0, largest / max(x.shape[-2:]))
     size = [max(1, int(side * scale)) for side in x.shape[-2:]]
     return interpolate(x, size, mode="bilinear", antialias=True) if scale < 1 else x
 
 
-def columns(count: int) -> int:
-    """Those of the smallest square that so many images fit into."""
+def square_side(count: int) -> int:
+    """Returns the side of the smallest square of images that `count` images fit into."""
     return math.isqrt(count - 1) + 1

@@ -1,3 +1,5 @@
+"""`Request`: the images, labels and settings that a picture is drawn from."""
+
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -7,18 +9,18 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw from, and how much of it.
+    """The images, labels and settings that a picture is drawn from.
 
     Attributes:
         x: Images [N, C, H, W].
-        y: What is known of them, [N, Y].
-        num_classes: Of the first column of y, by which images are chosen; all of y by itself.
-        count: Images, rows or columns of a picture; by itself what suits it.
-        labels: Classes of that column to draw, in turn; by itself those of the images.
-        given: Places in y and what is there instead, where samples are drawn.
-        temperature: Factor of the prior's standard deviation where samples are drawn.
+        y: Their labels [N, Y]; may be of another length if there are no images.
+        num_classes: Number of classes of the first column of y (default: the whole width of y).
+        count: Images, rows or columns of a picture (default: depends on the picture).
+        labels: Classes of the first column of y to draw, in turn (default: those of the images).
+        given: Slices of y and the values to put there, for samples.
+        temperature: Factor of the prior's standard deviation, for samples.
         ends: Two images [2, C, H, W] to interpolate between, instead of those in x.
-        training: Gives the training images as k / 255, portions [n, C, H, W], at each call.
+        training: Function that yields the training images as k / 255, in chunks [n, C, H, W].
     """
 
     x: Tensor
@@ -33,32 +35,33 @@ class Request:
 
     @property
     def one_hot(self) -> Tensor:
-        """The classes of the images, [N, num_classes]."""
+        """The first column of y, one-hot classes of the images [N, num_classes]."""
         return self.y[:, : self.num_classes]
 
     @property
     def present(self) -> list[int]:
-        """The classes that there are images of."""
+        """The classes with at least one image, in order."""
         return self.one_hot.any(0).nonzero().flatten().tolist()
 
     def rows(self, label: int) -> list[int]:
-        """Which of the images are of a class."""
+        """Returns the indices of the images of a class."""
         return self.one_hot[:, label].nonzero().flatten().tolist()
 
     def images(self, count: int) -> tuple[Tensor, Tensor]:
-        """Images [count, C, H, W] and their y [count, Y]; where too few, they come again."""
+        """Returns x [count, C, H, W] and y [count, Y], of `labels` in turn; repeats if too few."""
         sets = [self.rows(label) for label in self.labels] or [[*range(len(self.x))]]
         turns = [(sets[turn % len(sets)], turn // len(sets)) for turn in range(count)]
         rows = [rows[turn % len(rows)] for rows, turn in turns]
         return self.x[rows], self.y[rows]
 
     def conditions(self, count: int, labels: Sequence[int] = ()) -> Tensor:
-        """The y [count, Y] to draw for: that of images, but for the classes asked for, of which
-        there need be no images, and what is given.
+        """Returns y [count, Y] to sample for: y of the images, with `labels` and `given` put in.
+
+        There need be no images of these classes.
 
         Args:
-            count: How many.
-            labels: The classes, in turn, instead of those of the request.
+            count: The number of rows.
+            labels: Classes to take in turn, instead of those of the request.
         """
         y = self.y[torch.arange(count) % len(self.y)]
         if labels := labels or self.labels:
@@ -69,6 +72,6 @@ class Request:
         return y
 
     def relabelled(self, y: Tensor, labels: list[int]) -> Tensor:
-        """The same y [n, Y], but of other classes."""
+        """Returns a copy of y [n, Y] whose first column has these classes [n] instead."""
         classes = torch.eye(self.one_hot.shape[1], device=y.device)[labels]
         return torch.cat([classes, y[:, classes.shape[1] :]], 1)

@@ -1,3 +1,5 @@
+"""`Scatter`: a picture of points in a plane, coloured by class."""
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,12 +11,12 @@ from vaelab.pictures.picture import Picture
 
 @dataclass(frozen=True)
 class Scatter(Picture):
-    """The `points` [N, 2] among the arrays, coloured by their `labels` [N].
+    """A scatter plot of the arrays' `points` [N, 2], coloured by their `labels` [N].
 
     Attributes:
-        across: Name of the axis to the right.
-        up: Name of the axis upwards.
-        names: Of the labels.
+        across: Name of the horizontal axis.
+        up: Name of the vertical axis.
+        names: Names of the classes, for the legend.
     """
 
     across: str
@@ -22,6 +24,7 @@ class Scatter(Picture):
     names: Sequence[str] = ()
 
     def image(self, card: bool = False) -> Image.Image:
+        """Renders the plot, with a legend for two classes or more; ignores `card`."""
         from matplotlib import colormaps  # slow to import
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure

@@ -1,3 +1,5 @@
+"""The callback that shows pictures, rates of latents and the projector in TensorBoard."""
+
 import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class Board(Callback):
-    """What TensorBoard shows beside the scalars: pictures, the rate of each latent, the projector.
+    """Callback that logs pictures, a histogram of the latents' rates and the projector.
+
+    Without a TensorBoard logger, and in a dry run, it does nothing.
 
     Args:
         every_n_epochs: Epochs between two sets of pictures.
@@ -29,6 +33,11 @@ class Board(Callback):
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called by Lightning after each validation: logs pictures and rates if they are due.
+
+        They are due every `every_n_epochs` epochs and after the last. Only in the first process;
+        skips Lightning's sanity check, and the histogram if a rate is infinite.
+        """
         board = self.writer(trainer)
         if board is None or trainer.sanity_checking:
             return
@@ -36,22 +45,27 @@ class Board(Callback):
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if due or last:
             rates: Any = module.rate_per_latent
-            if rates.isfinite().all():  # those of a deterministic code are not
+            if rates.isfinite().all():  # infinite for a deterministic code
                 board.add_histogram("val/rate_per_latent", rates, trainer.global_step)
-            self.show_pictures(trainer, module, board)
+            self.log_overview(trainer, module, board)
 
-    def show_pictures(self, trainer: Trainer, module: Any, board: Any) -> None:
-        x, y = first_images(trainer, 64)
-        for name, picture in pictures.overview(module, x, y).items():
+    def log_overview(self, trainer: Trainer, module: Any, board: Any) -> None:
+        """Draws the overview of up to 64 validation images and logs it to TensorBoard's writer."""
+        x, y = first_validation_images(trainer, 64)
+        for name, picture in pictures.draw_overview(module, x, y).items():
             add_image(board, name, picture.image(card=True), trainer.global_step)
 
     @rank_zero_only
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called by Lightning after the training: writes the projector's files; sets eval mode.
+
+        Only in the first process. The thumbnails are omitted unless images have 1 or 3 channels.
+        """
         board = self.writer(trainer)
         if board is None:
             return
-        x, y = first_images(trainer, self.projector_images)
+        x, y = first_validation_images(trainer, self.projector_images)
         means = module.eval().encode(x, y).mean  # type: ignore[operator]
         names: Any = module.label_names
         labels = [names[i] for i in y[:, : len(names)].argmax(1).tolist()] if names else None
@@ -60,14 +74,17 @@ class Board(Callback):
 
     @staticmethod
     def writer(trainer: Trainer) -> Any:
-        """TensorBoard's writer, if there is one and this is no dry run."""
+        """Returns the first TensorBoard logger's writer; None without one or in a dry run."""
         loggers = [] if trainer.fast_dev_run else trainer.loggers  # type: ignore[attr-defined]
         boards = [x.experiment for x in loggers if isinstance(x, TensorBoardLogger)]
         return boards[0] if boards else None
 
 
 def add_image(board: Any, name: str, image: "Image", step: int) -> None:
-    """As the method of TensorBoard's writer, without its copies of all pixels as floats."""
+    """Logs an image, as PNG, to TensorBoard's writer under a name and step.
+
+    `SummaryWriter.add_image` is not used: it copies all pixels as floats.
+    """
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     file = io.BytesIO()
@@ -81,8 +98,8 @@ def add_image(board: Any, name: str, image: "Image", step: int) -> None:
     board.file_writer.add_summary(Summary(value=[Summary.Value(tag=name, image=shown)]), step)
 
 
-def first_images(trainer: Trainer, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The first validation images and their labels, at least as many as there are."""
+def first_validation_images(trainer: Trainer, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the first `count` validation images and their y; fewer if there are fewer."""
     found: list[Any] = []
     for batch in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
         found.append(batch)

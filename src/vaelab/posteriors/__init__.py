@@ -1,4 +1,4 @@
-"""q(z | x, y): modules from encoder features [B, F] to a distribution over latents [D]."""
+"""Posteriors q(z | x, y): modules from encoder features [B, F] to a distribution of latents [D]."""
 
 from vaelab.posteriors.codebook import Codebook, PointMass
 from vaelab.posteriors.deterministic import Deterministic, Point

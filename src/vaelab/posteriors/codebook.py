@@ -1,4 +1,4 @@
-"""A posterior that is certain: one code at each of N positions, out of a learned codebook.
+"""`Codebook`, the posterior of a VQ-VAE: the nearest code of a learned codebook at N positions.
 
 Shapes: B images, D latents, N positions, M codes of W latents each; D = N W.
 """
@@ -11,20 +11,20 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints, register_kl
 
-from vaelab.distributions.precision import full_precision, undiminished
+from vaelab.distributions.precision import full_precision, without_autocast
 from vaelab.errors import UserError
 
 
 class PointMass(Distribution):
-    """All mass on the codes nearest to what the encoder gives; z is their vectors, side by side.
+    """All probability mass on the codes nearest to the encoder's output; z is their vectors.
 
-    The gradient of z passes straight through to the encoder (van den Oord et al., 2017, section
-    3.2): to `encoded`, and not to the codebook.
+    The vectors of the N positions are concatenated. The gradient of z passes straight through to
+    `encoded`, and not to the codebook (van den Oord et al., 2017, section 3.2).
 
     Args:
-        nearest: From z [..., D] to codes [..., N].
-        encoded: What the encoder gives, [B, D].
-        codes: The nearest ones, [B, N].
+        nearest_codes: From z [..., D] to codes [..., N].
+        encoded: The output of the encoder, [B, D].
+        codes: The nearest codes, [B, N].
         quantized: Their vectors, [B, D], with gradients to the codebook.
     """
 
@@ -34,48 +34,59 @@ class PointMass(Distribution):
 
     def __init__(
         self,
-        nearest: Callable[[Tensor], Tensor],
+        nearest_codes: Callable[[Tensor], Tensor],
         encoded: Tensor,
         codes: Tensor,
         quantized: Tensor,
     ) -> None:
-        self.nearest, self.encoded, self.codes, self.quantized = nearest, encoded, codes, quantized
+        self.nearest_codes, self.encoded, self.codes, self.quantized = (
+            nearest_codes,
+            encoded,
+            codes,
+            quantized,
+        )
         super().__init__(encoded.shape[:-1], encoded.shape[-1:])
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "PointMass":
+        """Returns the distribution with all its tensors expanded to `batch_shape`."""
         parts = (self.encoded, self.codes, self.quantized)
-        return PointMass(self.nearest, *(part.expand(*batch_shape, -1) for part in parts))
+        return PointMass(self.nearest_codes, *(part.expand(*batch_shape, -1) for part in parts))
 
     @property
     def mean(self) -> Tensor:
-        # In this order the value is that of the codes to the last bit.
+        """The vectors of the codes [B, D], with straight-through gradients to `encoded` only."""
+        # Added in this order, the value equals the codes' vectors to the last bit.
         return self.quantized.detach() + (self.encoded - self.encoded.detach())
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Returns the mean expanded to [*sample_shape, B, D]; draws nothing."""
         return self.mean.expand(*sample_shape, *self.mean.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log of the mass, zero or minus infinity, on the codes that z [..., D] is of."""
-        same = (self.nearest(value) == self.codes).all(-1)
+        """Returns the log mass [...] at z [..., D]: 0 if its nearest codes are these, else -inf."""
+        same = (self.nearest_codes(value) == self.codes).all(-1)
         return torch.where(same, 0.0, -torch.inf).to(self.encoded.dtype)
 
 
 @register_kl(PointMass, Distribution)
-def kl_of_codes(q: PointMass, prior: Distribution) -> Tensor:
-    """-log p(codes), for a prior that has codes."""
+def kl_point_mass(q: PointMass, prior: Distribution) -> Tensor:
+    """Returns KL = -log p(codes) [B]; raises UserError if the prior has no `log_mass`.
+
+    Called by `kl_divergence`. The prior's `log_mass` takes codes [B, N], see `CodeSequence`.
+    """
     if not hasattr(prior, "log_mass"):
         raise UserError("posterior=codebook is that of model=vq_vae, and takes prior=codes")
     return -prior.log_mass(q.codes)
 
 
 class Codebook(nn.Module):
-    """The nearest codes to a linear map of the features.
+    """The posterior that maps features linearly to D latents and quantises them to nearest codes.
 
-    The paper's positions are pixels of a small image; here they have no place in the image, so that
-    any network will do.
+    In the paper the positions are pixels of a small feature map. Here they are groups of W latents,
+    so that any network will do.
 
     Args:
-        codes: M, in one codebook for all positions.
+        codes: M, the size of the codebook, which all positions share.
         width: W, which divides D.
 
     Raises:
@@ -100,18 +111,19 @@ class Codebook(nn.Module):
         self.vectors = nn.Parameter(torch.randn(codes, width))
 
     def forward(self, h: Tensor) -> PointMass:
+        """Returns the `PointMass`, batch [B] and event [D], of features h [B, F]."""
         encoded = full_precision(self.params(h))
-        codes = self.nearest(encoded)
-        return PointMass(self.nearest, encoded, codes, self.embedded(codes))
+        codes = self.nearest_codes(encoded)
+        return PointMass(self.nearest_codes, encoded, codes, self.code_vectors(codes))
 
     @torch.no_grad()
-    def nearest(self, z: Tensor) -> Tensor:
-        """The code of each position of z [..., D], [..., N]."""
-        with undiminished(z):
+    def nearest_codes(self, z: Tensor) -> Tensor:
+        """Returns the nearest code at each position of z [..., D]: [..., N], without gradients."""
+        with without_autocast(z):
             positions = z.unflatten(-1, (self.positions, self.width))
             squares = self.vectors.square().sum(-1) - 2 * positions @ self.vectors.T
             return squares.argmin(-1)
 
-    def embedded(self, codes: Tensor) -> Tensor:
-        """The vectors of codes [..., N], side by side: [..., D]."""
+    def code_vectors(self, codes: Tensor) -> Tensor:
+        """Returns the vectors of codes [..., N], concatenated: [..., D], with gradients."""
         return self.vectors[codes].flatten(-2)

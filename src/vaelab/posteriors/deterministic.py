@@ -1,3 +1,5 @@
+"""`Deterministic`, the posterior of an auto-encoder without noise, and its distribution `Point`."""
+
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -10,10 +12,10 @@ from vaelab.errors import NotApplicable
 
 
 class Point(Distribution):
-    """All mass on one point [..., D].
+    """All probability mass on one point [..., D], without a density.
 
-    It has no density, and its KL to a distribution that has one is infinite: as a posterior it
-    has an infinite rate, and the ELBO, a true bound of any log evidence, is -infinity.
+    Its KL to a distribution that has a density is infinite: as a posterior it has an infinite rate,
+    and the ELBO, a true bound of any log evidence, is -infinity.
 
     Args:
         point: [..., D].
@@ -28,12 +30,15 @@ class Point(Distribution):
         super().__init__(point.shape[:-1], point.shape[-1:])
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Point":
+        """Returns the point expanded to `batch_shape`."""
         return Point(self.point.expand(*batch_shape, -1))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Returns the point expanded to [*sample_shape, ..., D], with gradients; draws nothing."""
         return self.point.expand(*sample_shape, *self.point.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Always raises NotApplicable: a point has no density."""
         raise NotApplicable("posterior=deterministic has no density q(z|x), which this needs")
 
     @property
@@ -42,20 +47,23 @@ class Point(Distribution):
 
     @property
     def variance(self) -> Tensor:
+        """Zeros [..., D]."""
         return torch.zeros_like(self.point)
 
 
 @register_kl(Point, Distribution)
 def kl_point(q: Point, prior: Distribution) -> Tensor:
+    """Returns infinity, shape [B], the KL of a point to any prior; called by `kl_divergence`."""
     return q.point.new_full(q.batch_shape, torch.inf)
 
 
 class Deterministic(nn.Module):
-    """A code that is linear in the features, without noise."""
+    """The posterior of an auto-encoder: a code linear in the features, without noise."""
 
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__()
         self.params = nn.Linear(features, latent_dim)
 
     def forward(self, h: Tensor) -> Distribution:
+        """Returns the `Point`, batch [B] and event [D], of features h [B, F]."""
         return Point(full_precision(self.params(h)))

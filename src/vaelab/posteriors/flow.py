@@ -1,4 +1,4 @@
-"""Posteriors z = m + s f(e; c), e ~ N(0, I), with m, log s and c linear in the features.
+"""Posteriors by flows: z = m + s f(e; c), e ~ N(0, I), with m, log s and c linear in the features.
 
 Shapes: B images, F features, D latents, C width of the context.
 """
@@ -9,18 +9,25 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from vaelab.distributions.flows import Pushforward, autoregressive, followed, standard_normal
-from vaelab.distributions.precision import full_precision, undiminished
+from vaelab.distributions.flows import (
+    Pushforward,
+    build_autoregressive_flow,
+    followed_by_affine,
+    standard_normal,
+)
+from vaelab.distributions.precision import full_precision, without_autocast
 
 
 class FlowPosterior(nn.Module):
-    """With f the identity it is `Gaussian`, and close to that it starts.
+    """A posterior z = m + s f(e; c) by a flow f; it starts close to `Gaussian`.
+
+    If f is the identity, it is `Gaussian`.
 
     Args:
         features: F.
         latent_dim: D.
-        context: C.
-        flow: From context [B, C] to f.
+        context: C, the width of the context c.
+        flow: The module from context [B, C] to f.
     """
 
     def __init__(self, features: int, latent_dim: int, context: int, flow: nn.Module) -> None:
@@ -30,23 +37,24 @@ class FlowPosterior(nn.Module):
         self.flow = flow
 
     def forward(self, h: Tensor) -> Distribution:
+        """Returns q(z | x, y), batch [B] and event [D], of features h [B, F]."""
         mean, log_scale, context = full_precision(self.params(h)).split(self.sizes, dim=-1)
-        with undiminished(mean):
+        with without_autocast(mean):
             f = self.flow(context)
-        return Pushforward(followed(f, mean, log_scale.exp()), standard_normal(mean))
+        return Pushforward(followed_by_affine(f, mean, log_scale.exp()), standard_normal(mean))
 
 
 class InverseAutoregressiveFlow(FlowPosterior):
-    """Inverse autoregressive flow (Kingma et al., 2016), arXiv:1606.04934, eq. 10 and 11.
+    """The posterior by inverse autoregressive flow (Kingma et al., 2016): fast to draw from.
 
-    Sampling with the density takes one pass. That of another z, as in `evaluate=latents` or
-    `prior=vamp`, takes D. The encoder's own mean and scale come last here, and first in
-    the paper's algorithm 1.
+    arXiv:1606.04934, eq. 10 and 11. A draw with its density takes one pass. The density of any
+    other z, as in `evaluate=latents` or `prior=vamp`, takes D. The encoder's own mean and scale are
+    applied last here, and first in the paper's algorithm 1.
 
     Args:
-        transforms: Steps.
-        hidden: Widths of each step's network.
-        context: Width of what the networks hear of the features.
+        transforms: The number of steps.
+        hidden: Widths of the hidden layers of each step's network.
+        context: C, the width of each network's input from the features.
     """
 
     def __init__(
@@ -58,17 +66,19 @@ class InverseAutoregressiveFlow(FlowPosterior):
         hidden: list[PositiveInt],
         context: PositiveInt,
     ) -> None:
-        flow = autoregressive(latent_dim, context, transforms=transforms, hidden=hidden)
+        flow = build_autoregressive_flow(latent_dim, context, transforms=transforms, hidden=hidden)
         super().__init__(features, latent_dim, context, flow)
 
 
 class SplineFlow(FlowPosterior):
-    """Neural spline flow of couplings (Durkan et al., 2019), arXiv:1906.04032, fast both ways.
+    """The posterior by neural spline flow with couplings (Durkan et al., 2019), fast both ways.
+
+    arXiv:1906.04032. Drawing, and the density of any z, take two passes a step at most.
 
     Args:
-        transforms: Steps.
-        hidden: Widths of each step's network.
-        context: Width of what the networks hear of the features.
+        transforms: The number of steps.
+        hidden: Widths of the hidden layers of each step's network.
+        context: C, the width of each network's input from the features.
         bins: Pieces of each spline, which is on [-5, 5] standard deviations.
     """
 
@@ -82,7 +92,7 @@ class SplineFlow(FlowPosterior):
         context: PositiveInt,
         bins: Annotated[int, Field(ge=2)],
     ) -> None:
-        flow = autoregressive(
+        flow = build_autoregressive_flow(
             latent_dim, context, transforms=transforms, hidden=hidden, passes=2, bins=bins
         )
         super().__init__(features, latent_dim, context, flow)

@@ -1,3 +1,5 @@
+"""Gaussian posteriors, with diagonal (`Gaussian`) or full covariance (`FullGaussian`)."""
+
 from collections.abc import Sequence
 
 import torch
@@ -11,23 +13,24 @@ from torch.distributions import (
     register_kl,
 )
 
-from vaelab.distributions.precision import full_precision, undiminished
+from vaelab.distributions.precision import full_precision, without_autocast
 
 
 class Gaussian(nn.Module):
-    """A diagonal Gaussian whose mean and log-scale are linear in the features."""
+    """The diagonal Gaussian posterior, with mean and log-scale linear in the features."""
 
     def __init__(self, features: int, latent_dim: int) -> None:
         super().__init__()
         self.params = nn.Linear(features, 2 * latent_dim)
 
     def forward(self, h: Tensor) -> Distribution:
+        """Returns N(m, diag(s^2)), batch [B] and event [D], of features h [B, F]."""
         mean, log_scale = full_precision(self.params(h)).chunk(2, dim=-1)
         return Independent(Normal(mean, log_scale.exp()), 1)
 
 
 class CholeskyNormal(MultivariateNormal):
-    """N(m, L L') by its mean and L, lower triangular with a positive diagonal."""
+    """The Gaussian N(m, L L') of a mean m and L, lower triangular with positive diagonal."""
 
     arg_constraints = {  # noqa: RUF012
         "loc": constraints.real_vector,
@@ -35,15 +38,17 @@ class CholeskyNormal(MultivariateNormal):
     }
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        with undiminished(self.loc):
+        """Draws z [*sample_shape, ..., D] with gradients, with autocast disabled."""
+        with without_autocast(self.loc):
             return super().rsample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density, in double precision: solving for the noise multiplies rounding errors
-        by the ratio of the scales.
+        """Returns the log-density [...], computed in float64 but for Apple's GPUs, in z's type.
+
+        Solving for the noise multiplies rounding errors by the ratio of the scales.
         """
         if value.device.type == "mps":  # Apple's GPUs have no double precision
-            return super().log_prob(value)
+            return super().log_prob(value)  # type: ignore[no-untyped-call]
         exact = MultivariateNormal(
             self.loc.double(), scale_tril=self.scale_tril.double(), validate_args=False
         )
@@ -52,8 +57,11 @@ class CholeskyNormal(MultivariateNormal):
 
 @register_kl(CholeskyNormal, Independent)
 def kl_cholesky_diagonal(q: CholeskyNormal, prior: Independent) -> Tensor:
-    """KL(N(m, L L') || N(m', diag(s'^2))) = sum_i [log s'_i / L_ii
-    + (sum_j L_ij^2 + (m_i - m'_i)^2) / (2 s'_i^2) - 1/2].
+    """Returns KL(q || p) [B] in closed form, for an `Independent(Normal)` prior only.
+
+    KL(N(m, L L') || N(m', diag(s'^2))) = sum_i [log s'_i / L_ii
+    + (sum_j L_ij^2 + (m_i - m'_i)^2) / (2 s'_i^2) - 1/2]. Called by `kl_divergence`; for another
+    prior it raises NotImplementedError, and the KL is estimated from samples.
     """
     base = prior.base_dist
     if not isinstance(base, Normal):
@@ -64,10 +72,11 @@ def kl_cholesky_diagonal(q: CholeskyNormal, prior: Independent) -> Tensor:
 
 
 class FullGaussian(nn.Module):
-    """A Gaussian N(m, L L') whose latents are correlated.
+    """The Gaussian posterior N(m, L L') with full covariance: latents are correlated.
 
     Kingma & Welling (2019), arXiv:1906.02691, section 2.5.1. The mean, the logarithm of L's
-    diagonal and what is below it are linear in the features; nothing below, it is `Gaussian`.
+    diagonal and the elements below it are linear in the features; with zeros below it is
+    `Gaussian`.
     """
 
     below: Tensor
@@ -79,6 +88,7 @@ class FullGaussian(nn.Module):
         self.params = nn.Linear(features, 2 * latent_dim + self.below.shape[1])
 
     def forward(self, h: Tensor) -> Distribution:
+        """Returns the `CholeskyNormal`, batch [B] and event [D], of features h [B, F]."""
         sizes = [self.latent_dim, self.latent_dim, self.below.shape[1]]
         mean, log_diagonal, lower = full_precision(self.params(h)).split(sizes, dim=-1)
         scale_tril = log_diagonal.exp().diag_embed()

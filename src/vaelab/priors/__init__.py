@@ -1,8 +1,8 @@
-"""p(z | y): modules from the context [B, Y] to a distribution over latents [D].
+"""Priors p(z | y): modules from the context [B, Y] to a distribution of latents [D].
 
-The batch of that distribution is [B], or [] where every label has the same prior. A prior that
-has `connect` is told of the images and the model's encoder, and one that has `initialise` sees the
-data before a training that starts afresh.
+The batch of that distribution is [B], or [] where every label has the same prior. A prior may have
+the methods of `vaelab.parts`: `connect`, which gets the model, and `initialise`, which gets the
+training images before a new training.
 """
 
 from vaelab.priors.codes import Codes, CodeSequence

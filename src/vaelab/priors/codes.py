@@ -1,4 +1,4 @@
-"""A prior over discrete codes.
+"""`Codes`, the autoregressive prior of the discrete codes of a VQ-VAE.
 
 Shapes: B labels, C width of the context, D latents, N positions, M codes.
 """
@@ -18,20 +18,21 @@ from vaelab.errors import UserError
 from vaelab.posteriors import Codebook
 
 COLDEST = 1e-6
-"""Temperature at which the likeliest code is drawn, and nothing overflows."""
+"""Least temperature to draw at: the likeliest code is drawn, and no logit overflows."""
 
 
 class Codes(nn.Module):
-    """p(c_1 | y) p(c_2 | c_1, y) ... p(c_N | c_1, ..., c_(N-1), y), uniform at the start.
+    """The prior p(c_1 | y) p(c_2 | c_1, y) ... p(c_N | c_1, ..., c_(N-1), y) of N codes.
 
-    One masked network over one-hot codes gives all factors in one pass (MADE, Germain et al., 2015,
-    arXiv:1502.03509, section 4); drawing takes N. Of z it tells the codes by their vectors.
+    It is uniform at the start. One masked network over one-hot codes gives all factors in one pass
+    (MADE, Germain et al., 2015, arXiv:1502.03509, section 4); drawing takes N passes. The codes of
+    a z are those nearest to it in the model's codebook.
 
     Args:
-        hidden: Widths of the network's layers.
+        hidden: Widths of the network's hidden layers.
 
     Raises:
-        UserError: If the model's posterior has no codebook.
+        UserError: From `connect`, if the model's posterior has no codebook.
     """
 
     def __init__(self, latent_dim: int, context_dim: int, *, hidden: list[PositiveInt]) -> None:
@@ -39,30 +40,35 @@ class Codes(nn.Module):
         self.latent_dim, self.context_dim, self.hidden = latent_dim, context_dim, hidden
 
     def connect(self, model: Any) -> None:
-        """Takes the model's codebook, which is no part of this."""
-        if model.continuous:
+        """Keeps the codebook of the model's posterior and makes the layers; may raise UserError.
+
+        Called by the constructor of `AutoEncoder`. The codebook does not become a part of this
+        module. Raises UserError if the model is not `vq_vae` with `posterior=codebook`.
+        """
+        if model.has_continuous_latents:
             raise UserError("prior=codes is that of model=vq_vae")
         if not isinstance(model.posterior, Codebook):
             raise UserError("model=vq_vae takes posterior=codebook")
         codebook = model.posterior
-        self.embedded, self.nearest = codebook.embedded, codebook.nearest
+        self.code_vectors, self.nearest_codes = codebook.code_vectors, codebook.nearest_codes
         self.codes, self.positions = codebook.codes, codebook.positions
-        # Inputs are of a position, the context before all; a unit of one sees those before it.
+        # Every unit has a position and sees inputs before it only. The context has position -1.
         of_code = torch.arange(self.positions).repeat_interleave(self.codes)
         inputs = torch.cat([torch.full((self.context_dim,), -1), of_code])
         units = [torch.arange(width) % self.positions for width in self.hidden]
         first, *others = pairwise([inputs, *units, of_code])
         masks = [first[1][:, None] > first[0]] + [after[:, None] >= to for to, after in others]
-        layers = [Masked(mask) for mask in masks]
+        layers = [MaskedLinear(mask) for mask in masks]
         for parameter in layers[-1].parameters():
             nn.init.zeros_(parameter)
         self.layers = nn.ModuleList(layers)
 
     def forward(self, y: Tensor) -> Distribution:
+        """Returns p(z | y) of a context y [B, C]: batch [B], or [] where C = 0."""
         return CodeSequence(self, y if self.context_dim else y.new_zeros(0))
 
     def logits(self, codes: Tensor, y: Tensor) -> Tensor:
-        """Those of every position given the ones before it, [..., N, M].
+        """Returns the logits [..., N, M] of each position, given the codes before it and y.
 
         Args:
             codes: [..., N].
@@ -78,7 +84,7 @@ class Codes(nn.Module):
         return full_precision(last(h)).unflatten(-1, (-1, self.codes))
 
 
-class Masked(nn.Linear):
+class MaskedLinear(nn.Linear):
     """A dense layer without the connections where `mask` [O, I] is false."""
 
     mask: Tensor
@@ -88,17 +94,18 @@ class Masked(nn.Linear):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, h: Tensor) -> Tensor:
+        """Returns the output [..., O] of h [..., I] with masked weights as zeros."""
         return linear(h, self.weight * self.mask, self.bias)
 
 
 class CodeSequence(Distribution):
-    """p(codes | y), over the vectors z of the codes.
+    """The distribution p(codes | y), over z [D], the concatenated vectors of the codes.
 
     Args:
-        prior: Gives the logits, and the vectors of codes.
+        prior: Gives the logits and the vectors of codes.
         y: The context [B, C], or [0] where C = 0 and it is the same for all.
-        temperature: By which logits are divided where codes are drawn; at zero the likeliest
-            code is taken at each position.
+        temperature: Divides the logits when codes are drawn; at zero the likeliest code is drawn
+            at each position. Log-masses do not use it.
     """
 
     arg_constraints: ClassVar = {}
@@ -109,29 +116,34 @@ class CodeSequence(Distribution):
         super().__init__(y.shape[:-1], torch.Size([prior.latent_dim]))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "CodeSequence":
+        """Returns the distribution with y expanded to `batch_shape`; the prior is shared."""
         return CodeSequence(self.prior, self.y.expand(*batch_shape, -1), self.temperature)
 
-    def tempered(self, temperature: float) -> "CodeSequence":
-        """The same at another temperature."""
+    def with_temperature(self, temperature: float) -> "CodeSequence":
+        """Returns a copy that draws at another temperature; its log-masses are the same."""
         return CodeSequence(self.prior, self.y, temperature)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws N codes in sequence, at the temperature; returns their vectors, no gradient.
+
+        Returns z [*sample_shape, ..., D].
+        """
         shape = (*sample_shape, *self.batch_shape, self.prior.positions)
         codes = torch.zeros(shape, dtype=torch.long, device=self.y.device)
         for position in range(self.prior.positions):
             logits = self.prior.logits(codes, self.y)[..., position, :]
             logits = logits / max(self.temperature, COLDEST)
             codes[..., position] = Categorical(logits=logits).sample()
-        return self.prior.embedded(codes)
+        return self.prior.code_vectors(codes)
 
     def log_mass(self, codes: Tensor) -> Tensor:
-        """The log p(codes | y) of codes [..., N], in nats."""
+        """Returns log p(codes | y) [...] of codes [..., N], in nats, at temperature 1."""
         log_masses = self.prior.logits(codes, self.y).log_softmax(-1)
         return log_masses.gather(-1, codes.unsqueeze(-1).expand(*log_masses.shape[:-1], 1)).sum(
             (-2, -1)
         )
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log p(codes | y) of the codes that z [..., D] is of."""
-        return self.log_mass(self.prior.nearest(value))
+        """Returns log p(codes | y) [...] of the codes nearest to z [..., D], at temperature 1."""
+        return self.log_mass(self.prior.nearest_codes(value))

@@ -1,4 +1,4 @@
-"""Mixtures whose components are the same for every label.
+"""`Mixture`, of components that all labels share, and the prior `GaussianMixture`.
 
 Shapes: M components, B labels, D latents.
 """
@@ -12,21 +12,21 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
-from vaelab.chunking import entries
+from vaelab.chunking import entries_per_chunk
 from vaelab.distributions.pairwise import log_densities
-from vaelab.distributions.precision import undiminished
+from vaelab.distributions.precision import without_autocast
 
 SPREAD = 0.5
 """Standard deviation of the components' means at the start, in each latent."""
 
 
 class Mixture(Distribution):
-    """sum_m w_m p_m(z).
+    """The mixture sum_m w_m p_m(z) of components that all labels share.
 
     Args:
         log_weights: log w_m, [M] or, of each label, [B, M]; normalised.
         components: p_m, batch [M] and event [D].
-        chosen: From numbers [n] of components to those, batch [n].
+        select: From indices [n] of components to those components, batch [n].
     """
 
     arg_constraints: ClassVar = {}
@@ -36,19 +36,21 @@ class Mixture(Distribution):
         self,
         log_weights: Tensor,
         components: Distribution,
-        chosen: Callable[[Tensor], Distribution],
+        select: Callable[[Tensor], Distribution],
     ) -> None:
-        self.log_weights, self.components, self.chosen = log_weights, components, chosen
+        self.log_weights, self.components, self.select = log_weights, components, select
         super().__init__(log_weights.shape[:-1], components.event_shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Mixture":
+        """Returns the mixture with its weights expanded to `batch_shape`; components are shared."""
         log_weights = self.log_weights.expand(*batch_shape, -1)
-        return Mixture(log_weights, self.components, self.chosen)
+        return Mixture(log_weights, self.components, self.select)
 
     def log_prob(self, value: Tensor) -> Tensor:
+        """Returns the log-density [...] at z [..., D], in chunks of rows to bound memory."""
         inner = torch.broadcast_shapes(value.shape[1:-1], self.batch_shape)
         each = math.prod(inner) * self.log_weights.shape[-1]
-        rows = max(1, entries(value.device) // each)
+        rows = max(1, entries_per_chunk(value.device) // each)
         if value.dim() > 1 + len(self.batch_shape) and len(value) > rows:
             return torch.cat([self.log_prob(some) for some in value.split(rows)])
         weighted = log_densities(self.components, value) + self.log_weights
@@ -56,31 +58,33 @@ class Mixture(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws z [*sample_shape, ..., D], without gradients."""
         which = Categorical(logits=self.log_weights).sample(torch.Size(sample_shape))
-        return self.chosen(which.flatten()).sample().view(*which.shape, -1)
+        return self.select(which.flatten()).sample().view(*which.shape, -1)
 
     @property
     def mean(self) -> Tensor:
-        return self.averaged(self.components.mean)
+        """The mean [..., D] of the mixture."""
+        return self.weighted_mean(self.components.mean)
 
     @property
     def variance(self) -> Tensor:
-        between = self.averaged(self.components.mean.square()) - self.mean.square()
-        return self.averaged(self.components.variance) + between.clamp(min=0)
+        """The variance [..., D] of the mixture: within components and between their means."""
+        between = self.weighted_mean(self.components.mean.square()) - self.mean.square()
+        return self.weighted_mean(self.components.variance) + between.clamp(min=0)
 
-    def averaged(self, values: Tensor) -> Tensor:
-        """The weighted means [..., D] of values [M, D]."""
-        with undiminished(values):
+    def weighted_mean(self, values: Tensor) -> Tensor:
+        """Returns the means [..., D] of values [M, D], weighted by the mixture's weights."""
+        with without_autocast(values):
             return self.log_weights.exp() @ values
 
 
 class GaussianMixture(nn.Module):
-    """Diagonal Gaussians with learned weights, means and scales.
+    """The prior by M diagonal Gaussians with learned weights, means and scales.
 
-    p(z | y) = sum_m w_m(y) N(z; mu_m, diag(sigma_m^2)): the label chooses among the components,
-    by learned weights, and shifts none. At the start the weights are equal, the means are
-    spread, and in each latent the mixture has the mean 0 and the variance 1; one component is
-    N(0, I).
+    p(z | y) = sum_m w_m(y) N(z; mu_m, diag(sigma_m^2)): each label has its own learned weights, and
+    all share the components. At the start the weights are equal, the means are spread, and in each
+    latent the mixture has the mean 0 and the variance 1; with one component it is N(0, I).
 
     Args:
         components: M.
@@ -98,12 +102,14 @@ class GaussianMixture(nn.Module):
         self.conditional = context_dim > 0
 
     def forward(self, y: Tensor) -> Distribution:
-        with undiminished(y):
+        """Returns p(z | y) of a context y [B, C]: batch [B], or [] where C = 0."""
+        with without_autocast(y):
             logits = y @ self.logits if self.conditional else self.logits[0]
         scales = self.log_scales.exp()
 
-        def chosen(which: Tensor) -> Distribution:
+        def select(which: Tensor) -> Distribution:
+            """Returns the components of given indices; `Mixture` calls it to draw from them."""
             return Independent(Normal(self.means[which], scales[which]), 1)
 
         components = Independent(Normal(self.means, scales), 1)
-        return Mixture(logits.log_softmax(-1), components, chosen)
+        return Mixture(logits.log_softmax(-1), components, select)

@@ -1,3 +1,5 @@
+"""Gaussian priors: `StandardNormal`, N(0, I), and `ConditionalNormal`, one for each label."""
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal, register_kl
@@ -7,17 +9,20 @@ from vaelab.errors import UserError
 
 
 class UnitNormal(Normal):
-    """A Normal of mean 0 and scale 1, to which the KL takes half the work."""
+    """A Normal that its user made with mean 0 and scale 1: the KL to it takes half the work."""
 
 
 @register_kl(Normal, UnitNormal)
 def kl_normal_unit(q: Normal, prior: UnitNormal) -> Tensor:
-    """Kingma & Welling (2014), appendix B, for each latent."""
+    """Returns KL(q || N(0, 1)) of each latent, shape kept; called by `kl_divergence`.
+
+    Kingma & Welling (2014), appendix B. The prior's mean and scale are taken for 0 and 1.
+    """
     return 0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()
 
 
 class StandardNormal(nn.Module):
-    """N(0, I), whatever the label."""
+    """The prior N(0, I), the same for every label."""
 
     zeros: Tensor
     ones: Tensor
@@ -28,11 +33,12 @@ class StandardNormal(nn.Module):
         self.register_buffer("ones", torch.ones(latent_dim), persistent=False)
 
     def forward(self, y: Tensor) -> Distribution:
+        """Returns N(0, I), batch [] and event [D]; ignores y."""
         return Independent(UnitNormal(self.zeros, self.ones), 1)
 
 
 class ConditionalNormal(nn.Module):
-    """N(mu_y, diag(sigma_y^2)), learned for each label and N(0, I) at the start.
+    """The prior N(mu_y, diag(sigma_y^2)), learned for each label and N(0, I) at the start.
 
     Sohn et al. (2015), section 3; for one-hot labels a linear map is a table.
 
@@ -51,5 +57,6 @@ class ConditionalNormal(nn.Module):
         nn.init.zeros_(self.params.weight)
 
     def forward(self, y: Tensor) -> Distribution:
+        """Returns p(z | y), batch [B] and event [D], of a context y [B, C]."""
         mean, log_scale = full_precision(self.params(y)).chunk(2, dim=-1)
         return Independent(Normal(mean, log_scale.exp()), 1)

@@ -1,4 +1,4 @@
-"""A mixture of posteriors of images that are learned.
+"""`Vamp`, the VampPrior: a mixture of the posteriors of learned images (pseudo-inputs).
 
 Shapes: M components, B labels, Y label width, C x H x W pixels.
 """
@@ -13,31 +13,31 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
-from vaelab.conditions import one_label
-from vaelab.distributions.precision import undiminished
+from vaelab.conditions import is_one_hot_label
+from vaelab.distributions.precision import without_autocast
 from vaelab.errors import UserError
 from vaelab.parts import TrainingImages
 from vaelab.priors.mixture import Mixture
-from vaelab.randomness import generator
+from vaelab.randomness import seeded_generator
 
 Encode = Callable[[Tensor, Tensor], Distribution]
 
 
 class Vamp(nn.Module):
-    """VampPrior: p(z) = (1/M) sum_m q(z | u_m), by the model's own encoder, of learned images u_m.
+    """The VampPrior p(z) = (1/M) sum_m q(z | u_m), by the model's encoder of learned images u_m.
 
-    Tomczak & Welling (2018), arXiv:1705.07120, eq. 9. Where the model sees labels, each u_m
-    has one, c_m, and p(z | y) is the mean of q(z | u_m, c_m) over the components whose label is
-    y: equation 9 within each class, as the best prior p(z | y) is the mean of q(z | x, y) over the
-    images of y. Labels go round, c_m = m mod Y, and are not learned, so that each class has
-    M / Y components and the encoder sees none but the labels it was trained on.
+    Tomczak & Welling (2018), arXiv:1705.07120, eq. 9. If the model sees labels, each u_m has one,
+    c_m, and p(z | y) is the mean of q(z | u_m, c_m) over the components whose label is y: equation
+    9 within each class, as the best prior p(z | y) is the mean of q(z | x, y) over the images of y.
+    Labels are assigned in turn, c_m = m mod Y, and are not learned, so that each class has M / Y
+    components and the encoder sees none but the labels it was trained on.
 
     The pixels of u_m are in [0, 1], kept there by projected gradients.
 
     Args:
         components: M, at least one for each label.
-        start: `images`: u_m are training images k / 255, drawn by the seed of the data, of their
-            label; where these are too few they come again. `random`: uniform noise.
+        start: `images`: u_m are training images k / 255 of their label, drawn by the seed of the
+            data, and repeated if there are too few. `random`: uniform noise.
     """
 
     pseudo_inputs: Tensor
@@ -58,13 +58,16 @@ class Vamp(nn.Module):
         self.register_buffer("labels", labels, persistent=False)
 
     def connect(self, model: Any) -> None:
-        """Takes the model's (x, y) -> q(z | x, y), which is no part of this.
+        """Keeps the model's encoder and makes random pseudo-inputs; may raise UserError.
+
+        Called by the constructor of `AutoEncoder`. The encoder does not become a part of this
+        module.
 
         Raises:
-            UserError: If the model sees something else of an image than one label, or there are
-                fewer components than labels.
+            UserError: If the context is something else than one label, or there are fewer
+                components than labels.
         """
-        if model.context_dim and not one_label(model.condition, model.classes):
+        if model.context_dim and not is_one_hot_label(model.condition, model.classes):
             raise UserError(
                 "prior=vamp of a conditional model takes one label, condition=one_hot and one of "
                 "data.columns; other conditions go with prior=flow"
@@ -79,11 +82,15 @@ class Vamp(nn.Module):
 
     @torch.no_grad()
     def initialise(self, data: TrainingImages) -> None:
-        """Makes the pseudo-inputs training images."""
+        """If start=images, sets the pseudo-inputs in place to training images of their labels.
+
+        Called by `ELBO.setup` before a new training. Labels without images keep random
+        pseudo-inputs.
+        """
         if self.start != "images":
             return
         images, _, rows = data.stored("train")
-        order = torch.randperm(len(rows), generator=generator("pseudo-inputs", data.seed))
+        order = torch.randperm(len(rows), generator=seeded_generator("pseudo-inputs", data.seed))
         rows = rows.cpu()[order]
         classes = self.labels.shape[1]
         labels = data.labels("train")[rows].argmax(1) if classes else torch.zeros(len(rows))
@@ -96,32 +103,39 @@ class Vamp(nn.Module):
                 self.pseudo_inputs[places] = found.to(self.pseudo_inputs) / 255
 
     def forward(self, y: Tensor) -> Distribution:
-        inputs: Any = Projected.apply(self.pseudo_inputs)
+        """Returns p(z | y), batch [B], or [] without labels; runs the encoder on all u_m."""
+        inputs: Any = UnitIntervalProjection.apply(self.pseudo_inputs)
 
-        def chosen(which: Tensor) -> Distribution:
+        def select(which: Tensor) -> Distribution:
+            """Returns the posteriors of the u_m of given indices; `Mixture` calls it to draw."""
             return self.encode(inputs[which], self.labels[which])
 
-        return Mixture(self.log_weights(y), self.encode(inputs, self.labels), chosen)
+        return Mixture(self.log_weights(y), self.encode(inputs, self.labels), select)
 
     def log_weights(self, y: Tensor) -> Tensor:
-        """The log w_m(y): minus log M [M] or, for those of label y, log of how many are [B, M]."""
+        """Returns log w_m(y): -log M, [M], without labels; else [B, M], -inf for other labels.
+
+        Components of the label y have minus the log of their number.
+        """
         if not self.labels.shape[1]:
             return self.labels.new_full((self.components,), -math.log(self.components))
-        with undiminished(y):
+        with without_autocast(y):
             return ((y / self.labels.sum(0)) @ self.labels.T).log()
 
 
-class Projected(torch.autograd.Function):
-    """Clamps to [0, 1]; the gradient passes but where a step against it would lead outside."""
+class UnitIntervalProjection(torch.autograd.Function):
+    """Clamping to [0, 1] whose gradient is zero only where a descent step would lead outside."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
+        """Returns the values clamped to [0, 1]; called by autograd in `apply`."""
         ctx.save_for_backward(values)
         return values.clamp(0, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """Returns the gradient, zero where a descent step leads outside; called by autograd."""
         (values,) = ctx.saved_tensors
         outward = ((values <= 0) & (gradient > 0)) | ((values >= 1) & (gradient < 0))
         return gradient.masked_fill(outward, 0)

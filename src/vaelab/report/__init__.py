@@ -1,10 +1,10 @@
-"""A sweep, finished or not, as one page that opens offline, figures and tables.
+"""Reports of sweeps, finished or not: a page that opens offline, PNG figures and tables.
 
-Free of torch, so that the report of hundreds of runs takes seconds.
+Does not import torch, so that the report of hundreds of runs takes seconds.
 """
 
 from vaelab.report.summary import Ranking
-from vaelab.report.sweep import Sweep, read
-from vaelab.report.writing import write
+from vaelab.report.sweep import Sweep, read_sweep
+from vaelab.report.writing import write_report
 
-__all__ = ["Ranking", "Sweep", "read", "write"]
+__all__ = ["Ranking", "Sweep", "read_sweep", "write_report"]

@@ -1,6 +1,6 @@
-"""The page's one palette: viridis for what has an order, vermilion for what is wrong.
+"""The report's palette: viridis for ordered values, vermilion for failures.
 
-Both are told apart with any colour vision, and in grey print.
+Both can be told apart with any colour vision, and in grey print.
 """
 
 from collections.abc import Sequence
@@ -15,37 +15,38 @@ INK, QUIET, PALE, LINES, WRONG = "#1f2933", "#5f6c7b", "#c3cbd4", "#e3e7ec", "#b
 DARKEST, ALONE, LIGHTEST = 0.0, 0.35, 0.86  # of viridis, for lines and points on white
 
 
-def sequence(count: int) -> list[str]:
-    """So many colours from dark to light, all of them visible on white."""
+def colour_sequence(count: int) -> list[str]:
+    """Returns this many hex colours from dark to light, all visible on white."""
     places = [ALONE] if count == 1 else np.linspace(DARKEST, LIGHTEST, count)
-    return [between(float(place)) for place in places]
+    return [palette_colour(float(place)) for place in places]
 
 
-def between(place: float) -> str:
-    """The colour at a place from 0 to 1 of the palette."""
+def palette_colour(place: float) -> str:
+    """Returns the palette's hex colour at a place from 0 (dark) to 1 (light)."""
     at = min(max(place, 0.0), 1.0) * (len(VIRIDIS) - 1)
     low = min(int(at), len(VIRIDIS) - 2)
-    pair = np.array([parts(colour) for colour in VIRIDIS[low : low + 2]])
+    pair = np.array([rgb(colour) for colour in VIRIDIS[low : low + 2]])
     mixed = pair[0] + (at - low) * (pair[1] - pair[0])
     return "#" + "".join(f"{round(part):02x}" for part in mixed)
 
 
-def parts(colour: str) -> Sequence[int]:
-    """Red, green and blue from 0 to 255."""
+def rgb(colour: str) -> Sequence[int]:
+    """Returns red, green and blue, from 0 to 255, of a hex colour."""
     return [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
 
 
-def scale(lower: bool = False) -> list[tuple[float, str]]:
-    """Stops of a colour scale on which light is better."""
+def colour_scale(lower: bool = False) -> list[tuple[float, str]]:
+    """Returns the stops (place, hex colour) of a colour scale on which light is better."""
     colours = VIRIDIS[::-1] if lower else VIRIDIS
     return [(i / (len(colours) - 1), colour) for i, colour in enumerate(colours)]
 
 
 def is_dark(colour: str) -> bool:
-    """Whether white letters are read better on it than black ones."""
-    red, green, blue = parts(colour)
+    """True if white letters are easier to read on the colour than black ones."""
+    red, green, blue = rgb(colour)
     return 0.299 * red + 0.587 * green + 0.114 * blue < 140
 
 
-def faded(colour: str, opacity: float) -> str:
-    return f"rgba({','.join(map(str, parts(colour)))},{opacity})"
+def with_opacity(colour: str, opacity: float) -> str:
+    """Returns a hex colour as CSS `rgba(...)` with an opacity from 0 to 1."""
+    return f"rgba({','.join(map(str, rgb(colour)))},{opacity})"

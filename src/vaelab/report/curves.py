@@ -1,7 +1,6 @@
-"""Training curves, straight from the files that loggers write.
+"""Training curves, read from the files that loggers write.
 
-TensorBoard's own reader takes a second for a run; this one reads the scalars and steps over
-pictures.
+TensorBoard's own reader takes a second for a run; this reader skips pictures.
 """
 
 import struct
@@ -15,45 +14,45 @@ from vaelab.report.sweep import Sweep
 
 LENGTH = struct.Struct("<Q")
 LARGEST = 4096
-"""Bytes of a record that may hold a scalar, which takes some 50; a picture takes thousands."""
+"""Largest bytes of a record that is read: a scalar takes some 50, a picture thousands."""
 APART = ("hp/", "evaluation/", "test/", "epoch")
-"""Tags that are single numbers, or no metric."""
+"""Tags that are not curves: single numbers, or no metric."""
 FIRST = ("val/elbo", "val/rate", "val/distortion", "val/active_units", "val/loss", "train/loss")
 
 Curves = dict[str, pd.Series]
-"""By tag: values with optimizer steps, in rising order, as their index."""
+"""Values of each tag, indexed by optimizer step in rising order."""
 
 
-def of_jobs(sweep: Sweep) -> dict[int, Curves]:
-    """The curves of those jobs that have any, by their row in the table."""
-    found = {i: read(sweep.folder / path) for i, path in enumerate(sweep.jobs["folder"])}
+def read_all_curves(sweep: Sweep) -> dict[int, Curves]:
+    """Reads the curves of all jobs of a sweep, by row; jobs without curves are left out."""
+    found = {i: read_curves(sweep.folder / path) for i, path in enumerate(sweep.jobs["folder"])}
     return {i: curves for i, curves in found.items() if curves}
 
 
-def read(run: Path) -> Curves:
-    """The curves of a run folder; none where nothing was logged.
+def read_curves(run: Path) -> Curves:
+    """Reads the curves of a run folder from event files, else from `metrics.csv`; {} if neither is.
 
-    A run that was resumed has several event files; for the same step the later one counts.
+    A resumed run has several event files; for the same step the later file counts.
     """
     points: dict[str, dict[int, float]] = {}
-    for path in sorted(run.glob("events.out.tfevents.*"), key=age):
-        for tag, step, value in scalars(path):
+    for path in sorted(run.glob("events.out.tfevents.*"), key=event_file_order):
+        for tag, step, value in read_scalars(path):
             points.setdefault(tag, {})[step] = value
     curves = {tag: pd.Series(found).sort_index() for tag, found in points.items()}
-    return curves or from_csv(run / "metrics.csv")
+    return curves or read_csv_curves(run / "metrics.csv")
 
 
-def age(path: Path) -> tuple[int, ...]:
-    """A key to sort event files by: the second and the number in `events.out.tfevents.S.host.N`."""
+def event_file_order(path: Path) -> tuple[int, ...]:
+    """Returns the sort key of an event file: the second and the number in its name."""
     return tuple(int(part) for part in path.name.split(".")[3:] if part.isdecimal())
 
 
-def scalars(path: Path) -> Iterator[tuple[str, int, float]]:
-    """(tag, step, value) of an event file, in the order in which they were written."""
+def read_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
+    """Yields (tag, step, value) of an event file; skips APART tags, ends at damage."""
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
-    for record in records(path):
+    for record in read_small_records(path):
         try:
             event = Event.FromString(record)
         except DecodeError:
@@ -63,10 +62,11 @@ def scalars(path: Path) -> Iterator[tuple[str, int, float]]:
                 yield value.tag, event.step, value.simple_value
 
 
-def records(path: Path) -> Iterator[bytes]:
-    """The small records of a file, up to its end or to where it is being written.
+def read_small_records(path: Path) -> Iterator[bytes]:
+    """Yields the records of a file that are at most LARGEST bytes; ends at an incomplete record.
 
-    A record is its length (8 bytes), a checksum (4), the bytes, and a checksum (4).
+    A record is its length (8 bytes), a checksum (4), the bytes, and a checksum (4). The checksums
+    are not verified.
     """
     content = path.read_bytes()
     start = 0
@@ -80,8 +80,8 @@ def records(path: Path) -> Iterator[bytes]:
         start = end + 4
 
 
-def from_csv(path: Path) -> Curves:
-    """The same from what Lightning's CSV logger writes."""
+def read_csv_curves(path: Path) -> Curves:
+    """Reads the curves in a file of Lightning's CSV logger; {} without file or steps."""
     if not path.exists() or not path.stat().st_size:
         return {}
     table = pd.read_csv(path)
@@ -93,11 +93,11 @@ def from_csv(path: Path) -> Curves:
     return {tag: c[~c.index.duplicated(keep="last")].sort_index() for tag, c in last.items()}
 
 
-def average(curves: Sequence[pd.Series]) -> pd.DataFrame:
-    """Mean and standard deviation of the curves of some seeds.
+def mean_curve(curves: Sequence[pd.Series]) -> pd.DataFrame:
+    """Returns the mean and standard deviation of several seeds' curves, ignoring infinite values.
 
     Returns:
-        A row for each step: `mean` over those that have it, `sd` with n - 1, NaN for one.
+        A row for each step: `mean` of the curves that have it, `sd` with n - 1, NaN for one.
     """
     first = curves[0].index
     if all(curve.index.equals(first) for curve in curves):
@@ -110,13 +110,13 @@ def average(curves: Sequence[pd.Series]) -> pd.DataFrame:
 
 
 def thinned(table: pd.DataFrame, points: int) -> pd.DataFrame:
-    """About so many rows of a longer table, evenly, with the first and the last."""
+    """Returns a table with at most about `points` rows, evenly taken, with first and last."""
     if len(table) <= points:
         return table
     return table.iloc[np.linspace(0, len(table) - 1, max(points, 2)).round().astype(int)]
 
 
-def ordered(tags: Sequence[str]) -> list[str]:
-    """Tags in the order of the menu."""
+def menu_order(tags: Sequence[str]) -> list[str]:
+    """Returns tags in the order of the menu: FIRST, other `val/` tags, then the rest."""
     rest = sorted(set(tags) - set(FIRST), key=lambda tag: (not tag.startswith("val/"), tag))
     return [tag for tag in FIRST if tag in tags] + rest

@@ -1,4 +1,4 @@
-"""What tells runs apart: the settings that were swept, and their values as typed columns."""
+"""The settings that differ between runs, and their values as typed columns and as text."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,27 +8,27 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from vaelab.runs.folder import COMPOSED, flat
+from vaelab.runs.folder import COMPOSED, flatten
 from vaelab.runs.naming import is_free
 
 FOLDERS = ("save_dir", "dirpath", "default_root_dir", "folder")
 FIRST = ("beta", "latent_dim")
-"""Settings that come first on every axis, by the last part of their names; `seed` comes last."""
+"""Settings that come first in every order, by the last part of their names; `seed` is last."""
 
 
-def differing(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """The settings of each run that are not the same in all of these run folders.
+def differing_settings(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Reads the configurations of runs; returns for each run the settings that differ.
 
-    Left out are folders, what does not make a run another one, and texts that only follow another
-    setting of their group, as the file of a data set follows its name.
+    Left out are folders, settings that do not change what a run computes, and texts that only
+    follow another setting of their group, as the file of a data set follows its name.
     """
-    configs = [settings(folder / COMPOSED) for folder in folders]
+    configs = [read_settings(folder / COMPOSED) for folder in folders]
     names = list(dict.fromkeys(name for config in configs for name in config))
     columns = {name: [config.get(name) for config in configs] for name in names}
     kept: dict[str, list[Any]] = {}
     for name, values in columns.items():
-        others = [kept[other] for other in kept if group(other) == group(name)]
-        follows = is_text(values) and any(same_parts(values, other) for other in others)
+        others = [kept[other] for other in kept if top_name(other) == top_name(name)]
+        follows = is_text(values) and any(is_same_partition(values, other) for other in others)
         if len(set(values)) > 1 and not follows:
             kept[name] = values
     return [
@@ -37,40 +37,45 @@ def differing(folders: Sequence[Path]) -> list[dict[str, Any]]:
     ]
 
 
-def settings(path: Path) -> dict[str, Any]:
-    """The settings of a run by dotted names; a part's `_target_` under the name of the part."""
+def read_settings(path: Path) -> dict[str, Any]:
+    """Reads a run's settings by dotted names, without folders; a `_target_` under the part's name.
+
+    Settings that do not change what a run computes are left out. Names with fewer dots come first.
+    """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = {}
-    for name, value in flat(yaml.load(path.read_text(), loader) or {}).items():
+    for name, value in flatten(yaml.load(path.read_text(), loader) or {}).items():
         parent, _, last = name.rpartition(".")
         if last == "_target_":
             found[parent] = value.rpartition(".")[2]
         elif not (last.startswith("_") or last in FOLDERS or is_free(name)):
             found[name] = value
-    # What a run is of comes before its details
+    # A part's class comes before the part's settings
     return dict(sorted(found.items(), key=lambda item: item[0].count(".")))
 
 
-def group(name: str) -> str:
+def top_name(name: str) -> str:
+    """Returns the first part of a dotted name."""
     return name.partition(".")[0]
 
 
 def is_text(values: Sequence[Any]) -> bool:
-    return all(isinstance(plain(value), str) for value in values if value is not None)
+    """True if no value, None aside, is or spells a number or a boolean."""
+    return all(isinstance(parsed_value(value), str) for value in values if value is not None)
 
 
-def same_parts(a: Sequence[Any], b: Sequence[Any]) -> bool:
-    """Whether two settings put the runs into the same parts."""
+def is_same_partition(a: Sequence[Any], b: Sequence[Any]) -> bool:
+    """True if two settings divide the runs into the same groups."""
     return len(set(a)) == len(set(b)) == len(set(zip(a, b, strict=True)))
 
 
-def typed(values: Sequence[Any]) -> pd.Series:
-    """A column of whole numbers, numbers, booleans or, where they are mixed, texts.
+def typed_column(values: Sequence[Any]) -> pd.Series:
+    """Returns a column of integers, floats or booleans, or of texts if the values are mixed.
 
     Args:
-        values: As the command line or a configuration has them; None where there is none.
+        values: As the command line or a configuration has them; None for a missing value.
     """
-    parsed = [None if value is None else plain(value) for value in values]
+    parsed = [None if value is None else parsed_value(value) for value in values]
     kinds = {type(value) for value in parsed if value is not None}
     if kinds == {bool}:
         return pd.Series(parsed, dtype="boolean")
@@ -82,8 +87,8 @@ def typed(values: Sequence[Any]) -> pd.Series:
     return pd.Series([None if value is None else str(value) for value in values], dtype="str")
 
 
-def plain(value: Any) -> Any:
-    """A text as the number or boolean that it spells."""
+def parsed_value(value: Any) -> Any:
+    """Returns a text as the boolean or number that it spells; any other value unchanged."""
     if not isinstance(value, str):
         return value
     if value.lower() in ("true", "false"):
@@ -96,10 +101,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def in_order(names: Sequence[str]) -> list[str]:
-    """Settings in the order of the axes of plots and the columns of tables."""
+def sorted_settings(names: Sequence[str]) -> list[str]:
+    """Returns settings in the order of axes and columns: FIRST, then others, the seed last."""
 
     def place(name: str) -> int:
+        """Returns the sort key of a setting."""
         last = name.rpartition(".")[2]
         if last in FIRST:
             return FIRST.index(last)
@@ -108,8 +114,8 @@ def in_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def short(names: Sequence[str]) -> dict[str, str]:
-    """Settings by the last part of their names, where that says which is meant."""
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Returns the last part of each name by name; the whole name if two share that part."""
     last = [name.rpartition(".")[2] for name in names]
     return {
         name: end if last.count(end) == 1 else name for name, end in zip(names, last, strict=True)
@@ -117,9 +123,9 @@ def short(names: Sequence[str]) -> dict[str, str]:
 
 
 def levels(column: pd.Series) -> list[Any]:
-    """The values of a setting: numbers by size, texts in the order in which they were given.
+    """Returns the distinct values of a setting: numbers sorted, texts in order of appearance.
 
-    None is the last one where some jobs do not have the setting.
+    None is the last level if some jobs lack the setting.
     """
     values = list(column.dropna().unique())
     rest = [None] if len(values) and column.isna().any() else []
@@ -127,23 +133,24 @@ def levels(column: pd.Series) -> list[Any]:
 
 
 def is_numeric(column: pd.Series) -> bool:
+    """True if a column holds numbers and not booleans."""
     return pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
 
 
-def shown(value: Any) -> str:
-    """A value of a setting, in few characters."""
+def value_text(value: Any) -> str:
+    """Returns a value of a setting as short text, floats with four digits."""
     if pd.isna(value):
         return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def labels(values: Sequence[Any]) -> list[str]:
-    """The same for the values of one setting, in as many more as tell them apart."""
-    brief = [shown(value) for value in values]
+def level_labels(values: Sequence[Any]) -> list[str]:
+    """Returns short texts of a setting's values, or full texts if short ones would be equal."""
+    brief = [value_text(value) for value in values]
     return brief if len(set(brief)) == len(set(map(str, values))) else list(map(str, values))
 
 
-def described(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Settings in words, without those that there are none of: `beta 4, latent_dim 8`."""
+def settings_text(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Returns settings in words, as `beta 4, latent_dim 8`; skips missing values."""
     known = {name: row[key] for key, name in names.items() if not pd.isna(row[key])}
-    return ", ".join(f"{name} {shown(value)}" for name, value in known.items())
+    return ", ".join(f"{name} {value_text(value)}" for name, value in known.items())

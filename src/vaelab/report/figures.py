@@ -1,4 +1,4 @@
-"""The same plots as PNG figures, for papers and slides."""
+"""The report's plots as PNG figures by matplotlib, for papers and slides."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,53 +8,64 @@ from typing import Any
 import numpy as np
 
 from vaelab.report import views
-from vaelab.report.colours import INK, LINES, PALE, QUIET, between, is_dark, scale, sequence
+from vaelab.report.colours import (
+    INK,
+    LINES,
+    PALE,
+    QUIET,
+    colour_scale,
+    colour_sequence,
+    is_dark,
+    palette_colour,
+)
 from vaelab.report.curves import Curves
-from vaelab.report.summary import Ranking, main
+from vaelab.report.summary import Ranking, main_metrics
 from vaelab.report.sweep import Sweep
-from vaelab.report.units import titled
+from vaelab.report.units import axis_title
 
 MARKERS = ("o", "s", "D", "^", "P", "X", "*", "h")
 DASHES = ("-", "--", ":", "-.")
 MANY = 12
 
 
-def write(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], to: Path) -> list[Path]:
-    """Writes the figures that the sweep has, and returns their paths.
+def write_figures(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], to: Path) -> list[Path]:
+    """Draws the sweep's figures, writes them as PNG files and returns their paths.
 
     Args:
         sweep: The sweep.
-        ranking: What the best is best at.
-        read: The curves of the jobs that have any, by their row.
-        to: The folder.
+        ranking: The metric by which runs are ranked.
+        read: The curves of the jobs that have any, by row of the jobs' table.
+        to: The folder, created if it is missing.
     """
     to.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, figure in drawn(sweep, ranking, read):
+    for name, figure in draw_figures(sweep, ranking, read):
         paths.append(to / f"{name}.png")
         figure.savefig(paths[-1])
     return paths
 
 
-def drawn(sweep: Sweep, ranking: Ranking, read: dict[int, Curves]) -> Iterator[tuple[str, Any]]:
-    """Each figure with its name."""
-    if (points := views.rate_distortion(sweep)) is not None:
-        yield "rate_distortion", rate_distortion(sweep, points)
-    known = views.metrics(sweep, ranking)
-    for metric in [name for name in main(sweep, ranking) if name in known]:
-        if (field := views.field(sweep, metric, ranking)) is not None:
-            draw = {"heat_map": heat_map, "line": line, "points": searched}[field.kind]
-            yield field.file, draw(field)
-    if (units := views.active_units(sweep)) is not None:
-        yield "active_units", active_units(units)
-    settings = views.settings(sweep, ranking, sorted(read))
-    if lines := views.lines(settings, read, "val/elbo"):
+def draw_figures(
+    sweep: Sweep, ranking: Ranking, read: dict[int, Curves]
+) -> Iterator[tuple[str, Any]]:
+    """Yields the name and the matplotlib figure of each plot for which there is data."""
+    if (points := views.rate_distortion_view(sweep)) is not None:
+        yield "rate_distortion", draw_rate_distortion(sweep, points)
+    known = views.available_metrics(sweep, ranking)
+    for metric in [name for name in main_metrics(sweep, ranking) if name in known]:
+        if (field := views.metric_view(sweep, metric, ranking)) is not None:
+            draw = {"heat_map": draw_heat_map, "line": draw_line, "points": draw_points}[field.kind]
+            yield field.file_stem, draw(field)
+    if (units := views.active_units_view(sweep)) is not None:
+        yield "active_units", draw_active_units(units)
+    settings = views.curve_settings(sweep, ranking, sorted(read))
+    if lines := views.mean_curves(settings, read, "val/elbo"):
         title = ", ".join(sweep.names[name] for name in sweep.axes)
-        yield "curves", curves(lines, title)
+        yield "curves", draw_curves(lines, title)
 
 
-def blank(width: float = 7.0, height: float = 5.0) -> tuple[Any, Any]:
-    """A figure and its axes, in inches."""
+def blank_figure(width: float = 7.0, height: float = 5.0) -> tuple[Any, Any]:
+    """Returns an empty figure and its styled axes; width and height in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
@@ -67,176 +78,200 @@ def blank(width: float = 7.0, height: float = 5.0) -> tuple[Any, Any]:
     return figure, axes
 
 
-def plain(text: str) -> str:
-    """A text in which matplotlib reads no formula."""
+def escaped_mathtext(text: str) -> str:
+    """Returns a text in which matplotlib reads `$` as itself and not as a formula."""
     return text.replace("$", r"\$")
 
 
-def mark(axes: Any, side: str, axis: views.Axis) -> None:
-    """Names an axis of settings and marks their values."""
-    getattr(axes, f"set_{side}label")(plain(axis.name))
+def label_axis(axes: Any, side: str, axis: views.Axis) -> None:
+    """Labels the x or y axis (`side`) of a plot with a setting and marks its values."""
+    getattr(axes, f"set_{side}label")(escaped_mathtext(axis.name))
     if axis.log:
         getattr(axes, f"set_{side}scale")("log")
     if len(axis.levels) <= MANY or not axis.numeric:
         places, labels = axis.marks
-        getattr(axes, f"set_{side}ticks")(places, [plain(label) for label in labels], minor=False)
+        getattr(axes, f"set_{side}ticks")(
+            places, [escaped_mathtext(label) for label in labels], minor=False
+        )
         getattr(axes, f"{side}axis").minorticks_off()
 
 
-def shades(axis: views.Axis | None) -> Any:
-    """A function from a value of an axis to its colour; with many levels a `scale` for a bar."""
+def level_colours(axis: views.Axis | None) -> Any:
+    """Returns a function from a value of an axis to its colour, and a colour scale or None.
+
+    There is a colour scale if the axis has more than MANY levels.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
 
     if axis is None or len(axis.levels) <= MANY:
-        colours = sequence(len(axis.levels) if axis else 1)
-        return lambda value: colours[axis.level(value) if axis else 0], None
+        colours = colour_sequence(len(axis.levels) if axis else 1)
+        return lambda value: colours[axis.level_index(value) if axis else 0], None
     ends = min(axis.marks[0]), max(axis.marks[0])
     norm = LogNorm(*ends) if axis.log else Normalize(*ends)
-    smooth: Any = ScalarMappable(norm, LinearSegmentedColormap.from_list("shown", sequence(9)))
-    return lambda value: smooth.to_rgba(axis.place(value)), smooth
+    smooth: Any = ScalarMappable(
+        norm, LinearSegmentedColormap.from_list("shown", colour_sequence(9))
+    )
+    return lambda value: smooth.to_rgba(axis.position(value)), smooth
 
 
-def rate_distortion(sweep: Sweep, view: views.RateDistortion) -> Any:
-    figure, axes = blank(7, 6)
+def draw_rate_distortion(sweep: Sweep, view: views.RateDistortion) -> Any:
+    """Returns the rate-distortion figure: runs, mean curves and lines of constant D + R."""
+    figure, axes = blank_figure(7, 6)
     axes.set(xlabel="rate R, nats per image", ylabel="distortion D, nats per image")
-    first = views.axis(sweep, sweep.axes[0]) if sweep.axes else None
-    second = views.axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
-    shade, smooth = shades(first)
+    first = views.sweep_axis(sweep, sweep.axes[0]) if sweep.axes else None
+    second = (
+        views.sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
+    )
+    shade, smooth = level_colours(first)
     for path in view.lines:
         axes.plot(path["R"], path["D"], color=QUIET, linewidth=0.9, zorder=2)
     points = view.points.assign(
-        colour=[shade(v) for v in view.points[sweep.axes[0]]] if first else sequence(1)[0],
-        level=[second.level(v) for v in view.points[sweep.axes[1]]] if second else 0,
+        colour=[shade(v) for v in view.points[sweep.axes[0]]] if first else colour_sequence(1)[0],
+        level=[second.level_index(v) for v in view.points[sweep.axes[1]]] if second else 0,
     )
     style: dict[str, Any] = {"edgecolors": "white", "linewidths": 0.6, "zorder": 3}
     for level, part in points.groupby("level"):
         style["marker"] = MARKERS[level % len(MARKERS)]
         axes.scatter(part["R"], part["D"], s=42, c=list(part["colour"]), **style)
     limits = axes.get_xlim(), axes.get_ylim()
-    for constant in view.constants():
+    for constant in view.contour_values():
         axes.axline((0, constant), slope=-1, color=PALE, linewidth=0.8, zorder=1)
     label = f"D + R = {view.least:.1f} nats"
     axes.axline((0, view.least), slope=-1, color=INK, linestyle="--", linewidth=1.2, label=label)
     axes.set(xlim=limits[0], ylim=limits[1])
-    if view.equal:
+    if view.has_equal_scale:
         axes.set_aspect("equal")
     axes.grid(False)
     if first and not smooth:
         for value, label in zip(first.levels, first.labels, strict=True):
-            axes.scatter([], [], color=shade(value), label=plain(f"{first.name} {label}"))
+            axes.scatter(
+                [], [], color=shade(value), label=escaped_mathtext(f"{first.name} {label}")
+            )
     if second and len(second.levels) <= MANY:
         for level, label in enumerate(second.labels):
             marker = MARKERS[level % len(MARKERS)]
-            name = plain(f"{second.name} {label}")
+            name = escaped_mathtext(f"{second.name} {label}")
             axes.scatter([], [], color=QUIET, marker=marker, label=name)
     figure.legend(loc="outside right upper", frameon=False)
-    show_scale(figure, axes, first, smooth)
+    draw_colour_bar(figure, axes, first, smooth)
     return figure
 
 
-def show_scale(figure: Any, axes: Any, axis: views.Axis | None, smooth: Any) -> None:
-    """A colour bar for an axis of many levels."""
+def draw_colour_bar(figure: Any, axes: Any, axis: views.Axis | None, smooth: Any) -> None:
+    """Adds a colour bar of an axis to a figure, if it has a colour scale."""
     if axis and smooth:
-        bar = figure.colorbar(smooth, ax=axes, label=plain(axis.name), shrink=0.6)
+        bar = figure.colorbar(smooth, ax=axes, label=escaped_mathtext(axis.name), shrink=0.6)
         bar.outline.set_visible(False)
 
 
-def heat_map(view: views.Field) -> Any:
+def draw_heat_map(view: views.MetricView) -> Any:
+    """Returns the heat map of a metric's means over two settings."""
     assert view.y is not None
     rows, columns = view.mean.shape
     width, height = np.clip([2.6 + 0.95 * columns, 1.6 + 0.6 * rows], [4.5, 2.6], [16, 12])
-    figure, axes = blank(float(width), float(height))
+    figure, axes = blank_figure(float(width), float(height))
     axes.grid(False)
     image = axes.imshow(view.mean, cmap=colour_map(view.lower), aspect="auto", origin="lower")
-    places = views.decimals(view.mean, view.sd)
+    places = views.decimal_places(view.mean, view.sd)
     known = view.mean[np.isfinite(view.mean)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     for row, column in np.ndindex(rows, columns):
         mean, sd = float(view.mean[row, column]), float(view.sd[row, column])
         if np.isfinite(mean) and columns <= MANY:
             place = (mean - low) / (high - low) if high > low else 0.5
-            dark = is_dark(between(1 - place if view.lower else place))
+            dark = is_dark(palette_colour(1 - place if view.lower else place))
             text = f"{mean:.{places}f}" + (f"\n± {sd:.{places}f}" if np.isfinite(sd) else "")
             colour = "white" if dark else INK
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    axes.set_xticks(range(columns), [plain(label) for label in view.x.labels])
-    axes.set_yticks(range(rows), [plain(label) for label in view.y.labels])
-    axes.set(xlabel=plain(view.x.name), ylabel=plain(view.y.name), title=plain(titled(view.metric)))
+    axes.set_xticks(range(columns), [escaped_mathtext(label) for label in view.x.labels])
+    axes.set_yticks(range(rows), [escaped_mathtext(label) for label in view.y.labels])
+    axes.set(
+        xlabel=escaped_mathtext(view.x.name),
+        ylabel=escaped_mathtext(view.y.name),
+        title=escaped_mathtext(axis_title(view.metric)),
+    )
     figure.colorbar(image, ax=axes).outline.set_visible(False)
     return figure
 
 
 def colour_map(lower: bool) -> Any:
+    """Returns matplotlib's colour map on which light is better."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("better is light", scale(lower))
+    return LinearSegmentedColormap.from_list("better is light", colour_scale(lower))
 
 
-def line(view: views.Field) -> Any:
-    figure, axes = blank()
-    x = [view.x.place(value) for value in view.x.levels]
-    style: dict[str, Any] = {"color": sequence(1)[0], "marker": "o", "capsize": 3}
+def draw_line(view: views.MetricView) -> Any:
+    """Returns the figure of a metric's means over one setting, with standard deviations."""
+    figure, axes = blank_figure()
+    x = [view.x.position(value) for value in view.x.levels]
+    style: dict[str, Any] = {"color": colour_sequence(1)[0], "marker": "o", "capsize": 3}
     errors = view.sd if np.isfinite(view.sd).any() else None
     axes.errorbar(x, view.mean, errors, linestyle="-" if view.x.numeric else "", **style)
-    mark(axes, "x", view.x)
-    axes.set_ylabel(plain(titled(view.metric)))
+    label_axis(axes, "x", view.x)
+    axes.set_ylabel(escaped_mathtext(axis_title(view.metric)))
     return figure
 
 
-def searched(view: views.Field) -> Any:
+def draw_points(view: views.MetricView) -> Any:
+    """Returns the figure with a point per run over two settings, coloured by the metric."""
     assert view.y is not None
-    figure, axes = blank()
-    x, y = ([a.place(value) for value in a.column] for a in (view.x, view.y))
+    figure, axes = blank_figure()
+    x, y = ([a.position(value) for value in a.column] for a in (view.x, view.y))
     shape = axes.scatter(x, y, s=36, c=view.mean, cmap=colour_map(view.lower), plotnonfinite=False)
     shape.set_edgecolor(QUIET)
     shape.set_linewidth(0.4)
-    mark(axes, "x", view.x)
-    mark(axes, "y", view.y)
-    figure.colorbar(shape, ax=axes, label=plain(titled(view.metric))).outline.set_visible(False)
+    label_axis(axes, "x", view.x)
+    label_axis(axes, "y", view.y)
+    figure.colorbar(
+        shape, ax=axes, label=escaped_mathtext(axis_title(view.metric))
+    ).outline.set_visible(False)
     return figure
 
 
-def active_units(view: views.ActiveUnits) -> Any:
-    figure, axes = blank()
-    shade, smooth = shades(view.other)
+def draw_active_units(view: views.ActiveUnits) -> Any:
+    """Returns the figure of active latents against their number or the first axis."""
+    figure, axes = blank_figure()
+    shade, smooth = level_colours(view.other)
     if view.available:
         places, counts = zip(*view.available, strict=True)
         axes.plot(places, counts, "--", color=INK, linewidth=1.2, label="all latents")
     for part in view.lines:
         level = int(part["level"].iloc[0])
-        style: dict[str, Any] = {"marker": "o", "capsize": 3, "color": sequence(1)[0]}
+        style: dict[str, Any] = {"marker": "o", "capsize": 3, "color": colour_sequence(1)[0]}
         style["linestyle"] = "-" if view.x.numeric and len(part) > 1 else ""
         if view.other:
             style["color"] = shade(view.other.levels[level])
             if not smooth:
-                style["label"] = plain(f"{view.other.name} {view.other.labels[level]}")
+                style["label"] = escaped_mathtext(f"{view.other.name} {view.other.labels[level]}")
         errors = part["sd"] if part["sd"].notna().any() else None
         axes.errorbar(part["x"], part["mean"], errors, **style)
-    mark(axes, "x", view.x)
-    axes.set_ylabel(titled("active_units"))
+    label_axis(axes, "x", view.x)
+    axes.set_ylabel(axis_title("active_units"))
     axes.set_ylim(bottom=0)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right upper", frameon=False)
-    show_scale(figure, axes, view.other, smooth)
+    draw_colour_bar(figure, axes, view.other, smooth)
     return figure
 
 
-def curves(lines: Sequence[views.Line], title: str) -> Any:
-    figure, axes = blank(8.5, 5)
+def draw_curves(lines: Sequence[views.MeanCurve], title: str) -> Any:
+    """Returns the figure of the mean `val/elbo` curves of those settings that are visible."""
+    figure, axes = blank_figure(8.5, 5)
     visible = [one for one in lines if one.setting.visible]
     for one in visible:
         table, colour = one.table, one.setting.colour
         dash = DASHES[one.setting.dash % len(DASHES)]
-        label = plain(views.brief(one.setting.label, 40))
+        label = escaped_mathtext(views.shortened(one.setting.label, 40))
         axes.plot(table.index, table["mean"], dash, color=colour, linewidth=1.3, label=label)
         low, high = table["mean"] - table["sd"], table["mean"] + table["sd"]
         axes.fill_between(table.index, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.set(xlabel="optimizer steps", ylabel=titled("val/elbo"))
+    axes.set(xlabel="optimizer steps", ylabel=axis_title("val/elbo"))
     columns = math.ceil(len(visible) / 24)
     style: dict[str, Any] = {
         "frameon": False,
-        "title": plain(views.brief(title, 44)) or None,
+        "title": escaped_mathtext(views.shortened(title, 44)) or None,
         "ncols": columns,
     }
     figure.legend(loc="outside right upper", **style)

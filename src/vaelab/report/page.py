@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no network."""
+"""The report page: one HTML file with all its scripts, data and pictures, for use offline."""
 
 import base64
 import json
@@ -17,13 +17,20 @@ from plotly.offline import get_plotlyjs
 
 from vaelab.report import colours, plots, views
 from vaelab.report.curves import Curves
-from vaelab.report.differences import described, labels, levels, shown
-from vaelab.report.summary import Means, Ranking, finite, main, measured, over
-from vaelab.report.sweep import LATENT_DIM, STATES, Sweep, content
+from vaelab.report.differences import level_labels, levels, settings_text, value_text
+from vaelab.report.summary import (
+    Means,
+    Ranking,
+    finite_or_nan,
+    main_metrics,
+    means_over,
+    measured_columns,
+)
+from vaelab.report.sweep import LATENT_DIM, STATES, Sweep, read_json_or_error
 from vaelab.version import __version__
 
 PICTURES = ("reconstructions", "samples", "traversal", "interpolation", "class_grid", "manifold")
-MANY = 12  # values in the heading
+MANY = 12  # values of a setting that the heading lists
 LOG_LINES = 15
 LOG_BYTES = 20_000
 
@@ -33,10 +40,10 @@ class Cell:
     """A cell of a table.
 
     Attributes:
-        text: What it shows.
-        value: What it is sorted by; None where it is empty.
-        few: How many runs the value is of, where these are not all.
-        state: Of a job.
+        text: The text that is shown.
+        value: The value by which rows are sorted; None for an empty cell.
+        few: Number of runs behind a mean, if some finished runs lack the metric; else None.
+        state: The state of a job, else empty.
     """
 
     text: str
@@ -45,15 +52,17 @@ class Cell:
     state: str = ""
 
 
-def page(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], best: int, folder: Path) -> str:
-    """The whole page.
+def render_page(
+    sweep: Sweep, ranking: Ranking, read: dict[int, Curves], best: int, folder: Path
+) -> str:
+    """Returns the page as HTML; reads the runs' pictures and logs, but writes nothing.
 
     Args:
         sweep: The sweep.
-        ranking: What the best is best at.
-        read: The curves of the jobs that have any, by their row.
-        best: Runs whose pictures are shown.
-        folder: Where the page will be, for links to logs.
+        ranking: The metric by which runs are ranked.
+        read: The curves of the jobs that have any, by row of the jobs' table.
+        best: Number of runs whose pictures are shown.
+        folder: The folder of the page, for links to logs.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -63,17 +72,17 @@ def page(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], best: int, fol
         undefined=jinja2.StrictUndefined,
     )
     here = Path(__file__).parent
-    parts = [part(group, runs, ranking, read, best) for group, runs in sweep.parts.items()]
+    parts = [group_section(group, runs, ranking, read, best) for group, runs in sweep.parts.items()]
     return environment.get_template("page.html").render(
         sweep=sweep,
         ranking=ranking,
         title=sweep.folder.resolve().name,
         counts=[(state, int((sweep.jobs["state"] == state).sum())) for state in STATES],
-        swept=[(sweep.names[name], values(sweep, name)) for name in sweep.swept],
-        failures=failures(sweep, folder),
-        unfinished=unfinished(sweep),
+        swept=[(sweep.names[name], values_text(sweep, name)) for name in sweep.swept],
+        failures=failed_jobs(sweep, folder),
+        unfinished=unfinished_jobs(sweep),
         parts=parts,
-        runs=runs(sweep, ranking),
+        runs=runs_table(sweep, ranking),
         made_with=made_with(sweep),
         now=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
@@ -81,83 +90,83 @@ def page(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], best: int, fol
         css=Markup((here / "page.css").read_text()),
         javascript=Markup((here / "page.js").read_text()),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
-        embedded=embedded,
+        embedded=script_json,
     )
 
 
-def part(
+def group_section(
     group: str, sweep: Sweep, ranking: Ranking, read: Mapping[int, Curves], best: int
 ) -> dict[str, Any]:
-    """What the page has of runs that can be compared with each other.
+    """Returns the page's data for one group of comparable runs: tables, figures and pictures.
 
     Args:
-        group: What they are called; empty where these are all runs.
-        sweep: These runs.
-        ranking: See `page`.
-        read: See `page`.
-        best: See `page`.
+        group: Name of the group; empty if all runs are in one.
+        sweep: The runs of the group.
+        ranking: See `render_page`.
+        read: See `render_page`.
+        best: See `render_page`.
     """
-    means = over(sweep.jobs, sweep.settings, measured(sweep))
+    means = means_over(sweep.jobs, sweep.settings, measured_columns(sweep))
     seeds = ["seeds"] if "seed" in sweep.swept else []
     own = {row: read[row] for row in sweep.jobs.index if row in read}
     return {
         "group": group,
-        "winner": winner(sweep, means, ranking),
-        "summary": summary(sweep, means, ranking, main(sweep, ranking)),
-        "everything": summary(sweep, means, ranking, measured(sweep)),
+        "winner": best_setting(sweep, means, ranking),
+        "summary": settings_table(sweep, means, ranking, main_metrics(sweep, ranking)),
+        "everything": settings_table(sweep, means, ranking, measured_columns(sweep)),
         "figures": {
-            "rate-distortion": one(plots.rate_distortion(sweep)),
-            "metrics": plots.fields(sweep, ranking),
-            "active-units": one(plots.active_units(sweep)),
-            "curves": plots.curves(sweep, ranking, own),
+            "rate-distortion": single_figure(plots.rate_distortion_plot(sweep)),
+            "metrics": plots.metric_plots(sweep, ranking),
+            "active-units": single_figure(plots.active_units_plot(sweep)),
+            "curves": plots.curve_plots(sweep, ranking, own),
         },
         "over": [*seeds, *(sweep.names[name] for name in sweep.axes[2:])],
         "search": not sweep.is_grid,
         "several": bool((means.n.to_numpy() > 1).any()),
-        "pictures": pictures(sweep, ranking, best),
+        "pictures": best_run_pictures(sweep, ranking, best),
     }
 
 
-def one(figure: plots.Figure | None) -> dict[str, plots.Figure]:
-    """A figure as a menu of one."""
+def single_figure(figure: plots.Figure | None) -> dict[str, plots.Figure]:
+    """Returns a figure as a menu with one unnamed choice; empty for None."""
     return {"": figure} if figure else {}
 
 
-def embedded(figures: Mapping[str, Any]) -> Markup:
-    """Figures as JSON that ends no script and opens none."""
+def script_json(figures: Mapping[str, Any]) -> Markup:
+    """Returns figures as JSON in which `<` is escaped, safe inside an HTML script element."""
     text = json.dumps(figures, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", r"\u003c"))
 
 
-def values(sweep: Sweep, name: str) -> str:
-    """The values of a setting in words: all of them, or where they lie."""
+def values_text(sweep: Sweep, name: str) -> str:
+    """Returns the values of a setting as text: all, or number and range of more than MANY."""
     found = levels(sweep.jobs[name])
     if len(found) > MANY:
         first, last = (
-            shown(value) for value in (found[0], [v for v in found if v is not None][-1])
+            value_text(value) for value in (found[0], [v for v in found if v is not None][-1])
         )
         return f"{len(found)} values from {first} to {last}"
-    return ", ".join(labels(found)) or "none"
+    return ", ".join(level_labels(found)) or "none"
 
 
-def winner(sweep: Sweep, means: Means, ranking: Ranking) -> dict[str, str] | None:
-    """The best setting and its value, if there is one."""
+def best_setting(sweep: Sweep, means: Means, ranking: Ranking) -> dict[str, str] | None:
+    """Returns the best setting by its mean and that mean, as texts; None if nothing is measured."""
     if ranking.metric not in means.mean:
         return None
-    order = ranking.best(means.mean[ranking.metric])
+    order = ranking.best_first(means.mean[ranking.metric])
     if order.empty:
         return None
     at = order.index[0]
-    row = means.rows()[at]
+    row = means.setting_rows()[at]
     names = {name: sweep.names[name] for name in sweep.settings}
-    cell = estimates(means, ranking.metric)[at]
-    return {"setting": described(row, names) or "all runs", "value": cell.text}
+    cell = estimate_cells(means, ranking.metric)[at]
+    return {"setting": settings_text(row, names) or "all runs", "value": cell.text}
 
 
-def estimates(means: Means, metric: str) -> list[Cell]:
-    """Mean ± sd of each setting; with how many values where not all its finished runs have one."""
+def estimate_cells(means: Means, metric: str) -> list[Cell]:
+    """Returns a cell per setting with mean ± standard deviation over seeds; empty without runs."""
     columns = [getattr(means, kind)[metric].to_numpy() for kind in ("mean", "sd", "n")]
-    places = views.decimals(columns[0], columns[1])
+    places = views.decimal_places(columns[0], columns[1])
     cells = []
     for mean, sd, n, done in zip(*columns, means.settings["done"], strict=True):
         text = f"{mean:.{places}f}" + ("" if math.isnan(sd) else f" ± {sd:.{places}f}")
@@ -167,23 +176,27 @@ def estimates(means: Means, metric: str) -> list[Cell]:
 
 
 def setting_cells(row: Mapping[str, Any], names: Sequence[str]) -> list[Cell]:
-    return [Cell(shown(row[name]), sortable(row[name])) for name in names]
+    """Returns the cells of a row with the values of these settings."""
+    return [Cell(value_text(row[name]), sort_value(row[name])) for name in names]
 
 
-def sortable(value: Any) -> Any:
+def sort_value(value: Any) -> Any:
+    """Returns what a value is sorted by: a number, the text of texts and booleans, or None."""
     if pd.isna(value):
         return None
     return str(value) if isinstance(value, (str, bool)) else float(value)
 
 
-def summary(sweep: Sweep, means: Means, ranking: Ranking, metrics: Sequence[str]) -> dict[str, Any]:
-    """A row for each setting: in order; of a search, the best first."""
+def settings_table(
+    sweep: Sweep, means: Means, ranking: Ranking, metrics: Sequence[str]
+) -> dict[str, Any]:
+    """Returns a table with a row per setting: in order of values, or best first for a search."""
     rows = []
-    order, settings = list(means.settings.index), means.rows()
-    columns = [estimates(means, name) for name in metrics]
+    order, settings = list(means.settings.index), means.setting_rows()
+    columns = [estimate_cells(means, name) for name in metrics]
     best: list[int] = []
     if ranking.metric in means.mean:
-        best = list(ranking.best(means.mean[ranking.metric]).index)
+        best = list(ranking.best_first(means.mean[ranking.metric]).index)
     if not sweep.is_grid:
         order = best + [at for at in order if at not in set(best)]
     for at in order:
@@ -197,12 +210,12 @@ def summary(sweep: Sweep, means: Means, ranking: Ranking, metrics: Sequence[str]
     return {"heads": [*heads, "runs", *metrics], "rows": rows, "marked": ranking.metric}
 
 
-def runs(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
-    """A row for each job."""
-    jobs, names = sweep.jobs, main(sweep, ranking)
+def runs_table(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
+    """Returns a table with a row per job: folder, state, settings, main metrics and seconds."""
+    jobs, names = sweep.jobs, main_metrics(sweep, ranking)
     groups = [runs.jobs for runs in sweep.parts.values()] if ranking.metric in jobs else []
-    best = [at for group in groups for at in ranking.best(group[ranking.metric]).index[:1]]
-    places = {name: views.decimals(finite(jobs[name]), []) for name in names}
+    best = [at for group in groups for at in ranking.best_first(group[ranking.metric]).index[:1]]
+    places = {name: views.decimal_places(finite_or_nan(jobs[name]), []) for name in names}
     shown_settings = [name for name in sweep.swept if name != "seed"] + ["seed"]
     grouped = [name for name in ("group",) if name in jobs]
     rows = []
@@ -210,20 +223,20 @@ def runs(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
         cells = [Cell(job["folder"], job["folder"])]
         end = f", stopped at {job['stopped']}" if pd.notna(job["stopped"]) else ""
         cells.append(Cell(job["state"] + end, job["state"], state=job["state"]))
-        cells += [Cell(shown(job[name]), sortable(job[name])) for name in grouped]
+        cells += [Cell(value_text(job[name]), sort_value(job[name])) for name in grouped]
         cells += setting_cells(job, shown_settings)
         for name in [*names, "seconds"]:
             known = pd.notna(job[name])
             text = f"{job[name]:,.{places.get(name, 0)}f}" if known else ""
-            cells.append(Cell(text, sortable(job[name])))
+            cells.append(Cell(text, sort_value(job[name])))
         rows.append({"best": at in best, "cells": cells})
     heads = [sweep.names.get(name, name) for name in shown_settings]
     heads = ["folder", "state", *grouped, *heads, *names, "seconds"]
     return {"heads": heads, "rows": rows, "marked": ranking.metric}
 
 
-def failures(sweep: Sweep, folder: Path) -> list[dict[str, str]]:
-    """Each failed job: its settings, its error and its log."""
+def failed_jobs(sweep: Sweep, folder: Path) -> list[dict[str, str]]:
+    """Returns the settings, error, log and last log lines of each failed job; reads the logs."""
     found = []
     for _, job in sweep.jobs[sweep.jobs["state"] == "failed"].iterrows():
         log = Path(job["folder"]) / job["log"] if pd.notna(job["log"]) else None
@@ -231,37 +244,37 @@ def failures(sweep: Sweep, folder: Path) -> list[dict[str, str]]:
         known = path is not None and path.is_file()
         found.append(
             {
-                "setting": described(job, sweep.names) or job["folder"],
+                "setting": settings_text(job, sweep.names) or job["folder"],
                 "folder": job["folder"],
                 "error": job["error"],
                 "log": str(log or ""),
-                "link": link(path, folder) if path and known else "",
-                "tail": tail(path) if path and known else "",
+                "link": relative_link(path, folder) if path and known else "",
+                "tail": log_tail(path) if path and known else "",
             }
         )
     return found
 
 
-def link(path: Path, folder: Path) -> str:
-    """The address of a file as seen from the page."""
+def relative_link(path: Path, folder: Path) -> str:
+    """Returns the URL of a file relative to the folder of the page."""
     from urllib.parse import quote
 
     return quote(os.path.relpath(path.resolve(), folder.resolve()))
 
 
-def tail(path: Path) -> str:
-    """The last lines of a log."""
+def log_tail(path: Path) -> str:
+    """Returns the last LOG_LINES lines of a log, of its last LOG_BYTES bytes."""
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - LOG_BYTES, 0))
         lines = file.read().decode(errors="replace").splitlines()
     return "\n".join(lines[-LOG_LINES:])
 
 
-def unfinished(sweep: Sweep) -> list[dict[str, str]]:
-    """Each job that has begun and neither ended nor failed: what it is and how far."""
+def unfinished_jobs(sweep: Sweep) -> list[dict[str, str]]:
+    """Returns settings and progress of each job that began and neither ended nor failed."""
     found = []
     for _, job in sweep.jobs[sweep.jobs["state"] == "unfinished"].iterrows():
-        progress = content(sweep.folder / job["folder"] / "progress.json")
+        progress = read_json_or_error(sweep.folder / job["folder"] / "progress.json")
         parts = []
         if "epoch" in progress:
             of = f" of {progress['epochs']}" if progress.get("epochs") else ""
@@ -269,26 +282,26 @@ def unfinished(sweep: Sweep) -> list[dict[str, str]]:
         if isinstance(progress.get("val/elbo"), float):
             parts.append(f"val/elbo {progress['val/elbo']:.2f}")
         share = "" if pd.isna(job["progress"]) else f"{job['progress']:.0%}"
-        setting = {"setting": described(job, sweep.names), "folder": job["folder"]}
+        setting = {"setting": settings_text(job, sweep.names), "folder": job["folder"]}
         found.append({**setting, "share": share, "where": ", ".join(parts)})
     return found
 
 
-def pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, Any]:
-    """The figures of the best runs: a column for each run, a row for each picture."""
+def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, Any]:
+    """Returns the pictures of the best runs, as a table with a column per run, inlined as PNG."""
     if ranking.metric not in sweep.jobs or not best:
         return {"runs": [], "rows": []}
-    order = list(ranking.best(sweep.done[ranking.metric]).index[:best])
-    places = views.decimals(finite(sweep.done[ranking.metric]), [])
+    order = list(ranking.best_first(sweep.done[ranking.metric]).index[:best])
+    places = views.decimal_places(finite_or_nan(sweep.done[ranking.metric]), [])
     columns, files = [], []
     for at in order:
         job = sweep.jobs.loc[at]
         columns.append(
             {
-                "setting": described(job, sweep.names) or job["folder"],
+                "setting": settings_text(job, sweep.names) or job["folder"],
                 "folder": job["folder"],
                 "value": f"{job[ranking.metric]:.{places}f}",
-                "latents": shown(job[LATENT_DIM]),
+                "latents": value_text(job[LATENT_DIM]),
             }
         )
         found = (sweep.folder / job["folder"] / "figures").glob("*.png")
@@ -296,19 +309,19 @@ def pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, Any]:
     names = {name for run in files for name in run}
     kinds = [name for name in PICTURES if name in names] + sorted(names - set(PICTURES))
     rows = [
-        {"name": kind, "images": [inlined(run[kind]) if kind in run else "" for run in files]}
+        {"name": kind, "images": [data_uri(run[kind]) if kind in run else "" for run in files]}
         for kind in kinds
     ]
     return {"runs": columns, "rows": rows}
 
 
-def inlined(path: Path) -> str:
-    """A picture as an address that holds it."""
+def data_uri(path: Path) -> str:
+    """Returns a PNG file as a data: URL."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def made_with(sweep: Sweep) -> list[tuple[str, str]]:
-    """The versions, commits and devices of the finished runs."""
+    """Returns all versions, commits and devices that the finished runs were made with."""
     found: dict[str, dict[str, None]] = {}
     for result in sweep.results:
         known = {**(result.get("versions") or {}), "commit": result.get("git_commit")}

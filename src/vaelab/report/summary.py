@@ -1,4 +1,4 @@
-"""Means and standard deviations over seeds, and which of them is best."""
+"""Means and standard deviations of metrics over seeds, and the ranking of runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vaelab.errors import UserError, nearest
+from vaelab.errors import UserError, spelling_hint
 from vaelab.report.differences import levels
 from vaelab.report.sweep import COSTS, Sweep
 
@@ -16,21 +16,21 @@ LOWER = {
     "nll_bits_per_dim",
     *("frechet_classifier", "fid", "copied", "nll", "nll_ais", "nll_marginal", "nll_given_label"),
 }
-"""Metrics that are better when lower, by the last part of their names; all others when higher."""
+"""Metrics that are better when lower, by the last part of their names."""
 MAIN = (
     *("val/elbo", "test/elbo", "test/rate", "test/distortion", "test/active_units"),
     *("nll", "mig"),
 )
-"""Metrics of the first table and of the figures, where there are any."""
+"""Metrics of the first table and of the PNG figures, as far as measured."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """What the best is best at.
+    """The metric by which runs are ranked, and whether higher or lower is better.
 
     Attributes:
         metric: A measured column of the jobs.
-        direction: `higher` or `lower` is better, or `auto` for what the metric's name says.
+        direction: `higher` or `lower` is better; `auto`: by the name of the metric.
     """
 
     metric: str = "val/elbo"
@@ -38,48 +38,49 @@ class Ranking:
 
     @property
     def lower(self) -> bool:
-        """Whether lower is better."""
-        return is_lower(self.metric) if self.direction == "auto" else self.direction == "lower"
+        """True if lower is better."""
+        return (
+            is_lower_better(self.metric) if self.direction == "auto" else self.direction == "lower"
+        )
 
-    def check(self, sweep: Sweep) -> None:
-        """Checks that some run has the metric, unless none has any yet.
-
-        Raises:
-            UserError: With the nearest name that there is.
-        """
-        known = measured(sweep)
+    def check_metric(self, sweep: Sweep) -> None:
+        """Raises UserError if runs have been measured, but none by the ranking's metric."""
+        known = measured_columns(sweep)
         if sweep.metrics and self.metric not in known:
-            hint = nearest(self.metric, known)
+            hint = spelling_hint(self.metric, known)
             raise UserError(f"metric={self.metric}: no run has been measured by it; {hint}")
 
-    def best(self, values: pd.Series) -> pd.Series:
-        """The finite ones of these values, best first; equal ones in the order they had."""
-        return finite(values).dropna().sort_values(ascending=self.lower, kind="stable")
+    def best_first(self, values: pd.Series) -> pd.Series:
+        """Returns the finite values, best first; equal values keep their order."""
+        return finite_or_nan(values).dropna().sort_values(ascending=self.lower, kind="stable")
 
 
-def is_lower(metric: str) -> bool:
+def is_lower_better(metric: str) -> bool:
+    """True if a metric, by the last part of its name, is better when lower."""
     return metric.rpartition("/")[2] in LOWER
 
 
-def measured(sweep: Sweep) -> list[str]:
-    """All metrics, those of training costs last."""
+def measured_columns(sweep: Sweep) -> list[str]:
+    """Returns the names of all metrics, followed by the training costs that were measured."""
     return [*sweep.metrics, *(name for name in COSTS if sweep.jobs[name].notna().any())]
 
 
-def main(sweep: Sweep, ranking: Ranking) -> list[str]:
-    """The metrics of the first table: that of the ranking, and the main ones."""
-    return [name for name in dict.fromkeys([ranking.metric, *MAIN]) if name in measured(sweep)]
+def main_metrics(sweep: Sweep, ranking: Ranking) -> list[str]:
+    """Returns the metrics of the first table: the ranking's and those of MAIN, if measured."""
+    return [
+        name for name in dict.fromkeys([ranking.metric, *MAIN]) if name in measured_columns(sweep)
+    ]
 
 
 @dataclass(frozen=True)
 class Means:
-    """Metrics over seeds, in tables with a row for each setting, by size of its values.
+    """Means of metrics over seeds, in four tables with the same row for each setting.
 
     Attributes:
-        settings: The values of the settings, and `jobs` and `done`, how many there are.
-        mean: A column for each metric; of finished runs, and of finite values.
-        sd: Their standard deviations, with n - 1; NaN for fewer than two.
-        n: How many values there are.
+        settings: The values of the settings, sorted, with numbers of runs in `jobs` and `done`.
+        mean: A column for each metric, of finite values.
+        sd: Standard deviations with n - 1; NaN for fewer than two values.
+        n: Numbers of finite values.
     """
 
     settings: pd.DataFrame
@@ -87,12 +88,12 @@ class Means:
     sd: pd.DataFrame
     n: pd.DataFrame
 
-    def rows(self) -> list[dict[str, Any]]:
-        """The settings of each row, with whole numbers as such."""
+    def setting_rows(self) -> list[dict[str, Any]]:
+        """Returns the settings of each row as a dict, whole numbers as int."""
         return self.settings.astype(object).to_dict("records")
 
-    def long(self) -> pd.DataFrame:
-        """A row for each setting and metric that has a mean: the settings, metric, mean, sd, n."""
+    def long_table(self) -> pd.DataFrame:
+        """Returns a row per setting and metric that has a mean: settings, metric, mean, sd, n."""
         settings = self.settings.drop(columns=["jobs", "done"])
         rows = [settings.iloc[:0].assign(metric="", mean=0.0, sd=0.0, n=0)]
         for name in self.mean:
@@ -101,33 +102,34 @@ class Means:
         return pd.concat(rows, ignore_index=True)
 
 
-def over(jobs: pd.DataFrame, by: Sequence[str], names: Sequence[str]) -> Means:
-    """Means of some metrics over the jobs that are alike in the columns `by`.
+def means_over(jobs: pd.DataFrame, by: Sequence[str], names: Sequence[str]) -> Means:
+    """Returns means of metrics over the jobs that have equal values in the columns `by`.
 
-    Those of no columns are over all jobs.
+    Without columns they are over all jobs.
     """
-    places = grouped(jobs, by)
+    places = setting_numbers(jobs, by)
     first = jobs[~places.duplicated()]
     settings = first[list(by)].set_axis(places[first.index], axis=0).sort_index()
     settings["jobs"] = places.value_counts()
     settings["done"] = (jobs["state"] == "done").groupby(places).sum()
-    parts = pd.DataFrame({name: finite(jobs[name]) for name in names}).groupby(places)
+    parts = pd.DataFrame({name: finite_or_nan(jobs[name]) for name in names}).groupby(places)
     return Means(settings, parts.mean(), parts.std(ddof=1), parts.count())
 
 
-def grouped(jobs: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """For each job the number of its setting, as they are ordered by size of their values."""
-    ranks = [rank(jobs[name]) for name in by] or [pd.Series(0, index=jobs.index)]
+def setting_numbers(jobs: pd.DataFrame, by: Sequence[str]) -> pd.Series:
+    """Returns for each job the number of its setting, in the sorted order of settings."""
+    ranks = [level_ranks(jobs[name]) for name in by] or [pd.Series(0, index=jobs.index)]
     return jobs.groupby(ranks).ngroup()
 
 
-def finite(values: pd.Series) -> pd.Series:
+def finite_or_nan(values: pd.Series) -> pd.Series:
+    """Returns a column as floats, with NaN for missing and infinite values."""
     numbers = pd.Series(values.to_numpy("float64", na_value=np.nan), index=values.index)
     return numbers.where(np.isfinite(numbers))
 
 
-def rank(values: pd.Series) -> pd.Series:
-    """The place of each value among the levels of its column."""
+def level_ranks(values: pd.Series) -> pd.Series:
+    """Returns the position of each value among the levels of its column."""
     places = {level: place for place, level in enumerate(levels(values))}
     found = [places.get(None if pd.isna(value) else value, 0) for value in values]
     return pd.Series(found, index=values.index)

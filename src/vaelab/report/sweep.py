@@ -1,4 +1,4 @@
-"""A sweep folder, finished or not, as a table with a row for each of its jobs."""
+"""A sweep folder, finished or not, read as a table with a row for each job."""
 
 import json
 import math
@@ -11,9 +11,15 @@ from typing import Any
 import pandas as pd
 
 from vaelab.errors import UserError
-from vaelab.report.differences import differing, in_order, levels, short, typed
+from vaelab.report.differences import (
+    differing_settings,
+    levels,
+    short_names,
+    sorted_settings,
+    typed_column,
+)
 from vaelab.runs import comparability
-from vaelab.runs.folder import COMPOSED, EVALUATION, read_config, renamed
+from vaelab.runs.folder import COMPOSED, EVALUATION, is_of_results, read_config, rename_metrics
 
 STATES = ("done", "failed", "unfinished", "not begun")
 COSTS = ("seconds", "epochs", "steps")
@@ -23,7 +29,7 @@ LOG = "job.log"
 
 @dataclass(frozen=True)
 class Sweep:
-    """What there is of a sweep.
+    """The jobs of a sweep folder as a table, with their settings, metrics and states.
 
     Attributes:
         folder: The sweep folder.
@@ -47,28 +53,29 @@ class Sweep:
 
     @cached_property
     def settings(self) -> list[str]:
-        """The swept settings without the seed: what a mean over seeds is of."""
+        """The swept settings without the seed."""
         return [name for name in self.swept if name != "seed"]
 
     @cached_property
     def axes(self) -> list[str]:
-        """The settings, without the seed, that have more than one value."""
+        """The swept settings, without the seed, that have more than one value."""
         return [name for name in self.settings if len(levels(self.jobs[name])) > 1]
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """The swept settings, and how they are called where there is little room."""
-        return short(self.swept)
+        """Short names of the swept settings, by dotted name."""
+        return short_names(self.swept)
 
     @cached_property
     def done(self) -> pd.DataFrame:
+        """The rows of the finished jobs."""
         return self.jobs[self.jobs["state"] == "done"]
 
     @cached_property
     def parts(self) -> dict[str, "Sweep"]:
-        """The runs that can be compared with each other, by group; itself where all can.
+        """The sweep split into groups of comparable runs, by name; itself if there is one group.
 
-        Jobs of which nothing is known, for they have not begun, are in none.
+        Jobs that have not begun are in no group, if there are several.
         """
         if "group" not in self.jobs:
             return {"": self}
@@ -83,28 +90,28 @@ class Sweep:
 
     @property
     def is_grid(self) -> bool:
-        """Whether settings are combined, and not each drawn anew as in a search."""
+        """True if settings are combined in a grid, not drawn for each job as in a search."""
         cells = math.prod(len(levels(self.jobs[name])) for name in self.axes)
         combinations = len(self.jobs[self.axes].drop_duplicates()) if self.axes else 1
         return cells <= 2 * combinations
 
     def counts(self) -> str:
-        """How many jobs there are of each state, in words."""
+        """Returns the number of runs, and of those in each state, as text."""
         found = self.jobs["state"].value_counts()
         parts = [f"{found[state]} {state}" for state in STATES if state in found]
         return f"{len(self.jobs)} {'run' if len(self.jobs) == 1 else 'runs'}: {', '.join(parts)}"
 
 
-def read(folder: Path) -> Sweep:
-    """The sweep in a folder; or, without a `sweep.json`, all the runs below it as one.
+def read_sweep(folder: Path) -> Sweep:
+    """Reads the sweep in a folder; without `sweep.json`, all runs below the folder as a sweep.
 
     Raises:
-        UserError: If there is no such folder, or no run in it.
+        UserError: If there is no such folder, no run in it, or `sweep.json` cannot be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     index = folder / "sweep.json"
-    plan = content(index) if index.exists() else {}
+    plan = read_json_or_error(index) if index.exists() else {}
     if "error" in plan:
         raise UserError(f"{index}: {plan['error']}")
     if plan:
@@ -113,47 +120,47 @@ def read(folder: Path) -> Sweep:
     else:
         runs = sorted(path.parents[1] for path in folder.rglob(str(COMPOSED)))
         paths = [run.relative_to(folder).as_posix() for run in runs]
-        overrides = differing(runs)
+        overrides = differing_settings(runs)
     if not paths:
         raise UserError(f"{folder} is no sweep folder, and there is no run in it")
-    return assembled(folder, plan.get("command"), paths, overrides)
+    return build_sweep(folder, plan.get("command"), paths, overrides)
 
 
-def assembled(
+def build_sweep(
     folder: Path,
     command: str | None,
     paths: Sequence[str],
     overrides: Sequence[Mapping[str, Any]],
 ) -> Sweep:
-    """The table of jobs.
+    """Reads the files of each run folder and returns the sweep with its table of jobs.
 
     Args:
         folder: The sweep folder.
-        command: What started it.
-        paths: The jobs' folders, relative to the sweep's.
+        command: The command that started the sweep, if known.
+        paths: The run folders, relative to the sweep folder.
         overrides: The swept settings of each job.
     """
     runs = [folder / path for path in paths]
-    results = [content(run / "results.json") for run in runs]
-    states = [state(run, result) for run, result in zip(runs, results, strict=True)]
-    swept = in_order(list(dict.fromkeys(name for job in overrides for name in job)))
+    results = [read_json_or_error(run / "results.json") for run in runs]
+    states = [job_state(run, result) for run, result in zip(runs, results, strict=True)]
+    swept = sorted_settings(list(dict.fromkeys(name for job in overrides for name in job)))
     columns: dict[str, Any] = {"folder": pd.Series(paths, dtype="str")}
     columns["state"] = pd.Series([found["state"] for found in states], dtype="str")
     for name in swept:
-        columns[name] = typed([job.get(name) for job in overrides])
-    columns.setdefault("seed", typed([result.get("seed") for result in results]))
-    columns.setdefault(LATENT_DIM, typed([latent_dim(result) for result in results]))
-    measured = [metrics(run, result) for run, result in zip(runs, results, strict=True)]
+        columns[name] = typed_column([job.get(name) for job in overrides])
+    columns.setdefault("seed", typed_column([result.get("seed") for result in results]))
+    columns.setdefault(LATENT_DIM, typed_column([latent_dim(result) for result in results]))
+    measured = [read_metrics(run, result) for run, result in zip(runs, results, strict=True)]
     names = list(dict.fromkeys(name for found in measured for name in found))
     for name in names:
         columns[name] = pd.Series([found.get(name) for found in measured], dtype="float64")
     for name in COSTS:
-        columns[name] = typed([number(result.get(name)) for result in results])
+        columns[name] = typed_column([number_or_none(result.get(name)) for result in results])
     columns["stopped"] = pd.Series([result.get("stopped") for result in results], dtype="str")
     columns["progress"] = pd.Series([found.get("share") for found in states], dtype="float64")
     for name in ("error", "log"):
         columns[name] = pd.Series([found.get(name) for found in states], dtype="str")
-    groups = compared(runs, results)
+    groups = comparable_groups(runs, results)
     if len(set(groups) - {None}) > 1:
         columns["group"] = pd.Series(groups, dtype="str")
     ends = [name for name in names if name.endswith("_se") and name.removesuffix("_se") in names]
@@ -161,8 +168,8 @@ def assembled(
     return Sweep(folder, command, pd.DataFrame(columns), swept, kept, results)
 
 
-def content(path: Path) -> dict[str, Any]:
-    """A JSON file; empty where there is none, and with an `error` where it cannot be read."""
+def read_json_or_error(path: Path) -> dict[str, Any]:
+    """Reads a JSON file; {} if it is missing, {'error': ...} if it cannot be read."""
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
@@ -172,57 +179,68 @@ def content(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"error": f"{path.name} holds no settings"}
 
 
-def state(run: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """The state of a job, the share of it that is done, and its error."""
+def job_state(run: Path, result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the state of a job, its share done, error and log; reads its progress and failure."""
     if "error" in result:
         return {"state": "failed", "error": result["error"]}
     if result:
         return {"state": "done", "share": 1.0}
-    if failure := content(run / "failure.json"):
+    if failure := read_json_or_error(run / "failure.json"):
         message = str(failure.get("error") or f"exit code {failure.get('exit')}")
         return {"state": "failed", "error": message, "log": str(failure.get("log") or LOG)}
-    progress = content(run / "progress.json")
+    progress = read_json_or_error(run / "progress.json")
     begun = progress or (run / COMPOSED).exists() or (run / LOG).exists()
     log = LOG if (run / LOG).exists() else None
-    share = number(progress.get("share"))
+    share = number_or_none(progress.get("share"))
     return {"state": "unfinished", "share": share, "log": log} if begun else {"state": "not begun"}
 
 
-def metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
-    """What a finished run measured: its final metrics, and its evaluation with `_se` columns."""
-    found = {name: number(value) for name, value in result.items() if "/" in name}
+def read_metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics of a finished run, with `_se` standard errors; reads `evaluation.json`.
+
+    Empty if the run has no results. Skips an evaluation of an earlier checkpoint. `result` is the
+    content of `results.json`.
+    """
+    found = {name: number_or_none(value) for name, value in result.items() if "/" in name}
     if not result:
         return {}
-    for name, entry in renamed(content(run / EVALUATION)).items():
-        if isinstance(entry, dict) and number(entry.get("value")) is not None:
-            found[name] = number(entry["value"])
-            if number(entry.get("se")) is not None:
-                found[f"{name}_se"] = number(entry["se"])
+    evaluation = read_json_or_error(run / EVALUATION)
+    if not is_of_results(evaluation, result):
+        return {name: value for name, value in found.items() if value is not None}
+    for name, entry in rename_metrics(evaluation).items():
+        if isinstance(entry, dict) and number_or_none(entry.get("value")) is not None:
+            found[name] = number_or_none(entry["value"])
+            if number_or_none(entry.get("se")) is not None:
+                found[f"{name}_se"] = number_or_none(entry["se"])
     return {name: value for name, value in found.items() if value is not None}
 
 
-def compared(runs: Sequence[Path], results: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """The group of runs that each one can be compared with; None of one that has not begun."""
+def comparable_groups(
+    runs: Sequence[Path], results: Sequence[Mapping[str, Any]]
+) -> list[str | None]:
+    """Returns for each run the name of the group that it is comparable with; None if not begun."""
     configs = [
-        result.get("config") or configured(run) for run, result in zip(runs, results, strict=True)
+        result.get("config") or read_comparable_config(run)
+        for run, result in zip(runs, results, strict=True)
     ]
-    keys = [comparability.key(config) if config else None for config in configs]
-    names = comparability.labels([key for key in keys if key])
+    keys = [comparability.scale_key(config) if config else None for config in configs]
+    names = comparability.key_labels([key for key in keys if key])
     return [names[key] if key else None for key in keys]
 
 
-def configured(run: Path) -> dict[str, Any]:
-    """What of its configuration tells what a run is of; empty where it cannot be read."""
+def read_comparable_config(run: Path) -> dict[str, Any]:
+    """Reads the settings that say what a run can be compared with; {} on any error."""
     try:
-        return comparability.part(read_config(run))
-    except Exception:  # no file, a damaged one, one of another program
+        return comparability.compared_config(read_config(run))
+    except Exception:  # missing, damaged, or of another program
         return {}
 
 
 def latent_dim(result: Mapping[str, Any]) -> Any:
+    """Returns `model.latent_dim` of the configuration in a run's results, or None."""
     return ((result.get("config") or {}).get("model") or {}).get("latent_dim")
 
 
-def number(value: Any) -> Any:
-    """The value if it is a number, which may be infinite or not a number at all; else None."""
+def number_or_none(value: Any) -> Any:
+    """Returns the value if it is a number, even infinite or NaN, and not a boolean; else None."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None

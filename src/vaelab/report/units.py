@@ -1,4 +1,4 @@
-"""The units of metrics."""
+"""Units of metrics, by the last part of a metric's name."""
 
 NATS = {
     *("loss", "elbo", "rate", "distortion", "importance_weighted_elbo"),
@@ -24,14 +24,14 @@ OTHERS = {
     "learning_rate": "per optimizer step",
 }
 UNITS = dict.fromkeys(NATS, "nats per image") | dict.fromkeys(SHARES, "share") | OTHERS
-"""By the last part of a metric's name; all others are numbers without a unit."""
+"""Units by the last part of a metric's name; other metrics have none."""
 
 
 def unit(metric: str) -> str:
-    """The unit of a metric, empty where it has none."""
+    """Returns the unit of a metric; empty for a number without unit."""
     return UNITS.get(metric.rpartition("/")[2], "")
 
 
-def titled(metric: str) -> str:
-    """A metric and its unit, as the title of an axis."""
+def axis_title(metric: str) -> str:
+    """Returns a metric's name and unit, as the title of an axis."""
     return ", ".join(filter(None, (metric, unit(metric))))

@@ -1,4 +1,4 @@
-"""What is to be seen, as numbers: shared by the page's plots and the PNG figures."""
+"""The data of each plot, shared by the page's plots and the PNG figures."""
 
 import math
 from collections.abc import Sequence
@@ -9,21 +9,28 @@ import numpy as np
 import pandas as pd
 
 from vaelab.report import curves
-from vaelab.report.colours import sequence
-from vaelab.report.differences import is_numeric, labels, levels, short, shown
-from vaelab.report.summary import Ranking, finite, grouped, is_lower, measured, over
+from vaelab.report.colours import colour_sequence
+from vaelab.report.differences import is_numeric, level_labels, levels, short_names, value_text
+from vaelab.report.summary import (
+    Ranking,
+    finite_or_nan,
+    is_lower_better,
+    means_over,
+    measured_columns,
+    setting_numbers,
+)
 from vaelab.report.sweep import LATENT_DIM, Sweep
 
 WIDE = 50
-"""An axis whose largest value is so many times its smallest is logarithmic."""
+"""Ratio of largest to smallest value from which an axis is logarithmic."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A swept setting as an axis, or as colours.
+    """A swept setting as an axis of a plot, or as its colours.
 
     Attributes:
-        name: As it is called on the page.
+        name: Name on the page.
         column: Its values, by job.
     """
 
@@ -32,62 +39,66 @@ class Axis:
 
     @cached_property
     def levels(self) -> list:
+        """The distinct values, sorted; None last if some jobs lack the setting."""
         return levels(self.column)
 
     @cached_property
     def labels(self) -> list[str]:
-        return [brief(label, 28) for label in labels(self.levels)]
+        """The levels as short texts."""
+        return [shortened(label, 28) for label in level_labels(self.levels)]
 
     @property
     def numeric(self) -> bool:
+        """True if the values are numbers."""
         return is_numeric(self.column)
 
     @cached_property
     def numbers(self) -> list[float]:
-        """The levels that are numbers, by size."""
+        """The levels that are numbers, sorted."""
         return [float(level) for level in self.levels if self.numeric and level is not None]
 
     @property
     def log(self) -> bool:
-        """Whether it is better seen on a logarithmic axis."""
+        """True if a logarithmic axis fits better: three or more positive levels, far apart."""
         known = self.numbers
         return len(known) > 2 and known[0] > 0 and known[-1] / known[0] >= WIDE
 
-    def place(self, value: object) -> float:
-        """Where a value is on an axis of numbers, NaN for none; else which level it is."""
+    def position(self, value: object) -> float:
+        """Returns where a value lies on the axis: a number, NaN if missing; or its level index."""
         if not self.numeric:
-            return float(self.level(value))
+            return float(self.level_index(value))
         return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type]
 
-    def level(self, value: object) -> int:
-        """Which level a value is."""
+    def level_index(self, value: object) -> int:
+        """Returns the index of a value among the levels."""
         return self.levels.index(None if pd.isna(value) else value)
 
     @property
     def marks(self) -> tuple[list[float], list[str]]:
-        """Where the levels stand, and what they are called."""
-        places = [self.place(level) for level in self.levels]
+        """The positions and labels of the levels, without a missing number."""
+        places = [self.position(level) for level in self.levels]
         known = [i for i, place in enumerate(places) if not math.isnan(place)]
         return [places[i] for i in known], [self.labels[i] for i in known]
 
 
-def brief(text: str, most: int) -> str:
-    """A text of at most so many letters."""
+def shortened(text: str, most: int) -> str:
+    """Returns a text cut to at most `most` letters, with dots if it was longer."""
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def axis(sweep: Sweep, column: str) -> Axis:
-    return Axis(sweep.names.get(column) or short([column])[column], sweep.jobs[column])
+def sweep_axis(sweep: Sweep, column: str) -> Axis:
+    """Returns the axis of a column of the sweep's jobs."""
+    return Axis(sweep.names.get(column) or short_names([column])[column], sweep.jobs[column])
 
 
 @dataclass(frozen=True)
 class RateDistortion:
-    """Rate and distortion of test images, nats per image.
+    """Rates R and distortions D of test images, in nats per image.
 
     Attributes:
         points: The finished runs: the columns of the jobs, and `R` and `D`.
-        lines: Means over seeds along the first axis, `R` and `D`, for each of the other settings,
-            with `level`, that of the second axis.
+        lines: Means over seeds along the first axis, `R` and `D`, for each combination of the other
+            settings, with `level`, the level index on the second axis.
         least: The smallest D + R of a run: minus the best ELBO.
     """
 
@@ -95,49 +106,51 @@ class RateDistortion:
     lines: list[pd.DataFrame]
     least: float
 
-    def constants(self) -> list[float]:
-        """Values of D + R above the least one, round, for lines behind the points."""
+    def contour_values(self) -> list[float]:
+        """Returns round values of D + R above the least one, for lines behind the points."""
         worst = float((self.points["R"] + self.points["D"]).max())
-        step = nice((worst - self.least) / 4)
+        step = round_step((worst - self.least) / 4)
         if not step:
             return []
-        first = math.floor(self.least / step + 0.5) + 1  # away from the least one
+        first = math.floor(self.least / step + 0.5) + 1  # at least half a step above the least one
         return [step * i for i in range(first, math.ceil(worst / step) + 1)]
 
     @property
-    def equal(self) -> bool:
-        """Whether both axes can have one scale, so that D + R = const falls at 45 degrees."""
+    def has_equal_scale(self) -> bool:
+        """True if both axes can have one scale, so that D + R = const falls at 45 degrees."""
         rates, distortions = (float(np.ptp(self.points[name])) for name in ("R", "D"))
         return 0 < distortions / 2 < rates < 3 * distortions
 
 
-def rate_distortion(sweep: Sweep) -> RateDistortion | None:
-    """None where no finished run has both."""
+def rate_distortion_view(sweep: Sweep) -> RateDistortion | None:
+    """Returns rates and distortions of finished runs; None if no run has both."""
     for prefix in ("test/", ""):
         names = [f"{prefix}rate", f"{prefix}distortion"]
         if all(name in sweep.metrics for name in names):
             break
     else:
         return None
-    points = sweep.done.assign(R=finite(sweep.done[names[0]]), D=finite(sweep.done[names[1]]))
+    points = sweep.done.assign(
+        R=finite_or_nan(sweep.done[names[0]]), D=finite_or_nan(sweep.done[names[1]])
+    )
     points = points.dropna(subset=["R", "D"])
     if points.empty:
         return None
     lines = []
     if sweep.axes and sweep.is_grid and is_numeric(sweep.jobs[sweep.axes[0]]):
         along, *others = sweep.axes
-        means = over(points, sweep.axes, ["R", "D"])
+        means = means_over(points, sweep.axes, ["R", "D"])
         path = means.settings.join(means.mean).dropna(subset=[along])
-        second = axis(sweep, others[0]) if others else None
-        for _, line in path.groupby(grouped(path, others)):
+        second = sweep_axis(sweep, others[0]) if others else None
+        for _, line in path.groupby(setting_numbers(path, others)):
             if len(line) > 1:
-                level = second.level(line[others[0]].iloc[0]) if second else 0
+                level = second.level_index(line[others[0]].iloc[0]) if second else 0
                 lines.append(line.sort_values(along).assign(level=level))
     return RateDistortion(points, lines, float((points["R"] + points["D"]).min()))
 
 
-def nice(step: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
+def round_step(step: float) -> float:
+    """Returns a step rounded up to 1, 2 or 5 times a power of ten; 0 if it is not positive."""
     if not 0 < step < math.inf:
         return 0.0
     power = 10.0 ** math.floor(math.log10(step))
@@ -145,19 +158,19 @@ def nice(step: float) -> float:
 
 
 @dataclass(frozen=True)
-class Field:
-    """A metric on the first axes: a heat map of two, a line of one, points of a search.
+class MetricView:
+    """A metric over the first axes: a heat map of two, a line of one, or points of a search.
 
     Attributes:
         metric: Its name.
         kind: `heat_map`, `line` or `points`.
-        x: The axis to the right.
-        y: The axis upwards of a heat map and of points.
-        mean: [rows, columns] or [columns], or the values of points; NaN where there is none.
-        sd: The same of standard deviations; NaN where they are not over seeds alone.
+        x: The horizontal axis.
+        y: The vertical axis of a heat map and of points, else None.
+        mean: Means [rows, columns] or [columns], or the values [jobs] of points; NaN if missing.
+        sd: Standard deviations, likewise; NaN if the means are over more than seeds.
         n: The number of runs in each mean.
-        others: The axes that a mean is over, beside seeds.
-        lower: Whether lower is better.
+        others: The axes, beside seeds, that means are over.
+        lower: True if lower is better.
     """
 
     metric: str
@@ -171,51 +184,54 @@ class Field:
     lower: bool
 
     @property
-    def file(self) -> str:
+    def file_stem(self) -> str:
+        """The file name of its PNG figure, without the extension."""
         return f"{self.kind}_{self.metric.replace('/', '_')}"
 
-    def best(self) -> tuple[int, ...] | None:
-        """The place of the best mean."""
+    def best_cell(self) -> tuple[int, ...] | None:
+        """Returns the index of the best mean; None if there is none."""
         if not np.isfinite(self.mean).any():
             return None
         found = np.nanargmin(self.mean) if self.lower else np.nanargmax(self.mean)
         return tuple(int(i) for i in np.unravel_index(found, self.mean.shape))
 
 
-def field(sweep: Sweep, metric: str, ranking: Ranking) -> Field | None:
-    """None where no axis has been swept."""
+def metric_view(sweep: Sweep, metric: str, ranking: Ranking) -> MetricView | None:
+    """Returns a metric over the first one or two axes; None if no axis was swept."""
     if not sweep.axes:
         return None
-    lower = ranking.lower if metric == ranking.metric else is_lower(metric)
-    x = axis(sweep, sweep.axes[0])
-    y = axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 else None
+    lower = ranking.lower if metric == ranking.metric else is_lower_better(metric)
+    x = sweep_axis(sweep, sweep.axes[0])
+    y = sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 else None
     others = [sweep.names[name] for name in sweep.axes[2:]]
     if y and not sweep.is_grid:
-        values = finite(sweep.jobs[metric]).to_numpy()
+        values = finite_or_nan(sweep.jobs[metric]).to_numpy()
         nothing = np.full(len(values), np.nan)
         count = np.isfinite(values).astype(int)
-        return Field(metric, "points", x, y, values, nothing, count, [], lower)
+        return MetricView(metric, "points", x, y, values, nothing, count, [], lower)
     names = sweep.axes[:2]
-    means = over(sweep.jobs, names, [metric])
+    means = means_over(sweep.jobs, names, [metric])
     shape = [len(a.levels) for a in (y, x) if a]
     mean, sd, n = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape, int)
-    for at, row in enumerate(means.rows()):
-        place = tuple(a.level(row[name]) for a, name in zip((x, y), names, strict=False) if a)[::-1]
+    for at, row in enumerate(means.setting_rows()):
+        place = tuple(
+            a.level_index(row[name]) for a, name in zip((x, y), names, strict=False) if a
+        )[::-1]
         mean[place] = means.mean.loc[at, metric]
         sd[place] = math.nan if others else means.sd.loc[at, metric]
         n[place] = means.n.loc[at, metric]
-    return Field(metric, "heat_map" if y else "line", x, y, mean, sd, n, others, lower)
+    return MetricView(metric, "heat_map" if y else "line", x, y, mean, sd, n, others, lower)
 
 
 @dataclass(frozen=True)
 class ActiveUnits:
-    """Latents that are used, against how many there are.
+    """Number of active latents, against the number of latents or the first axis.
 
     Attributes:
-        x: The axis to the right: the number of latents, if it was swept.
-        lines: For each level of the other axis: `level`, `x`, `mean`, `sd`.
-        other: The other axis, if there is one.
-        available: All latents, for each `x`; or one number where all runs have as many.
+        x: The horizontal axis: the number of latents, if it was swept.
+        lines: For each level of the other axis a table: `level`, `x`, `mean`, `sd`.
+        other: The other axis, if any.
+        available: (x, number of all latents); empty if runs differ in that without sweeping it.
     """
 
     x: Axis
@@ -224,20 +240,20 @@ class ActiveUnits:
     available: list[tuple[float, float]]
 
 
-def active_units(sweep: Sweep) -> ActiveUnits | None:
-    """None where it was not measured or no axis has been swept."""
+def active_units_view(sweep: Sweep) -> ActiveUnits | None:
+    """Returns the active latents of finished runs; None if not measured or nothing was swept."""
     found = [n for n in ("test/active_units", "active_units") if n in sweep.metrics]
     if not found or not sweep.axes:
         return None
     size = next((n for n in sweep.axes if n.rpartition(".")[2] == "latent_dim"), sweep.axes[0])
     rest = [name for name in sweep.axes if name != size][:1]
-    means = over(sweep.done, [size, *rest], found[:1])
-    x, other = axis(sweep, size), axis(sweep, rest[0]) if rest else None
+    means = means_over(sweep.done, [size, *rest], found[:1])
+    x, other = sweep_axis(sweep, size), sweep_axis(sweep, rest[0]) if rest else None
     table = means.settings.assign(
-        x=[x.place(value) for value in means.settings[size]],
+        x=[x.position(value) for value in means.settings[size]],
         mean=means.mean[found[0]],
         sd=means.sd[found[0]] if len(sweep.axes) <= 2 else np.nan,
-        level=[other.level(v) for v in means.settings[rest[0]]] if other else 0,
+        level=[other.level_index(v) for v in means.settings[rest[0]]] if other else 0,
     ).dropna(subset=["x", "mean"])
     lines = [part.sort_values("x") for _, part in table.groupby("level")]
     if size.rpartition(".")[2] == "latent_dim" and x.numeric:
@@ -249,15 +265,15 @@ def active_units(sweep: Sweep) -> ActiveUnits | None:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The runs of one setting: what their curves are called and look like.
+class CurveSetting:
+    """The runs of one setting, and name and look of their mean curve.
 
     Attributes:
-        label: Its values, as `4, 8`.
-        runs: The places of its runs among the jobs: of finished ones, where there are any.
-        colour: That of its line.
-        dash: Which dash its line has.
-        visible: Whether it is shown before anything is clicked.
+        label: Values of the setting, as `4, 8`.
+        runs: Rows of its runs among the jobs: finished ones, if there are any, else all.
+        colour: Colour of the line.
+        dash: Index of the line's dash pattern.
+        visible: True if it is shown before anything is clicked.
     """
 
     label: str
@@ -267,70 +283,76 @@ class Setting:
     visible: bool
 
 
-def settings(sweep: Sweep, ranking: Ranking, with_curves: Sequence[int]) -> list[Setting]:
-    """The settings that have curves, in the order of their axes; of a search, best first."""
+def curve_settings(
+    sweep: Sweep, ranking: Ranking, with_curves: Sequence[int]
+) -> list[CurveSetting]:
+    """Returns the settings of these rows, in axis order or best first for a search."""
     jobs = sweep.jobs.loc[list(with_curves)]
     if jobs.empty:
         return []
-    places = grouped(jobs, sweep.settings)
-    values = finite(jobs[ranking.metric]) if ranking.metric in jobs else places * math.nan
-    best = list(ranking.best(values.groupby(places).mean()).index)
+    places = setting_numbers(jobs, sweep.settings)
+    values = finite_or_nan(jobs[ranking.metric]) if ranking.metric in jobs else places * math.nan
+    best = list(ranking.best_first(values.groupby(places).mean()).index)
     best += sorted(set(places) - set(best))
-    dashed = axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
+    dashed = sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
     order = sorted(best) if sweep.is_grid else best
     at_first = [place for place in order if place in best[:SHOWN] or len(best) <= 2 * SHOWN]
     later = [place for place in order if place not in at_first]
-    colours = dict(zip(at_first, sequence(len(at_first)), strict=True))
-    colours |= zip(later, sequence(len(later)), strict=True)
+    colours = dict(zip(at_first, colour_sequence(len(at_first)), strict=True))
+    colours |= zip(later, colour_sequence(len(later)), strict=True)
     found = []
     for place in order:
         group = jobs[places == place]
         finished = group[group["state"] == "done"]
         row = group.iloc[0]
-        label = ", ".join(shown(row[name]) for name in sweep.axes) or "all runs"
-        dash = dashed.level(row[sweep.axes[1]]) if dashed else 0
+        label = ", ".join(value_text(row[name]) for name in sweep.axes) or "all runs"
+        dash = dashed.level_index(row[sweep.axes[1]]) if dashed else 0
         runs = list(finished.index if len(finished) else group.index)
-        found.append(Setting(label, runs, colours[place], dash, place in at_first))
+        found.append(CurveSetting(label, runs, colours[place], dash, place in at_first))
     return found
 
 
 SHOWN = 12
-"""Curves that are shown at first where there are more than twice as many."""
+"""Number of curves shown at first, if there are more than twice as many."""
 
 
-def metrics(sweep: Sweep, ranking: Ranking) -> list[str]:
-    """The metrics that finished runs have a finite value of, that of the ranking first."""
-    names = dict.fromkeys([ranking.metric, *sorted(measured(sweep), key=stage)])
-    return [n for n in names if n in sweep.done and finite(sweep.done[n]).notna().any()]
+def available_metrics(sweep: Sweep, ranking: Ranking) -> list[str]:
+    """Returns the metrics with a finite value in a finished run, that of the ranking first."""
+    names = dict.fromkeys([ranking.metric, *sorted(measured_columns(sweep), key=metric_stage)])
+    return [n for n in names if n in sweep.done and finite_or_nan(sweep.done[n]).notna().any()]
 
 
-def stage(metric: str) -> int:
-    """The order of metrics in menus: of validation, of tests, of evaluation, and the rest."""
+def metric_stage(metric: str) -> int:
+    """Returns a sort key for menus: validation, test, evaluation, then other metrics."""
     order = ("val", "test", "")
     group = metric.rpartition("/")[0]
     return order.index(group) if group in order else len(order)
 
 
 @dataclass(frozen=True)
-class Line:
-    """A curve of a setting, over seeds."""
+class MeanCurve:
+    """The mean curve of a setting over its seeds, with a row for each step."""
 
-    setting: Setting
+    setting: CurveSetting
     table: pd.DataFrame
 
 
-def lines(found: Sequence[Setting], read: dict[int, curves.Curves], tag: str) -> list[Line]:
-    """The curves of one tag, with a row for each step; settings without it are left out."""
+def mean_curves(
+    found: Sequence[CurveSetting], read: dict[int, curves.Curves], tag: str
+) -> list[MeanCurve]:
+    """Returns the mean curve of a tag for each setting; skips settings without that tag."""
     result = []
     for setting in found:
         runs = [read[run][tag] for run in setting.runs if tag in read.get(run, {})]
         if runs:
-            result.append(Line(setting, curves.average(runs)))
+            result.append(MeanCurve(setting, curves.mean_curve(runs)))
     return result
 
 
-def decimals(values: Sequence[float] | np.ndarray, deviations: Sequence[float] | np.ndarray) -> int:
-    """Places after the point for a column: two digits of a typical deviation, or about four."""
+def decimal_places(
+    values: Sequence[float] | np.ndarray, deviations: Sequence[float] | np.ndarray
+) -> int:
+    """Returns how many decimals to show: two digits of the median deviation, or about four."""
     spread = np.asarray(deviations, float)
     spread = spread[np.isfinite(spread) & (spread > 0)]
     numbers = np.abs(np.asarray(values, float))
@@ -338,7 +360,7 @@ def decimals(values: Sequence[float] | np.ndarray, deviations: Sequence[float] |
     if not len(numbers) or (numbers == numbers.round()).all():
         return 0 if not len(spread) else 1
     if len(spread):
-        typical = float(np.median(spread)) * (1 + 1e-9)  # or 0.1 would have three
+        typical = float(np.median(spread)) * (1 + 1e-9)  # else rounding gives 0.1 three decimals
         return int(np.clip(1 - math.floor(math.log10(typical)), 0, 5))
     digits = 3 - math.floor(math.log10(max(numbers.max(), 1e-9)))
     return int(np.clip(digits, 2 if digits > -1 else 0, 5))

@@ -1,49 +1,53 @@
-"""The files of a report."""
+"""Writes a report's files: the HTML page, the PNG figures and the tables."""
 
 from pathlib import Path
 
 import pandas as pd
 
 from vaelab.report import curves, figures, page
-from vaelab.report.summary import Ranking, measured, over
+from vaelab.report.summary import Ranking, means_over, measured_columns
 from vaelab.report.sweep import Sweep
 from vaelab.runs import naming
 
 
-def write(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Path]:
-    """Writes report.html, figures and tables into a folder, and returns their paths.
+def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Path]:
+    """Writes report.html, PNG figures and tables of a sweep into a folder and returns their paths.
 
     Args:
         sweep: The sweep.
-        to: The folder, made where it is not there yet.
-        ranking: What the best is best at.
-        best: Runs whose pictures the page shows.
+        to: The folder, created if it is missing.
+        ranking: The metric by which runs are ranked.
+        best: Number of runs whose pictures the page shows.
 
     Raises:
-        UserError: If no run has been measured by the ranking's metric, but some by others.
+        UserError: If runs have been measured, but none by the metric of the ranking.
     """
-    ranking.check(sweep)
+    ranking.check_metric(sweep)
     to.mkdir(parents=True, exist_ok=True)
-    read = curves.of_jobs(sweep)
+    read = curves.read_all_curves(sweep)
     tables = [to / name for name in ("runs.csv", "runs.parquet", "summary.csv")]
     sweep.jobs.to_csv(tables[0], index=False)
     sweep.jobs.to_parquet(tables[1], index=False)
-    summarised(sweep).to_csv(tables[2], index=False)
+    summary_table(sweep).to_csv(tables[2], index=False)
     drawn: list[Path] = []
     for group, part in sweep.parts.items():
         of_part = {row: read[row] for row in part.jobs.index if row in read}
-        drawn += figures.write(part, ranking, of_part, to / "figures" / naming.plain(group))
+        drawn += figures.write_figures(
+            part, ranking, of_part, to / "figures" / naming.filename_text(group)
+        )
     html = to / "report.html"
-    html.write_text(page.page(sweep, ranking, read, best, to), encoding="utf-8")
+    html.write_text(page.render_page(sweep, ranking, read, best, to), encoding="utf-8")
     return [html, *drawn, *tables]
 
 
-def summarised(sweep: Sweep) -> pd.DataFrame:
-    """The mean of each metric over seeds, in rows; of groups of runs, one below the other."""
+def summary_table(sweep: Sweep) -> pd.DataFrame:
+    """Returns means over seeds in long form, a row per group, setting and metric."""
     if "group" not in sweep.jobs:
-        return over(sweep.jobs, sweep.settings, measured(sweep)).long()
+        return means_over(sweep.jobs, sweep.settings, measured_columns(sweep)).long_table()
     parts = [
-        over(part.jobs, sweep.settings, measured(part)).long().assign(group=group)
+        means_over(part.jobs, sweep.settings, measured_columns(part))
+        .long_table()
+        .assign(group=group)
         for group, part in sweep.parts.items()
     ]
     return pd.concat(parts, ignore_index=True)

@@ -1,1 +1,1 @@
-"""A run on disk: what lies where in its folder, and how to load, resume and compare it."""
+"""Finished and unfinished runs on disk: what lies where, loading, resuming and comparing."""

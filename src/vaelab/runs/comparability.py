@@ -1,4 +1,7 @@
-"""Which runs have numbers that can be ranked against each other. Free of torch."""
+"""Which runs have numbers on a common scale, so that they can be ranked.
+
+Does not import torch.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -9,7 +12,7 @@ from omegaconf import OmegaConf
 MASSES = ("Bernoulli", "Categorical", "DiscretizedLogistic", "DiscretizedLogisticMixture")
 DENSITIES = ("ContinuousBernoulli", "Gaussian", "Laplace")
 ELSEWHERE = ("folder", "file", "by_hand")
-"""Settings of a source that say where its files are, and not what is in them."""
+"""Settings of a source that say where its files are, not what they contain."""
 
 SCALED = {
     *("elbo", "loss", "distortion", "importance_weighted_elbo"),
@@ -17,17 +20,19 @@ SCALED = {
 }
 """Metrics, by the last part of their names, that depend on the scale of the pixels."""
 
+SPLIT = ("split_seed", "test_size", "val_size")
+"""Settings of the data that decide which images are validated and tested on."""
 Key = tuple[str, ...]
 
 
-def key(config: Mapping[str, Any]) -> Key:
-    """What the numbers of a run are of: its data, its pixels, and a mass or a density of them.
+def scale_key(config: Mapping[str, Any]) -> Key:
+    """Returns the data set, pixels, mass or density, and source settings that fix a run's scale.
 
-    A density of dequantised pixels is 8 bits a dimension above the mass of the same pixels, and
-    both say nothing about other pixels, so that runs of different keys have no common scale.
+    Numbers of runs with different keys have no common scale: a density of dequantised pixels is
+    8 bits a dimension above the mass of the same pixels.
 
     Args:
-        config: Composed and resolved; what is missing of it counts as the same.
+        config: The configuration, resolved; missing parts count as equal.
     """
     data = config.get("data") or {}
     source = data.get("source") or {}
@@ -36,37 +41,39 @@ def key(config: Mapping[str, Any]) -> Key:
         for name, value in sorted(source.items())
         if not name.startswith("_") and name not in (*ELSEWHERE, "name", "path")
     ]
-    return (called(source), f"{data.get('pixels')} pixels", measure(config), *settings)
+    settings += [f"{name}={data[name]}" for name in SPLIT if name in data]
+    return (data_name(source), f"{data.get('pixels')} pixels", mass_or_density(config), *settings)
 
 
-def part(cfg: Any) -> dict[str, Any]:
-    """The part of a composed configuration that `key` takes, resolved; empty if it has none."""
+def compared_config(cfg: Any) -> dict[str, Any]:
+    """Returns, resolved, the part of a configuration that `scale_key` reads; empty if missing."""
     source, likelihood = (OmegaConf.select(cfg, n) for n in ("data.source", "model.likelihood"))
     if source is None or likelihood is None:
         return {}
     data = {"source": OmegaConf.to_container(source, resolve=True), "pixels": cfg.data.pixels}
+    data |= {name: cfg.data[name] for name in SPLIT if name in cfg.data}
     return {"data": data, "model": {"likelihood": {"_target_": likelihood.get("_target_")}}}
 
 
-def called(source: Mapping[str, Any]) -> str:
-    """The name of a data set."""
+def data_name(source: Mapping[str, Any]) -> str:
+    """Returns the name of a data set: its path's last part, its `name`, or its class."""
     if "path" in source:
         return PurePath(str(source["path"])).name
     name = source.get("name") or str(source.get("_target_", "unknown data")).rpartition(".")[2]
     return str(name)
 
 
-def measure(config: Mapping[str, Any]) -> str:
-    """`mass` or `density`; the name of a likelihood that is not vaelab's."""
+def mass_or_density(config: Mapping[str, Any]) -> str:
+    """Returns `mass` or `density`, or the class name of a likelihood that is not vaelab's."""
     likelihood = (config.get("model") or {}).get("likelihood") or {}
     name = str(likelihood.get("_target_", "unknown likelihood")).rpartition(".")[2]
     return "mass" if name in MASSES else "density" if name in DENSITIES else name
 
 
-def labels(keys: Sequence[Key]) -> dict[Key, str]:
-    """A name for each of some keys: what they do not share, after the name of the data.
+def key_labels(keys: Sequence[Key]) -> dict[Key, str]:
+    """Returns a label for each distinct key: its data set and the parts not shared by all.
 
-    Empty where they are all the same.
+    The labels are empty if there is only one distinct key.
     """
     different = list(dict.fromkeys(keys))
     if len(different) < 2:

@@ -1,4 +1,4 @@
-"""Finished runs: which there are, and the model and the data of one."""
+"""Finding runs in folders, loading the model and data of a run, and choosing a device."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,34 +13,34 @@ from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import loading, resume
 from vaelab.runs.folder import COMPOSED, read_config
-from vaelab.training.callbacks.checkpoint import load as load_checkpoint
+from vaelab.training.callbacks.checkpoint import load_checkpoint
 
 
-def load(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
-    """The model, in evaluation mode, and the data of a finished run.
+def load_run(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
+    """Loads a run's model, in evaluation mode, and data; runs any code its configuration names.
 
     Args:
-        folder: The run folder, of one's own: what its configuration names is imported and called.
-        checkpoint: `best` or `last`.
+        folder: The run folder. It must be trusted: every `_target_` is imported and called.
+        checkpoint: `best` or `last`; without a best checkpoint the last is loaded.
 
     Raises:
-        UserError: If this is no run folder, or its checkpoint is damaged.
+        UserError: If this is no run folder, or an export, or its checkpoint is damaged.
     """
     if loading.is_exported(Path(folder)):
         raise UserError(
             f"{folder} is an exported model, without its images, which are needed here; give the "
             "run folder"
         )
-    model = loading.trained(Path(folder), checkpoint, trust=True)
-    _, data = loading.composed(Path(folder))
+    model = loading.load_run_model(Path(folder), checkpoint, trust=True)
+    _, data = loading.read_run_config(Path(folder))
     return model, instantiate(data, _convert_="all")
 
 
-def under(folders: Iterable[str]) -> list[Path]:
-    """The run and exported folders among these and, where one is neither, the runs below it.
+def find_runs(folders: Iterable[str]) -> list[Path]:
+    """Returns these folders if they are runs or exports, otherwise the runs below each.
 
     Raises:
-        UserError: If one neither is a run folder nor holds any, or nothing is named.
+        UserError: If a folder is no run and holds none, or no folder is given.
     """
     found: list[Path] = []
     for folder in map(Path, folders):
@@ -54,10 +54,10 @@ def under(folders: Iterable[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def unfinished(folder: Path) -> str | None:
-    """How far a run is that was not trained to its end, in words; None of one that was."""
+def unfinished_progress(folder: Path) -> str | None:
+    """Returns how far an unfinished run is, as `epoch 3 of 30`; None without a checkpoint."""
     last = folder / "checkpoints" / "last.ckpt"
-    if resume.result(folder) is not None or not last.exists():
+    if resume.finished_elbo(folder) is not None or not last.exists():
         return None
     state = load_checkpoint(last)
     trainer: Any = OmegaConf.select(read_config(folder), "trainer") or {}
@@ -68,11 +68,12 @@ def unfinished(folder: Path) -> str | None:
 
 
 def is_run(folder: Path) -> bool:
+    """Returns whether a folder holds a composed configuration, .hydra/config.yaml."""
     return (folder / COMPOSED).exists()
 
 
-def device(choice: str) -> torch.device:
-    """The device of that name, or the fastest there is for `auto`.
+def select_device(choice: str) -> torch.device:
+    """Returns the device of that name; `auto` is CUDA if available, else MPS, else the CPU.
 
     Raises:
         UserError: If this machine has no such device.

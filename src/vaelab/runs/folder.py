@@ -1,6 +1,7 @@
-"""What lies where in a run folder."""
+"""Files of a run folder: their names, its configuration and its evaluation."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ from vaelab.runs.targets import rename_targets
 from vaelab.training.json_files import read_json
 
 COMPOSED = Path(".hydra", "config.yaml")
-"""The configuration of a run, in its folder."""
+"""Path of the composed configuration, relative to the run folder."""
 EVALUATION, PROGRESS = "evaluation.json", "progress.json"
+BEST_STEP = "best_step"
+"""Key in results.json: the optimizer step of the checkpoint that the results are of."""
 RENAMED = {"bits_per_dim": "nll_bits_per_dim"}
-"""Numbers of an evaluation that had the names of others once."""
+"""Old and new names of metrics in evaluation.json."""
 
 
 def read_config(folder: Path) -> DictConfig:
-    """The composed configuration of a run, with today's names of what it was made of.
+    """Reads the composed configuration of a run and replaces old `_target_` names.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -27,25 +30,37 @@ def read_config(folder: Path) -> DictConfig:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """`evaluation.json` of a run folder, empty where there is none."""
-    return renamed(read_json(folder / EVALUATION))
+    """Reads a run's evaluation.json and replaces old metric names; empty if there is none.
+
+    Empty, too, if it is of an earlier checkpoint than the run's results.
+    """
+    found = read_json(folder / EVALUATION)
+    return rename_metrics(found) if is_of_results(found, read_json(folder / "results.json")) else {}
 
 
-def renamed(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """An evaluation with the names that its numbers have today."""
+def is_of_results(evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
+    """Returns whether an evaluation and results.json are of the same checkpoint, if that is known.
+
+    It is not of a run without results, nor of runs of vaelab 0.1.0.
+    """
+    return results.get(BEST_STEP) in (None, evaluation.get("step"))
+
+
+def rename_metrics(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Returns a copy of an evaluation with old metric names replaced by the present ones."""
     return {RENAMED.get(name, name): entry for name, entry in evaluation.items()}
 
 
-def flat(node: Any, path: str = "") -> dict[str, Any]:
-    """A nested configuration as dotted names and plain values."""
+def flatten(node: Any, path: str = "") -> dict[str, Any]:
+    """Flattens nested dictionaries to dotted names; lists, None and other objects become text."""
     if not isinstance(node, dict):
         return {path: node if isinstance(node, (int, float, str, bool)) else str(node)}
-    parts = [flat(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()]
+    parts = [flatten(value, f"{path}.{key}" if path else str(key)) for key, value in node.items()]
     return {key: value for part in parts for key, value in part.items()}
 
 
 def git_commit() -> str | None:
-    """The commit of the code, marked where it has been changed since."""
+    """Returns the commit of this checkout, `-dirty` if changed; None if installed or on failure."""
     here = Path(__file__)
     options: Any = {"cwd": here.parent, "capture_output": True, "text": True, "timeout": 10}
     try:

@@ -1,4 +1,4 @@
-"""A trained model from where it is kept: a run folder, an exported one, the Hugging Face hub."""
+"""Loading of trained models from run folders, exported folders and the Hugging Face hub."""
 
 import json
 import re
@@ -15,28 +15,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError, causes, first_line
+from vaelab.errors import UserError, exception_chain, first_line
 from vaelab.runs import validation
 from vaelab.runs.folder import COMPOSED, read_config
-from vaelab.runs.safe_targets import refuse_code
+from vaelab.runs.safe_targets import check_safe_targets
 from vaelab.runs.targets import rename_targets
 from vaelab.training import checkpoint_format
-from vaelab.training.callbacks.checkpoint import load as load_checkpoint
+from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in an exported folder
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
 
 
-def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> ELBO:
-    """See `vaelab.load`."""
+def load_model(where: str | Path, checkpoint: str = "best", trust: bool = False) -> ELBO:
+    """Loads a trained model from a run or exported folder, or downloads it from the hub.
+
+    A name that is no folder and looks like `user/name` is downloaded. See `vaelab.load`.
+    """
     folder = Path(where)
     if not folder.exists() and isinstance(where, str) and REPOSITORY.fullmatch(where):
-        return exported(downloaded(where), trust)  # never as a run folder
+        # A download is opened as an export only, even if it looks like a run folder.
+        return load_exported_model(download_model(where), trust)
     if (folder / COMPOSED).exists():
-        return trained(folder, checkpoint, trust)
+        return load_run_model(folder, checkpoint, trust)
     if is_exported(folder):
-        return exported(folder, trust)
+        return load_exported_model(folder, trust)
     raise UserError(
         f"{folder} is no run folder and no exported model: there is no {COMPOSED} and no {CONFIG} "
         "in it"
@@ -44,22 +48,30 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> EL
 
 
 def is_exported(folder: Path) -> bool:
+    """Returns whether a folder holds an exported model, and no run."""
     return (folder / CONFIG).exists() and not (folder / COMPOSED).exists()
 
 
-def trained(folder: Path, checkpoint: str, trust: bool) -> ELBO:
-    """The model of a run folder; the data are not needed."""
-    settings, _ = composed(folder)
+def load_run_model(folder: Path, checkpoint: str, trust: bool) -> ELBO:
+    """Loads a run's model, without its data, in evaluation mode; for no best, the last.
+
+    A run that was stopped before its first validation has no best checkpoint.
+    """
+    settings, _ = read_run_config(folder)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
-    if checkpoint == "best" and not path.exists():  # it was stopped before its first validation
+    if checkpoint == "best" and not path.exists():
         path = path.with_name("last.ckpt")
+    if not path.exists():
+        raise UserError(f"{folder}: there is no {path.name}; this run has no checkpoint yet")
     content = load_checkpoint(path)
-    model = built(folder / COMPOSED, settings | content[checkpoint_format.KEY]["shapes"], trust)
-    return filled(model, content["state_dict"], content["global_step"])
+    model = build_model(
+        folder / COMPOSED, settings | content[checkpoint_format.KEY]["shapes"], trust
+    )
+    return load_weights(model, content["state_dict"], content["global_step"])
 
 
-def composed(folder: Path) -> tuple[dict[str, Any], DictConfig]:
-    """The settings of a run's model, and the configuration of its data."""
+def read_run_config(folder: Path) -> tuple[dict[str, Any], DictConfig]:
+    """Reads a run's resolved model settings and data configuration; raises UserError if damaged."""
     path = folder / COMPOSED
     try:
         cfg: Any = read_config(folder)
@@ -73,23 +85,23 @@ def composed(folder: Path) -> tuple[dict[str, Any], DictConfig]:
         raise UserError(f"{path}: damaged, or no configuration of a run") from error
 
 
-def exported(folder: Path, trust: bool) -> ELBO:
-    """The model of an exported folder."""
+def load_exported_model(folder: Path, trust: bool) -> ELBO:
+    """Loads the model of an exported folder, in evaluation mode; UserError if damaged."""
     path = folder / CONFIG
     try:
         content = json.loads(path.read_text())
-        checkpoint_format.check(path, content)
+        checkpoint_format.check_format(path, content)
         described = rename_targets(content["model"]) | content[checkpoint_format.KEY]["shapes"]
         step = content["step"]
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no exported model: there is no {CONFIG} in it") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged, or no configuration of a model") from error
-    return filled(built(path, described, trust), weights(folder / WEIGHTS), step)
+    return load_weights(build_model(path, described, trust), read_weights(folder / WEIGHTS), step)
 
 
-def weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file."""
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Reads the tensors of a safetensors file; raises UserError if missing or damaged."""
     try:
         return load_file(path)
     except FileNotFoundError as error:
@@ -98,8 +110,8 @@ def weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: truncated, or no safetensors") from error
 
 
-def downloaded(repository: str) -> Path:
-    """The exported folder of a repository on the hub, in its cache."""
+def download_model(repository: str) -> Path:
+    """Downloads config.json and the weights of a hub repository; returns the cache folder."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -116,30 +128,33 @@ def downloaded(repository: str) -> Path:
         ) from error
 
 
-def built(path: Path, described: Mapping[str, Any], trust: bool) -> ELBO:
-    """The model that a configuration describes, not trained.
+def build_model(path: Path, described: Mapping[str, Any], trust: bool) -> ELBO:
+    """Builds the untrained model of a configuration; without `trust` only from vaelab's parts.
 
     Args:
-        path: The file that it is from.
+        path: The file of the configuration, for error messages.
         described: The model's part of the configuration, and the shapes of the data.
-        trust: Whether it may name code that is not vaelab's.
+        trust: Whether the configuration may name code that is not vaelab's.
+
+    Raises:
+        UserError: If the configuration is invalid, not to be trusted, or of no model.
     """
     try:
         if not trust:
-            refuse_code("model", described)
+            check_safe_targets("model", described)
         validation.check_node(described, "model")
         model = instantiate(described, _convert_="all")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (InstantiationException, OmegaConfBaseException, TypeError) as error:
-        raise UserError(f"{path}: {first_line([*causes(error)][-1])}") from error
+        raise UserError(f"{path}: {first_line([*exception_chain(error)][-1])}") from error
     if not isinstance(model, ELBO):
         raise UserError(f"{path}: a {type(model).__name__} is no model")
     return model
 
 
-def filled(model: ELBO, state: dict[str, Tensor], step: int) -> ELBO:
-    """The model with these weights, in evaluation mode."""
+def load_weights(model: ELBO, state: dict[str, Tensor], step: int) -> ELBO:
+    """Loads weights into a model in place; returns it in evaluation mode with its step set."""
     check_architecture(model.state_dict(), state)
     model.load_state_dict(state)
     model.step = step

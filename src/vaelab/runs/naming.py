@@ -1,4 +1,7 @@
-"""Names of run and sweep folders, from overrides of the command line; no torch."""
+"""Names of run and sweep folders, from overrides, and quoting of overrides for Hydra.
+
+Does not import torch.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,102 +11,112 @@ FREE = (
     *("ckpt", "rerun", "paths", "logger", "compile"),
     *("callbacks.progress", "callbacks.board", "callbacks.pruning"),
 )
-"""Settings that may be others when the same run, or sweep, is started again."""
+"""Settings that may change when the same run or sweep is started again."""
 QUIET = (
     *("ckpt", "rerun", "compile", "logger", "paths", "trainer", "callbacks", "hydra"),
     *("model", "evaluate", "metrics"),
 )
-"""Settings that a run's name leaves out; but settings of the model are told."""
+"""Settings that a folder's name omits; settings inside the model, `model.*`, are not omitted."""
 LONGEST = 80  # letters of overrides in a folder's name
 OTHERS = re.compile(
     r"null|true|false|[+-]?(inf|infinity|nan|[0-9_.]+(e[+-]?[0-9_]+)?)", re.IGNORECASE
 )
-"""Texts that Hydra takes for something else."""
+"""Texts that Hydra parses as null, a boolean or a number."""
 SWEPT = ("hydra.sweeper.params", "hydra.sweeper.objectives", "hydra/sweeper")
-"""Settings of Hydra that say which jobs a sweep has."""
+"""Settings of Hydra that determine the jobs of a sweep."""
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """Overrides as the end of a folder's name: `_beta-4_latent_dim-8` for what tells runs apart.
+    """Returns the end of a run folder's name, such as `_beta-4_latent_dim-8`, from overrides.
 
-    Where that leaves something out, six letters follow that differ if any override does.
+    Omits the `QUIET` settings. If anything is omitted, shortened or replaced, six hexadecimal
+    digits follow, a hash of all overrides.
     """
-    told = telling(overrides)
-    name = label(told)[:LONGEST]
-    hidden = [o for o in overrides if o not in told and key(o) != "model"]
-    ends = (f"{key(o).rpartition('.')[2]}-{o.partition('=')[2]}" for o in told)
+    told = named_overrides(overrides)
+    name = overrides_label(told)[:LONGEST]
+    hidden = [o for o in overrides if o not in told and setting_name(o) != "model"]
+    ends = (f"{setting_name(o).rpartition('.')[2]}-{o.partition('=')[2]}" for o in told)
     if hidden or "_".join(ends) != name:
-        name = f"{name}_{digest(overrides)}".lstrip("_")
+        name = f"{name}_{overrides_digest(overrides)}".lstrip("_")
     return f"_{name}" if name else ""
 
 
 def sweep_name(overrides: Sequence[str], hydra_overrides: Sequence[str]) -> str:
-    """The folder of a sweep: the same for the same command, whatever runs its jobs."""
-    kept = [override for override in overrides if not is_free(key(override))]
-    kept += [override for override in hydra_overrides if key(override).startswith(SWEPT)]
-    models = [label([override]).partition("-")[2] for override in kept if key(override) == "model"]
-    return "_".join(filter(None, [*models, label(telling(kept))[:LONGEST], digest(kept)]))
+    """Returns a sweep folder's name: models, settings and a hash; `FREE` settings do not count."""
+    kept = [override for override in overrides if not is_free(setting_name(override))]
+    kept += [override for override in hydra_overrides if setting_name(override).startswith(SWEPT)]
+    models = [
+        overrides_label([override]).partition("-")[2]
+        for override in kept
+        if setting_name(override) == "model"
+    ]
+    return "_".join(
+        filter(
+            None,
+            [*models, overrides_label(named_overrides(kept))[:LONGEST], overrides_digest(kept)],
+        )
+    )
 
 
-def telling(overrides: Iterable[str]) -> list[str]:
-    """The overrides that a folder's name tells."""
+def named_overrides(overrides: Iterable[str]) -> list[str]:
+    """Returns the overrides that appear in a folder's name; omits those of `QUIET` settings."""
     found = []
     for override in overrides:
-        top, *rest = key(override).split(".")
+        top, *rest = setting_name(override).split(".")
         if top not in QUIET or (top == "model" and rest):
             found.append(override)
     return found
 
 
-def label(overrides: Iterable[str]) -> str:
-    """Overrides as part of a file name: `beta-4_latent_dim-8`.
+def overrides_label(overrides: Iterable[str]) -> str:
+    """Returns overrides as part of a file name: `beta-4_latent_dim-8`.
 
-    No `=`, which a command line that names the folder could not hold.
+    It has no `=`, which an override of the folder's name could not hold unquoted.
     """
-    parts = (f"{key(o).split('.')[-1]}-{o.partition('=')[2]}" for o in overrides)
-    return "_".join(map(plain, parts))
+    parts = (f"{setting_name(o).split('.')[-1]}-{o.partition('=')[2]}" for o in overrides)
+    return "_".join(map(filename_text, parts))
 
 
-def plain(text: str) -> str:
-    """A text as part of a file name, in letters, digits, `_`, `-` and dots."""
+def filename_text(text: str) -> str:
+    """Returns a text with characters outside A-Z, a-z, 0-9, `_`, `.` and `-` replaced by `-`."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).rstrip("-")
 
 
-def short(value: str) -> str:
-    """A real number in four digits, and anything else as it is."""
+def short_number(value: str) -> str:
+    """Returns a number that is no integer with four digits; any other text as it is."""
     try:
         return value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
     except ValueError:
         return value
 
 
-def digest(overrides: Iterable[str]) -> str:
-    """Six letters that differ where overrides do."""
+def overrides_digest(overrides: Iterable[str]) -> str:
+    """Returns the first six hexadecimal digits of the SHA-1 hash of overrides, in this order."""
     return sha1("\n".join(overrides).encode()).hexdigest()[:6]
 
 
-def key(override: str) -> str:
-    """The setting that an override is of."""
+def setting_name(override: str) -> str:
+    """Returns the name of the setting that an override changes, without `+` and `~`."""
     return override.lstrip("+~").partition("=")[0]
 
 
 def is_free(name: str) -> bool:
-    """Whether a setting may be another one when a run is started again."""
+    """Returns whether a setting may change when the same run or sweep is started again."""
     return any(name == free or name.startswith(f"{free}.") for free in FREE)
 
 
 def quote(text: str) -> str:
-    """A text as Hydra's command line takes it, whatever is in it.
+    """Returns any text in single quotes, escaped for Hydra's command line.
 
-    In Hydra's quotes a backslash is one but before a quote; OmegaConf reads `${` where it is not
-    behind a backslash.
+    Hydra reads backslashes in quotes literally, except before a quote. OmegaConf interpolates
+    `${` unless a backslash precedes it.
     """
     escaped = re.sub(r"(?<!\\)(\\*)(?=\$\{)", r"\1\1\\", text)
     escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), escaped)
     return f"'{escaped}'"
 
 
-def value(text: str) -> str:
-    """The same, without quotes where Hydra needs none to take it for a text."""
+def quote_if_needed(text: str) -> str:
+    """Returns a text as Hydra's command line takes it, in quotes only if it needs them."""
     plain = re.fullmatch(r"[A-Za-z0-9_./@%+-]+", text) and re.search(r"[A-Za-z_/]", text)
     return text if plain and not OTHERS.fullmatch(text) else quote(text)

@@ -1,4 +1,4 @@
-"""What an earlier start of a run left in its folder, so that its command can be given again."""
+"""Detection, comparison and deletion of a previous run in the same folder."""
 
 import shutil
 from math import inf
@@ -7,17 +7,18 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
-from vaelab.runs.folder import COMPOSED, EVALUATION, PROGRESS, flat, read_config
+from vaelab.runs.folder import COMPOSED, EVALUATION, PROGRESS, flatten, read_config
 from vaelab.runs.naming import is_free
 from vaelab.training.json_files import read_json
 
 UNMEASURED = "unmeasured"
 
 
-def result(folder: Path) -> float | None:
-    """`val/elbo` of a run that came to its end; `results.json` is written then, and whole.
+def finished_elbo(folder: Path) -> float | None:
+    """Returns val/elbo from results.json, -inf where it is null; None for an unfinished run.
 
-    It is minus infinity where there is none, as of an auto-encoder.
+    results.json is written atomically at the end of a run. The value is null where it is not
+    finite, as for an auto-encoder.
     """
     found = read_json(folder / "results.json")
     if "val/elbo" not in found:
@@ -25,30 +26,30 @@ def result(folder: Path) -> float | None:
     return -inf if found["val/elbo"] is None else found["val/elbo"]
 
 
-def unmeasured(folder: Path) -> list[str]:
-    """What of `evaluate` is to be measured yet of a run that came to its end."""
+def unmeasured_metrics(folder: Path) -> list[str]:
+    """Returns the metrics of `evaluate` that a finished run has yet to measure."""
     return read_json(folder / "results.json").get(UNMEASURED, [])
 
 
-def started(folder: Path) -> bool:
-    """Whether the folder holds a run, at its end or not, whose configuration is known."""
-    begun = (folder / "checkpoints" / "last.ckpt").exists() or result(folder) is not None
+def has_run(folder: Path) -> bool:
+    """Returns whether a folder holds a configuration, and a checkpoint or final results."""
+    begun = (folder / "checkpoints" / "last.ckpt").exists() or finished_elbo(folder) is not None
     return begun and (folder / COMPOSED).exists()
 
 
-def check(folder: Path, shown: Path, cfg: DictConfig) -> None:
-    """Checks that what is in the folder was started with this configuration.
+def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
+    """Raises UserError if the folder's run has other settings; ignores `FREE` settings.
 
     Args:
         folder: The run folder.
-        shown: The same as the user would type it.
+        shown: The folder as the user would type it, for the message.
         cfg: The composed configuration.
 
     Raises:
-        UserError: With the first setting that is another.
+        UserError: With the first setting that differs.
     """
-    before = settings(read_config(folder)) if (folder / COMPOSED).exists() else {}
-    now = settings(cfg)
+    before = identity_settings(read_config(folder)) if (folder / COMPOSED).exists() else {}
+    now = identity_settings(cfg)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise UserError(
@@ -59,14 +60,22 @@ def check(folder: Path, shown: Path, cfg: DictConfig) -> None:
             )
 
 
-def settings(cfg: DictConfig) -> dict[str, object]:
-    """What makes a run this one, by dotted names; interpolations as they stand."""
-    plain = flat(OmegaConf.to_container(cfg, resolve=False))
+def split_settings(cfg: DictConfig) -> dict[str, object]:
+    """Returns the settings by which images are divided into training, validation and test."""
+    data = OmegaConf.to_container(cfg.data, resolve=False)
+    assert isinstance(data, dict)
+    names = ("source", "split_seed", "val_size", "test_size")
+    return flatten({"data": {str(n): v for n, v in data.items() if n in names}})
+
+
+def identity_settings(cfg: DictConfig) -> dict[str, object]:
+    """Returns the settings that identify a run, by dotted names, with interpolations unresolved."""
+    plain = flatten(OmegaConf.to_container(cfg, resolve=False))
     return {name: value for name, value in plain.items() if not is_free(name)}
 
 
-def clear(folder: Path) -> None:
-    """Takes away what a run wrote, and leaves what it did not."""
+def delete_outputs(folder: Path) -> None:
+    """Deletes a run's checkpoints, figures, results, evaluation and logs; keeps other files."""
     for name in ("checkpoints", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for pattern in ("results.json", EVALUATION, PROGRESS, "events.out.*", "metrics.csv"):

@@ -1,4 +1,4 @@
-"""Paths and tables as the screen shows them."""
+"""Paths and tables as text for the terminal."""
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -7,19 +7,19 @@ from pathlib import Path
 from rich.table import Table
 
 
-def here(path: Path) -> Path:
-    """A path as the user would type it."""
+def relative_path(path: Path) -> Path:
+    """Returns a path relative to the working folder if it is below it, otherwise absolute."""
     path = path.absolute()
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def pasted(path: Path) -> str:
-    """A path as the user can paste it into a shell."""
-    return shlex.quote(str(here(path)))
+def shell_path(path: Path) -> str:
+    """Returns a path, relative if below the working folder, quoted for the shell."""
+    return shlex.quote(str(relative_path(path)))
 
 
-def table(title: str, rows: Iterable[Sequence[str]], *columns: str) -> Table:
-    """Metrics for the screen: their names, and columns of figures."""
+def metrics_table(title: str, rows: Iterable[Sequence[str]], *columns: str) -> Table:
+    """Builds a rich table of metrics: their names, and right-aligned columns of figures."""
     grid = Table("metric", title=title, title_justify="left")
     for column in columns:
         grid.add_column(column, justify="right")

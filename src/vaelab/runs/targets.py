@@ -1,4 +1,4 @@
-"""The names in `_target_` of a configuration: what they are of, and today's for earlier ones."""
+"""Import of the `_target_` names in a configuration, and replacement of old names."""
 
 from importlib import import_module
 from typing import Any
@@ -20,11 +20,11 @@ RENAMED = {
     "vaelab.schedules.sigmoid": "vaelab.training.schedules.sigmoid",
     "vaelab.trainer.Trainer": "vaelab.training.trainer.Trainer",
 }
-"""Old to new names."""
+"""Old and new names of `_target_`, for run folders and exports of earlier versions."""
 
 
 def rename_targets(node: Any) -> Any:
-    """A copy of a configuration, plain dictionaries and lists, with new names in `_target_`."""
+    """Returns a copy of nested dicts and lists with old names in `_target_` replaced."""
     if isinstance(node, dict):
         return {
             key: RENAMED.get(value, value)
@@ -37,11 +37,11 @@ def rename_targets(node: Any) -> Any:
     return node
 
 
-def locate(name: str) -> Any:
-    """The class or function of a dotted name, as Hydra finds it: an attribute before a module.
+def import_target(name: str) -> Any:
+    """Imports the class or function of a dotted name, as Hydra does: attributes before modules.
 
     Raises:
-        ImportError: If there is none of that name.
+        ImportError: If nothing has that name.
     """
     first, *others = name.split(".")
     found, path = import_module(first), first

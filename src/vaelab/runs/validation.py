@@ -1,4 +1,4 @@
-"""Checks a composed configuration against the annotated constructors that it names.
+"""Validation of a composed configuration against the annotated constructors that it names.
 
 The signature of a `_target_` is the schema of its settings: their names, types and ranges.
 """
@@ -14,23 +14,23 @@ from omegaconf.errors import MissingMandatoryValue
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError, types
 from pydantic.errors import PydanticUserError
 
-from vaelab.errors import UserError, nearest
-from vaelab.runs.targets import locate
+from vaelab.errors import UserError, spelling_hint
+from vaelab.runs.targets import import_target
 
 Parameters = dict[str, Any]  # name -> annotation
 TOLD = {"class_names"}
-"""Parameters with a default that are no settings: the data tell them."""
+"""Parameters with a default that are no settings: the data set gives their values."""
 
 
-def check(cfg: DictConfig, task: Callable[..., Any]) -> None:
-    """Checks all settings before anything starts.
+def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
+    """Raises UserError for the first setting that is unknown, missing, or of a wrong type.
 
     Args:
         cfg: The composed configuration.
         task: A function whose keywords are the top-level settings.
 
     Raises:
-        UserError: For the first setting that is unknown, missing, or of a wrong type or range.
+        UserError: For the first invalid setting, also if it is out of range.
     """
     try:
         settings = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
@@ -41,7 +41,7 @@ def check(cfg: DictConfig, task: Callable[..., Any]) -> None:
 
 
 def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: str) -> None:
-    """Checks the settings of one target, and of those inside it."""
+    """Raises UserError if settings do not fit a target's signature, or targets inside do not."""
     known, open_ended = parameters(target)
     for key, value in sorted(settings.items(), key=lambda item: has_target(item[1])):
         here = f"{path}{key}"
@@ -50,8 +50,10 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
         if key not in known and not open_ended:
             name = getattr(target, "__name__", str(target))
             owner = f"{name} has no such setting" if path else "there is no such setting"
-            possible = (known.keys() & settings.keys()) | offered(target)
-            raise UserError(f"{here}={show(value)}: {owner}; {nearest(str(key), possible)}")
+            possible = (known.keys() & settings.keys()) | optional_settings(target)
+            raise UserError(
+                f"{here}={shown_value(value)}: {owner}; {spelling_hint(str(key), possible)}"
+            )
         if has_target(value):
             check_node(value, here)
         elif key in known:
@@ -59,10 +61,10 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
 
 
 def check_node(node: Any, path: str) -> None:
-    """Checks a piece of the configuration that holds targets at some depth."""
+    """Raises UserError if a target in nested dicts or lists cannot be imported or does not fit."""
     if isinstance(node, Mapping) and "_target_" in node:
         try:
-            target = locate(node["_target_"])
+            target = import_target(node["_target_"])
         except Exception as error:
             raise UserError(f"{path}._target_={node['_target_']}: cannot be imported") from error
         check_call(target, node, f"{path}.")
@@ -75,21 +77,24 @@ def check_node(node: Any, path: str) -> None:
 
 
 def check_value(path: str, value: Any, annotation: Any) -> None:
-    """Checks one plain value; JSON's rules, so that a list may be a tuple but 2.5 no integer."""
+    """Raises UserError unless a plain value fits an annotation, by strict JSON rules.
+
+    A list fits a tuple, but 2.5 does not fit an integer. Skips annotations without a validator.
+    """
     adapter = type_adapter(annotation)
     if adapter is None:
         return
     try:
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        wanted = dict.fromkeys(map(wording, error.errors()))
+        wanted = dict.fromkeys(map(error_wording, error.errors()))
         wanted = {text: None for text in wanted if text} or {"is of no type for this": None}
-        raise UserError(f"{path}={show(value)}: {' or '.join(wanted)}") from error
+        raise UserError(f"{path}={shown_value(value)}: {' or '.join(wanted)}") from error
 
 
-def wording(error: Mapping[str, Any]) -> str:
-    """What one of pydantic's errors says, in the words of YAML."""
-    if error["type"] == "needs_python_object":  # an alternative that no YAML can name
+def error_wording(error: Mapping[str, Any]) -> str:
+    """Returns a pydantic error's message in YAML's words; empty for types YAML cannot hold."""
+    if error["type"] == "needs_python_object":  # a type that YAML cannot hold
         return ""
     if error["type"] == "too_short":
         return f"should have at least {error['ctx']['min_length']} item"
@@ -97,7 +102,7 @@ def wording(error: Mapping[str, Any]) -> str:
 
 
 def type_adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """A validator of an annotation, or None for one that says nothing about plain values."""
+    """Returns a validator for an annotation, or None for one that pydantic cannot validate."""
     if annotation is inspect.Parameter.empty:
         return None
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -109,35 +114,37 @@ def type_adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 @cache
 def parameters(target: Callable[..., Any]) -> tuple[Parameters, bool]:
-    """What a target may be given, and whether it takes any keyword.
+    """Returns a target's parameters with annotations, and whether it takes any keyword.
 
-    A constructor that passes `**parts` on is followed to the class behind it.
+    If a constructor passes `**parts` on, the parameters of its base classes are added. The
+    result is cached.
     """
     if not inspect.isclass(target):
-        return of_function(target)
+        return function_parameters(target)
     found: Parameters = {}
     for owner in target.__mro__:
         if "__init__" not in vars(owner):
             continue
         if owner.__module__ == "torch.nn.modules.module":  # takes any keyword, to refuse it
             return found, False
-        own, passes_on = of_function(vars(owner)["__init__"])
+        own, passes_on = function_parameters(vars(owner)["__init__"])
         found = own | found
         if not passes_on:
             return found, False
     return found, True
 
 
-def of_function(function: Callable[..., Any]) -> tuple[Parameters, bool]:
+def function_parameters(function: Callable[..., Any]) -> tuple[Parameters, bool]:
+    """Returns a function's named parameters with annotations, and whether it has `**kwargs`."""
     try:
         signature = inspect.signature(function)
     except ValueError:  # some builtins have none
         return {}, True
-    # A script names pydantic's types without importing them, which takes a while.
+    # The commands import pydantic's types under TYPE_CHECKING only, for a fast start.
     known = vars(types) | getattr(inspect.unwrap(function), "__globals__", {})
     try:
         hints = get_type_hints(function, known, include_extras=True)
-    except (NameError, TypeError):  # names that were imported for a type checker only
+    except (NameError, TypeError):  # names imported under TYPE_CHECKING only
         hints = {}
     kinds = signature.parameters.values()
     named = {p.name: hints.get(p.name, p.empty) for p in kinds if p.kind.name in NAMED}
@@ -148,21 +155,21 @@ def of_function(function: Callable[..., Any]) -> tuple[Parameters, bool]:
 NAMED = {"POSITIONAL_OR_KEYWORD", "KEYWORD_ONLY"}
 
 
-def offered(target: Callable[..., Any]) -> set[str]:
-    """The names of settings that a target has a default for.
+def optional_settings(target: Callable[..., Any]) -> set[str]:
+    """Returns the names of a target's settings with a default, except those told by the data.
 
-    Whatever has none is set already, or given by the caller and not by a setting.
+    Parameters without a default are in the configuration already, or given by the caller.
     """
     functions = [target]
     if inspect.isclass(target):
         functions = [
             vars(owner)["__init__"] for owner in target.__mro__ if "__init__" in vars(owner)
         ]
-    return set(parameters(target)[0]) & set().union(*map(optional, functions)) - TOLD
+    return set(parameters(target)[0]) & set().union(*map(optional_parameters, functions)) - TOLD
 
 
-def optional(function: Callable[..., Any]) -> set[str]:
-    """The names of parameters that have a default."""
+def optional_parameters(function: Callable[..., Any]) -> set[str]:
+    """Returns the names of a function's parameters that have a default."""
     try:
         named = inspect.signature(function).parameters.values()
     except ValueError:  # some builtins have none
@@ -171,13 +178,13 @@ def optional(function: Callable[..., Any]) -> set[str]:
 
 
 def has_target(value: Any) -> bool:
-    """Whether there is a `_target_` in the value, at any depth."""
+    """Returns whether there is a `_target_` in nested dicts or lists, at any depth."""
     if isinstance(value, Mapping):
         return "_target_" in value or any(map(has_target, value.values()))
     return isinstance(value, list) and any(map(has_target, value))
 
 
-def show(value: Any) -> str:
-    """A value as the command line writes it."""
+def shown_value(value: Any) -> str:
+    """Returns a value as the command line writes it, cut to 40 characters."""
     text = value if isinstance(value, str) else json.dumps(value).replace("Infinity", "inf")
     return text if len(text) <= 40 else f"{text[:37]}..."

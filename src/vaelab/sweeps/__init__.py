@@ -1,14 +1,23 @@
-"""Sweeps: many runs from one command, each a process of its own, resumable and shared out.
+"""Sweeps: many runs from one command, each in its own process; resumable, shared by launchers.
 
-`Planner` makes jobs of overrides, a `Source` says which ones, an engine runs them, and `Sweep` is
-the loop that holds it together.
+A `Source` says which jobs there are, `Planner` composes and checks each job, an `Engine` starts
+its process, and `SweepRunner` is the loop over them. A launcher is a process that runs that loop;
+several launchers may work in one sweep folder.
 """
 
-from vaelab.sweeps.engines import engine
+from vaelab.sweeps.engines import build_engine
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.planning import Planner
-from vaelab.sweeps.search import search
-from vaelab.sweeps.sources import Grid, Source
-from vaelab.sweeps.sweep import Sweep
+from vaelab.sweeps.search import build_search
+from vaelab.sweeps.sources import FixedJobs, Source
+from vaelab.sweeps.sweep import SweepRunner
 
-__all__ = ["Grid", "Job", "Planner", "Source", "Sweep", "engine", "search"]
+__all__ = [
+    "FixedJobs",
+    "Job",
+    "Planner",
+    "Source",
+    "SweepRunner",
+    "build_engine",
+    "build_search",
+]

@@ -1,7 +1,7 @@
-"""Who runs which job, when several launchers share a folder: a claim file for each job.
+"""Claim files, by which several launchers that share a sweep folder divide its jobs.
 
-Everything is a file in the shared folder, made so that only one of many can succeed, and no
-machine's clock is compared with another's.
+Everything is a file in the shared folder, created so that only one of many launchers can succeed.
+No machine's clock is compared with another's.
 """
 
 import json
@@ -22,19 +22,19 @@ from vaelab.training.json_files import read_json, write_json
 
 FOLDER = ".claims"
 BEAT = 5.0
-"""Seconds between two signs of life of a launcher."""
+"""Seconds between two writes of a launcher's heartbeat file."""
 LOST = 60.0
-"""Seconds without one after which its claims are anyone's."""
+"""Seconds without a new beat after which another launcher may take over the claims."""
 
 
 class Claims:
-    """The claims of one launcher on the jobs of a sweep; used as a context, in which it is alive.
+    """The claims of one launcher on jobs of a sweep; a context manager that keeps its heartbeat.
 
-    A claim is `JOB.N` with the launcher's mark in it, and the highest N counts. Taking over from
-    a launcher that is gone makes N + 1, which like the first claim only one can make.
+    A claim is a file `JOB.N` that holds the launcher's mark, and the highest N is valid. Taking
+    over from a launcher that is gone creates N + 1; only one launcher can create a file.
 
     Args:
-        folder: Of the sweep.
+        folder: The sweep folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -42,24 +42,26 @@ class Claims:
         self.mark = f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"
         self.held: dict[str, int] = {}
         self.beats = 0
-        self.seen: dict[str, tuple[int, float]] = {}  # beats of the others, and when they changed
+        self.seen: dict[str, tuple[int, float]] = {}  # latest beat and when first seen
         self.over = threading.Event()
 
     def __enter__(self) -> "Claims":
+        """Creates the folder of claims and starts a thread that writes the heartbeat file."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.beat()
-        self.thread = threading.Thread(target=self.live, daemon=True)
+        self.thread = threading.Thread(target=self.beat_until_exit, daemon=True)
         self.thread.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        """Ends the heartbeat, releases all claims, deletes files of this and of dead launchers."""
         self.over.set()
         self.thread.join()
         for job in list(self.held):
             self.release(job)
         for path in self.folder.glob("*.alive"):
-            if path == self.life or not self.alive(path.stem):
-                for left in self.folder.glob(f"{path.stem}.*"):  # and what it had to say to jobs
+            if path == self.heartbeat_file or not self.is_alive(path.stem):
+                for left in self.folder.glob(f"{path.stem}.*"):  # and files for its workers
                     if left.is_dir():
                         shutil.rmtree(left, ignore_errors=True)
                     else:
@@ -68,25 +70,26 @@ class Claims:
             self.folder.rmdir()
 
     @property
-    def life(self) -> Path:
-        """The file by which this launcher shows that it is alive."""
+    def heartbeat_file(self) -> Path:
+        """The path of this launcher's heartbeat file."""
         return self.folder / f"{self.mark}.alive"
 
-    def live(self) -> None:
+    def beat_until_exit(self) -> None:
+        """Writes the heartbeat file every BEAT seconds until the context ends; run in a thread."""
         while not self.over.wait(BEAT):
-            with suppress(OSError):  # of a network's file system; the next one may get through
+            with suppress(OSError):  # a network file system may fail once
                 self.beat()
 
     def beat(self) -> None:
-        """Shows that this launcher is alive."""
+        """Writes this launcher's heartbeat file: host, process id and a count that grows."""
         self.beats += 1
         content = {"host": socket.gethostname(), "pid": os.getpid(), "beats": self.beats}
-        write_json(self.life, content)
+        write_json(self.heartbeat_file, content)
 
     def take(self, job: str) -> bool:
-        """Claims a job; False if another launcher, that is alive, has it."""
-        number, mark = self.latest(job)
-        if mark is not None and self.alive(mark):
+        """Claims a job by creating a file; returns False if a living launcher has the job."""
+        number, mark = self.latest_claim(job)
+        if mark is not None and self.is_alive(mark):
             return False
         path = self.folder / f"{job}.{number + 1}"
         try:
@@ -98,18 +101,18 @@ class Claims:
         return True
 
     def release(self, job: str) -> None:
-        """Gives a job back; older claims go first, so that they never count again."""
+        """Gives a claimed job back: deletes its claim files, older ones first."""
         number = self.held.pop(job)
         for older in range(number + 1):
             (self.folder / f"{job}.{older}").unlink(missing_ok=True)
 
     def holder(self, job: str) -> str | None:
-        """The launcher, other than this one, that has the job and is alive."""
-        _, mark = self.latest(job)
-        return mark if mark not in (None, self.mark) and self.alive(mark) else None
+        """Returns the mark of another living launcher that has the job, or None."""
+        _, mark = self.latest_claim(job)
+        return mark if mark not in (None, self.mark) and self.is_alive(mark) else None
 
-    def latest(self, job: str) -> tuple[int, str | None]:
-        """Number and mark of the claim that counts; -1 and None if there is none."""
+    def latest_claim(self, job: str) -> tuple[int, str | None]:
+        """Returns the number and the mark of the valid claim; -1 and None if there is none."""
         numbers = [
             int(path.name.removeprefix(f"{job}."))
             for path in self.folder.glob(f"{glob_quoted(job)}.*")
@@ -120,13 +123,17 @@ class Claims:
         number = max(numbers)
         try:
             return number, read_json(self.folder / f"{job}.{number}").get("mark", "")
-        except ValueError:  # being written
+        except ValueError:  # the file is being written
             return number, ""
 
-    def alive(self, mark: str) -> bool:
-        """Whether a launcher shows signs of life."""
+    def is_alive(self, mark: str) -> bool:
+        """True if a launcher's heartbeat changed within LOST seconds and its process has not ended.
+
+        The process is looked up only if the launcher runs on this machine. The seconds count from
+        when this object first saw the latest beat, which it stores.
+        """
         content = read_json(self.folder / f"{mark}.alive")
-        if content.get("host") == socket.gethostname() and not exists(content["pid"]):
+        if content.get("host") == socket.gethostname() and not is_process_running(content["pid"]):
             return False
         beats = content.get("beats", 0)
         if mark not in self.seen or self.seen[mark][0] != beats:
@@ -135,10 +142,10 @@ class Claims:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keeps other launchers from doing the same in this folder, for no longer than a moment.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Context manager that holds a file lock on a sweep folder, or none after LOST seconds.
 
-    Where files cannot be locked, or one launcher hangs, it is done all the same.
+    Where files cannot be locked it goes on at once. It is meant for short work.
     """
     lock = FileLock(folder / ".lock")
     with suppress(NotImplementedError, Timeout):
@@ -150,11 +157,12 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def glob_quoted(name: str) -> str:
+    """Returns a file name in which a glob pattern's `*`, `?` and `[` stand for themselves."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
-def exists(pid: int) -> bool:
-    """Whether this machine has such a process."""
+def is_process_running(pid: int) -> bool:
+    """True if this machine has a process with this id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

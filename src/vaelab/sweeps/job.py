@@ -1,4 +1,4 @@
-"""One run of a sweep: what it is, how far it is, and what came of it."""
+"""One job of a sweep: a run, its state and its result."""
 
 import signal
 from dataclasses import dataclass, field
@@ -17,18 +17,21 @@ LOG, FAILURE = "job.log", "failure.json"
 
 @dataclass
 class Job:
-    """A run in the folder of a sweep.
+    """A run in a sweep folder and its state; results and progress are read from its files.
 
     Attributes:
-        overrides: Of the command line, for the task.
-        swept: Those of them that tell the jobs of the sweep apart, as name and value.
-        folder: Of the run.
-        accelerator: What `trainer.accelerator` asks for.
-        devices: How many processes it will start; -1 for one on every device.
-        again: Whether it is to be run though it has been.
+        overrides: Overrides of the command line for the run.
+        swept: The overrides that differ between jobs of the sweep, as name and value.
+        folder: The run folder.
+        accelerator: The value of `trainer.accelerator`.
+        devices: Number of processes that the run starts; -1 for one on every device.
+        again: True if the run is to be started although it has results.
         environment: Variables for its process, beside those of the launcher.
-        seen_failure: The mark of a failure before this sweep began.
-        compared: What its numbers are of, see `vaelab.runs.comparability`.
+        seen_failure: Mark of a failure from before this sweep was started.
+        compared: Key of the runs that its numbers can be compared with.
+        state: What the job does now.
+        error: Why it failed, or `pruned`.
+        where: The device on which it runs, for the screen.
     """
 
     overrides: list[str]
@@ -46,38 +49,40 @@ class Job:
 
     @property
     def name(self) -> str:
+        """The name of the run folder."""
         return self.folder.name
 
     @property
     def label(self) -> str:
-        """What tells it apart, for the screen."""
+        """The swept settings and their values in few characters, for the screen."""
         parts = (
-            f"{name.split('.')[-1]}={naming.short(value)}" for name, value in self.swept.items()
+            f"{name.split('.')[-1]}={naming.short_number(value)}"
+            for name, value in self.swept.items()
         )
         return " ".join(parts) or self.name
 
     @property
     def value(self) -> float | None:
-        """What the finished run came to."""
-        return resume.result(self.folder)
+        """`val/elbo` in the results of the finished run; None before."""
+        return resume.finished_elbo(self.folder)
 
     @property
-    def finished(self) -> bool:
-        """Whether there is nothing left to do: it is trained, and measured."""
-        return self.value is not None and not resume.unmeasured(self.folder)
+    def is_finished(self) -> bool:
+        """True if the run has results and nothing is left to be evaluated."""
+        return self.value is not None and not resume.unmeasured_metrics(self.folder)
 
     @property
     def progress(self) -> dict[str, Any]:
-        """How far the run says it is: epoch, epochs, share, seconds_left, val/elbo, device."""
+        """The content of `progress.json`: epoch, share, seconds_left, val/elbo and others."""
         return read_json(self.folder / PROGRESS)
 
     @property
     def failure(self) -> dict[str, Any]:
-        """Why its last start failed, if it did: error, exit, log, mark."""
+        """The content of `failure.json`: error, exit, log, mark; empty if there is none."""
         return read_json(self.folder / FAILURE)
 
-    def returned(self) -> JobReturn:
-        """The job as Hydra's own sweepers know it."""
+    def hydra_result(self) -> JobReturn:
+        """Returns the job as Hydra's own sweepers expect it; any state but done is a failure."""
         if self.state == "done":
             return JobReturn(
                 overrides=self.overrides, status=JobStatus.COMPLETED, _return_value=self.value
@@ -86,8 +91,8 @@ class Job:
         return JobReturn(overrides=self.overrides, status=JobStatus.FAILED, _return_value=error)
 
 
-def ending(code: int) -> str:
-    """How a process ended, in words; empty for an exit of its own accord."""
+def signal_text(code: int) -> str:
+    """Returns the signal that ended a process with this exit code, in words; empty for none."""
     number = -code if code < 0 else code - 128
     try:
         name = signal.Signals(number).name
@@ -97,7 +102,11 @@ def ending(code: int) -> str:
 
 
 def last_error(log: Path, since: int) -> str:
-    """The line of a log that says what went wrong, from this byte on."""
+    """Returns the line of a log, after byte `since`, that best tells the error; or empty.
+
+    It is the last line that begins with `error: `, else the exception of the last traceback, else
+    the last line.
+    """
     with log.open("rb") as file:
         file.seek(since)
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""Optuna's study of a search: one file, which launchers and their jobs all write."""
+"""Optuna's study of a search, in one file that launchers and their jobs all write."""
 
 import os
 import warnings
@@ -18,32 +18,35 @@ from vaelab.errors import UserError
 FILE = "study.journal"
 STUDY = "vaelab"
 TRIAL = "VAELAB_TRIAL"
-"""Variable that tells a job which trial it is: `NUMBER:FILE`."""
+"""Environment variable that names the trial of a job: `NUMBER:FILE`."""
 
 
-def quieten() -> None:
-    """Leaves what Optuna has to say to errors."""
+def silence_optuna() -> None:
+    """Limits Optuna's logging to errors and ignores ExperimentalWarning, process-wide."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
 
-def storage(path: Path) -> JournalStorage:
-    """The storage in a file, which is made if there is none.
+def open_storage(path: Path) -> JournalStorage:
+    """Opens the storage in a journal file, created if missing; silences Optuna in the process.
 
     Raises:
         UserError: If the file is damaged.
     """
-    quieten()
+    silence_optuna()
     path = path.absolute()
-    lock = JournalFileOpenLock(str(path))  # Optuna's other kind dangles where folders are moved
+    lock = JournalFileOpenLock(str(path))  # Optuna's symlink lock breaks when the folder is moved
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
     except ValueError as error:
         raise UserError(f"{path}: damaged, so that its search cannot go on") from error
 
 
-def mend(path: Path) -> None:
-    """Takes away half a line at the end, as a full disk leaves it: the next one would join it."""
+def drop_partial_line(path: Path) -> None:
+    """Truncates the journal after its last whole line, under its file lock, if it exists.
+
+    A full disk can leave half a line, which the next line would be joined to.
+    """
     if not path.exists():
         return
     lock = JournalFileOpenLock(str(path.absolute()))
@@ -57,32 +60,34 @@ def mend(path: Path) -> None:
 
 
 def trial_id(store: JournalStorage, number: int) -> int:
+    """Returns the id in the storage of the trial with this number."""
     return store.get_trial_id_from_study_id_trial_number(
         store.get_study_id_from_name(STUDY), number
     )
 
 
-def trial(path: Path, number: int) -> optuna.Trial:
-    """A trial that was asked for by another process, with the pruner of its study."""
-    store = storage(path)
+def load_trial(path: Path, number: int) -> optuna.Trial:
+    """Loads a trial, asked for by another process, with its study's pruner; for reports."""
+    store = open_storage(path)
     study = optuna.load_study(study_name=STUDY, storage=store, sampler=RandomSampler())
-    study.pruner = made(study.user_attrs["pruner"]) or optuna.pruners.NopPruner()
+    study.pruner = build_from_settings(study.user_attrs["pruner"]) or optuna.pruners.NopPruner()
     return optuna.Trial(study, trial_id(store, number))
 
 
-def made(settings: dict[str, Any] | None) -> Any:
-    """A sampler or a pruner of its settings."""
+def build_from_settings(settings: dict[str, Any] | None) -> Any:
+    """Instantiates a sampler or a pruner from settings with `_target_`; None for none."""
     return instantiate(settings, _convert_="all") if settings else None
 
 
-def sampler(settings: Mapping[str, Any], number: int) -> Any:
-    """A sampler for the trial after so many.
+def build_sampler(settings: Mapping[str, Any], number: int) -> Any:
+    """Instantiates the sampler for one trial; its seed is mixed with the trial's number.
 
-    With the same seed in every process, a search that goes on, or a launcher beside this one,
-    would propose the very points that were proposed at the beginning.
+    With one seed in every process, a search that is continued, or a second launcher, would propose
+    the same points again. A sampler without a seed, and QMCSampler, is built as it is.
     """
     seed = settings.get("seed")
-    if seed is None or str(settings["_target_"]).endswith("QMCSampler"):  # one sequence for all
-        return made(dict(settings))
+    # QMCSampler gives all trials successive points of one sequence, which its seed determines
+    if seed is None or str(settings["_target_"]).endswith("QMCSampler"):
+        return build_from_settings(dict(settings))
     mixed = int.from_bytes(sha1(f"{seed} {number}".encode()).digest()[:4], "little")
-    return made({**settings, "seed": mixed})
+    return build_from_settings({**settings, "seed": mixed})

@@ -1,4 +1,4 @@
-"""What a search is for: numbers of finished runs, and which trials are best by them."""
+"""Objectives of a search: their values in finished runs, and the best trials by them."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,41 +8,41 @@ from typing import Any, Literal
 from optuna import Study
 from optuna.trial import FrozenTrial
 
-from vaelab.errors import UserError, nearest
+from vaelab.errors import UserError, spelling_hint
 from vaelab.runs.folder import read_evaluation
 from vaelab.training.json_files import read_json
 
 Direction = Literal["maximize", "minimize"]
 
 
-def values(folder: Path, names: Iterable[str]) -> list[float]:
-    """The objectives of a finished run.
+def read_objectives(folder: Path, names: Iterable[str]) -> list[float]:
+    """Reads the values of the objectives from the files of a finished run, in the order of `names`.
 
     Raises:
-        UserError: If one of them was not measured, or is not a number.
+        UserError: If an objective was not measured, or is not a number.
     """
-    found = measured(folder)
+    found = read_numbers(folder)
     for name in names:
         if name not in found:
-            raise UserError(f"{name} was not measured; {nearest(name, found)}")
+            raise UserError(f"{name} was not measured; {spelling_hint(name, found)}")
         if math.isnan(found[name]):
             raise UserError(f"{name} is not a number")
     return [found[name] for name in names]
 
 
-def measured(folder: Path) -> dict[str, float]:
-    """All numbers of a finished run, by their names in its files."""
+def read_numbers(folder: Path) -> dict[str, float]:
+    """Reads all numbers, without booleans, from the evaluation and results of a run."""
     entries = read_evaluation(folder).items()
     found: dict[str, Any] = {
         name: entry.get("value") for name, entry in entries if isinstance(entry, dict)
     }
     found |= read_json(folder / "results.json")
-    numbers = (int, float)  # and no bool, which is one of them
+    numbers = (int, float)  # not bool, which is a subclass of int
     return {name: float(value) for name, value in found.items() if type(value) in numbers}
 
 
-def best(study: Study, objectives: Mapping[str, Direction]) -> list[FrozenTrial]:
-    """The best trial, or those that no other one beats in every objective, by the first."""
+def best_trials(study: Study, objectives: Mapping[str, Direction]) -> list[FrozenTrial]:
+    """Returns the best trial, or the Pareto front, the best by the first objective first."""
     first, *_ = objectives.values()
     found = sorted(study.best_trials, key=lambda trial: trial.values)
     return found[::-1] if first == "maximize" else found

@@ -1,4 +1,4 @@
-"""From the overrides of a job to its folder and its command, checked before anything starts."""
+"""From the overrides of a job to its folder and its command, checked before any job starts."""
 
 import os
 from collections.abc import Sequence
@@ -19,16 +19,17 @@ OURS = (
     *("hydra.sweep", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher"),
     *("hydra.mode", "hydra.run"),
 )
-"""Hydra's settings that are of the sweep and not of its jobs."""
+"""Settings of Hydra that belong to the sweep and are not passed to its jobs."""
 
 
 class Planner:
-    """Makes jobs of overrides.
+    """Composes, checks and returns jobs from overrides, without starting them.
 
     Args:
         config: Hydra's configuration of the whole sweep.
         loader: Composes the configuration of a job.
-        task: What the command runs; its `check`, if it has one, is given every configuration.
+        task: The function that the command runs; its attribute `check`, if any, checks each
+            configuration.
     """
 
     def __init__(self, config: DictConfig, loader: ConfigLoader, task: TaskFunction) -> None:
@@ -46,65 +47,68 @@ class Planner:
     def __call__(
         self, overrides: list[str], environment: dict[str, str] | None = None, name: str = ""
     ) -> Job:
-        """A job, with its configuration composed and checked.
+        """Composes the configuration of a job, checks it and returns the job; reserves its folder.
+
+        The state of the job is done if its folder holds the finished run.
 
         Args:
-            overrides: Of the command line, without those for Hydra.
-            environment: Variables for its process.
-            name: Of its folder; by itself what tells it from the other jobs.
+            overrides: Overrides of the command line, without those of Hydra.
+            environment: Variables for the job's process.
+            name: Name of the run folder; default: the overrides that differ between jobs.
 
         Raises:
             UserError: If the configuration is wrong, or the folder holds another run.
         """
         swept = [o for o in overrides if o.partition("=")[0] in self.axes]
         composed = self.loader.load_sweep_config(self.config, overrides)
-        name = name or naming.label(swept) or "run"
-        folder = self.place(composed, name, overrides)
-        with running(composed, folder):
+        name = name or naming.overrides_label(swept) or "run"
+        folder = self.reserve_folder(composed, name, overrides)
+        with hydra_config_of(composed, folder):
             task = without_hydra(composed)
             if self.check:
                 self.check(task)
             again = bool(task.get("rerun")) or task.get("ckpt") is not None
-            if not again and resume.started(folder):
-                resume.check(folder, folder, task)
-            compared = comparability.key(comparability.part(task))
+            if not again and resume.has_run(folder):
+                resume.check_same_run(folder, folder, task)
+            compared = comparability.scale_key(comparability.compared_config(task))
         trainer = task.get("trainer") or {}
         job = Job(
             overrides=overrides,
             swept=dict(o.split("=", 1) for o in swept),
             folder=folder,
             accelerator=str(trainer.get("accelerator", "auto")),
-            devices=count(trainer.get("devices", 1)),
+            devices=device_count(trainer.get("devices", 1)),
             again=again,
             environment=environment or {},
             compared=compared,
         )
         job.seen_failure = job.failure.get("mark")
-        if not again and job.finished:
+        if not again and job.is_finished:
             job.state = "done"
         return job
 
-    def place(self, composed: DictConfig, name: str, overrides: list[str]) -> Path:
-        """The folder of a job, which no other job of the sweep has."""
-        folder = self.sub(composed, name)
+    def reserve_folder(self, composed: DictConfig, name: str, overrides: list[str]) -> Path:
+        """Returns the folder of a job and reserves it; adds a digest if another job has it."""
+        folder = self.compose_folder(composed, name)
         if self.folders.setdefault(folder, overrides) != overrides:
-            folder = self.sub(composed, f"{name}_{naming.digest(overrides)}")
+            folder = self.compose_folder(composed, f"{name}_{naming.overrides_digest(overrides)}")
             self.folders[folder] = overrides
         return folder
 
-    def sub(self, composed: DictConfig, name: str) -> Path:
+    def compose_folder(self, composed: DictConfig, name: str) -> Path:
+        """Returns the folder by `hydra.sweep.subdir`; sets the job's id and number."""
         job = composed.hydra.job
         with read_write(job), open_dict(job):
             job.id, job.num = name, len(self.folders)
-        with running(composed, self.folder):
+        with hydra_config_of(composed, self.folder):
             return self.folder / str(composed.hydra.sweep.subdir)
 
     def command(self, job: Job) -> list[str]:
-        """The command of a job's process."""
-        kept = [o for o in self.config.hydra.overrides.hydra if not is_ours(o)]
+        """Returns the arguments, program first, of the process that runs a job."""
+        kept = [o for o in self.config.hydra.overrides.hydra if not is_sweep_setting(o)]
         return [
-            *cli.process(),
-            *cli.config_folders(self.config.hydra),
+            *cli.process_argv(),
+            *cli.config_dir_flags(self.config.hydra),
             *job.overrides,
             *kept,
             "hydra.mode=RUN",
@@ -112,21 +116,25 @@ class Planner:
         ]
 
 
-def is_ours(override: str) -> bool:
+def is_sweep_setting(override: str) -> bool:
+    """True if an override of Hydra's settings is of the sweep and not of its jobs."""
     key = override.lstrip("+~").partition("=")[0]
     return any(key == ours or key.startswith((f"{ours}.", f"{ours}@")) for ours in OURS)
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """The configuration that the task is given."""
+    """Returns a copy of a composed configuration without its `hydra` node."""
     task = composed.copy()
     with read_write(task), open_dict(task):
         del task["hydra"]
     return task
 
 
-class running:  # noqa: N801
-    """As if the job with this configuration ran in this folder, for what looks at `HydraConfig`."""
+class hydra_config_of:  # noqa: N801
+    """Context manager that sets the global `HydraConfig` to a job's configuration, and restores it.
+
+    It also writes the folder into `hydra.runtime.output_dir` of that configuration.
+    """
 
     def __init__(self, composed: DictConfig, folder: Path) -> None:
         self.composed, self.folder = composed, folder
@@ -142,8 +150,8 @@ class running:  # noqa: N801
         HydraConfig.instance().cfg = self.before
 
 
-def count(devices: int | str | Sequence[int]) -> int:
-    """How many devices `trainer.devices` asks for; -1 for all."""
+def device_count(devices: int | str | Sequence[int]) -> int:
+    """Returns how many devices `trainer.devices` asks for; -1 for all."""
     if isinstance(devices, int):
         return devices
     if isinstance(devices, str):

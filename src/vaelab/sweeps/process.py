@@ -1,4 +1,4 @@
-"""The process of a job: started, stopped, and cleaned up after, on whatever machine it runs."""
+"""The process of a job: started, stopped and killed, on whatever machine it runs."""
 
 import os
 import signal
@@ -15,37 +15,38 @@ LEAKY = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED"),
 )
-"""Variables of a process group that a job must not take for its own."""
+"""Environment variables of the launcher's own process group, which a job must not inherit."""
 BESIDE_SLURM = {"SLURM_JOB_NAME": "bash"}
-"""Tells Lightning to start the processes of a job itself, whatever SLURM has allocated."""
+"""Makes Lightning start the processes of a job itself, although it runs in a SLURM job."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be run.
+    """Everything that a machine needs to run a job's process.
 
     Attributes:
         command: Arguments, the program first.
-        log: File that takes what is printed, at its end.
-        life: File by which the launcher shows that it is alive.
-        environment: Variables beside those of the process that starts it.
-        folder: Where it is run.
+        log: File to whose end the output is appended.
+        heartbeat_file: File by which the launcher shows that it is alive.
+        environment: Variables beside those of the process that starts the job.
+        folder: Working directory.
     """
 
     command: Sequence[str]
     log: Path
-    life: Path
+    heartbeat_file: Path
     environment: dict[str, str] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
 
 
 class Process:
-    """A job's process, in a session of its own: a Ctrl-C in the terminal is not for it.
+    """The process of a job, started in a session of its own, so that Ctrl-C does not reach it.
 
-    It stops by itself when its parent dies, see `vaelab.commands.cli`.
+    It exits by itself when its parent dies, see `vaelab.commands.cli`.
     """
 
     def __init__(self, order: Order) -> None:
+        """Starts the process, without variables of process groups; appends output to the log."""
         kept = {k: v for k, v in os.environ.items() if k not in LEAKY}
         own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **BESIDE_SLURM}
         order.log.parent.mkdir(parents=True, exist_ok=True)
@@ -61,22 +62,24 @@ class Process:
             )
 
     def poll(self) -> int | None:
-        """Its exit code, negative for a signal; None while it runs."""
+        """Returns the exit code, None while it runs; at the end kills what it left running."""
         code = self.child.poll()
         if code is not None:
             self.kill()  # what it may have left running
         return code
 
     def stop(self) -> None:
-        """Asks it to write a checkpoint and stop; it tells the processes that it started."""
+        """Asks the process, by SIGTERM, to write a checkpoint and exit; does not wait."""
         if self.child.poll() is None:
             self.child.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        """Kills the process and all others of its process group by SIGKILL; none is no error."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.child.pid, signal.SIGKILL)
 
     def wait(self) -> int:
+        """Waits until the process has ended and returns its exit code, negative for a signal."""
         while (code := self.poll()) is None:
             time.sleep(0.05)
         return code

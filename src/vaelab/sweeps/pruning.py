@@ -1,22 +1,24 @@
+"""The callback that reports each epoch of a trial to the search and stops hopeless trials."""
+
 from pathlib import Path
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from vaelab.errors import UserError, nearest
+from vaelab.errors import UserError, spelling_hint
 
 
 class Pruning(Callback):
-    """Tells a search how its trial does in each epoch, and ends it where the pruner says so.
+    """Callback that reports a trial's objective to Optuna's study and stops training if pruned.
 
-    What was told once is not told again by a run that goes on.
+    A resumed run does not report an epoch twice. Only the first process opens the study.
 
     Args:
         journal: The file of the study.
-        number: Of the trial.
+        number: The number of the trial.
 
     Attributes:
-        pruned: Whether training was ended early.
+        pruned: True if training was stopped early.
     """
 
     def __init__(self, journal: Path, number: int) -> None:
@@ -26,36 +28,45 @@ class Pruning(Callback):
 
     @classmethod
     def of(cls, trial: str | None) -> "Pruning | None":
-        """The callback of a trial, `NUMBER:FILE`; none of a run that is no trial."""
+        """Returns the callback of a trial, given as `NUMBER:FILE`; None if none is given."""
         if not trial:
             return None
         number, _, journal = trial.partition(":")
         return cls(Path(journal), int(number))
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called by Lightning before training: opens the study; stops if it was pruned before."""
         hopeless = False
         if trainer.is_global_zero:
-            from vaelab.sweeps import journal  # brings Optuna
+            from vaelab.sweeps import journal  # imports Optuna
 
-            self.trial = journal.trial(self.journal, self.number)
+            self.trial = journal.load_trial(self.journal, self.number)
             (self.objective,) = self.trial.study.user_attrs["objectives"]
             self.told = set(self.trial.study.trials[self.number].intermediate_values)
             hopeless = "pruned" in self.trial.user_attrs
-        self.agree(trainer, hopeless)
+        self.broadcast_stop(trainer, hopeless)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called by Lightning after each validation of a fit: reports it; may stop training."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            self.agree(trainer, trainer.is_global_zero and self.hopeless(trainer))
+            self.broadcast_stop(trainer, trainer.is_global_zero and self.report_epoch(trainer))
 
-    def hopeless(self, trainer: Trainer) -> bool:
-        """Tells the study, and asks it."""
+    def report_epoch(self, trainer: Trainer) -> bool:
+        """Reports the objective of this epoch to the study and returns whether to prune.
+
+        Skips an epoch that was reported before; never prunes in the last epoch. A pruned trial is
+        marked in the study.
+
+        Raises:
+            UserError: If the validation did not measure the objective.
+        """
         epoch, metrics = trainer.current_epoch, trainer.callback_metrics
         if epoch in self.told:
             return False
         if self.objective not in metrics:
             raise UserError(
                 f"hydra.sweeper.pruner: a validation does not measure {self.objective}; "
-                f"{nearest(self.objective, metrics)}"
+                f"{spelling_hint(self.objective, metrics)}"
             )
         self.told.add(epoch)
         self.trial.report(float(metrics[self.objective]), epoch)
@@ -65,8 +76,8 @@ class Pruning(Callback):
         self.trial.set_user_attr("pruned", epoch)
         return True
 
-    def agree(self, trainer: Trainer, hopeless: bool) -> None:
-        """Stops all processes if the first one is to."""
+    def broadcast_stop(self, trainer: Trainer, hopeless: bool) -> None:
+        """Stops training in all processes if rank 0 says so; must be called on every rank."""
         if trainer.strategy.reduce_boolean_decision(hopeless, all=False):
             self.pruned = trainer.should_stop = True
             if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""What a sweep shows while it runs and at its end: one live table, or lines without a terminal."""
+"""Terminal output of a sweep: a live table, or lines of text where there is no terminal."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,26 +15,26 @@ from rich.text import Text
 
 from vaelab.commands import cli
 from vaelab.runs import comparability
-from vaelab.runs.screen import here, pasted
+from vaelab.runs.screen import relative_path, shell_path
 from vaelab.sweeps.job import LOG, Job, State
 
 LINE = 60.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress without a terminal."""
 ORDER: tuple[State, ...] = ("running", "failed", "elsewhere", "stopped", "done", "waiting")
 COLOURS = {"running": "cyan", "failed": "red", "stopped": "yellow", "done": "green"}
 
 
 class Screen:
-    """Shows the jobs of a sweep; used as a context.
+    """Terminal output of one sweep; a context manager that starts and stops the live table.
 
     Args:
-        folder: Of the sweep.
-        to_come: How many jobs there will be beside those that are known.
+        folder: The sweep folder.
+        jobs_to_come: Returns how many jobs are still to be added to those passed to the methods.
     """
 
-    def __init__(self, folder: Path, to_come: Callable[[], int] = lambda: 0) -> None:
-        self.folder = here(folder)
-        self.to_come = to_come
+    def __init__(self, folder: Path, jobs_to_come: Callable[[], int] = lambda: 0) -> None:
+        self.folder = relative_path(folder)
+        self.jobs_to_come = jobs_to_come
         self.console = Console(highlight=False, soft_wrap=True)
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.began = self.lined = monotonic()
@@ -49,103 +49,120 @@ class Screen:
     def __exit__(self, *_: Any) -> None:
         self.live.stop()
 
-    def say(self, *parts: str | tuple[str, str]) -> None:
+    def print_line(self, *parts: str | tuple[str, str]) -> None:
+        """Prints one line, of strings or (string, style) pairs, which stays on the screen."""
         self.console.print(Text.assemble(*parts))
 
-    def begin(self, jobs: Sequence[Job]) -> None:
+    def print_start(self, jobs: Sequence[Job]) -> None:
+        """Prints the sweep folder and the counts of jobs, and keeps the jobs."""
         self.jobs = jobs
-        self.say(f"sweep folder {pasted(self.folder)}")
-        self.say(self.counts(jobs))
+        self.print_line(f"sweep folder {shell_path(self.folder)}")
+        self.print_line(self.counts(jobs))
 
-    def started(self, job: Job) -> None:
+    def print_job_start(self, job: Job) -> None:
+        """Prints that a job has started and on which device; nothing on a terminal."""
         if not self.console.is_terminal:
-            self.say(f"started   {job.label}  on {job.where}")
+            self.print_line(f"started   {job.label}  on {job.where}")
 
-    def ended(self, job: Job) -> None:
+    def print_job_end(self, job: Job) -> None:
+        """Counts a done job and prints its end; on a terminal prints failed jobs only."""
         self.ended_here += job.state == "done"
-        said = job.error or figure("val/elbo", job.value)
+        said = job.error or metric_text("val/elbo", job.value)
         if not self.console.is_terminal or job.state == "failed":
             colour = COLOURS.get(job.state, "")
-            self.say((f"{job.state:9}", colour), f" {job.label}  {said}".rstrip())
+            self.print_line((f"{job.state:9}", colour), f" {job.label}  {said}".rstrip())
 
-    def stopping(self, jobs: int) -> None:
+    def print_stopping(self, jobs: int) -> None:
+        """Prints that this many running jobs are being stopped; nothing for none."""
         if jobs:
-            self.say(f"stopping {jobs} jobs, after a checkpoint each; once more ends them at once")
+            self.print_line(
+                f"stopping {jobs} jobs, after a checkpoint each; once more ends them at once"
+            )
 
-    def show(self, jobs: Sequence[Job]) -> None:
-        """Draws the table anew, or now and then prints a line."""
+    def update(self, jobs: Sequence[Job]) -> None:
+        """Redraws the live table; without a terminal prints the counts, at most once a minute."""
         if self.console.is_terminal:
             room = max(3, self.console.height - 5)
-            self.live.update(Group(table(jobs, room), Text(self.counts(jobs))), refresh=True)
+            self.live.update(Group(jobs_table(jobs, room), Text(self.counts(jobs))), refresh=True)
         elif monotonic() - self.lined >= LINE:
             self.lined = monotonic()
-            self.say(self.counts(jobs))
+            self.print_line(self.counts(jobs))
 
     def counts(self, jobs: Sequence[Job]) -> str:
-        """How many jobs are done and so on, and the time left."""
+        """Returns the number of jobs in each state and the estimated time left, as text."""
         number = Counter(job.state for job in jobs)
         parts = [f"{number[state]} {state}" for state in ORDER if number[state] and state != "done"]
         left = self.seconds_left(jobs)
-        parts += [f"about {duration(left)} left"] if left else []
-        total = len(jobs) + self.to_come()
+        parts += [f"about {duration_text(left)} left"] if left else []
+        total = len(jobs) + self.jobs_to_come()
         return f"{number['done']} of {total} done" + "".join(f", {part}" for part in parts)
 
     def seconds_left(self, jobs: Sequence[Job]) -> float | None:
-        """From the share of all jobs that was done since the beginning."""
+        """Returns the estimated seconds left, by the share of work done; None before any."""
         running = (job for job in jobs if job.state == "running")
         begun: float = sum(job.progress.get("share") or 0.0 for job in running)
         done = self.ended_here + begun
         open_: float = sum(job.state in ("waiting", "running", "elsewhere") for job in jobs)
-        open_ += self.to_come() - begun
+        open_ += self.jobs_to_come() - begun
         return (monotonic() - self.began) * open_ / done if done and open_ > 0 else None
 
-    def summary(self, jobs: Sequence[Job], stopped: int | None, lines: Sequence[str] = ()) -> None:
-        """What came of it, every failure with its log, and the next commands."""
-        self.say("")
+    def print_summary(
+        self, jobs: Sequence[Job], stopped: int | None, lines: Sequence[str] = ()
+    ) -> None:
+        """Prints the end of the sweep: failures and their logs, counts, best runs, next commands.
+
+        Args:
+            jobs: All jobs of the sweep.
+            stopped: The signal that stopped the sweep, or None. It is not used.
+            lines: What is printed instead of the best runs.
+        """
+        self.print_line("")
         for job in jobs:
             if job.state == "failed":
-                log = pasted(job.folder / LOG)
-                self.say(("failed", "red"), f"  {job.label}: {job.error or 'no word'}  {log}")
-        taken = duration(monotonic() - self.began)
-        self.say(f"{self.counts(jobs)}, after {taken}")
-        for line in lines or self.best(jobs):
-            self.say(line)
-        self.say(f"report     {' '.join(cli.program('report'))} {cli.given('sweep', self.folder)}")
+                log = shell_path(job.folder / LOG)
+                self.print_line(
+                    ("failed", "red"), f"  {job.label}: {job.error or 'no word'}  {log}"
+                )
+        taken = duration_text(monotonic() - self.began)
+        self.print_line(f"{self.counts(jobs)}, after {taken}")
+        for line in lines or self.best_run_lines(jobs):
+            self.print_line(line)
+        command = " ".join(cli.program_words("report"))
+        self.print_line(f"report     {command} {cli.shell_override('sweep', self.folder)}")
         if any(self.folder.glob("*/events.out.*")):
-            self.say(f"curves     tensorboard --logdir {pasted(self.folder)}")
-        if self.to_come() or any(job.state != "done" for job in jobs):
-            self.say("go on      the same command runs those that are not done")
+            self.print_line(f"curves     tensorboard --logdir {shell_path(self.folder)}")
+        if self.jobs_to_come() or any(job.state != "done" for job in jobs):
+            self.print_line("go on      the same command runs those that are not done")
 
-    def best(self, jobs: Sequence[Job]) -> list[str]:
-        """The finished run of the highest bound, among those that can be compared."""
+    def best_run_lines(self, jobs: Sequence[Job]) -> list[str]:
+        """Returns a line per group of comparable runs: its done run with the best `val/elbo`."""
         values = {job.name: job.value for job in jobs if job.state == "done"}
         known = [job for job in jobs if (value := values.get(job.name)) and isfinite(value)]
         found = []
-        for key, group in comparability.labels([job.compared for job in known]).items():
+        for key, group in comparability.key_labels([job.compared for job in known]).items():
             names = [job.name for job in known if job.compared == key]
             best = max(names, key=lambda name: values[name] or 0.0)
             of = f" of {group}" if group else ""
-            found.append(
-                f"best       {figure('val/elbo', values[best])}{of}  {pasted(self.folder / best)}"
-            )
+            path = shell_path(self.folder / best)
+            found.append(f"best       {metric_text('val/elbo', values[best])}{of}  {path}")
         return found
 
 
-def table(jobs: Sequence[Job], room: int) -> Table:
-    """The jobs of most interest, as many as fit."""
+def jobs_table(jobs: Sequence[Job], room: int) -> Table:
+    """Returns a table of at most `room` jobs: running and failed ones first, waiting ones last."""
     grid = Table("job", "", "on", title_justify="left", expand=False)
     for name in ("epoch", "val/elbo", "left"):
         grid.add_column(name, justify="right", no_wrap=True)
     by_interest = sorted(jobs, key=lambda job: ORDER.index(job.state))
     for job in by_interest[:room]:
-        grid.add_row(job.label, Text(job.state, COLOURS.get(job.state, "dim")), *cells(job))
+        grid.add_row(job.label, Text(job.state, COLOURS.get(job.state, "dim")), *job_cells(job))
     if len(jobs) > room:
         grid.add_row(f"and {len(jobs) - room} more", *[""] * 5)
     return grid
 
 
-def cells(job: Job) -> tuple[str, str, str, str]:
-    """Device, epoch, bound and time left of a job."""
+def job_cells(job: Job) -> tuple[str, str, str, str]:
+    """Returns a job's table cells: device, epoch, `val/elbo` and time left, as far as known."""
     now = job.progress if job.state in ("running", "elsewhere") else {}
     if job.state == "failed":
         return job.where, "", "", ""
@@ -156,13 +173,15 @@ def cells(job: Job) -> tuple[str, str, str, str]:
         job.where,
         f"{now['epoch']}{epochs}" if now else "",
         "" if value is None else f"{value:.2f}",
-        "" if left is None else duration(left),
+        "" if left is None else duration_text(left),
     )
 
 
-def figure(name: str, value: float | None) -> str:
+def metric_text(name: str, value: float | None) -> str:
+    """Returns a metric's name and value with three decimals; empty for None."""
     return "" if value is None else f"{name} {value:.3f}"
 
 
-def duration(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
+    """Returns seconds as `H:MM:SS`, rounded to whole seconds."""
     return str(timedelta(seconds=round(seconds)))

@@ -1,4 +1,4 @@
-"""A sweep whose jobs Optuna proposes; it is imported when one is asked for."""
+"""Builds a search by Optuna, which is imported only when a search is asked for."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +11,10 @@ from vaelab.errors import UserError
 from vaelab.sweeps.sources import Source
 
 
-def search(folder: Path, overrides: Sequence[Override], settings: Mapping[str, Any]) -> Source:
-    """The jobs that Optuna proposes, see `vaelab.sweeps.study.Study`.
+def build_search(
+    folder: Path, overrides: Sequence[Override], settings: Mapping[str, Any]
+) -> Source:
+    """Checks the settings of `hydra.sweeper` and returns the Optuna search; imports Optuna.
 
     Raises:
         UserError: If a setting is wrong, or Optuna is not installed.

@@ -1,4 +1,4 @@
-"""Which jobs a sweep has."""
+"""Sources of jobs: the interface that says which jobs a sweep has, and a fixed list."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -6,50 +6,55 @@ from typing import Protocol
 from vaelab.sweeps.job import Job
 
 Plan = Callable[..., Job]
+"""Composes and checks a job of overrides, see `vaelab.sweeps.planning.Planner.__call__`."""
 
 
 class Source(Protocol):
-    """Where a sweep gets its jobs from, as it goes."""
+    """Interface of what says which jobs a sweep has; called by `SweepRunner`."""
 
-    def first(self, plan: Plan) -> list[Job]:
-        """All jobs that are known before the first one starts; `plan` makes and checks one."""
+    def first_jobs(self, plan: Plan) -> list[Job]:
+        """Returns all jobs known before the first one starts; `plan` composes and checks a job."""
 
-    def more(self, free: int) -> list[Job]:
-        """Jobs to be added when nothing waits and `free` could start; none at the end."""
+    def next_jobs(self, free: int) -> list[Job]:
+        """Returns more jobs if none waits and `free` could start; no jobs if there are none."""
 
-    def ended(self, job: Job) -> None:
-        """Learns what came of one, and may call it failed yet."""
+    def record_end(self, job: Job) -> None:
+        """Called when a job has ended: records its result, and may set its state to failed."""
 
-    def to_come(self) -> int:
-        """How many more jobs there will be, beside those that are known."""
+    def jobs_to_come(self) -> int:
+        """Returns how many jobs there will be beside those returned so far."""
 
-    def summary(self) -> list[str]:
-        """Lines for the end; without any, the best `val/elbo` is named."""
+    def summary_lines(self) -> list[str]:
+        """Returns lines to print at the end; if empty, the best `val/elbo` is printed."""
 
 
-class Grid:
-    """Jobs that are all known at the start.
+class FixedJobs:
+    """A source whose jobs are all known at the start, such as those of a grid.
 
     Args:
-        overrides: Those of each job.
+        overrides: The overrides of each job.
     """
 
     def __init__(self, overrides: Sequence[Sequence[str]]) -> None:
         self.overrides = overrides
         self.jobs: list[Job] = []
 
-    def first(self, plan: Plan) -> list[Job]:
+    def first_jobs(self, plan: Plan) -> list[Job]:
+        """Plans, keeps and returns all jobs."""
         self.jobs = [plan(list(overrides)) for overrides in self.overrides]
         return self.jobs
 
-    def more(self, free: int) -> list[Job]:
+    def next_jobs(self, free: int) -> list[Job]:
+        """Returns no jobs: all were returned at the start."""
         return []
 
-    def ended(self, job: Job) -> None:
-        pass
+    def record_end(self, job: Job) -> None:
+        """Does nothing."""
 
-    def to_come(self) -> int:
+    def jobs_to_come(self) -> int:
+        """Returns 0: all jobs were returned at the start."""
         return 0
 
-    def summary(self) -> list[str]:
+    def summary_lines(self) -> list[str]:
+        """Returns no lines, so that the best `val/elbo` is printed."""
         return []

@@ -1,4 +1,4 @@
-"""What a search varies: Hydra's sweep syntax as Optuna's distributions, and values as overrides."""
+"""The search space: Hydra's sweep syntax as Optuna distributions, and values as overrides."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -22,13 +22,13 @@ from vaelab.errors import UserError
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting of the search.
+    """One searched setting with its Optuna distribution.
 
     Attributes:
-        key: As the command line overrides it, such as `model.beta` or `+model.beta`.
-        given: What it is searched in, as it was given.
-        distribution: The same for Optuna.
-        texts: Of the choices of a categorical one, as overrides.
+        key: The setting as the command line overrides it, such as `model.beta` or `+model.beta`.
+        given: The values to search, as they were typed.
+        distribution: The same as an Optuna distribution.
+        texts: The choices of a categorical distribution, as texts for overrides.
     """
 
     key: str
@@ -38,10 +38,11 @@ class Axis:
 
     @property
     def name(self) -> str:
+        """The name of the setting, without a leading `+`."""
         return self.key.lstrip("+")
 
     def text(self, value: Any) -> str:
-        """A value of the distribution as the command line takes it."""
+        """Returns a value of the distribution as text for an override."""
         if self.texts:
             return self.texts[int(self.distribution.to_internal_repr(value))]
         if getattr(self.distribution, "step", None):
@@ -49,14 +50,15 @@ class Axis:
         return repr(value)
 
 
-def axis(override: Override) -> Axis:
-    """The axis of an override such as `model.beta=tag(log,interval(0.1,16))`.
+def parse_axis(override: Override) -> Axis:
+    """Returns the axis of a sweep override, as `model.beta=tag(log,interval(0.1,16))`.
 
-    `interval` draws real numbers, `int(interval(1,8))` and `range` whole ones, `range` with a
-    step those on the grid, without its end as everywhere in Hydra; choices are choices.
+    `interval` gives real numbers, `int(interval(1,8))` and `range` whole numbers, `range` with a
+    real step the numbers on that grid; as everywhere in Hydra, `range` excludes its end. Anything
+    else gives choices.
 
     Raises:
-        UserError: If Optuna has nothing of the kind.
+        UserError: If Optuna has no such distribution.
     """
     key = override.get_key_element()
     given = str(override.input_line).partition("=")[2]
@@ -65,22 +67,23 @@ def axis(override: Override) -> Axis:
         if unknown := set(getattr(sweep, "tags", ())) - {"log"}:
             raise ValueError(f"tag {sorted(unknown)[0]} is not known, only log is")
         if isinstance(sweep, IntervalSweep):
-            return Axis(key, given, interval(sweep))
+            return Axis(key, given, interval_distribution(sweep))
         if isinstance(sweep, RangeSweep):
-            return Axis(key, given, grid(sweep))
+            return Axis(key, given, range_distribution(sweep))
         if getattr(sweep, "tags", ()):
             raise ValueError("choices have no log scale")
     except ValueError as error:
         raise UserError(f"{key}={given}: {error}") from error
     elements = getattr(sweep, "list", None) or list(override.sweep_iterator())
     choices = {Transformer.str(element): element for element in elements}
-    known = [plain(element, text) for text, element in choices.items()]
+    known = [optuna_choice(element, text) for text, element in choices.items()]
     if not known:
         raise UserError(f"{key}={given}: there is nothing to choose from")
     return Axis(key, given, CategoricalDistribution(known), tuple(choices))
 
 
-def interval(sweep: IntervalSweep) -> BaseDistribution:
+def interval_distribution(sweep: IntervalSweep) -> BaseDistribution:
+    """Returns the Optuna distribution of an interval: integers if both ends are, else floats."""
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     assert low is not None
     assert high is not None
@@ -89,7 +92,8 @@ def interval(sweep: IntervalSweep) -> BaseDistribution:
     return FloatDistribution(float(low), float(high), log=log)
 
 
-def grid(sweep: RangeSweep) -> BaseDistribution:
+def range_distribution(sweep: RangeSweep) -> BaseDistribution:
+    """Returns the Optuna distribution of a range; raises ValueError if there is none."""
     values, log = sweep.range(), "log" in sweep.tags
     if not isinstance(values, range):
         if log:
@@ -103,8 +107,8 @@ def grid(sweep: RangeSweep) -> BaseDistribution:
     return IntDistribution(min(values), max(values), log=log, step=abs(values.step))
 
 
-def plain(element: Any, text: str) -> Any:
-    """A choice as Optuna can keep it: a number, a word, or else what the command line takes."""
+def optuna_choice(element: Any, text: str) -> Any:
+    """Returns a choice as Optuna can store it: itself if it is a plain value, else its text."""
     if isinstance(element, QuotedString):
         return element.text
     return element if isinstance(element, (bool, int, float, str, type(None))) else text

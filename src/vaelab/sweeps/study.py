@@ -1,4 +1,4 @@
-"""A search by Optuna: each free place gets a trial that is proposed by those before it."""
+"""The Optuna search of a sweep: each free place gets a trial, proposed from earlier trials."""
 
 import json
 import os
@@ -17,37 +17,38 @@ from pydantic import Field, PositiveInt
 
 from vaelab.errors import UserError, first_line
 from vaelab.runs import comparability, naming
-from vaelab.runs.screen import here
+from vaelab.runs.screen import relative_path
 from vaelab.sweeps import journal
-from vaelab.sweeps.claims import alone
+from vaelab.sweeps.claims import folder_lock
 from vaelab.sweeps.job import Job
-from vaelab.sweeps.objectives import Direction, best, values
+from vaelab.sweeps.objectives import Direction, best_trials, read_objectives
 from vaelab.sweeps.sources import Plan
-from vaelab.sweeps.space import Axis, axis
+from vaelab.sweeps.space import Axis, parse_axis
 from vaelab.training.json_files import read_json
 
 FIRST, FOLDER = "first", "folder"
-"""Attributes of a trial: the number of the one that it tries once more; its run, in the sweep."""
+"""Attributes of a trial: number of the trial that it retries; its run folder in the sweep."""
 LOOK = 1.0
-"""Seconds between two looks at a study in which there was nothing to do."""
+"""Seconds before a study that had no new trial is read again."""
 SHOWN = 10
-"""Best trials that are shown at the end."""
+"""Largest number of best trials printed at the end."""
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 class Study:
-    """The trials of a search, which a study in the folder of the sweep remembers.
+    """Source of jobs that Optuna proposes; their trials are kept in a file in the sweep folder.
 
-    A trial holds one of `n_trials` places until it has come to an end: one that was interrupted
-    goes on, one that failed is tried once more each time the command is given.
+    There are `n_trials` places, and a trial keeps its place. When the command is given again,
+    interrupted trials continue, and failed trials are tried once more in the same place.
 
     Args:
-        folder: Of the sweep.
-        overrides: Of the command line, those that are searched among them.
-        n_trials: How many there are to be in the end; a larger number goes on.
-        objectives: Names in `results.json` or `evaluation.json`, and where they are to go.
-        sampler: What to instantiate for proposals; a `seed` is made another one for each trial.
-        pruner: What to instantiate to end trials early, or none.
+        folder: The sweep folder.
+        overrides: Overrides of the command line, including those that are searched.
+        n_trials: Number of places; a larger number continues an earlier search.
+        objectives: Names in `results.json` or `evaluation.json`, with their directions.
+        params: Not used here: the sweeper has added them to `overrides`.
+        sampler: Settings of an Optuna sampler; its `seed` is changed for each trial.
+        pruner: Settings of an Optuna pruner, or None for no pruning.
     """
 
     def __init__(
@@ -67,20 +68,20 @@ class Study:
         self.objectives: dict[str, Direction] = objectives or {"val/elbo": "maximize"}
         self.sampler, self.pruner = sampler, pruner
         latest = {override.get_key_element(): override for override in overrides}
-        self.axes = {key: axis(o) for key, o in latest.items() if o.is_sweep_override()}
+        self.axes = {key: parse_axis(o) for key, o in latest.items() if o.is_sweep_override()}
         self.fixed = {
             key: f"{key}={o.get_value_element_as_str()}" if o.value_type else key
             for key, o in latest.items()
             if key not in self.axes
         }
         self.given = list(latest)
-        self.jobs: dict[int, Job] = {}  # by the numbers of their trials
+        self.jobs: dict[int, Job] = {}  # by trial number
         self.quiet_until = 0.0
         self.places_taken = 0
-        self.check()
+        self.check_settings()
 
-    def check(self) -> None:
-        """Raises a UserError if this is no search that could be made."""
+    def check_settings(self) -> None:
+        """Raises UserError if the settings make no search; silences Optuna in this process."""
         if not self.axes:
             raise UserError(
                 "hydra/sweeper=optuna has nothing to search; give it for example "
@@ -88,10 +89,10 @@ class Study:
             )
         if self.fixed.get("rerun", "").lower().endswith("=true"):
             raise UserError("rerun=true is for runs; a search begins anew in another folder")
-        journal.quieten()
+        journal.silence_optuna()
         for name, made, kind in (
-            ("sampler", journal.made(self.sampler), optuna.samplers.BaseSampler),
-            ("pruner", journal.made(self.pruner), optuna.pruners.BasePruner),
+            ("sampler", journal.build_from_settings(self.sampler), optuna.samplers.BaseSampler),
+            ("pruner", journal.build_from_settings(self.pruner), optuna.pruners.BasePruner),
         ):
             if not isinstance(made, (kind, type(None))) or (name == "sampler" and made is None):
                 raise UserError(f"hydra.sweeper.{name}: {type(made).__name__} is no {name}")
@@ -103,23 +104,30 @@ class Study:
                 f"hydra.sweeper.pruner: {name} is not measured during training, as val/elbo is"
             )
 
-    def first(self, plan: Plan) -> list[Job]:
+    def first_jobs(self, plan: Plan) -> list[Job]:
+        """Opens the study under a file lock, retries failed trials, returns jobs of all trials.
+
+        First composes and checks jobs at the ends of every axis.
+
+        Raises:
+            UserError: If such a job is wrong, or the folder holds another search.
+        """
         self.plan = plan
-        self.check_scale([plan(overrides, name="check") for overrides in self.corners()])
+        self.check_scale([plan(overrides, name="check") for overrides in self.corner_overrides()])
         self.folder.mkdir(parents=True, exist_ok=True)
-        journal.mend(self.path)
-        self.storage = journal.storage(self.path)
-        with alone(self.folder):
-            self.open()
-            for last in self.places().values():
+        journal.drop_partial_line(self.path)
+        self.storage = journal.open_storage(self.path)
+        with folder_lock(self.folder):
+            self.open_study()
+            for last in self.latest_trials().values():
                 if last.state == TrialState.FAIL:
-                    self.once_more(last)
-            trials = self.places().values()
+                    self.retry(last)
+            trials = self.latest_trials().values()
         return [self.adopt(trial) for trial in trials]
 
     def check_scale(self, corners: Sequence[Job]) -> None:
-        """Raises a UserError if an objective has no common scale for all trials."""
-        groups = comparability.labels([job.compared for job in corners])
+        """Raises UserError if an objective has no scale that these jobs share."""
+        groups = comparability.key_labels([job.compared for job in corners])
         for name in self.objectives:
             if len(groups) > 1 and name.rpartition("/")[2] in comparability.SCALED:
                 first, second, *_ = groups.values()
@@ -128,31 +136,35 @@ class Study:
                     f"{second}; search them apart, or by another objective"
                 )
 
-    def corners(self) -> Iterator[list[str]]:
-        """Overrides of the ends of every interval and of every choice, to be checked."""
+    def corner_overrides(self) -> Iterator[list[str]]:
+        """Yields jobs' overrides that cover all choices and both ends of all intervals."""
         ends = [list(a.texts) or [a.text(x) for x in bounds(a)] for a in self.axes.values()]
         for i in range(max(map(len, ends))):
             texts = [texts[min(i, len(texts) - 1)] for texts in ends]
-            yield self.overrides(dict(zip(self.axes, texts, strict=True)))
+            yield self.job_overrides(dict(zip(self.axes, texts, strict=True)))
 
-    def open(self) -> None:
-        """Begins the study, or checks that the one in the folder is this one.
+    def open_study(self) -> None:
+        """Creates the study in the storage, or opens it and checks that it is of these settings.
+
+        Stores settings, objectives and pruner in the study. Its `stop`, which samplers call, is
+        replaced by `mark_exhausted`.
 
         Raises:
-            UserError: With the first setting that is another.
+            UserError: With the first setting that differs.
         """
-        pruner = journal.made(self.pruner) or optuna.pruners.NopPruner()
+        pruner = journal.build_from_settings(self.pruner) or optuna.pruners.NopPruner()
         self.study = optuna.create_study(
             study_name=journal.STUDY,
             storage=self.storage,
             directions=list(self.objectives.values()),
-            sampler=journal.sampler(self.sampler, 0),
+            sampler=journal.build_sampler(self.sampler, 0),
             pruner=pruner,
             load_if_exists=True,
         )
-        self.study.stop = self.exhaust  # type: ignore[method-assign]  # Optuna's is for its own loop
+        # Optuna's own stop works only in its own loop, study.optimize
+        self.study.stop = self.mark_exhausted  # type: ignore[method-assign]
         known = self.study.user_attrs
-        before, now = known.get("settings"), self.settings()
+        before, now = known.get("settings"), self.identity_settings()
         if before is None:
             self.study.set_user_attr("objectives", self.objectives)
             self.study.set_user_attr("settings", now)
@@ -160,48 +172,54 @@ class Study:
             for name in sorted(before.keys() | now.keys()):
                 if before.get(name) != now.get(name):
                     raise UserError(
-                        f"{here(self.folder)} holds a search with {name}={before.get(name)}, not "
+                        f"{relative_path(self.folder)} holds a search with "
+                        f"{name}={before.get(name)}, not "
                         f"{now.get(name)}; hydra.sweep.dir=FOLDER names another folder"
                     )
-            self.objectives = known["objectives"]  # in their order
+            self.objectives = known["objectives"]  # in the order of the study's directions
         if known.get("pruner") != self.pruner or before is None:
             self.study.set_user_attr("pruner", self.pruner)
 
-    def settings(self) -> dict[str, str]:
-        """What makes a search this one."""
+    def identity_settings(self) -> dict[str, str]:
+        """Returns the settings that a continued search must have unchanged, as texts."""
         fixed = {
             key: override.partition("=")[2]
             for key, override in self.fixed.items()
-            if not naming.is_free(naming.key(key))
+            if not naming.is_free(naming.setting_name(key))
         }
         searched = {key: axis.given.replace(" ", "") for key, axis in self.axes.items()}
         objectives = json.dumps(self.objectives, sort_keys=True)
         return fixed | searched | {"hydra.sweeper.objectives": objectives}
 
     def trials(self) -> list[FrozenTrial]:
+        """Returns all trials of the study, read from its file; not copied."""
         return self.study.get_trials(deepcopy=False)
 
-    def withdraw(self) -> None:
-        """Forgets trials whose launcher was killed while it asked for them."""
+    def fail_abandoned_trials(self) -> None:
+        """Marks as failed all running trials without parameters: their launcher was killed."""
         for trial in self.trials():
-            if trial.state == TrialState.RUNNING and not self.whole(trial):
+            if trial.state == TrialState.RUNNING and not self.has_all_params(trial):
                 self.tell(trial.number, TrialState.FAIL)
 
-    def whole(self, trial: FrozenTrial) -> bool:
+    def has_all_params(self, trial: FrozenTrial) -> bool:
+        """True if the trial has a value for each axis."""
         return len(trial.params) == len(self.axes)
 
-    def places(self) -> dict[int, FrozenTrial]:
-        """The last try of every trial, by the number of its first."""
+    def latest_trials(self) -> dict[int, FrozenTrial]:
+        """Returns the last try of every trial, by the number of the first try; counts taken places.
+
+        Skips trials without all parameters.
+        """
         found = {
             trial.user_attrs.get(FIRST, trial.number): trial
             for trial in self.trials()
-            if self.whole(trial)
+            if self.has_all_params(trial)
         }
         self.places_taken = len(found)
         return found
 
-    def once_more(self, failed: FrozenTrial) -> None:
-        """Has a trial that failed tried again, in the same folder."""
+    def retry(self, failed: FrozenTrial) -> None:
+        """Adds a running trial with the same parameters and place as a failed one to the study."""
         first = failed.user_attrs.get(FIRST, failed.number)
         self.study.add_trial(
             create_trial(
@@ -214,18 +232,27 @@ class Study:
         )
 
     def adopt(self, trial: FrozenTrial) -> Job:
-        """The job of a trial, whoever asked for it."""
-        job = self.job(trial)
+        """Returns and keeps the job of a trial, of whatever launcher.
+
+        Tells the study the result of a run that has ended while its trial is still open.
+        """
+        job = self.build_job(trial)
         self.jobs[trial.number] = job
-        if trial.state == TrialState.RUNNING and job.state != "waiting":  # but nobody said so
-            self.ended(job)
+        if trial.state == TrialState.RUNNING and job.state != "waiting":  # its launcher was killed
+            self.record_end(job)
         return job
 
-    def job(self, trial: FrozenTrial) -> Job:
+    def build_job(self, trial: FrozenTrial) -> Job:
+        """Builds the job of a trial, planned if the trial is open; failed if it cannot be composed.
+
+        Stores the run's folder in an open trial that has none.
+        """
         texts = {key: axis.text(trial.params[axis.name]) for key, axis in self.axes.items()}
-        overrides = self.overrides(texts)
+        overrides = self.job_overrides(texts)
         number = trial.user_attrs.get(FIRST, trial.number)
-        told = naming.label(f"{key}={naming.short(text)}" for key, text in texts.items())
+        told = naming.overrides_label(
+            f"{key}={naming.short_number(text)}" for key, text in texts.items()
+        )
         name = f"trial-{number}_{told[:80]}"
         folder = self.folder / trial.user_attrs.get(FOLDER, name)
         if trial.state.is_finished():
@@ -234,40 +261,49 @@ class Study:
         pruning = {journal.TRIAL: f"{trial.number}:{self.path.absolute()}"} if self.pruner else {}
         try:
             job = self.plan(overrides, environment=pruning, name=name)
-        except (UserError, HydraException) as error:  # what no corner showed
+        except (UserError, HydraException) as error:  # first_jobs checked the ends of axes only
             return Job(overrides, texts, folder, state="failed", error=first_line(error))
         if FOLDER not in trial.user_attrs:
-            self.remember(trial, FOLDER, os.path.relpath(job.folder, self.folder))
+            self.set_trial_attribute(trial, FOLDER, os.path.relpath(job.folder, self.folder))
         return job
 
-    def overrides(self, texts: Mapping[str, str]) -> list[str]:
-        """Those of a job, in the order in which they were given."""
+    def job_overrides(self, texts: Mapping[str, str]) -> list[str]:
+        """Returns all overrides of a job, in the order of the command line."""
         return [f"{key}={texts[key]}" if key in texts else self.fixed[key] for key in self.given]
 
-    def remember(self, trial: FrozenTrial, name: str, value: str) -> None:
+    def set_trial_attribute(self, trial: FrozenTrial, name: str, value: str) -> None:
+        """Stores an attribute of a trial in the study; skips a trial that has ended."""
         with suppress(UpdateFinishedTrialError):
             number = journal.trial_id(self.storage, trial.number)
             self.storage.set_trial_user_attr(number, name, value)
 
-    def more(self, free: int) -> list[Job]:
-        """What others have asked for, to take it up if they leave it; or else a new trial."""
+    def next_jobs(self, free: int) -> list[Job]:
+        """Returns the jobs of other launchers' new trials, else of one new trial, else none.
+
+        Whatever `free` is, at most one new trial is asked for. If there is none, the study is not
+        read again for LOOK seconds.
+        """
         if monotonic() < self.quiet_until:
             return []
-        others = [t for t in self.places().values() if t.number not in self.jobs]
+        others = [t for t in self.latest_trials().values() if t.number not in self.jobs]
         if others:
             return [self.adopt(trial) for trial in others]
-        if (trial := self.ask()) is None:
+        if (trial := self.ask_for_trial()) is None:
             self.quiet_until = monotonic() + LOOK
             return []
         return [self.adopt(trial)]
 
-    def ask(self) -> FrozenTrial | None:
-        """A new trial, unless all places are taken."""
-        with alone(self.folder):
-            self.withdraw()
-            if len(self.places()) >= self.n_trials or self.exhausted:
+    def ask_for_trial(self) -> FrozenTrial | None:
+        """Asks Optuna for a new trial, under a file lock; None if no place or proposal is left.
+
+        Raises:
+            UserError: If the sampler cannot propose one.
+        """
+        with folder_lock(self.folder):
+            self.fail_abandoned_trials()
+            if len(self.latest_trials()) >= self.n_trials or self.is_exhausted:
                 return None
-            self.study.sampler = journal.sampler(self.sampler, len(self.trials()))
+            self.study.sampler = journal.build_sampler(self.sampler, len(self.trials()))
             spaces = {axis.name: axis.distribution for axis in self.axes.values()}
             try:
                 number = self.study.ask(spaces).number
@@ -276,18 +312,24 @@ class Study:
             self.places_taken += 1
             return self.trials()[number]
 
-    def exhaust(self) -> None:
-        """Notes that the sampler has tried all that it can."""
+    def mark_exhausted(self) -> None:
+        """Stores in the study that its sampler has tried all that it can."""
         self.study.set_user_attr("exhausted", self.sampler)
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
+        """True if the study says that this sampler has tried all that it can."""
         return bool(self.study.user_attrs.get("exhausted") == self.sampler)
 
-    def to_come(self) -> int:
-        return 0 if self.exhausted else max(0, self.n_trials - self.places_taken)
+    def jobs_to_come(self) -> int:
+        """Returns how many places have no trial yet; 0 if the sampler is exhausted."""
+        return 0 if self.is_exhausted else max(0, self.n_trials - self.places_taken)
 
-    def ended(self, job: Job) -> None:
+    def record_end(self, job: Job) -> None:
+        """Tells the study how a job ended; a done job without its objectives becomes failed.
+
+        A job that was stopped leaves its trial open.
+        """
         self.quiet_until = 0.0
         number = next(number for number, known in self.jobs.items() if known is job)
         if job.state == "done":
@@ -295,7 +337,9 @@ class Study:
                 if read_json(job.folder / "results.json").get("pruned"):
                     job.error = "pruned"
                     return self.tell(number, TrialState.PRUNED)
-                return self.tell(number, TrialState.COMPLETE, values(job.folder, self.objectives))
+                return self.tell(
+                    number, TrialState.COMPLETE, read_objectives(job.folder, self.objectives)
+                )
             except UserError as error:
                 job.state, job.error = "failed", str(error)
         if job.state == "failed":
@@ -303,38 +347,40 @@ class Study:
         return None
 
     def tell(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
+        """Tells Optuna the state and objectives of a trial; skips one that has ended."""
         with suppress(UpdateFinishedTrialError):  # another launcher was first
             self.study.tell(number, values, state=state, skip_if_finished=True)
 
-    def summary(self) -> list[str]:
-        """How many trials came to what, and the best of them."""
-        trials = self.places().values()
+    def summary_lines(self) -> list[str]:
+        """Returns lines with the numbers of trials by state and the best trials, at most SHOWN."""
+        trials = self.latest_trials().values()
         states = [STATES.get(trial.state, "open") for trial in trials]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        lines = [f"study      {counts}  {here(self.path)}"]
+        lines = [f"study      {counts}  {relative_path(self.path)}"]
         if (complete := states.count("complete")) == 0:
             return lines
         axes = list(self.axes.values())
         rows = [[*self.objectives, *(axis.name for axis in axes), "folder"]]
-        found = best(self.study, self.objectives)
+        found = best_trials(self.study, self.objectives)
         for trial in found[:SHOWN]:
-            texts = [naming.short(axis.text(trial.params[axis.name])) for axis in axes]
-            folder = here(self.folder / trial.user_attrs.get(FOLDER, ""))
+            texts = [naming.short_number(axis.text(trial.params[axis.name])) for axis in axes]
+            folder = relative_path(self.folder / trial.user_attrs.get(FOLDER, ""))
             rows.append([*(f"{value:.4f}" for value in trial.values), *texts, str(folder)])
         title = (
             f"Pareto front, {len(found)} of {complete}:" if len(self.objectives) > 1 else "best:"
         )
         more = [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        return [*lines, title, *aligned(rows), *more]
+        return [*lines, title, *aligned_lines(rows), *more]
 
 
 def bounds(axis: Axis) -> tuple[Any, Any]:
+    """Returns the lowest and the highest value of an axis that is an interval or a range."""
     low, high = axis.distribution.low, axis.distribution.high  # type: ignore[attr-defined]
     return low, high
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table in plain text."""
+def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the rows of a table as indented lines of text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     padded = ([f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)] for row in rows)
     return [f"  {'  '.join(cells).rstrip()}" for cells in padded]

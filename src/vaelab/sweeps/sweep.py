@@ -1,4 +1,4 @@
-"""The loop of a sweep: claims jobs, starts them, watches them, and says what came of it."""
+"""The loop of a sweep: claims jobs, starts them, watches them and prints their ends."""
 
 import signal
 import time
@@ -11,9 +11,9 @@ from uuid import uuid4
 
 from vaelab.commands import cli
 from vaelab.runs.folder import PROGRESS
-from vaelab.sweeps.claims import Claims, alone
+from vaelab.sweeps.claims import Claims, folder_lock
 from vaelab.sweeps.engines import Engine, Handle
-from vaelab.sweeps.job import FAILURE, LOG, Job, ending, last_error
+from vaelab.sweeps.job import FAILURE, LOG, Job, last_error, signal_text
 from vaelab.sweeps.planning import Planner
 from vaelab.sweeps.process import Order
 from vaelab.sweeps.screen import Screen
@@ -23,18 +23,18 @@ from vaelab.training.json_files import read_json, write_json
 INDEX = "sweep.json"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK = 0.05
-"""Seconds between two looks at the running jobs."""
+"""Seconds between two polls of the running jobs."""
 PATIENCE = 1.0
-"""Seconds between two looks at what other launchers do, and at files of progress."""
+"""Seconds between two reads of other launchers' claims and of progress files."""
 
 
-class Sweep:
-    """Runs the jobs of a source, in the folder of a sweep.
+class SweepRunner:
+    """Runs the jobs of a source in a sweep folder, which other launchers may share.
 
     Args:
-        planner: Makes jobs of overrides.
-        engine: Runs them.
-        grace: Seconds that a job may take to stop.
+        planner: Composes and checks jobs.
+        engine: Starts jobs.
+        grace: Seconds that a job may take to stop before it is killed.
     """
 
     def __init__(self, planner: Planner, engine: Engine, grace: float) -> None:
@@ -44,47 +44,51 @@ class Sweep:
         self.folder = planner.folder
         self.jobs: list[Job] = []
         self.waiting: deque[Job] = deque()
-        self.running: dict[str, tuple[Job, Handle, int]] = {}  # and where its log began
+        self.running: dict[str, tuple[Job, Handle, int]] = {}  # and its log's size at the start
         self.elsewhere: list[Job] = []
         self.signal: int | None = None
         self.urgent = False
         self.asked: float | None = None  # when the jobs were asked to stop
 
     def run(self, source: Source) -> int:
-        """Runs all jobs; 0 if all are done, 1 if some failed, 128 + signal if it was stopped."""
-        jobs = source.first(self.plan)
-        self.engine.expect(sum(job.state == "waiting" for job in jobs) + source.to_come())
-        self.add(jobs)
-        screen = Screen(self.folder, source.to_come)
-        with Claims(self.folder) as claims, screen, self.signals():
+        """Runs all jobs and returns an exit code; catches signals and prints progress.
+
+        Returns:
+            0 if all are done, 1 if some failed, 128 + signal if the sweep was stopped by a signal.
+        """
+        jobs = source.first_jobs(self.plan_job)
+        self.engine.expect(sum(job.state == "waiting" for job in jobs) + source.jobs_to_come())
+        self.add_jobs(jobs)
+        screen = Screen(self.folder, source.jobs_to_come)
+        with Claims(self.folder) as claims, screen, self.note_signals():
             self.claims, self.screen, self.source = claims, screen, source
-            screen.begin(self.jobs)
+            screen.print_start(self.jobs)
             try:
-                self.loop()
+                self.run_loop()
             except BaseException:
                 self.signal = self.signal or signal.SIGTERM
-                self.loop()  # leaves nothing running
+                self.run_loop()  # stops the running jobs
                 raise
             finally:
                 self.engine.close()
-        screen.summary(self.jobs, self.signal, source.summary())
+        screen.print_summary(self.jobs, self.signal, source.summary_lines())
         if self.signal is not None:
             return 128 + self.signal
         return int(any(job.state == "failed" for job in self.jobs))
 
-    def plan(self, *args: Any, **kwargs: Any) -> Job:
-        """A job, which this engine could run."""
+    def plan_job(self, *args: Any, **kwargs: Any) -> Job:
+        """Composes and checks a job; raises UserError also if the engine could never run it."""
         job = self.planner(*args, **kwargs)
-        self.engine.check(job)
+        self.engine.check_job(job)
         return job
 
-    def add(self, jobs: list[Job]) -> None:
-        """Takes jobs in, and keeps what they are in the folder, for reports."""
+    def add_jobs(self, jobs: list[Job]) -> None:
+        """Adds jobs, queues those that wait and writes all into `sweep.json`, under a file lock."""
         self.jobs += jobs
         self.waiting += [job for job in jobs if job.state == "waiting"]
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / INDEX
-        with alone(self.folder):  # or of two launchers' jobs only one's would be kept
+        with folder_lock(self.folder):  # two launchers may write at the same time
             known = {job["folder"]: job for job in read_json(path).get("jobs", [])}
             known |= {
                 str(job.folder.relative_to(self.folder)): {
@@ -93,44 +97,54 @@ class Sweep:
                 }
                 for job in jobs
             }
-            write_json(path, {"command": cli.command(), "jobs": list(known.values())})
+            write_json(path, {"command": cli.typed_command(), "jobs": list(known.values())})
 
-    def loop(self) -> None:
+    def run_loop(self) -> None:
+        """Runs until no job is left; after a signal, until no job of this launcher runs."""
         looked = float("-inf")
         while True:
-            self.collect()
+            self.collect_ended_jobs()
             if self.signal is None:
-                self.begin_some()
+                self.start_jobs()
             else:
-                self.wind_down()
-            if not self.running and (self.signal is not None or not self.left()):
+                self.stop_jobs()
+            if not self.running and (self.signal is not None or not self.has_jobs_left()):
                 return
             if time.monotonic() - looked >= PATIENCE:
                 looked = time.monotonic()
-                self.look_elsewhere()
-                self.screen.show(self.jobs)
+                self.update_elsewhere()
+                self.screen.update(self.jobs)
             time.sleep(LOOK)
 
-    def left(self) -> bool:
+    def has_jobs_left(self) -> bool:
+        """True if jobs wait or are run by other launchers; ignores jobs that run here."""
         return bool(self.waiting or self.elsewhere)
 
-    def begin_some(self) -> None:
-        """Starts jobs in their order for as long as the next one has room."""
+    def start_jobs(self) -> None:
+        """Starts waiting jobs in order, as room allows; asks the source for more if none waits."""
         if (
             not self.waiting
-            and (free := self.engine.free()) > 0
-            and (more := self.source.more(free))
+            and (free := self.engine.count_startable()) > 0
+            and (more := self.source.next_jobs(free))
         ):
-            self.add(more)
-        while self.waiting and self.engine.free(self.waiting[0]) > 0 and self.signal is None:
-            self.begin(self.waiting.popleft())
+            self.add_jobs(more)
+        while (
+            self.waiting
+            and self.engine.count_startable(self.waiting[0]) > 0
+            and self.signal is None
+        ):
+            self.start_job(self.waiting.popleft())
 
-    def begin(self, job: Job) -> None:
+    def start_job(self, job: Job) -> None:
+        """Claims a job and starts it; skips it if another launcher has it or has ended it.
+
+        Deletes its earlier `failure.json` and `progress.json`.
+        """
         if not self.claims.take(job.name):
             job.state, job.where = "elsewhere", ""
             self.elsewhere.append(job)
             return
-        if self.settled(job):
+        if self.take_over_end(job):
             self.claims.release(job.name)
             return
         for name in (FAILURE, PROGRESS):
@@ -139,74 +153,82 @@ class Sweep:
         order = Order(
             self.planner.command(job),
             log.resolve(),
-            self.claims.life.resolve(),
+            self.claims.heartbeat_file.resolve(),
             job.environment | {"VAELAB_SWEPT": " ".join(job.swept)},
         )
         job.state, job.where = "running", ""
         size = log.stat().st_size if log.exists() else 0
         handle = self.engine.start(job, order)
         self.running[job.name] = (job, handle, size)
-        self.locate(job, handle)
+        self.update_place(job, handle)
 
-    def locate(self, job: Job, handle: Handle) -> None:
-        """Says that a job has begun, as soon as it is known where."""
+    def update_place(self, job: Job, handle: Handle) -> None:
+        """Sets where a job runs, and prints its start as soon as that is known."""
         before, job.where = job.where, handle.where
         if job.where and not before:
-            self.screen.started(job)
+            self.screen.print_job_start(job)
 
-    def settled(self, job: Job) -> bool:
-        """Whether another launcher came to an end with the job since this one began."""
+    def take_over_end(self, job: Job) -> bool:
+        """Records a job that another launcher ended meanwhile; returns False if none did."""
         failure = job.failure
-        if job.finished and not job.again:
-            self.end(job, "done")
+        if job.is_finished and not job.again:
+            self.end_job(job, "done")
         elif failure and failure["mark"] != job.seen_failure:
-            self.end(job, "failed", failure["error"])
+            self.end_job(job, "failed", failure["error"])
         else:
             return False
         return True
 
-    def collect(self) -> None:
-        """Takes in the jobs that have ended."""
+    def collect_ended_jobs(self) -> None:
+        """Records running jobs that have ended and releases their claims.
+
+        Writes `failure.json` of a job that failed.
+        """
         for job, handle, size in list(self.running.values()):
             code = handle.poll()
-            self.locate(job, handle)
+            self.update_place(job, handle)
             if code is None:
                 continue
             del self.running[job.name]
             if code == 0:
-                self.end(job, "done")
+                self.end_job(job, "done")
             elif self.signal is not None:
-                self.end(job, "stopped")
+                self.end_job(job, "stopped")
             else:
-                how, said = ending(code), last_error(job.folder / LOG, size)
+                how, said = signal_text(code), last_error(job.folder / LOG, size)
                 error = how if not said or how else said
                 mark = uuid4().hex
                 failure = {"error": error, "exit": code, "log": LOG, "mark": mark}
                 write_json(job.folder / FAILURE, failure)
-                self.end(job, "failed", error)
+                self.end_job(job, "failed", error)
             self.claims.release(job.name)
 
-    def end(self, job: Job, state: Any, error: str = "") -> None:
+    def end_job(self, job: Job, state: Any, error: str = "") -> None:
+        """Sets the state and error of a job and passes it to the source and the screen."""
         job.state, job.error = state, error
-        self.source.ended(job)
-        self.screen.ended(job)
+        self.source.record_end(job)
+        self.screen.print_job_end(job)
 
-    def look_elsewhere(self) -> None:
-        """Takes up the jobs that other launchers have left, done or not."""
+    def update_elsewhere(self) -> None:
+        """Records jobs that other launchers ended; queues those that they left unfinished."""
         for job in list(self.elsewhere):
             if (holder := self.claims.holder(job.name)) is not None:
                 job.where = holder.rsplit("-", 2)[0]
                 continue
             self.elsewhere.remove(job)
-            if not self.settled(job):
+            if not self.take_over_end(job):
                 job.state = "waiting"
                 self.waiting.append(job)
 
     @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Notes the signals that ask to stop, and a second one that asks to stop at once."""
+    def note_signals(self) -> Iterator[None]:
+        """Context manager that catches SIGINT, SIGTERM and SIGHUP and restores their handlers.
+
+        The first signal asks to stop, a second one to stop at once.
+        """
 
         def note(number: int, _: FrameType | None) -> None:
+            """Stores the first signal; a later one makes stopping urgent."""
             self.urgent = self.signal is not None
             self.signal = self.signal or number
 
@@ -217,11 +239,11 @@ class Sweep:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def wind_down(self) -> None:
-        """Has the running jobs write a checkpoint and stop; kills those that take too long."""
+    def stop_jobs(self) -> None:
+        """Asks running jobs to stop, once; later calls kill them if urgent or out of time."""
         if self.asked is None:
             self.asked = time.monotonic()
-            self.screen.stopping(len(self.running))
+            self.screen.print_stopping(len(self.running))
             for _, handle, _ in self.running.values():
                 handle.stop()
         elif self.urgent or time.monotonic() - self.asked > self.grace:

@@ -1,8 +1,8 @@
-"""What runs on a node for a launcher that may be on another: a job, and an eye on its launcher.
+"""The worker: runs one job on a node of a cluster and stops the job if its launcher is gone.
 
-They know of each other by files beside the launcher's claims, and by nothing else: `asked` is
-what the launcher wants of the job, `begun` is where the job runs, and the beats of its sign of
-life are watched for as long as the job runs.
+Worker and launcher may be on different machines and communicate only by files in the claims
+folder: the request file holds the signal that the launcher wants sent to the job, the start file
+holds the host and the GPUs of the job, and the heartbeat file shows that the launcher is alive.
 """
 
 import json
@@ -14,25 +14,26 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from vaelab.sweeps.claims import exists
+from vaelab.sweeps.claims import is_process_running
 from vaelab.sweeps.process import Order, Process
 from vaelab.training.json_files import read_json, write_json
 
 LOOK = 1.0
-"""Seconds between two looks of launcher and job at each other."""
+"""Seconds between two reads, by launcher or worker, of the other's files."""
 SILENT = 25
-"""Looks without a sign of life after which the launcher is taken for dead.
+"""Reads of the heartbeat file without a new beat after which the launcher counts as dead.
 
-Looks, so that a file system which keeps everyone waiting is not held against it. With HASTE it
-is over before `claims.LOST`, when another launcher may start the job.
+Reads and not seconds are counted, since a slow file system delays launcher and worker alike. At
+LOOK seconds each, and with HASTE, the job ends before `claims.LOST` seconds have passed, after
+which another launcher may start it.
 """
 HASTE = 15.0
-"""Seconds that a job may take to stop when nobody waits for it."""
+"""Seconds that a job may take to stop when its launcher is gone."""
 NOT_BEGUN = 128 + signal.SIGTERM
 
 
 class Worker:
-    """Runs one job.
+    """Runs one job and watches its launcher; a picklable callable, for Ray and SLURM.
 
     Args:
         order: The job.
@@ -43,43 +44,44 @@ class Worker:
         self.process: Process | None = None
 
     def __call__(self) -> int:
-        """The exit code of the job, negative for a signal, once it has ended.
+        """Runs the job to its end and returns its exit code, negative for a signal.
 
-        It stops early if the launcher asks for it or is gone, and does not begin if that is so
-        already.
+        The job is stopped if the launcher asks for it or is gone. If that is so before the start,
+        the job is not started and NOT_BEGUN is returned.
         """
-        launcher = Launcher(self.order)
+        launcher = LauncherMonitor(self.order)
         gpus = (os.environ | self.order.environment).get("CUDA_VISIBLE_DEVICES")
         try:
-            write_json(begun(self.order), {"host": socket.gethostname(), "gpus": gpus})
-            if launcher.asks() or launcher.long_gone():
+            write_json(start_file(self.order), {"host": socket.gethostname(), "gpus": gpus})
+            if launcher.requested_signal() or launcher.was_gone_before_start():
                 return NOT_BEGUN
             self.process = Process(self.order)
-            return self.watch(self.process, launcher)
+            return self.wait_for_job(self.process, launcher)
         except Exception:
-            note(self.order, traceback.format_exc())
+            append_to_log(self.order, traceback.format_exc())
             return 1
         finally:
-            self.end()
+            self.end_job()
             if launcher.gone:
-                forget(self.order)
+                delete_exchange_files(self.order)
 
-    def watch(self, process: Process, launcher: "Launcher") -> int:
+    def wait_for_job(self, process: Process, launcher: "LauncherMonitor") -> int:
+        """Waits for the process and returns its exit code; stops it if the launcher is gone."""
         done, looked = 0, float("-inf")
         while (code := process.poll()) is None:
             if time.monotonic() - looked >= LOOK:
                 looked = time.monotonic()
-                if launcher.look():
-                    note(self.order, "stopped, for its launcher shows no sign of life")
-                    self.end()
-                elif (asked := launcher.asks()) != done:
+                if launcher.poll_heartbeat():
+                    append_to_log(self.order, "stopped, for its launcher shows no sign of life")
+                    self.end_job()
+                elif (asked := launcher.requested_signal()) != done:
                     done = asked
                     (process.kill if asked == signal.SIGKILL else process.stop)()
             time.sleep(0.05)
         return code
 
-    def end(self) -> None:
-        """Has the job write a checkpoint and stop, in some haste."""
+    def end_job(self) -> None:
+        """Stops the process, if any, with SIGTERM, and kills it after at most HASTE seconds."""
         if self.process is None:
             return
         self.process.stop()
@@ -89,11 +91,11 @@ class Worker:
         self.process.kill()
 
 
-class Launcher:
-    """The launcher of a job, as far as can be seen from its node.
+class LauncherMonitor:
+    """Watches a job's launcher from the job's node, by the heartbeat file and the request file.
 
     Attributes:
-        gone: Whether it is, for all that can be seen.
+        gone: True once the launcher was silent for too long or its process was found dead.
     """
 
     def __init__(self, order: Order) -> None:
@@ -102,68 +104,81 @@ class Launcher:
         self.silent = 0
         self.gone = False
 
-    def look(self) -> bool:
-        """Whether it has been silent for too long, or is known to be dead."""
-        content = self.sign()
+    def poll_heartbeat(self) -> bool:
+        """Reads the heartbeat file once; returns, and stores in `gone`, if the launcher is gone.
+
+        It is gone after more than SILENT successive calls without a new beat, or if it ran on this
+        machine and its process has ended.
+        """
+        content = self.read_heartbeat()
         here = content.get("host") == socket.gethostname()
         beats = content.get("beats", self.beats)
         self.silent = self.silent + 1 if beats == self.beats else 0
         self.beats = beats
-        self.gone = self.silent > SILENT or (here and not exists(content["pid"]))
+        self.gone = self.silent > SILENT or (here and not is_process_running(content["pid"]))
         return self.gone
 
-    def long_gone(self) -> bool:
-        """Whether it was when the job came to its turn, which may have been days later.
+    def was_gone_before_start(self) -> bool:
+        """Returns, and stores in `gone`, if the launcher was gone when the job left its queue.
 
-        By the times of two files, since clocks of two machines are not to be compared.
+        The job may have been queued for days. The modification times of two files are compared,
+        since the clocks of two machines cannot be.
         """
-        self.sign()  # which has the network's file system look again
+        self.read_heartbeat()  # a read makes NFS refresh the file's cached time
         try:
-            since = begun(self.order).stat().st_mtime - self.order.life.stat().st_mtime
+            since = (
+                start_file(self.order).stat().st_mtime - self.order.heartbeat_file.stat().st_mtime
+            )
         except FileNotFoundError:
             since = float("inf")
-        self.gone = since > SILENT * LOOK or self.look()
+        self.gone = since > SILENT * LOOK or self.poll_heartbeat()
         return self.gone
 
-    def sign(self) -> dict[str, Any]:
+    def read_heartbeat(self) -> dict[str, Any]:
+        """Returns the heartbeat file's content; empty if it is missing or unreadable."""
         try:
-            return read_json(self.order.life)
+            return read_json(self.order.heartbeat_file)
         except (OSError, ValueError):
             return {}
 
-    def asks(self) -> int:
-        """The signal that the job is to end by; 0 if it may go on."""
+    def requested_signal(self) -> int:
+        """Returns the signal that the launcher requests for the job; 0 for none.
+
+        Without a request file it is SIGTERM: the launcher no longer waits for the job.
+        """
         try:
-            return json.loads(asked(self.order).read_text())["signal"]
-        except FileNotFoundError:  # it waits no more for this job
+            return json.loads(request_file(self.order).read_text())["signal"]
+        except FileNotFoundError:  # the launcher no longer waits for this job
             return signal.SIGTERM
-        except (OSError, ValueError):  # as when the file is replaced on a network's file system
+        except (OSError, ValueError):  # the file is being replaced on a network file system
             return 0
 
 
-def asked(order: Order) -> Path:
-    """The file in which the launcher asks a job to end."""
-    return beside(order, "asked.json")
+def request_file(order: Order) -> Path:
+    """Returns the path of the file by which the launcher requests a signal for the job."""
+    return exchange_path(order, "asked.json")
 
 
-def begun(order: Order) -> Path:
-    """The file in which a job says where it runs."""
-    return beside(order, "begun.json")
+def start_file(order: Order) -> Path:
+    """Returns the path of the file in which a started job writes its host and GPUs."""
+    return exchange_path(order, "begun.json")
 
 
-def beside(order: Order, name: str) -> Path:
-    """What this launcher and this job have between them, until one of them is gone."""
-    return order.life.with_name(f"{order.life.stem}.{order.log.parent.name}.{name}")
+def exchange_path(order: Order, name: str) -> Path:
+    """Returns the path of a file in the claims folder that belongs to one launcher and one job."""
+    return order.heartbeat_file.with_name(
+        f"{order.heartbeat_file.stem}.{order.log.parent.name}.{name}"
+    )
 
 
-def forget(order: Order) -> None:
-    """Takes away what launcher and job had to say to each other."""
-    for path in (asked(order), begun(order)):
+def delete_exchange_files(order: Order) -> None:
+    """Deletes the request file and the start file of a job, if they exist."""
+    for path in (request_file(order), start_file(order)):
         path.unlink(missing_ok=True)
 
 
-def note(order: Order, text: str) -> None:
-    """Adds something to the log of a job, after what it has printed itself."""
+def append_to_log(order: Order, text: str) -> None:
+    """Appends text to the log of a job, whose folder is created if it is missing."""
     order.log.parent.mkdir(parents=True, exist_ok=True)
     with order.log.open("a") as log:
         log.write(f"{text.rstrip()}\n")

@@ -1,1 +1,1 @@
-"""Training by Lightning: the trainer, schedules, callbacks, checkpoints and logged scalars."""
+"""Training with Lightning: trainer, schedules, callbacks, checkpoint format, logged scalars."""

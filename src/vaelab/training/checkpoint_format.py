@@ -1,4 +1,4 @@
-"""What a checkpoint, or an exported model, says of itself: it can be opened, or refused, alone."""
+"""Format version and data shapes stored in every checkpoint and export, and checks of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,20 +9,21 @@ from torch import Tensor
 from vaelab.errors import UserError
 from vaelab.version import __version__
 
-FORMAT = 2  # to be raised when an earlier vaelab would misread what this one writes
+FORMAT = 2  # raise it when an earlier vaelab would misread files of this version
 KEY = "vaelab"
 
 
-def stamp(shapes: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values to be kept under `KEY`, with what a model must know of its data."""
+def format_record(shapes: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns format version, vaelab version and data shapes, to store in a file under `KEY`."""
     return {"format": FORMAT, "version": __version__, "shapes": dict(shapes)}
 
 
-def check(path: Path, content: Any) -> None:
-    """Checks the stamp in what a file holds.
+def check_format(path: Path, content: Any) -> None:
+    """Raises UserError if loaded content has no format record, or one of a newer format version.
 
-    Raises:
-        UserError: If there is none, or it is of a newer version.
+    Args:
+        path: The file that the content is from, for the message; it is not read.
+        content: Content of a checkpoint, or of an export's config.json.
     """
     match content:
         case {"vaelab": {"format": int(number), "version": str(version), "shapes": dict()}}:
@@ -36,11 +37,11 @@ def check(path: Path, content: Any) -> None:
 
 
 def check_architecture(own: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
-    """Raises UserError unless two states have the same names and shapes.
+    """Raises UserError unless two state dicts have the same names and shapes; ignores dtypes.
 
     Args:
-        own: State of the model.
-        other: State in a checkpoint.
+        own: State dict of the model.
+        other: State dict in a checkpoint.
     """
     for name in sorted(own.keys() | other.keys()):
         ours, theirs = (tuple(d[name].shape) if name in d else "absent" for d in (own, other))

@@ -1,4 +1,4 @@
-"""JSON files, written whole or not at all."""
+"""Reading and atomic writing of JSON files."""
 
 import json
 import os
@@ -9,21 +9,21 @@ from typing import Any
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a file holds; empty where there is none."""
+    """Returns the content of a JSON file, or an empty dict if there is no such file."""
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file whole or not at all; null for what is infinite or not a number."""
+    """Writes a JSON file atomically, replacing an older one; infinite and NaN become null."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(finite(content), indent=2, allow_nan=False) + "\n")
+    partial.write_text(json.dumps(without_nonfinite(content), indent=2, allow_nan=False) + "\n")
     os.replace(partial, path)
 
 
-def finite(content: Any) -> Any:
-    """The same content with None for numbers that JSON does not have."""
+def without_nonfinite(content: Any) -> Any:
+    """Returns a copy of nested content with None in place of infinite and NaN floats."""
     if isinstance(content, Mapping):
-        return {name: finite(value) for name, value in content.items()}
+        return {name: without_nonfinite(value) for name, value in content.items()}
     if isinstance(content, (list, tuple)):
-        return [finite(value) for value in content]
+        return [without_nonfinite(value) for value in content]
     return None if isinstance(content, float) and not isfinite(content) else content

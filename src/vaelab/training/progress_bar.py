@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, and a line now and then in a file."""
+"""Progress of a loop: a progress bar in a terminal, or a line every 30 seconds elsewhere."""
 
 from collections.abc import Iterable, Iterator, Sized
 from datetime import timedelta
@@ -14,7 +14,7 @@ EVERY = 30.0
 
 
 def track(work: Iterable[T], description: str) -> Iterator[T]:
-    """Shows how far the work is while it is gone through."""
+    """Yields the items of `work` and shows a progress bar; a line every 30 s if no terminal."""
     console = Console(highlight=False, soft_wrap=True)
     if console.is_terminal:
         yield from bar(work, description, console=console)
@@ -24,12 +24,12 @@ def track(work: Iterable[T], description: str) -> Iterator[T]:
     for done, item in enumerate(work):
         if (now := monotonic()) - last >= EVERY:
             last = now
-            console.print(f"{description}  {share(done, total, now - began)}")
+            console.print(f"{description}  {progress_text(done, total, now - began)}")
         yield item
 
 
-def share(done: int, total: int | None, seconds: float) -> str:
-    """How much is done after some time, and how much time is left."""
+def progress_text(done: int, total: int | None, seconds: float) -> str:
+    """Returns the percentage done and the time left; only the count if the total is not known."""
     if not total:
         return f"{done:,} done"
     left = seconds * (total - done) / done if done else None

@@ -1,4 +1,4 @@
-"""Training scalars on their way to the loggers."""
+"""Logging of training scalars, faster than `LightningModule.log`."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,11 @@ import torch
 from lightning import Trainer
 
 
-def write(trainer: Trainer, scalars: Mapping[str, float]) -> None:
-    """Logs scalars of the training step that just ended, where `LightningModule.log` would.
+def log_step_scalars(trainer: Trainer, scalars: Mapping[str, float]) -> None:
+    """Logs scalars of the last training step to all loggers and the trainer's metrics.
 
-    Which does more for each of them, and goes through all of them again at every step after. The
-    loggers save them when the module has logged its own, which it does last.
+    `LightningModule.log` is slower: it processes every metric again at each later step. This does
+    not flush the loggers; `ELBO.on_train_batch_end` does, after all callbacks have logged.
     """
     tensors = dict(zip(scalars, torch.tensor(list(scalars.values())).unbind(), strict=True))
     trainer.callback_metrics.update(tensors)
@@ -19,8 +19,8 @@ def write(trainer: Trainer, scalars: Mapping[str, float]) -> None:
         logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, trainer.global_step - 1)
 
 
-def averaged(trainer: Trainer, scalars: Mapping[str, float]) -> dict[str, float]:
-    """The means over all processes."""
+def average_over_processes(trainer: Trainer, scalars: Mapping[str, float]) -> dict[str, float]:
+    """Returns each scalar's mean over all processes; a collective call, made in every process."""
     if trainer.world_size == 1:
         return dict(scalars)
     values = torch.tensor(list(scalars.values()), device=trainer.strategy.root_device)

@@ -1,6 +1,6 @@
-"""Schedules: pure functions from the training batches seen to a factor in [0, 1].
+"""Annealing schedules: pure functions from the training batches seen to a factor in [0, 1].
 
-All of them start at 0, and are 1 after `steps` batches.
+Every schedule is 0 at step 0, and 1 from `steps` batches on.
 """
 
 import math
@@ -12,33 +12,41 @@ Part = Annotated[float, Field(gt=0, le=1)]
 
 
 def linear(step: int, *, steps: int) -> float:
-    """From 0 to 1 at a constant pace (Bowman et al., 2016, arXiv:1511.06349; Sonderby, 2016)."""
+    """Returns a factor that rises linearly from 0 to 1 over `steps` batches, then stays 1.
+
+    Bowman et al., 2016, arXiv:1511.06349; Sonderby, 2016.
+    """
     return min(1.0, step / steps)
 
 
 def cosine(step: int, *, steps: int) -> float:
-    """From 0 to 1 along half a cosine, slowly at both ends."""
+    """Returns a factor that rises from 0 to 1 over `steps` along half a cosine, then stays 1."""
     return 0.5 - 0.5 * math.cos(math.pi * linear(step, steps=steps))
 
 
 def sigmoid(step: int, *, steps: int, sharpness: PositiveFloat = 10.0) -> float:
-    """From 0 to 1 along a logistic curve (Bowman et al., 2016, figure 2), stretched to both ends.
+    """Returns a factor that rises from 0 to 1 over `steps` along a logistic curve, then stays 1.
+
+    The curve is scaled to reach 0 and 1.
+
+    Bowman et al., 2016, figure 2.
 
     Args:
-        sharpness: Length of the piece of the logistic's axis that is passed through.
+        sharpness: Length of the interval of the logistic function's argument, centred at 0.
     """
     centred = linear(step, steps=steps) - 0.5
     return 0.5 + 0.5 * math.tanh(sharpness * centred / 2) / math.tanh(sharpness / 4)
 
 
 def cyclical(step: int, *, steps: int, cycles: PositiveInt = 4, ramp: Part = 0.5) -> float:
-    """A linear rise over the first `ramp` of each cycle, then flat (Fu et al., 2019).
+    """Returns a factor that rises from 0 to 1 in each cycle, then stays 1 to the cycle's end.
 
+    It restarts at 0 in the next cycle, and is 1 after the last one. Fu et al., 2019,
     arXiv:1903.10145, eq. 6-7.
 
     Args:
         cycles: M, the number of cycles within `steps`.
-        ramp: R, the part of a cycle that rises.
+        ramp: R, the fraction of a cycle in which the factor rises.
     """
     if step >= steps:
         return 1.0

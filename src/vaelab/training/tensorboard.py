@@ -1,4 +1,4 @@
-"""The columns of TensorBoard's hparams tab."""
+"""Names and order of the columns in TensorBoard's hparams tab."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -16,25 +16,24 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 
 @rank_zero_only
-def name_columns(
+def write_hparams_columns(
     logger: TensorBoardLogger,
     settings: Mapping[str, Any],
     first: Collection[str],
     metrics: Iterable[str],
 ) -> None:
-    """Names the columns of TensorBoard's hparams tab, before Lightning does.
+    """Writes the columns of the hparams tab to the event file; only in the process of rank 0.
 
-    The tab shows five settings at the start: those that are said to differ, and among these in the
-    order of the alphabet. It takes the names from one of the runs, and the first time they are
-    written there.
+    Call it before `logger.log_hyperparams`: the tab takes the columns that were written first. It
+    opens on five settings: those marked as differing, in alphabetical order.
 
     Args:
-        logger: Of the run.
-        settings: The settings of the run.
-        first: Names to be shown at the start, whether the run has such a setting or not.
-        metrics: Names of the scalars beside them.
+        logger: The TensorBoard logger of the run.
+        settings: The settings of the run, by name.
+        first: Names of settings to mark as differing, even if the run has no such setting.
+        metrics: Names of the scalars shown beside the settings.
     """
-    kinds = {name: kind_of(value) for name, value in settings.items()}
+    kinds = {name: hparam_type(value) for name, value in settings.items()}
     columns = [
         HParamInfo(name=name, type=kinds.get(name, "DATA_TYPE_FLOAT64"), differs=name in first)
         for name in dict.fromkeys([*settings, *first])
@@ -49,8 +48,8 @@ def name_columns(
     logger.experiment.file_writer.add_summary(Summary(value=[value]))
 
 
-def kind_of(value: Any) -> str:
-    """The type of a setting, as the hparams tab names it."""
+def hparam_type(value: Any) -> str:
+    """Returns TensorBoard's name for the type of a setting: text, boolean or number."""
     if isinstance(value, str):
         return "DATA_TYPE_STRING"
     return "DATA_TYPE_BOOL" if isinstance(value, bool) else "DATA_TYPE_FLOAT64"

@@ -1,4 +1,4 @@
-"""Sums over the images of a data set, so that a ragged last batch weighs what it holds."""
+"""Means of the loss terms over all evaluated images, however these are batched."""
 
 import math
 from itertools import zip_longest
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from vaelab.distributed import gathered
+from vaelab.distributed import gather_values
 from vaelab.errors import NotFiniteError
 from vaelab.training.window import SCALARS, UNBOUNDED
 
@@ -19,15 +19,21 @@ ACTIVE = 0.01
 
 
 class Totals:
-    """Accumulates an evaluation, of which each process may have some of the batches."""
+    """Sums of terms over the images of an evaluation; each process adds its own batches."""
 
     def __init__(self) -> None:
-        self.rows: list[Tensor] = []  # sums over the images of each batch, on the device
+        self.rows: list[Tensor] = []  # sums over each batch, on the device
         self.widths: tuple[int, int] = 0, 0  # columns of the rate, D or fewer; and D
         self.names: tuple[str, ...] = SCALARS
 
     def add(self, terms: "Terms", loss: Tensor, **details: Tensor) -> None:
-        """Takes the terms of one batch, its objective, and other numbers, [B] or of the batch."""
+        """Adds the sums over one batch; waits for no device.
+
+        Args:
+            terms: Terms of B images.
+            loss: The objective, [] or [B].
+            details: Other numbers by name, [] or [B].
+        """
         means = terms.q.mean.detach()
         count, latents = means.shape
         self.widths = terms.rate_per_latent.shape[1], latents
@@ -39,19 +45,20 @@ class Totals:
         columns = [scalars, terms.rate_per_latent, means, means.square(), means.new_ones(count, 1)]
         self.rows.append(torch.cat([column.detach().to(means) for column in columns], 1).sum(0))
 
-    def read(self) -> tuple[dict[str, float], Tensor]:
-        """The means, of SCALARS first, and the number of active units; the rate of each latent [D].
+    def compute_means(self) -> tuple[dict[str, float], Tensor]:
+        """Returns means over all processes' images, and rate per latent [D]; raises if not finite.
 
-        They are the same bits in every process, and for any number of these, if the batches go
-        round.
+        The last of the means is active_units, the number of active latents; it is left out if there
+        is a single image. A collective call: every process must make it. The result has the same
+        bits in every process, and for any number of processes if they take the batches in turn.
 
         Raises:
-            NotFiniteError: If one of them is not finite. A rate may be infinite where the loss is
-                finite: that of a deterministic code is.
+            NotFiniteError: If a mean is not finite. Accepts an infinite rate and elbo if the loss
+                is finite, as for a deterministic code.
         """
         rows = list(torch.stack(self.rows).cpu()) if self.rows else []
         own = self.names, self.widths, rows
-        every = [found for found in gathered(own) if found[2]]
+        every = [found for found in gather_values(own) if found[2]]
         assert every, "no batch was added"
         self.names, (groups, latents), _ = every[0]
         rounds = zip_longest(*(found[2] for found in every))
@@ -63,5 +70,6 @@ class Totals:
             deterministic = values["rate"] == math.inf and math.isfinite(values["loss"])
             if not (math.isfinite(value) or (deterministic and name in UNBOUNDED)):
                 raise NotFiniteError(f"the {name} of the evaluated images is {value}")
-        values["active_units"] = float(((squares - means.square()) > ACTIVE).sum())
+        if parts[-1] > 1:  # of one image no latent varies
+            values["active_units"] = float(((squares - means.square()) > ACTIVE).sum())
         return values, rates

@@ -1,3 +1,5 @@
+"""Lightning's Trainer with checked settings and atomic checkpoint files."""
+
 import gc
 from typing import Any, Literal
 
@@ -9,14 +11,15 @@ from vaelab.training.callbacks.checkpoint import AtomicFiles
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, with checkpoints that are written whole or not at all.
+    """Lightning's Trainer with atomic checkpoint files, and the garbage collector frozen in `fit`.
 
     Args:
-        max_epochs: Passes over the training images, or -1 for no end but `max_steps`.
-        check_val_every_n_epoch: Epochs from one validation to the next; None counts batches alone.
-        val_check_interval: Batches, or a fraction of an epoch.
-        precision: That of Lightning; `bf16` is its `bf16-mixed`.
-        options: Whatever `lightning.Trainer` takes.
+        max_epochs: Passes over the training images; -1: unlimited, only `max_steps` counts.
+        check_val_every_n_epoch: Epochs from one validation to the next; None: count batches across
+            epochs.
+        val_check_interval: Batches, or fraction of an epoch, from one validation to the next.
+        precision: Lightning's `precision`; `bf16` is short for `bf16-mixed`.
+        options: Further arguments of `lightning.Trainer`.
     """
 
     def __init__(
@@ -48,10 +51,9 @@ class Trainer(lightning.Trainer):
         )
 
     def fit(self, model: LightningModule, *args: Any, **kwargs: Any) -> None:
-        """Trains, as Lightning's Trainer does.
+        """Trains as Lightning does, with all existing objects frozen for the garbage collector.
 
-        What exists by now is kept from the garbage collector, which would look through all of it,
-        again and again, in a tenth of the time of a small step.
+        Scanning these objects again and again takes a tenth of the time of a small training step.
         """
         gc.freeze()
         try:

@@ -1,4 +1,4 @@
-"""The training scalars of the last batches, kept on the device until someone reads them."""
+"""Training scalars of the batches since the last logging step, kept on the device."""
 
 import math
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 from vaelab.errors import NotFiniteError
 
-SCALARS = ("distortion", "rate", "loss", "elbo")  # in the order in which a fault would appear
-HELD = 8  # batches whose tensors a window has, at most
-UNBOUNDED = ("rate", "elbo")  # infinite for a deterministic code, whose loss does without them
+SCALARS = ("distortion", "rate", "loss", "elbo")  # the first one not finite is named as the fault
+HELD = 8  # batches whose tensors a window holds before it reduces them to means
+UNBOUNDED = ("rate", "elbo")  # infinite for a deterministic code, whose loss does not use them
 
 
-def due(trainer: Trainer) -> bool:
-    """Whether the training batch that just ended is one to log after.
+def is_logging_step(trainer: Trainer) -> bool:
+    """Returns whether the last batch completed an optimizer step to log after.
 
-    It is where it completed an optimizer step whose number `log_every_n_steps` divides.
+    These are the steps whose number `log_every_n_steps` divides.
     """
     if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
         return False
@@ -24,60 +24,60 @@ def due(trainer: Trainer) -> bool:
     return (trainer.fit_loop.batch_idx + 1) % together == 0 or trainer.is_last_batch
 
 
-def means(distortion: Tensor, rate: Tensor, loss: Tensor) -> Tensor:
-    """The mean distortion and rate of a batch, [B] each, and its loss [], as one row [1, 3]."""
+def batch_means(distortion: Tensor, rate: Tensor, loss: Tensor) -> Tensor:
+    """Returns the means of distortion [B] and rate [B], and the loss [], as one row [1, 3]."""
     return torch.stack((distortion.mean(), rate.mean(), loss))[None]
 
 
 class Window:
-    """The mean distortion and rate of every training batch, and its loss, since the last reading.
+    """Mean distortion, mean rate and loss of each training batch since the last `pop_means`.
 
-    Appending never waits for the device, and mostly costs nothing. The tensors of a few batches are
-    held at once: small ones among large ones cost a process memory that it cannot use, 35 MB if it
-    is those of 50 batches of 512 images.
+    Appending never waits for the device. The tensors of at most `HELD` batches are kept: small
+    tensors allocated among large ones fragment memory, 35 MB for 50 batches of 512 images.
     """
 
     def __init__(self) -> None:
         self.held: list[tuple[Tensor, Tensor, Tensor]] = []
-        self.rows: list[Tensor] = []  # distortion, rate and loss of each batch before, [n, 3]
+        self.rows: list[Tensor] = []  # means of earlier batches, [n, 3]: distortion, rate, loss
 
     def __len__(self) -> int:
         return len(self.held) + sum(map(len, self.rows))
 
-    def __bool__(self) -> bool:  # asked after each batch, which shall cost nothing
+    def __bool__(self) -> bool:  # called after each batch; cheaper than __len__
         return bool(self.held or self.rows)
 
     def append(self, distortion: Tensor, rate: Tensor, loss: Tensor) -> None:
-        """Takes distortion [B] and rate [B] of one batch, and its loss []."""
+        """Keeps distortion [B], rate [B] and loss [] of one batch, on the device."""
         self.held.append((distortion, rate, loss))
         if len(self.held) == HELD:
-            self.settle()
+            self.reduce_held()
 
-    def settle(self) -> None:
-        """Has the means of the batches in place of their tensors."""
-        rows = [means(*terms) for terms in self.held]
+    def reduce_held(self) -> None:
+        """Replaces the held tensors of batches by their means; waits for no device."""
+        rows = [batch_means(*terms) for terms in self.held]
         self.held.clear()
         self.rows.append(torch.cat(rows))
 
-    def read(self, last_batch: int) -> dict[str, float]:
-        """Empties the window into the mean of each scalar, after `check`."""
-        rows = self.check(last_batch)
+    def pop_means(self, last_batch: int) -> dict[str, float]:
+        """Returns the mean of each of SCALARS and empties the window; raises as `finite_rows`."""
+        rows = self.finite_rows(last_batch)
         self.rows.clear()
         return dict(zip(SCALARS, rows.mean(0).tolist(), strict=True))
 
-    def check(self, last_batch: int) -> Tensor:
-        """SCALARS of every batch, [N, 4] on the CPU, if they are finite.
+    def finite_rows(self, last_batch: int) -> Tensor:
+        """Returns SCALARS of the N batches, [N, 4] on the CPU; raises if one is not finite.
 
-        A rate may be infinite where the loss is finite: that of a deterministic code is.
+        Waits for the device, and keeps the window as it is. Accepts an infinite rate and elbo if
+        the loss is finite, as for a deterministic code.
 
         Args:
             last_batch: The number of the newest training batch.
 
         Raises:
-            NotFiniteError: If one is not finite; names the first batch and the term.
+            NotFiniteError: If a scalar is not finite; names the first such batch and scalar.
         """
         if self.held:
-            self.settle()
+            self.reduce_held()
         kept = torch.cat(self.rows).cpu()
         rows = torch.cat([kept, -kept[:, :2].sum(1, keepdim=True)], 1)
         if rows.isfinite().all():

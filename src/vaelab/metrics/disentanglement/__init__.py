@@ -1,8 +1,8 @@
-"""How well latents are aligned with the factors that images were made from.
+"""Metrics of disentanglement: how well latents align with the factors that made the images.
 
-From codes [N, D] beside factors [N, F]: `mig`, `mig_chen`, `dci`, `sap`, `modularity`,
-`explicitness` and `irs`. From a function that gives the codes of any factors: `beta_vae_score` and
-`factor_vae_score`. The most is 1, and higher is better.
+From codes [N, D] and factors [N, F]: `mig`, `mig_chen`, `dci`, `sap`, `modularity`, `explicitness`
+and `irs`. From a function that returns the codes of any factors: `beta_vae_score` and
+`factor_vae_score`. The maximum is 1, and higher is better.
 """
 
 from vaelab.metrics.disentanglement.fixed_factor import beta_vae_score, factor_vae_score

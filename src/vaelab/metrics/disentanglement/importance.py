@@ -1,23 +1,27 @@
-"""Disentanglement, completeness and informativeness. N images, D latents, F factors."""
+"""The DCI scores: disentanglement, completeness and informativeness.
+
+Shapes: N images, D latents, F factors.
+"""
 
 import numpy as np
 import torch
 
-from vaelab.metrics.disentanglement.pairs import Array, split
+from vaelab.metrics.disentanglement.pairs import Array, split_pairs
 
 
 def dci(codes: Array, factors: Array, rng: np.random.Generator) -> dict[str, float]:
-    """The scores of Eastwood & Williams (2018), openreview.net/forum?id=By-7dz-AZ, section 2.
+    """Returns the DCI scores of Eastwood & Williams (2018), by boosted trees fitted in threads.
 
-    All from how much each latent matters to boosted trees that predict a factor: `disentanglement`
-    is one minus the entropy of a latent's part in the factors, averaged over latents by how much
-    they matter; `completeness` the same of a factor's part in the latents; `informativeness` the
+    openreview.net/forum?id=By-7dz-AZ, section 2. All are from how much each latent matters to
+    boosted trees that predict a factor. `disentanglement` is one minus the normalised entropy of a
+    latent's importance over factors, averaged over latents by their total importance;
+    `completeness` is the same of a factor's importance over latents; `informativeness` is the
     accuracy for images that were not fitted, averaged over factors.
 
     The trees are those of the figures of Locatello et al. (2019), a hundred of depth 3 for each
-    value of a factor; other trees give other values, random forests smaller ones. The trees of
-    scikit-learn over 255 quantiles are fast, but give equally good latents all to the first, and
-    were up to 0.4 away. For dSprites it takes five minutes, divided by the threads.
+    value of a factor; other trees give other values, random forests smaller ones. scikit-learn's
+    trees over 255 quantiles are fast, but give all importance of equally good latents to the first,
+    and were up to 0.4 away. For dSprites it takes five minutes, divided by the threads.
 
     Args:
         codes: Posterior means [N, D]; two thirds of them are fitted, the others scored.
@@ -27,16 +31,20 @@ def dci(codes: Array, factors: Array, rng: np.random.Generator) -> dict[str, flo
     from joblib import Parallel, delayed  # slow to import
     from sklearn.ensemble import GradientBoostingClassifier
 
-    fit, known, score, asked = split(codes, factors, rng)
+    fit, known, score, asked = split_pairs(codes, factors, rng)
 
-    def predicted(seed: int, v: Array, w: Array) -> tuple[Array, float]:
+    def fit_trees(seed: int, v: Array, w: Array) -> tuple[Array, float]:
+        """Fits trees to a factor v; returns importances [D] and the accuracy for the factor w.
+
+        v is of the images to fit and w of those to score.
+        """
         trees = GradientBoostingClassifier(random_state=seed).fit(fit, v)
-        parts = np.maximum(trees.feature_importances_, 0)  # rounding takes some below
+        parts = np.maximum(trees.feature_importances_, 0)  # rounding makes some negative
         return parts, trees.score(score, w)
 
     seeds = [int(rng.integers(2**31)) for _ in known.T]
     work = Parallel(n_jobs=min(len(seeds), torch.get_num_threads()), prefer="threads")
-    found = work(delayed(predicted)(*each) for each in zip(seeds, known.T, asked.T, strict=True))
+    found = work(delayed(fit_trees)(*each) for each in zip(seeds, known.T, asked.T, strict=True))
     importance, accuracy = map(np.stack, zip(*found, strict=True))
     return {
         "disentanglement": concentration(importance.T),
@@ -46,7 +54,10 @@ def dci(codes: Array, factors: Array, rng: np.random.Generator) -> dict[str, flo
 
 
 def concentration(importance: Array) -> float:
-    """One minus the entropy of each row's parts over its maximum, averaged by the rows' sums."""
+    """Returns one minus the normalised entropy of each row, averaged by row sums; 0 if all are 0.
+
+    Rows that sum to zero are skipped. Importance [R, C] gives one float.
+    """
     from scipy.stats import entropy  # slow to import
 
     rows = importance[importance.sum(1) > 0]

@@ -1,4 +1,7 @@
-"""Codes beside the factors that made their images. N images, D latents, F factors."""
+"""Validation and splitting of codes paired with the factors that made their images.
+
+Shapes: N images, D latents, F factors.
+"""
 
 import numpy as np
 
@@ -7,31 +10,34 @@ from vaelab.errors import UserError
 Array = np.ndarray
 
 
-def checked(codes: Array, factors: Array) -> tuple[Array, Array]:
-    """The codes in double precision, and the factors that vary, their values counted from zero.
+def prepare_pairs(codes: Array, factors: Array) -> tuple[Array, Array]:
+    """Returns float64 codes and the factors that vary, renumbered from zero; may raise UserError.
+
+    Factors with a single value are left out.
 
     Args:
         codes: Posterior means [N, D].
-        factors: Integers [N, F]. A factor of one value says nothing and is left out.
+        factors: Integers [N, F].
 
     Raises:
-        UserError: If they are no such pair, a code is not finite, or no factor varies.
+        UserError: If the shapes do not fit, factors are not integers, a code is not finite, or no
+            factor varies.
     """
-    codes, factors = finite(codes), np.asarray(factors)
+    codes, factors = as_finite_codes(codes), np.asarray(factors)
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or not codes.size:
         raise UserError(
             f"codes {codes.shape} and factors {factors.shape} should be (N, D) and (N, F)"
         )
     if not np.issubdtype(factors.dtype, np.integer):
         raise UserError(f"factors are {factors.dtype}, but should be integers")
-    factors = factors[:, varies(factors)]
+    factors = factors[:, varying_columns(factors)]
     if not factors.size:
         raise UserError("no factor has more than one value")
     return codes, np.stack([np.unique(f, return_inverse=True)[1] for f in factors.T], 1)
 
 
-def finite(codes: Array) -> Array:
-    """The codes [N, ...] in double precision; raises UserError if one is not finite."""
+def as_finite_codes(codes: Array) -> Array:
+    """Returns codes [N, ...] as float64; raises UserError if one is not finite."""
     codes = np.asarray(codes, np.float64)
     broken = np.count_nonzero(~np.isfinite(codes).all(tuple(range(1, codes.ndim))))
     if broken:
@@ -39,22 +45,25 @@ def finite(codes: Array) -> Array:
     return codes
 
 
-def varies(columns: Array) -> Array:
-    """Which columns of an array [N, C] have more than one value, [C]."""
+def varying_columns(columns: Array) -> Array:
+    """Returns a mask [C] of the columns of an array [N, C] that have more than one value."""
     return (columns != columns[:1]).any(0)
 
 
-def split(
+def split_pairs(
     codes: Array, factors: Array, rng: np.random.Generator
 ) -> tuple[Array, Array, Array, Array]:
-    """Codes and factors to fit, two thirds of the images at random, and those to score.
+    """Returns codes and factors to fit, a random two thirds, and to score; drops constant factors.
 
-    15,000 images make the 10,000 and 5,000 of Locatello et al. (2019). Only factors that vary in
-    both parts are kept.
+    15,000 images make the 10,000 and 5,000 of Locatello et al. (2019). Factors are kept only if
+    they vary in both parts.
+
+    Raises:
+        UserError: As `prepare_pairs` does, or if no factor varies in both parts.
     """
-    codes, factors = checked(codes, factors)
+    codes, factors = prepare_pairs(codes, factors)
     score, fit = np.split(rng.permutation(len(codes)), [len(codes) // 3])
-    kept = varies(factors[fit]) & varies(factors[score])
+    kept = varying_columns(factors[fit]) & varying_columns(factors[score])
     if not kept.any():
         raise UserError(f"{len(codes):,} images are too few to fit and to score")
     return codes[fit], factors[fit][:, kept], codes[score], factors[score][:, kept]

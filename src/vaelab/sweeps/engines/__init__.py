@@ -1,4 +1,4 @@
-"""Where the processes of a sweep run: on this machine, in a Ray cluster, or under SLURM."""
+"""Engines, which start the processes of jobs: on this machine, in a Ray cluster or under SLURM."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -12,48 +12,50 @@ from vaelab.sweeps.process import Order
 
 
 class Handle(Protocol):
-    """A job that was given to an engine.
+    """Interface of a job that an engine has started or queued.
 
     Attributes:
-        where: The device that it has, for the screen; empty until it has begun.
+        where: The device of the job, as the screen shows it; empty until the job has started.
     """
 
     where: str
 
     def poll(self) -> int | None:
-        """The exit code of the job, negative for a signal; None until it has ended."""
+        """Returns the exit code of the job, negative for a signal; None until it has ended."""
 
     def stop(self) -> None:
-        """Asks it to write a checkpoint and stop, or not to begin."""
+        """Asks the job to write a checkpoint and exit, or not to start; does not wait."""
 
     def kill(self) -> None:
-        """Ends it at once."""
+        """Ends the job at once, without a checkpoint."""
 
 
 class Engine(Protocol):
-    """Runs jobs."""
+    """Interface of an engine, which starts jobs and knows how many more have room."""
 
     def expect(self, jobs: int) -> None:
-        """Learns how many jobs there are, before the first."""
+        """Called once before the first job: tells the engine how many jobs are expected."""
 
-    def check(self, job: Job) -> None:
-        """Raises a UserError if this job could never start here."""
+    def check_job(self, job: Job) -> None:
+        """Raises UserError if this job could never start on this engine."""
 
-    def free(self, job: Job | None = None) -> int:
-        """How many more jobs, like this one, could start now."""
+    def count_startable(self, job: Job | None = None) -> int:
+        """Returns how many more jobs, like this one if it is given, could start now."""
 
     def start(self, job: Job, order: Order) -> Handle:
-        """Starts a job; what it takes is free again once its `poll` has given an exit code."""
+        """Starts or queues a job and takes its resources until its handle's `poll` sees its end."""
 
     def close(self) -> None:
-        """Leaves nothing behind."""
+        """Called once at the end: releases everything that the engine holds."""
 
 
-def engine(name: str, settings: Mapping[str, Any]) -> Engine:
-    """The engine of that name, such as `vaelab.sweeps.engines.local.Local`.
+def build_engine(name: str, settings: Mapping[str, Any]) -> Engine:
+    """Imports the engine class of a dotted name, checks its settings and returns an instance.
+
+    The name is for example `vaelab.sweeps.engines.local.Local`.
 
     Raises:
-        UserError: If a setting is wrong, or what the engine needs is not installed.
+        UserError: If a setting is wrong, or a package that the engine needs is not installed.
     """
     from vaelab.runs import validation
 

@@ -1,4 +1,4 @@
-"""Jobs on this machine: a slot for each GPU, or as many as the processor has room for."""
+"""The local engine: jobs on this machine, in slots of its GPUs or of its CPU cores."""
 
 import os
 import shutil
@@ -15,13 +15,13 @@ from vaelab.sweeps.process import Order, Process
 
 
 class Local:
-    """Starts jobs on this machine.
+    """Engine that starts jobs on this machine.
 
     Args:
-        n_jobs: Jobs at once on the processor, which share its threads out.
-        gpus: Their numbers, or `auto` for all there are, in CUDA_VISIBLE_DEVICES if that is set.
+        n_jobs: Jobs at once on the CPU, which share its threads; auto: by the number of cores.
+        gpus: Numbers of the GPUs; auto: those in CUDA_VISIBLE_DEVICES if it is set, else all.
         jobs_per_gpu: Jobs at once on each GPU.
-        gpus_per_job: GPUs of each job; by itself as many as its `trainer.devices`.
+        gpus_per_job: GPUs of each job; auto: its `trainer.devices`.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class Local:
         jobs_per_gpu: PositiveInt,
         gpus_per_job: PositiveInt | Literal["auto"],
     ) -> None:
-        self.gpus = visible() if gpus == "auto" else [str(gpu) for gpu in gpus]
+        self.gpus = visible_gpus() if gpus == "auto" else [str(gpu) for gpu in gpus]
         self.gpus_per_job = gpus_per_job
         self.cores = available_cores()
         self.n_jobs = n_jobs
@@ -42,36 +42,45 @@ class Local:
         self.threads_given = "OMP_NUM_THREADS" in os.environ
 
     def expect(self, jobs: int) -> None:
+        """Sets the number of CPU slots by the number of jobs and cores, if `n_jobs` is auto."""
         if self.n_jobs == "auto":
-            most = self.cores if self.cores <= 4 else self.cores // 2  # which come in pairs
+            most = self.cores if self.cores <= 4 else self.cores // 2  # logical cores come in pairs
             self.free_slots = self.slots = max(1, min(most, jobs))
 
-    def on_gpu(self, job: Job) -> bool:
+    def is_on_gpu(self, job: Job) -> bool:
+        """True if there are GPUs and the job's `trainer.accelerator` is neither cpu nor mps."""
         return bool(self.gpus) and job.accelerator not in ("cpu", "mps")
 
-    def size(self, job: Job) -> int:
-        """GPUs, or slots of the processor, that a job takes."""
-        if self.on_gpu(job):
+    def job_size(self, job: Job) -> int:
+        """Returns how many GPUs a GPU job takes, or how many CPU slots any other job takes."""
+        if self.is_on_gpu(job):
             asked = job.devices if self.gpus_per_job == "auto" else self.gpus_per_job
             return len(self.gpus) if asked < 0 else asked
         return min(max(job.devices, 1), self.slots)
 
-    def check(self, job: Job) -> None:
-        if self.on_gpu(job) and self.size(job) > len(self.gpus):
+    def check_job(self, job: Job) -> None:
+        """Raises UserError if the job asks for more GPUs than there are."""
+        if self.is_on_gpu(job) and self.job_size(job) > len(self.gpus):
             raise UserError(
-                f"{job.name}: asks for {self.size(job)} GPUs, and there are {len(self.gpus)}"
+                f"{job.name}: asks for {self.job_size(job)} GPUs, and there are {len(self.gpus)}"
             )
 
-    def free(self, job: Job | None = None) -> int:
+    def count_startable(self, job: Job | None = None) -> int:
+        """Returns how many jobs like this one fit now; without a job, the free GPU or CPU slots."""
         if job is None:
             return sum(self.free_gpus.values()) or self.free_slots
-        if self.on_gpu(job):
-            return sum(count > 0 for count in self.free_gpus.values()) // self.size(job)
-        return self.free_slots // self.size(job)
+        if self.is_on_gpu(job):
+            return sum(count > 0 for count in self.free_gpus.values()) // self.job_size(job)
+        return self.free_slots // self.job_size(job)
 
-    def start(self, job: Job, order: Order) -> "Running":
-        size, gpus = self.size(job), []
-        if self.on_gpu(job):
+    def start(self, job: Job, order: Order) -> "LocalHandle":
+        """Starts the job's process and takes its GPUs or CPU slots until `poll` sees its end.
+
+        Sets CUDA_VISIBLE_DEVICES of a GPU job and, unless this process has it, OMP_NUM_THREADS in
+        `order.environment`.
+        """
+        size, gpus = self.job_size(job), []
+        if self.is_on_gpu(job):
             gpus = [gpu for gpu, _ in self.free_gpus.most_common(size)]
             self.free_gpus.subtract(gpus)
             order.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
@@ -83,23 +92,25 @@ class Local:
             order.environment["OMP_NUM_THREADS"] = str(max(1, threads))
 
         def give_back() -> None:
+            """Frees the GPUs or CPU slots of the job."""
             self.free_gpus.update(gpus)
             self.free_slots += 0 if gpus else size
 
-        return Running(Process(order), f"GPU {','.join(gpus)}" if gpus else "CPU", give_back)
+        return LocalHandle(Process(order), f"GPU {','.join(gpus)}" if gpus else "CPU", give_back)
 
     def close(self) -> None:
-        pass
+        """Does nothing: the engine holds nothing beside the processes of jobs."""
 
 
-class Running:
-    """A process on this machine."""
+class LocalHandle:
+    """Handle of a job's process on this machine; frees its slots when `poll` first sees its end."""
 
     def __init__(self, process: Process, where: str, give_back: Callable[[], None]) -> None:
         self.process, self.where, self.give_back = process, where, give_back
         self.code: int | None = None
 
     def poll(self) -> int | None:
+        """Returns the exit code, None until the process has ended; frees its slots then, once."""
         if self.code is None:
             self.code = self.process.poll()
             if self.code is not None:
@@ -107,20 +118,25 @@ class Running:
         return self.code
 
     def stop(self) -> None:
+        """Asks the process, by SIGTERM, to write a checkpoint and exit; does not wait."""
         self.process.stop()
 
     def kill(self) -> None:
+        """Kills the process and all that it started, by SIGKILL."""
         self.process.kill()
 
 
 def available_cores() -> int:
-    """Logical cores that this process may use."""
+    """Returns how many logical CPU cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def visible() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+def visible_gpus() -> list[str]:
+    """Returns the GPUs in CUDA_VISIBLE_DEVICES, or the numbers of all by running nvidia-smi.
+
+    Empty without GPUs or without nvidia-smi.
+    """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         return [gpu.strip() for gpu in given.split(",") if gpu.strip() not in ("", "-1")]

@@ -1,4 +1,4 @@
-"""Jobs in a Ray cluster: one that runs already, or one that is started for the sweep."""
+"""The Ray engine: jobs in a Ray cluster that is running, or is started for the sweep."""
 
 import os
 import re
@@ -13,7 +13,7 @@ import ray
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from vaelab.errors import UserError, first_line
-from vaelab.sweeps.engines.remote import Lost, Remote
+from vaelab.sweeps.engines.remote import Lost, RemoteHandle
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.process import Order
 from vaelab.sweeps.worker import Worker
@@ -21,19 +21,22 @@ from vaelab.sweeps.worker import Worker
 OF_A_NODE = re.compile(
     r"(CUDA|NVIDIA|HIP|ROCR)_VISIBLE_DEVICES|OMP_NUM_THREADS|RAY_.*|SLURM.*|HOSTNAME|TMPDIR|XDG_.*"
 )
-"""Variables that a job has of its node, and not of the launcher."""
+"""Environment variables that a job takes from its node and not from the launcher."""
 REFRESH = 10.0
-"""Seconds between two looks at the nodes of the cluster, which come and go."""
+"""Seconds until the nodes of the cluster, which come and go, are read again."""
 
 
 class Share(NamedTuple):
-    """Of a node."""
+    """A number of CPU cores and GPUs: of a node, or what a job takes of a node."""
 
     cpus: float
     gpus: float
 
-    def room(self, other: "Share") -> int:
-        """How many of the other this holds; a fraction of a GPU is of one GPU."""
+    def capacity_for(self, other: "Share") -> int:
+        """Returns how many of the other share fit into this one.
+
+        A fraction of a GPU must lie on one GPU.
+        """
         counts = []
         if other.cpus:
             counts.append(floor(self.cpus / other.cpus + 1e-6))
@@ -44,17 +47,18 @@ class Share(NamedTuple):
 
 
 class Ray:
-    """Starts jobs in a Ray cluster, whose nodes see the same folders and the same Python.
+    """Engine that starts jobs in a Ray cluster, whose nodes see the same folders and Python.
 
     Args:
-        address: `HOST:PORT` of a cluster, or `local` to start one, or `auto` to start one if
-            there is none. Numbers of its processors or GPUs start one too.
-        num_cpus: Of a cluster that is started; by itself those that are there.
-        num_gpus: The same.
-        n_jobs: Jobs at once; by itself as many as the nodes have room for. A number leaves it to
-            Ray to queue jobs, and so to a cluster that grows.
-        cpus_per_job: By itself what goes with its GPUs, or as many as `trainer.devices`.
-        gpus_per_job: By itself as many as `trainer.devices`; a fraction shares a GPU.
+        address: `HOST:PORT` of a cluster; `local` starts one; `auto` starts one if none is found.
+            With `auto`, a value of `num_cpus` or `num_gpus` starts one too.
+        num_cpus: CPU cores of a cluster that is started; default: all of this machine.
+        num_gpus: GPUs of a cluster that is started; default: all of this machine.
+        n_jobs: Jobs at once; auto: as many as the nodes have room for. With a number, Ray queues
+            the jobs, so that a cluster that grows can take them.
+        cpus_per_job: CPU cores of each job; auto: the cores that go with its GPUs, or without GPUs
+            its `trainer.devices`.
+        gpus_per_job: GPUs of each job; auto: its `trainer.devices`. A fraction shares a GPU.
     """
 
     def __init__(
@@ -80,11 +84,14 @@ class Ray:
         self.looked = float("-inf")
 
     def expect(self, jobs: int) -> None:
-        pass
+        """Does nothing: Ray needs no number of jobs in advance."""
 
     @property
     def nodes(self) -> list[Share]:
-        """What each node has."""
+        """The CPU cores and GPUs of each living node; connects or starts the cluster if need be.
+
+        Read again from Ray after REFRESH seconds.
+        """
         if not ray.is_initialized():
             self.connect()
         if time.monotonic() - self.looked > REFRESH:
@@ -94,13 +101,16 @@ class Ray:
         return self.known
 
     def connect(self) -> None:
-        """Finds the cluster or starts one; not before there is a job for it.
+        """Connects to the Ray cluster or starts one; sets RAY_ environment variables.
+
+        Keeps this process's handler of SIGTERM, which Ray would replace. Not called before a job
+        needs the cluster.
 
         Raises:
-            UserError: If it cannot be reached.
+            UserError: If the cluster cannot be reached or started.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # or it warns
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else Ray warns
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         address = None if self.address == "auto" else self.address
         before = signal.getsignal(signal.SIGTERM)
@@ -110,10 +120,10 @@ class Ray:
             where = f"hydra.launcher.address={self.address}"
             raise UserError(f"{where}: {first_line(error)}") from error
         finally:
-            signal.signal(signal.SIGTERM, before)  # Ray would end everything at once
+            signal.signal(signal.SIGTERM, before)  # Ray's handler ends all at once
 
     def share(self, job: Job) -> Share:
-        """What a job takes."""
+        """Returns the CPU cores and GPUs that a job takes; connects to the cluster if need be."""
         with_gpus = [node for node in self.nodes if node.gpus]
         if job.accelerator in ("cpu", "mps"):
             gpus = 0.0
@@ -130,80 +140,95 @@ class Ray:
             return Share(floor(1e4 * gpus * each) / 1e4, gpus)  # to Ray's precision
         return Share(min(max(job.devices, 1), max(node.cpus for node in self.nodes)), gpus)
 
-    def check(self, job: Job) -> None:
+    def check_job(self, job: Job) -> None:
+        """Raises UserError if no node could hold a waiting job; skips jobs in other states.
+
+        With a number as `n_jobs` only remembers the job's share: the cluster may grow.
+        """
         if job.state != "waiting":
             return
         share = self.latest = self.share(job)
-        if self.n_jobs == "auto" and not any(node.room(share) for node in self.nodes):
+        if self.n_jobs == "auto" and not any(node.capacity_for(share) for node in self.nodes):
             cpus, gpus = (max(numbers) for numbers in zip(*self.nodes, strict=True))
             raise UserError(
                 f"{job.name}: asks for {share.gpus:g} GPUs and {share.cpus:g} processors; nodes of "
                 f"the cluster have at most {gpus:g} and {cpus:g}"
             )
 
-    def free(self, job: Job | None = None) -> int:
+    def count_startable(self, job: Job | None = None) -> int:
+        """Returns how many more jobs, like this or the latest checked one, could start now."""
         share = self.share(job) if job else self.latest
         if self.n_jobs != "auto":
             return self.n_jobs - self.running.total()
-        if share is None:  # nothing has been asked of Ray so far
+        if share is None:  # no job has been checked, so do not connect to Ray
             return 1
-        fit = sum(node.room(share) for node in self.nodes)
+        fit = sum(node.capacity_for(share) for node in self.nodes)
         taken = [(other, count) for other, count in self.running.items() if other != share]
         left = Share(
             sum(node.cpus for node in self.nodes) - sum(n * other.cpus for other, n in taken),
             sum(node.gpus for node in self.nodes) - sum(n * other.gpus for other, n in taken),
         )
-        return min(fit, left.room(share)) - self.running[share]
+        return min(fit, left.capacity_for(share)) - self.running[share]
 
-    def start(self, job: Job, order: Order) -> Remote:
+    def start(self, job: Job, order: Order) -> RemoteHandle:
+        """Submits a job to Ray and takes its share until the handle's `poll` sees its end."""
         share = self.share(job)
-        order = replace(order, environment=environment(job, share) | order.environment)
+        order = replace(order, environment=job_environment(job, share) | order.environment)
 
-        def submit() -> Task:
+        def submit() -> RayTask:
+            """Submits a worker for the job to Ray."""
             resources = {"num_cpus": share.cpus, "num_gpus": share.gpus}
-            return Task(run.options(**resources, name=job.name).remote(order))
+            return RayTask(run_worker.options(**resources, name=job.name).remote(order))
 
         def give_back() -> None:
+            """Frees the share of the job."""
             self.running[share] -= 1
 
         self.running[share] += 1
-        return Remote(order, submit, give_back)
+        return RemoteHandle(order, submit, give_back)
 
     def close(self) -> None:
+        """Disconnects from the Ray cluster, and ends it if it was started for the sweep."""
         ray.shutdown()
 
 
-def environment(job: Job, share: Share) -> dict[str, str]:
-    """That of the launcher, but for what a job has of its node and its share of it."""
+def job_environment(job: Job, share: Share) -> dict[str, str]:
+    """Returns the launcher's environment without variables of its node, with OMP_NUM_THREADS added.
+
+    Hides all GPUs from a job without a share of one.
+    """
     carried = {k: v for k, v in os.environ.items() if not OF_A_NODE.fullmatch(k)}
     threads = max(1, int(share.cpus) // max(job.devices, 1))
     carried["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     if not share.gpus:
-        carried["CUDA_VISIBLE_DEVICES"] = ""  # or it would take one behind Ray's back
+        carried["CUDA_VISIBLE_DEVICES"] = ""  # else it could use a GPU of another job
     return carried
 
 
 @ray.remote(max_retries=0)
-def run(order: Order) -> int:
+def run_worker(order: Order) -> int:
+    """Ray's remote function: runs the job of an order on a node and returns its exit code."""
     return Worker(order)()
 
 
-class Task:
-    """A job that Ray was given."""
+class RayTask:
+    """A job that was submitted to Ray."""
 
     def __init__(self, promise: "ray.ObjectRef[int]") -> None:
         self.promise = promise
 
     def result(self) -> int | None:
+        """Returns the job's exit code, None until it has ended; raises Lost if Ray lost it."""
         ready, _ = ray.wait([self.promise], timeout=0)
         if not ready:
             return None
         try:
             return ray.get(self.promise)
-        except ray.exceptions.RayTaskError as error:  # ends with what was raised on the node
+        except ray.exceptions.RayTaskError as error:  # its last line is the exception on the node
             raise Lost(str(error)) from error
         except ray.exceptions.RayError as error:
             raise Lost(f"Ray: {first_line(error)}") from error
 
     def cancel(self) -> None:
+        """Cancels the job's task in Ray."""
         ray.cancel(self.promise)

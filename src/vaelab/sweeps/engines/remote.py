@@ -1,4 +1,4 @@
-"""The launcher's end of a job that a `vaelab.sweeps.worker.Worker` runs on some node."""
+"""The launcher's side of a job that a `vaelab.sweeps.worker.Worker` runs on some node."""
 
 import signal
 import socket
@@ -11,30 +11,30 @@ from vaelab.sweeps.process import Order
 from vaelab.training.json_files import read_json, write_json
 
 PATIENCE = 15.0
-"""Seconds that a worker may take to kill its job, before the launcher gives both up."""
+"""Seconds after a requested SIGKILL until the launcher cancels the worker as well."""
 
 
 class Lost(Exception):  # noqa: N818
-    """No exit code of a job will come any more. The message says why, on its last line."""
+    """Raised if no exit code of a job will ever come; the last line of its message says why."""
 
 
 class Task(Protocol):
-    """What Ray or SLURM was given to run a job."""
+    """Interface of what was submitted to Ray or SLURM to run one job."""
 
     def result(self) -> int | None:
-        """What the worker has returned, None until then; raises `Lost`."""
+        """Returns the job's exit code, None until there is one; raises Lost if none will come."""
 
     def cancel(self) -> None:
-        """Takes it from the queue, or from its node."""
+        """Takes the task from the queue, or ends it on its node."""
 
 
-class Remote:
-    """A job on some node.
+class RemoteHandle:
+    """Handle of a job on some node; creating it writes the request file and submits the job.
 
     Args:
         order: The job.
-        submit: Gives a worker for it to Ray or SLURM.
-        give_back: Frees what it takes.
+        submit: Submits a worker for the job to Ray or SLURM.
+        give_back: Frees what the job takes of the engine.
     """
 
     def __init__(
@@ -46,54 +46,65 @@ class Remote:
         self.looked = float("-inf")
         self.asked = 0
         self.given_up = float("inf")
-        write_json(worker.asked(order), {"signal": 0})
+        write_json(worker.request_file(order), {"signal": 0})
         self.task = submit()
 
     def poll(self) -> int | None:
+        """Returns the exit code, None until the end; looks at most once in `worker.LOOK` seconds.
+
+        At the end it deletes the files shared with the worker and gives the job's resources back.
+        A job that outlives `kill` by PATIENCE seconds is cancelled and counts as killed.
+        """
         now = time.monotonic()
         if self.code is not None or now - self.looked < worker.LOOK:
             return self.code
         self.looked = now
         if not self.where:
-            self.where = place(read_json(worker.begun(self.order)))
+            self.where = device_label(read_json(worker.start_file(self.order)))
         try:
             self.code = self.task.result()
         except Lost as error:
-            self.code = self.without_code(error)
+            self.code = self.record_lost_job(error)
         if self.code is None and now > self.given_up:
             self.task.cancel()
             self.code = -signal.SIGKILL
         if self.code is not None:
-            worker.forget(self.order)
+            worker.delete_exchange_files(self.order)
             self.give_back()
         return self.code
 
-    def without_code(self, error: Lost) -> int:
-        """The exit code of a job that was taken from its queue, or whose node is gone."""
+    def record_lost_job(self, error: Lost) -> int:
+        """Returns an exit code for a lost job; appends the error to its log unless it was stopped.
+
+        The code is minus the requested signal, or 1 if none was requested.
+        """
         if self.asked:
             return -self.asked
         *before, last = str(error).strip().splitlines() or [type(error).__name__]
-        worker.note(self.order, "\n".join([*before, f"error: {last}"]))
+        worker.append_to_log(self.order, "\n".join([*before, f"error: {last}"]))
         return 1
 
     def stop(self) -> None:
-        self.ask(signal.SIGTERM)
+        """Requests SIGTERM for the job, so that it writes a checkpoint and exits; does not wait."""
+        self.request_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        self.ask(signal.SIGKILL)
+        """Requests SIGKILL for the job; `poll` gives the worker up after PATIENCE seconds."""
+        self.request_signal(signal.SIGKILL)
         self.given_up = min(self.given_up, time.monotonic() + PATIENCE)
 
-    def ask(self, number: int) -> None:
+    def request_signal(self, number: int) -> None:
+        """Writes the signal into the request file; cancels the task if the job has not started."""
         if self.asked == number or self.code is not None:
             return
         self.asked = number
-        write_json(worker.asked(self.order), {"signal": number})
-        if not worker.begun(self.order).exists():
+        write_json(worker.request_file(self.order), {"signal": number})
+        if not worker.start_file(self.order).exists():
             self.task.cancel()
 
 
-def place(content: Mapping[str, Any]) -> str:
-    """Where a job runs, for the screen."""
+def device_label(content: Mapping[str, Any]) -> str:
+    """Returns the screen's name of a job's device, with its host if that is not this machine."""
     if not content:
         return ""
     device = f"GPU {content['gpus']}" if content["gpus"] else "CPU"

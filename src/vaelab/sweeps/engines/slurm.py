@@ -1,4 +1,4 @@
-"""Jobs of SLURM, by way of submitit."""
+"""The SLURM engine: jobs submitted to SLURM by submitit."""
 
 import os
 import shutil
@@ -15,33 +15,33 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError, Uncomplet
 from submitit.helpers import DelayedSubmission
 
 from vaelab.errors import UserError, first_line
-from vaelab.sweeps.engines.remote import Lost, Remote
+from vaelab.sweeps.engines.remote import Lost, RemoteHandle
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.process import Order
-from vaelab.sweeps.worker import Worker, begun, beside
+from vaelab.sweeps.worker import Worker, exchange_path, start_file
 
 LIMITS = 100
-"""Time limits that a job may come to, and go on after, before it is left."""
+"""Number of time limits after which a job is no longer queued again."""
 SELDOM = 20.0
-"""Seconds between two looks into SLURM's queue."""
+"""Seconds between two calls of squeue for a job."""
 WAIT = 15
-"""Looks for the result of a job that has ended, on a file system that is slow to show it."""
+"""Calls that look for the result file of an ended job, which a slow file system may show late."""
 
 
 class Slurm:
-    """Submits jobs to SLURM, whose nodes see the same folders and the same Python.
+    """Engine that submits jobs to SLURM, whose nodes see the same folders and the same Python.
 
-    A job that comes to its time limit writes a checkpoint, is queued again and goes on.
+    A job that reaches its time limit writes a checkpoint, is queued again and continues.
 
     Args:
-        cluster: `slurm`, or `local` to try it out on this machine.
-        n_jobs: Jobs that are submitted at once, whether they run or wait.
-        partition: By itself the cluster's own.
+        cluster: `slurm`, or `local` to try it out on this machine without SLURM.
+        n_jobs: Jobs that are submitted at once, running or queued.
+        partition: SLURM partition; default: the cluster's own.
         timeout_min: Time limit of each job, in minutes.
-        cpus_per_job: By itself as many as `trainer.devices`.
-        gpus_per_job: By itself as many as `trainer.devices` where `trainer.accelerator` is gpu.
-        mem_gb: Memory of each job; by itself the cluster's own.
-        parameters: More for submitit, such as `slurm_account`.
+        cpus_per_job: CPU cores of each job; auto: its `trainer.devices`.
+        gpus_per_job: GPUs of each job; auto: its `trainer.devices` if `trainer.accelerator` is gpu.
+        mem_gb: Memory of each job in GB; default: the cluster's own.
+        parameters: Further parameters for submitit, such as `slurm_account`.
     """
 
     def __init__(
@@ -66,21 +66,26 @@ class Slurm:
             "tasks_per_node": 1,
         }
         self.submitted = 0
-        self.accounts = cluster != "slurm" or keeps_accounts()
+        self.accounts = cluster != "slurm" or has_accounting()
         try:
-            self.trial = self.executor(Path(tempfile.gettempdir()))
+            self.trial = self.build_executor(Path(tempfile.gettempdir()))
         except RuntimeError as error:
             raise UserError(
                 "hydra/launcher=slurm: there is no srun on this machine; "
                 "hydra.launcher.cluster=local tries it out without SLURM"
             ) from error
 
-    def executor(self, folder: Path) -> submitit.AutoExecutor:
+    def build_executor(self, folder: Path) -> submitit.AutoExecutor:
+        """Returns a submitit executor that keeps its files in this folder."""
         limits = {"slurm_max_num_timeout": LIMITS, "local_max_num_timeout": LIMITS}
         return submitit.AutoExecutor(folder, cluster=self.cluster, **limits)
 
-    def asked(self, job: Job) -> dict[str, Any]:
-        """What a job asks of SLURM."""
+    def requested_resources(self, job: Job) -> dict[str, Any]:
+        """Returns the submitit parameters of a job: name, CPU cores, GPUs, limits and `parameters`.
+
+        Raises:
+            UserError: If the number of GPUs is needed and `trainer.devices` does not give it.
+        """
         gpus = self.gpus_per_job
         if gpus == "auto":
             gpus = job.devices if job.accelerator in ("gpu", "cuda") else 0
@@ -93,40 +98,49 @@ class Slurm:
         return {
             **self.shared,
             "name": job.name,
-            "cpus_per_task": self.cpus(job),
+            "cpus_per_task": self.requested_cpus(job),
             "gpus_per_node": gpus or None,
             **self.parameters,
         }
 
-    def cpus(self, job: Job) -> int:
+    def requested_cpus(self, job: Job) -> int:
+        """Returns how many CPU cores a job requests."""
         return max(job.devices, 1) if self.cpus_per_job == "auto" else self.cpus_per_job
 
     def expect(self, jobs: int) -> None:
+        """Prints a notice if SLURM keeps no accounting; ignores the number of jobs."""
         if not self.accounts:
             print("SLURM keeps no accounts here: that a job has ended is seen by its files")
 
-    def check(self, job: Job) -> None:
+    def check_job(self, job: Job) -> None:
+        """Raises UserError if submitit refuses the parameters of the job; submits nothing."""
         try:
-            self.trial.update_parameters(**self.asked(job))
+            self.trial.update_parameters(**self.requested_resources(job))
         except (AssertionError, NameError, TypeError, ValueError) as error:
             raise UserError(f"hydra.launcher.parameters: {first_line(error)}") from error
 
-    def free(self, job: Job | None = None) -> int:
+    def count_startable(self, job: Job | None = None) -> int:
+        """Returns how many more jobs may be submitted now; the job makes no difference."""
         return self.n_jobs - self.submitted
 
-    def start(self, job: Job, order: Order) -> Remote:
-        threads = max(1, self.cpus(job) // max(job.devices, 1))
+    def start(self, job: Job, order: Order) -> RemoteHandle:
+        """Submits a job to SLURM; it counts as submitted until the handle's `poll` sees its end.
+
+        Sets OMP_NUM_THREADS in `order.environment`, unless it is there.
+        """
+        threads = max(1, self.requested_cpus(job) // max(job.devices, 1))
         given = os.environ.get("OMP_NUM_THREADS", str(threads))
         order.environment.setdefault("OMP_NUM_THREADS", given)
-        folder = beside(order, "submitit")
+        folder = exchange_path(order, "submitit")
 
-        def submit() -> Submitted:
-            executor = self.executor(folder)
-            executor.update_parameters(**self.asked(job))
-            # A Ctrl-C in the terminal is for the launcher, and not for what is started here.
+        def submit() -> SlurmTask:
+            """Submits a worker for the job, with SIGINT blocked; raises UserError if refused."""
+            executor = self.build_executor(folder)
+            executor.update_parameters(**self.requested_resources(job))
+            # Ctrl-C reaches all processes of the terminal, and only the launcher may act on it.
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                return Submitted(executor.submit(Requeued(order)), self.accounts)
+                return SlurmTask(executor.submit(RequeuingWorker(order)), self.accounts)
             except (FailedJobError, FailedSubmissionError, OSError) as error:
                 last = str(error).strip().splitlines()[-1]
                 raise UserError(f"SLURM does not take {job.name}: {last}") from error
@@ -134,62 +148,68 @@ class Slurm:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
         def give_back() -> None:
+            """Counts the job as ended and deletes submitit's files of it."""
             self.submitted -= 1
             shutil.rmtree(folder, ignore_errors=True)
 
         self.submitted += 1
-        return Remote(order, submit, give_back)
+        return RemoteHandle(order, submit, give_back)
 
     def close(self) -> None:
-        pass
+        """Does nothing: SLURM keeps no connection."""
 
 
-def keeps_accounts() -> bool:
-    """Whether SLURM tells of jobs that have ended, by sacct."""
-    return asking("sacct", "--noheader", "--allocations").returncode == 0
+def has_accounting() -> bool:
+    """True if SLURM keeps accounts of ended jobs; runs `sacct`."""
+    return run_slurm_command("sacct", "--noheader", "--allocations").returncode == 0
 
 
 def is_queued(job_id: str) -> bool:
-    """Whether a job waits or runs; it does, too, where SLURM cannot be asked at the moment."""
-    found = asking("squeue", "--noheader", "--jobs", job_id)
+    """True if a SLURM job waits or runs, or if SLURM cannot be asked now; runs `squeue`."""
+    found = run_slurm_command("squeue", "--noheader", "--jobs", job_id)
     if found.returncode:
         return "Invalid job id" not in found.stderr
     return bool(found.stdout.strip())
 
 
-def asking(*command: str) -> subprocess.CompletedProcess[str]:
-    """What a command of SLURM's prints; one that gives no answer has failed."""
+def run_slurm_command(*command: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command of SLURM, for at most a minute, and returns its outcome; never raises.
+
+    A command that is missing or does not answer has exit code 1 and no output.
+    """
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return subprocess.CompletedProcess(command, 1, "", "")
 
 
-class Requeued(Worker):
-    """A worker that submitit starts, once more after each time limit."""
+class RequeuingWorker(Worker):
+    """A worker that submitit starts, and starts again after each time limit."""
 
     def __call__(self) -> int:
-        signal.signal(signal.SIGTERM, self.stop)  # of scancel; submitit would let it pass
+        """Runs the job and returns its exit code; installs a SIGTERM handler that stops the job."""
+        signal.signal(signal.SIGTERM, self.stop_job)  # from scancel; submitit ignores it
         return super().__call__()
 
-    def stop(self, *_: Any) -> None:
+    def stop_job(self, *_: Any) -> None:
+        """Called on SIGTERM, as by scancel: asks the job to write a checkpoint and exit."""
         if self.process:
             self.process.stop()
 
     def checkpoint(self) -> DelayedSubmission:
-        """What submitit calls shortly before the time limit; it then queues the job again."""
-        self.end()
-        begun(self.order).unlink(missing_ok=True)
-        return DelayedSubmission(Requeued(self.order))
+        """Called by submitit before the time limit: ends the job and returns its resubmission."""
+        self.end_job()
+        start_file(self.order).unlink(missing_ok=True)
+        return DelayedSubmission(RequeuingWorker(self.order))
 
 
-class Submitted:
-    """A job that submitit was given.
+class SlurmTask:
+    """A job that was submitted to SLURM by submitit.
 
     Args:
-        job: The job.
-        accounts: Whether SLURM remembers jobs that have ended, and is asked for them by submitit,
-            which otherwise prints three warnings at each look.
+        job: Submitit's job.
+        accounts: True if SLURM keeps accounts of ended jobs, so that submitit can ask for them.
+            Without accounts submitit would print three warnings at each question.
     """
 
     def __init__(self, job: submitit.Job[int], accounts: bool) -> None:
@@ -197,7 +217,11 @@ class Submitted:
         self.looks, self.patience = 0, WAIT
         self.queued, self.asked = True, monotonic()
 
-    def ended(self) -> bool:
+    def has_ended(self) -> bool:
+        """True if the job has ended, by SLURM's accounts, else by `squeue` or its result file.
+
+        `squeue` is run at most once in SELDOM seconds.
+        """
         if self.accounts:
             return self.job.done()
         if self.queued and monotonic() - self.asked >= SELDOM:
@@ -205,7 +229,11 @@ class Submitted:
         return not self.queued or self.job.paths.result_pickle.exists()
 
     def result(self) -> int | None:
-        if not self.ended():
+        """Returns the job's exit code, None until it is known; raises Lost if it left no result.
+
+        A result file may appear late on a network file system, so it is looked for in WAIT calls.
+        """
+        if not self.has_ended():
             return None
         if not self.job.paths.result_pickle.exists():
             self.looks += 1
@@ -221,5 +249,6 @@ class Submitted:
             raise Lost(str(error).partition(rule)[2].rpartition(rule)[0] or str(error)) from error
 
     def cancel(self) -> None:
+        """Cancels the job in SLURM, and no longer waits for its result file."""
         self.patience = 0
         self.job.cancel(check=False)

@@ -1,4 +1,4 @@
-"""What happens around the training steps."""
+"""Lightning callbacks: annealing, checkpoints, progress, random seeds and training speed."""
 
 from vaelab.training.callbacks.annealing import Annealing
 from vaelab.training.callbacks.checkpoint import AtomicFiles, Checkpoint

@@ -1,4 +1,4 @@
-"""How long a training is."""
+"""Length of a training in batches, from the trainer's limits."""
 
 import math
 
@@ -7,10 +7,10 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 
 def training_batches(trainer: Trainer) -> float:
-    """The training batches of a whole training, infinite if neither epochs nor steps end it.
+    """Returns the batches of a whole training by max_epochs and max_steps; inf if both are -1.
 
-    `trainer.estimated_stepping_batches` counts optimizer steps, of which the last one of an epoch
-    may take fewer batches than the others.
+    Disregards `max_time` and early stopping. `trainer.estimated_stepping_batches` counts optimizer
+    steps, and the last step of an epoch may take fewer batches than the others.
     """
     epoch = trainer.num_training_batches
     limit = math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs * epoch
@@ -19,7 +19,7 @@ def training_batches(trainer: Trainer) -> float:
     batches: float = 0
     number, steps = 0, trainer.max_steps
     while batches < limit:
-        together = accumulated(trainer, number)
+        together = batches_per_step(trainer, number)
         if steps * together <= epoch:
             return min(limit, batches + steps * together)
         number, batches = number + 1, batches + epoch
@@ -27,8 +27,8 @@ def training_batches(trainer: Trainer) -> float:
     return limit
 
 
-def accumulated(trainer: Trainer, epoch: int) -> int:
-    """The batches of an optimizer step in an epoch, counted from 0."""
+def batches_per_step(trainer: Trainer, epoch: int) -> int:
+    """Returns the batches accumulated in an optimizer step in an epoch, counted from 0."""
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, GradientAccumulationScheduler):
             return callback.get_accumulate_grad_batches(epoch)

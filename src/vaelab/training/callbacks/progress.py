@@ -1,3 +1,5 @@
+"""Callback that shows the progress of training, and writes it to a file."""
+
 import os
 from math import isfinite
 from pathlib import Path
@@ -6,6 +8,7 @@ from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -13,17 +16,18 @@ from rich.progress import Progress as Bar
 from vaelab.training.callbacks.length import training_batches
 from vaelab.training.callbacks.speed import Speed
 from vaelab.training.json_files import write_json
-from vaelab.training.progress_bar import EVERY, share
+from vaelab.training.progress_bar import EVERY, progress_text
 
 
 class Progress(ProgressBar):
-    """A bar over the whole training with the bound in it; plain lines when there is no terminal.
+    """Callback with a progress bar of the whole training; prints lines if there is no terminal.
 
     Args:
-        file: Where to say how far training is, for launchers and reports; at most once a second.
-        refresh_steps: Training batches between two looks at the bar, if they take no second.
-        line_seconds: Least time between two lines after validations where there is no terminal.
-        silent_seconds: Most time without a line there.
+        file: JSON file to write the progress to, for launchers and reports, at most once a
+            second; None: no file.
+        refresh_steps: Training batches between two updates, if they take less than a second.
+        line_seconds: Least seconds between two lines after validations, without a terminal.
+        silent_seconds: Most seconds without a line, without a terminal.
     """
 
     def __init__(
@@ -43,12 +47,15 @@ class Progress(ProgressBar):
         self.first_line, self.last_note = True, float("-inf")
 
     def disable(self) -> None:
+        """Called by Lightning in all processes but rank 0: shows no bar and prints no lines."""
         self.enabled = False
 
     def enable(self) -> None:
+        """Shows the bar or prints lines again, after `disable`."""
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called by Lightning when training starts: starts the clock, and the bar in a terminal."""
         self.batches = training_batches(trainer)
         self.began = self.last_line = self.looked = monotonic()
         self.done_before = trainer.fit_loop.total_batch_idx + 1
@@ -60,61 +67,69 @@ class Progress(ProgressBar):
                 TextColumn("{task.description}"),
             )
             self.bar = Bar(*columns, console=self.console, refresh_per_second=4, transient=True)
-            self.task = self.bar.add_task("", total=self.batches if self.ends else None)
+            self.task = self.bar.add_task("", total=self.batches if self.has_end else None)
             self.bar.start()
 
     @property
-    def ends(self) -> bool:
-        """Whether it is known how many batches there will be."""
+    def has_end(self) -> bool:
+        """Whether the number of batches of the whole training is known."""
         return isfinite(self.batches)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Called by Lightning after each training batch: updates file and bar, or prints a line.
+
+        Skips all of it between two updates, see `refresh_steps`.
+        """
         if batch_idx % self.refresh_steps == 0 or monotonic() - self.looked >= 1:
             self.looked = monotonic()
-            self.note(trainer)
+            self.write_file(trainer)
             if self.bar:
                 self.bar.update(
                     self.task,
                     completed=trainer.fit_loop.total_batch_idx + 1,
-                    description=self.line(trainer, "val/elbo"),
+                    description=self.status_text(trainer, "val/elbo"),
                 )
             elif monotonic() - self.last_line >= self.silent_seconds:
-                done = share(self.done(trainer), self.total, monotonic() - self.began)
-                self.say(trainer, f"{self.line(trainer, 'val/elbo')}  {done}")
+                seconds = monotonic() - self.began
+                done = progress_text(self.batches_since_start(trainer), self.batches_to_do, seconds)
+                self.print_line(trainer, f"{self.status_text(trainer, 'val/elbo')}  {done}")
 
-    def done(self, trainer: Trainer) -> int:
-        """The batches since this start of the training."""
+    def batches_since_start(self, trainer: Trainer) -> int:
+        """Returns the batches trained since `on_train_start`, without those before a resumption."""
         return trainer.fit_loop.total_batch_idx + 1 - self.done_before
 
     @property
-    def total(self) -> int | None:
-        """The batches that this start of the training has, where that is known."""
-        return int(self.batches) - self.done_before if self.ends else None
+    def batches_to_do(self) -> int | None:
+        """The batches from `on_train_start` to the end of training; None if not known."""
+        return int(self.batches) - self.done_before if self.has_end else None
 
-    def say(self, trainer: Trainer, text: str) -> None:
-        """Prints a line in the first process."""
+    def print_line(self, trainer: Trainer, text: str) -> None:
+        """Prints a line in the process of rank 0, unless disabled."""
         self.last_line = monotonic()
         if self.enabled and trainer.is_global_zero:
             self.console.print(text)
 
-    def note(self, trainer: Trainer) -> None:
-        """Writes how far training is into the file, if one was asked for."""
+    def write_file(self, trainer: Trainer) -> None:
+        """Writes the progress to the JSON file, at most once a second, in the process of rank 0.
+
+        Skips it without a `file`, and in `fast_dev_run`.
+        """
         now = monotonic()
         if self.file is None or not trainer.is_global_zero or now - self.last_note < 1:
             return
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.last_note = now
-        done, here = trainer.fit_loop.total_batch_idx + 1, self.done(trainer)
-        known = here and self.ends
-        left = (self.batches - done) * (now - self.began) / here if known else None
+        done, recent = trainer.fit_loop.total_batch_idx + 1, self.batches_since_start(trainer)
+        known = recent and self.has_end
+        left = (self.batches - done) * (now - self.began) / recent if known else None
         bound = trainer.callback_metrics.get("val/elbo")
         content = {
             "epoch": trainer.current_epoch + 1,
             "epochs": trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None,
-            "share": done / self.batches if self.ends else None,
+            "share": done / self.batches if self.has_end else None,
             "seconds_left": left,
             "val/elbo": None if bound is None else float(bound),
             "device": os.environ.get("CUDA_VISIBLE_DEVICES"),
@@ -122,19 +137,25 @@ class Progress(ProgressBar):
         write_json(self.file, content)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.sanity_checking or not trainer.fit_loop.epoch_loop.batch_progress.total.ready:
+        """Called by Lightning after each validation: updates the bar, or prints its metrics.
+
+        Skips the sanity check and validation outside training. Prints after the first and the
+        last epoch, and else at most every `line_seconds`.
+        """
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.bar:
-            self.bar.update(self.task, description=self.line(trainer, "val/elbo"))
+            self.bar.update(self.task, description=self.status_text(trainer, "val/elbo"))
         else:
             first = self.first_line
             last = trainer.max_epochs and trainer.current_epoch + 1 >= trainer.max_epochs
             if first or last or monotonic() - self.last_line >= self.line_seconds:
                 self.first_line = False
-                self.say(trainer, self.line(trainer, "val/elbo", "val/distortion", "val/rate"))
+                shown = "val/elbo", "val/distortion", "val/rate"
+                self.print_line(trainer, self.status_text(trainer, *shown))
 
-    def line(self, trainer: Trainer, *shown: str) -> str:
-        """Where training is, in words, with the metrics of these names."""
+    def status_text(self, trainer: Trainer, *shown: str) -> str:
+        """Returns the epoch, those metrics `shown` that are logged, and images per second."""
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         parts = [f"epoch {trainer.current_epoch + 1}{epochs}"]
         metrics = trainer.callback_metrics
@@ -143,16 +164,22 @@ class Progress(ProgressBar):
         parts += [f"{c.images_per_second:,.0f} images/s" for c in clocks if c.images_per_second]
         return "  ".join(parts)
 
-    def stop(self) -> None:
+    def stop_bar(self) -> None:
+        """Removes the bar from the terminal, if it is shown."""
         if self.bar:
             self.bar.stop()
             self.bar = None
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.stop()
+        """Called by Lightning when training ends: removes the bar."""
+        self.stop_bar()
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: Any) -> None:
-        self.stop()
-        if hasattr(self, "batches"):  # training had begun
+        """Called by Lightning on an exception: removes the bar, and writes the progress file.
+
+        It does not write the file if training had not started.
+        """
+        self.stop_bar()
+        if hasattr(self, "batches"):  # set by on_train_start
             self.last_note = float("-inf")
-            self.note(trainer)
+            self.write_file(trainer)

@@ -1,44 +1,50 @@
+"""Callback that seeds torch's default generators before every batch."""
+
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from pydantic import NonNegativeInt
 
-from vaelab.randomness import stream
+from vaelab.randomness import stream_seed
 
 
 class Seeding(Callback):
-    """Makes the noise of every step a function of (seed, stage, batch), in every process.
+    """Callback that seeds torch's global generators before every batch, by (seed, stage, batch).
 
-    So a resumed run draws what it would have drawn, without a random state in the checkpoint,
-    and every validation of every run draws the same.
+    So a resumed run draws the same noise as an uninterrupted one, without a random state in the
+    checkpoint, and every validation of every run draws the same noise.
 
     Args:
-        seed: Names the random streams of training; validation and test have one of their own.
+        seed: Seed of the noise in training; validation and test do not depend on it.
     """
 
     def __init__(self, seed: NonNegativeInt) -> None:
         self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        reseed(module.device, stream("noise", self.seed, trainer.fit_loop.total_batch_idx))
+        """Called by Lightning before each training batch: seeds by the number of batches seen."""
+        reseed(module.device, stream_seed("noise", self.seed, trainer.fit_loop.total_batch_idx))
 
     def on_validation_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        number = batch_idx * trainer.world_size + trainer.global_rank  # among those of all
-        reseed(module.device, stream("evaluation", number))
+        """Called by Lightning before each validation batch: seeds by the batch number only."""
+        number = batch_idx * trainer.world_size + trainer.global_rank  # over all processes
+        reseed(module.device, stream_seed("evaluation", number))
 
     def on_test_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_idx: int, *_: Any
     ) -> None:
+        """Called by Lightning before each test batch: seeds as in validation."""
         self.on_validation_batch_start(trainer, module, batch, batch_idx)
 
 
 def reseed(device: torch.device, seed: int) -> None:
-    """Seeds the default generators of the device, which is the current one, and of the CPU.
+    """Seeds torch's global CPU generator, and the current CUDA device's if `device` is CUDA.
 
-    As `torch.manual_seed`, which sees to every device that there might be, in ten times the time.
+    `torch.manual_seed` seeds every possible device and takes ten times as long; it is used for
+    other types of device.
     """
     if device.type not in ("cpu", "cuda"):
         torch.manual_seed(seed)

@@ -1,57 +1,69 @@
+"""Callback that measures and logs the speed of training."""
+
 from time import perf_counter
 from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 
-from vaelab.training.scalars import write
-from vaelab.training.window import due
+from vaelab.training.scalars import log_step_scalars
+from vaelab.training.window import is_logging_step
 
 
 class Speed(Callback):
-    """Logs training images per second, over all devices, and the learning rate.
+    """Callback that logs training images per second, over all devices, and the learning rate.
 
-    The clock runs from the start of a training batch to the next one, and stands still during
-    validation, pictures, checkpoints and whatever else is between two epochs.
+    The clock runs from the start of a training batch to the next one. It is stopped during
+    validation, pictures and checkpoints, and between two epochs.
 
     Attributes:
-        images_per_second: From one logging step to the next; before the first, so far.
+        images_per_second: Between the last two logging steps; before the first, since the start.
     """
 
     def __init__(self) -> None:
         self.started: float | None = None
-        self.seconds = self.total_seconds = 0.0  # since the last logging step, and before it
+        self.seconds = self.total_seconds = 0.0  # since the last logging step; before that step
         self.images = self.total_images = 0
         self.images_per_second = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Called by Lightning before each training batch: starts the clock, if it is stopped."""
         if self.started is None:
             self.started = perf_counter()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Called by Lightning after each training batch: counts its images.
+
+        At logging steps it logs the images per second since the last one, and the learning rate of
+        the first optimizer's first group.
+        """
         x, *_ = batch
         self.images += len(x) * trainer.world_size
-        if due(trainer):
-            self.pause()
-            self.read()
+        if is_logging_step(trainer):
+            self.stop_clock()
+            self.close_interval()
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             speed = self.images_per_second
-            write(trainer, {"train/learning_rate": rate, "train/images_per_second": speed})
+            scalars = {"train/learning_rate": rate, "train/images_per_second": speed}
+            log_step_scalars(trainer, scalars)
             self.started = perf_counter()
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.pause(module.device)
+        """Called by Lightning before each validation: stops the clock."""
+        self.stop_clock(module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.pause(module.device)
+        """Called by Lightning after each training epoch: stops the clock."""
+        self.stop_clock(module.device)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.pause(module.device)
+        """Called by Lightning when training ends: stops the clock."""
+        self.stop_clock(module.device)
 
-    def pause(self, device: torch.device | None = None) -> None:
-        """Stops the clock, when a GPU has done what it was given, until the next batch."""
+    def stop_clock(self, device: torch.device | None = None) -> None:
+        """Stops the clock until the next batch; waits for the device first, if it is a GPU."""
         if self.started is None:
             return
         if device is not None and device.type == "cuda":
@@ -59,17 +71,17 @@ class Speed(Callback):
         self.seconds += perf_counter() - self.started
         self.started = None
         if not self.total_images:
-            self.images_per_second = self.average
+            self.images_per_second = self.mean_images_per_second
 
-    def read(self) -> None:
-        """Takes the speed since the last logging step, and begins to count anew."""
+    def close_interval(self) -> None:
+        """Sets the speed since the last logging step, and resets the counts of the interval."""
         self.images_per_second = self.images / self.seconds
         self.total_seconds += self.seconds
         self.total_images += self.images
         self.seconds, self.images = 0.0, 0
 
     @property
-    def average(self) -> float:
-        """Images per second of the whole training."""
+    def mean_images_per_second(self) -> float:
+        """Images per second since this process started training; 0 before the first batch."""
         seconds = self.total_seconds + self.seconds
         return (self.total_images + self.images) / seconds if seconds else 0.0
