@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, kl_divergence
 
 from vaelab.distributions.hierarchy import Hierarchy
-from vaelab.lazy import lazy
+from vaelab.distributions.lazy import lazy
 
 
 @dataclass(frozen=True)

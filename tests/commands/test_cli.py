@@ -402,6 +402,7 @@ NEVER_STARTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("override", NEVER_STARTED)
 def test_what_can_be_known_is_said_before_the_work(refused, tmp_path, override):
     said = refused("logger=none", override)
@@ -629,6 +630,7 @@ def test_a_reader_that_has_seen_enough_is_no_error():
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.slow
 def test_help_is_that_of_what_would_run():
     said = command("train.py", "model.beta=7", "--help", "model=beta_vae", "seed=1,2", "-m").stdout
     assert "  model.beta=7 " in said

@@ -31,6 +31,7 @@ ONE_PRIOR = ("ae", "beta_tcvae", "rae", "vq_vae")  # not learned, factorised, or
 MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_is_valid(compose, choice):
     cfg = compose(choice, *NEEDS.get(choice, []))

@@ -51,6 +51,7 @@ def test_a_run_folder_is_measured_to_the_figures_it_had(run):
     assert float(distortion) == pytest.approx(found["value"], abs=0.2)
 
 
+@pytest.mark.slow
 def test_its_command_continues_a_run(run, monkeypatch, capsys):
     overrides = (run / ".hydra" / "overrides.yaml").read_text().replace("- ", "").split("\n")[:-1]
     longer = [*overrides, "trainer.max_epochs=3", "ckpt=last", f"hydra.run.dir={run}"]

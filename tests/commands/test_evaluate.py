@@ -22,12 +22,12 @@ from vaelab.commands import arguments, evaluate, generate, train
 from vaelab.errors import UserError
 from vaelab.evaluation.latents import active_units
 from vaelab.evaluation.record import rounded_estimate
+from vaelab.evaluation.samplers import Own
 from vaelab.evaluation.samples import generate_images
 from vaelab.metrics.estimates import column_mean_estimates, mean_estimate
 from vaelab.metrics.frechet import frechet_distance
 from vaelab.randomness import stream_seed
 from vaelab.runs import finished
-from vaelab.samplers import Own
 from vaelab.training.json_files import write_json
 
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
@@ -168,6 +168,7 @@ def test_what_is_impossible_for_the_data_stops_nothing_else(tmp_path, capsys, ca
         assert f"{metric} left out: " in said
 
 
+@pytest.mark.slow
 def test_a_metric_that_fails_stops_no_other(sweep, monkeypatch, capsys):
     def fails(*_, **__):
         raise UserError("it is broken")

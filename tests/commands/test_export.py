@@ -202,6 +202,7 @@ def test_the_distance_is_relative_to_large_values_and_sees_other_shapes():
     assert onnx_files.max_deviation(expected[None], expected) == float("inf")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factor",
     [lambda x: 1 if x.sum() > 0 else 2, lambda x: torch.tensor([[1.0]] * len(x))],
@@ -220,6 +221,7 @@ def test_a_network_that_is_no_graph_is_refused(trained, tmp_path, factor):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_graph_that_is_wrong_is_not_kept(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_files, "TOLERANCE", -1)
     with pytest.raises(UserError, match="not kept"):

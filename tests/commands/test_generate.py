@@ -133,6 +133,7 @@ def test_the_images_are_those_of_the_test_part(trained, tmp_path):
     assert {known[(255 * x).astype(np.uint8).tobytes()] for x in found["x"]} == {1}
 
 
+@pytest.mark.slow
 def test_the_seed_decides(trained, tmp_path):
     what = "what=[samples,traversal,interpolation]"
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -251,6 +252,7 @@ def test_an_exported_model_interpolates_between_files(exported, files, tmp_path)
     assert arrays(file)["images"].shape == (1, 21, 1, 8, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "given", "said"),
     [

@@ -44,6 +44,7 @@ def rows(text: str) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "chosen"), [*((command, "") for command in COMMANDS), *CHOICES]
 )

@@ -162,6 +162,7 @@ def test_failures_are_listed_and_alone_run_again(place):
     assert len(place.notes("began")) == 9
 
 
+@pytest.mark.slow
 def test_more_values_in_the_same_folder_add_to_the_sweep(place):
     place.run("seed=1,2")
     place.run("seed=1,2,3")
@@ -171,6 +172,7 @@ def test_more_values_in_the_same_folder_add_to_the_sweep(place):
     assert [job["overrides"] for job in index["jobs"]] == [{"seed": str(i)} for i in (1, 2, 3)]
 
 
+@pytest.mark.slow
 def test_rerun_runs_all_of_them_again(place):
     place.run("seed=1,2")
     code, said = place.run("seed=1,2", "rerun=true")
@@ -209,6 +211,7 @@ def test_a_second_signal_kills(place):
     assert not place.running()
 
 
+@pytest.mark.slow
 def test_jobs_that_do_not_stop_are_killed_after_a_grace(place):
     stuck = {"SECONDS_EACH": "60", "TROUBLE": "seed-1=SIGSTOP"}
     launcher = place.start("seed=1,2", "hydra.launcher.grace=1", **stuck)

@@ -101,6 +101,7 @@ def conditional_p(z):
     return stats.norm([-2.0, 1.0, 1.0], [1.0, 0.7, 0.7]).pdf(z).mean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "p"), [(None, stats.norm.pdf), (conditional_prior, conditional_p)]
 )

@@ -201,6 +201,7 @@ def test_no_folder(tmp_path):
         of(bars(), tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_real_digits(tmp_path):
     source = Digits(str(tmp_path))
     data = Images(source=source, batch_size=100, val_size=500, test_size=500, pixels="binary")

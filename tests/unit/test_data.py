@@ -1191,6 +1191,7 @@ def test_cifar10():
     assert means.tolist() == pytest.approx([0.491, 0.482, 0.447], abs=0.01)
 
 
+@pytest.mark.slow
 def test_digits_are_digits_of_mnist(tmp_path):
     everything = raw_source("MNIST", tmp_path)()
     few = Digits(str(tmp_path))()

@@ -218,6 +218,7 @@ def test_importances_below_zero_by_rounding_are_zero(blurred, monkeypatch):
     assert found["completeness"] == pytest.approx(1 - entropy([0.6, 0.4]) / math.log(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_equally_good_latents_share_a_factor(seed):
     """Each factor is twice in the codes: half of the importance is in either."""
@@ -481,6 +482,7 @@ def test_a_shared_factor_shows_whatever_the_latents_order(tangled, name):
     assert score(np.insert(tangled, 1, 0.1, axis=1)) == pytest.approx(once, abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRED)
 def test_a_single_latent_has_a_dead_one_for_company(blurred, name):
     codes, factors = blurred[0][:, :1], blurred[1]

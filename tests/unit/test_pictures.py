@@ -353,6 +353,7 @@ def test_drawing_leaves_no_trace_and_is_the_same_at_each_call(subject):
     assert not any(array.requires_grad for array in first["traversal"].arrays.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["traversal", "interpolation", "arithmetic"])
 def test_a_film_goes_there_and_back(conditional, tmp_path, name):
     picture = pictures.draw(name, *conditional())

@@ -666,6 +666,7 @@ def test_runs_are_ranked_within_what_can_be_compared(mixed):
     assert len(re.findall(r'<section id="settings[-\d]*">', html)) == 4
 
 
+@pytest.mark.slow
 def test_files_of_a_mixed_folder_are_by_group(mixed):
     to = written(mixed)
     groups = set(pd.read_csv(to / "runs.csv")["group"])
@@ -810,6 +811,7 @@ def test_an_unknown_metric_is_no_error_while_nothing_is_measured(sweep):
         )
 
 
+@pytest.mark.slow
 def test_the_command_needs_no_torch(sweep):
     folder = sweep(BETA_BY_SIZE)
     code = (

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from vaelab.data import Images
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
-from vaelab.samplers import GMM, FittedFlow, FittedMixture, Flow, Own, sample_codes
+from vaelab.evaluation.samplers import GMM, FittedFlow, FittedMixture, Flow, Own, sample_codes
 
 SMALL = ["model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
 

@@ -12,6 +12,7 @@ from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
 from vaelab.evaluation import classifier
+from vaelab.evaluation.samplers import Own
 from vaelab.evaluation.subject import Subject, applicable_unless, attempt
 from vaelab.metrics.frechet import frechet_distance
 from vaelab.metrics.neighbours import (
@@ -20,7 +21,6 @@ from vaelab.metrics.neighbours import (
     nearest_images,
     precision_recall,
 )
-from vaelab.samplers import Own
 
 
 def samples_obstacle(model: ELBO, data: Images) -> str | None:
@@ -46,8 +46,8 @@ def samples(
         subject: The model and its data.
         count: Samples, and the most test images.
         looked_up: Samples to look for among the training images.
-        sampler: Prior to draw z from, see `vaelab.samplers`. Unless it is the model's own, its
-            name is put before those of the metrics.
+        sampler: Prior to draw z from, see `vaelab.evaluation.samplers`. Unless it is the model's
+            own, its name is put before those of the metrics.
     """
     judge = classifier.load_or_train(
         subject.data, subject.cache, subject.data.device, subject.track

@@ -11,12 +11,12 @@ from torch import Tensor
 from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, spelling_hint
+from vaelab.evaluation.samplers import Own
 from vaelab.pictures.drawing import KINDS, draw, obstacle
 from vaelab.pictures.image_files import join_image_files, read_image
 from vaelab.pictures.request import Request
 from vaelab.randomness import seeded_generator
 from vaelab.runs import finished, loading, naming
-from vaelab.samplers import Own
 
 MOST = 5000  # most test images to draw from
 
@@ -47,7 +47,7 @@ def write_pictures(
         count: See `Request`.
         label: Names of classes, see `Request`.
         given: Values of columns of y for samples, by name: the name of a class, or numbers.
-        sampler: The prior to sample from, see `vaelab.samplers`.
+        sampler: The prior to sample from, see `vaelab.evaluation.samplers`.
         temperature: See `Request`.
         images: Two image files to interpolate between, or none.
         seed: Seed of all that is drawn.
