@@ -21,7 +21,10 @@ from omegaconf import OmegaConf
 from vaelab.commands import arguments, cli, preflight, train
 from vaelab.data import Images
 from vaelab.errors import UserError
+from vaelab.report import read_sweep
+from vaelab.runs.folder import read_evaluation
 from vaelab.runs.naming import run_name, sweep_name
+from vaelab.training.json_files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -365,6 +368,26 @@ def test_a_moved_run_knows_its_best_checkpoint(finished, monkeypatch, tmp_path):
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
+def test_images_divided_in_another_way_are_warned_of(finished, monkeypatch, capsys):
+    """What is tested may have been trained on."""
+    folder = finished.parents[1]
+    longer = ["trainer.max_epochs=2", "ckpt=last", "data.split_seed=7", "logger=none"]
+    given = [f"hydra.run.dir={folder}", f"paths.data={folder.parent}/data", *SMALL_LAYERS, *longer]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()
+    said = capsys.readouterr().err
+    assert "data.split_seed=7 divides the images in another way than the checkpoint's run" in said
+
+
+def test_an_evaluation_of_an_earlier_checkpoint_is_forgotten(finished):
+    folder = finished.parents[1]
+    steps = read_json(folder / "results.json")["best_step"]
+    for step, names in ((steps, ["nll"]), (steps - 1, [])):
+        write_json(folder / "evaluation.json", {"step": step, "nll": {"value": 1.0, "se": 0.5}})
+        assert [name for name in read_evaluation(folder) if name == "nll"] == names
+        assert ("nll" in read_sweep(folder).jobs) == bool(names)
+
+
 def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finished):
     before = finished.read_bytes()
     small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none"]
@@ -375,6 +398,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finis
     )  # fmt: skip
     assert "distortion became nan at training step 40; the checkpoint of step 31 is kept" in said
     assert "Try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1" in said
+    assert read_sweep(folder).jobs["state"].tolist() == ["failed"]
     assert finished.read_bytes() == before
     assert all(p.isfinite().all() for p in torch.load(finished)["state_dict"].values())
 

@@ -22,7 +22,7 @@ from vaelab.networks import MLPEncoder
 from vaelab.pictures.tensorboard import Board, first_validation_images
 from vaelab.posteriors import Deterministic
 from vaelab.runs import finished, resume
-from vaelab.runs.folder import BEST_STEP, PROGRESS, git_commit
+from vaelab.runs.folder import BEST_STEP, FAILURE, PROGRESS, git_commit
 from vaelab.runs.screen import metrics_table, shell_path
 from vaelab.training.callbacks import Speed
 from vaelab.training.callbacks.checkpoint import load_checkpoint
@@ -135,7 +135,8 @@ def run_metadata(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, 
 def explain_end(run: RunFolder, model: ELBO) -> Iterator[None]:
     """Context manager that prints how to resume after SIGTERM, or adds advice on divergence.
 
-    Raises SystemExit again, and NotFiniteError with advice and the step of the last checkpoint.
+    Of a divergence it writes failure.json, so that a report calls the run failed. Raises
+    SystemExit again, and NotFiniteError with advice and the step of the last checkpoint.
     """
     try:
         yield
@@ -143,6 +144,8 @@ def explain_end(run: RunFolder, model: ELBO) -> Iterator[None]:
         run.say(f"stopped; go on with  {run.resume_command()}")
         raise
     except NotFiniteError as error:
+        if not run.console.quiet:  # the first process
+            write_json(run.folder / FAILURE, {"error": str(error)})
         raise NotFiniteError(
             f"{error}; {run.checkpoint_note()}. {divergence_advice(model, error)}"
         ) from error

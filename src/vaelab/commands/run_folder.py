@@ -16,7 +16,7 @@ from vaelab.commands import cli
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import naming, resume
-from vaelab.runs.folder import COMPOSED, read_config
+from vaelab.runs.folder import COMPOSED, FAILURE, read_config
 from vaelab.runs.screen import relative_path, shell_path
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
@@ -163,7 +163,8 @@ class RunFolder:
             return
         if self.cfg.rerun:
             resume.delete_outputs(self.folder)
-        (self.folder / "results.json").unlink(missing_ok=True)  # it marks a finished run
+        for name in ("results.json", FAILURE):  # these mark an end
+            (self.folder / name).unlink(missing_ok=True)
         composed = self.folder / COMPOSED
         composed.parent.mkdir(exist_ok=True)
         OmegaConf.save(self.cfg, composed)

@@ -19,7 +19,14 @@ from vaelab.report.differences import (
     typed_column,
 )
 from vaelab.runs import comparability
-from vaelab.runs.folder import COMPOSED, EVALUATION, is_of_results, read_config, rename_metrics
+from vaelab.runs.folder import (
+    COMPOSED,
+    EVALUATION,
+    FAILURE,
+    is_of_results,
+    read_config,
+    rename_metrics,
+)
 
 STATES = ("done", "failed", "unfinished", "not begun")
 COSTS = ("seconds", "epochs", "steps")
@@ -185,7 +192,7 @@ def job_state(run: Path, result: Mapping[str, Any]) -> dict[str, Any]:
         return {"state": "failed", "error": result["error"]}
     if result:
         return {"state": "done", "share": 1.0}
-    if failure := read_json_or_error(run / "failure.json"):
+    if failure := read_json_or_error(run / FAILURE):
         message = str(failure.get("error") or f"exit code {failure.get('exit')}")
         return {"state": "failed", "error": message, "log": str(failure.get("log") or LOG)}
     progress = read_json_or_error(run / "progress.json")

@@ -12,7 +12,7 @@ from vaelab.training.json_files import read_json
 
 COMPOSED = Path(".hydra", "config.yaml")
 """Path of the composed configuration, relative to the run folder."""
-EVALUATION, PROGRESS = "evaluation.json", "progress.json"
+EVALUATION, PROGRESS, FAILURE = "evaluation.json", "progress.json", "failure.json"
 BEST_STEP = "best_step"
 """Key in results.json: the optimizer step of the checkpoint that the results are of."""
 RENAMED = {"bits_per_dim": "nll_bits_per_dim"}

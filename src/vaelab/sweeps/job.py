@@ -8,11 +8,11 @@ from typing import Any, Literal
 from hydra.core.utils import JobReturn, JobStatus
 
 from vaelab.runs import comparability, naming, resume
-from vaelab.runs.folder import PROGRESS
+from vaelab.runs.folder import FAILURE, PROGRESS
 from vaelab.training.json_files import read_json
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "stopped"]
-LOG, FAILURE = "job.log", "failure.json"
+LOG = "job.log"
 
 
 @dataclass

@@ -10,10 +10,10 @@ from typing import Any
 from uuid import uuid4
 
 from vaelab.commands import cli
-from vaelab.runs.folder import PROGRESS
+from vaelab.runs.folder import FAILURE, PROGRESS
 from vaelab.sweeps.claims import Claims, folder_lock
 from vaelab.sweeps.engines import Engine, Handle
-from vaelab.sweeps.job import FAILURE, LOG, Job, last_error, signal_text
+from vaelab.sweeps.job import LOG, Job, last_error, signal_text
 from vaelab.sweeps.planning import Planner
 from vaelab.sweeps.process import Order
 from vaelab.sweeps.screen import Screen
