@@ -106,14 +106,11 @@ class Screen:
         open_ += self.jobs_to_come() - begun
         return (monotonic() - self.began) * open_ / done if done and open_ > 0 else None
 
-    def print_summary(
-        self, jobs: Sequence[Job], stopped: int | None, lines: Sequence[str] = ()
-    ) -> None:
+    def print_summary(self, jobs: Sequence[Job], lines: Sequence[str] = ()) -> None:
         """Prints the end of the sweep: failures and their logs, counts, best runs, next commands.
 
         Args:
             jobs: All jobs of the sweep.
-            stopped: The signal that stopped the sweep, or None. It is not used.
             lines: What is printed instead of the best runs.
         """
         self.print_line("")

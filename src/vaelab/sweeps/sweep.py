@@ -71,7 +71,7 @@ class SweepRunner:
                 raise
             finally:
                 self.engine.close()
-        screen.print_summary(self.jobs, self.signal, source.summary_lines())
+        screen.print_summary(self.jobs, source.summary_lines())
         if self.signal is not None:
             return 128 + self.signal
         return int(any(job.state == "failed" for job in self.jobs))
