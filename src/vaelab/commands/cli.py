@@ -291,7 +291,7 @@ def unknown_setting_message(error: ConfigCompositionException, config_name: str)
 
 
 def missing_setting(error: HydraException) -> str:
-    """Returns the setting that Hydra's error says is missing; empty for other errors."""
+    """Returns the setting that Hydra's error says does not exist; empty for other errors."""
     found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     return found[1].partition("@")[0] if found else ""
 

@@ -148,7 +148,7 @@ def setting_names(cfg: DictConfig, groups: Collection[str]) -> list[str]:
 
 
 def setting_values(cfg: DictConfig, key: str, begun: str, meaning: str) -> Iterator[str]:
-    """Yields known values of a setting: paths, names listed in its comment, or its own value."""
+    """Yields a setting's values, unfiltered: paths beside `begun`, names in its comment, or its own."""
     if key in FOLDERS or key in PATHS:
         yield from path_completions(begun, folders=key in FOLDERS)
         return

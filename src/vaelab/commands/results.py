@@ -179,7 +179,7 @@ def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iter
 
 
 def divergence_advice(model: ELBO, error: NotFiniteError) -> str:
-    """Returns advice on settings to change after a loss or term that is not finite."""
+    """Returns settings to try after a non-finite loss, mostly from the model, hardly from the error."""
     if isinstance(model.posterior, Deterministic) and "the rate" in str(error):
         return "posterior=deterministic is for model=ae, rae and wae"
     found = ["a smaller model.optimizer.lr", "trainer.gradient_clip_val=1"]

@@ -93,7 +93,7 @@ class Images(LightningDataModule):
 
     @cached_property
     def y_columns(self) -> tuple[dict[str, Column], dict[str, Column]]:
-        """Columns of y by name: classes, then numbers; raises UserError if `columns` is wrong."""
+        """The columns chosen for y, (classes, numbers), by name; loads the data at the first use."""
         splits, names, known = self.splits, self.columns, self.splits.column_names
         if names is None:
             names = known if self.numbers else known[: splits.num_classes > 0]

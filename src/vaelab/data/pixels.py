@@ -26,7 +26,7 @@ def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
 
 
 def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """Returns images with noise, before `to_float`; grey ones as they are, without a copy.
+    """Returns images as `kind` says: random bits, with uniform noise in [0, 1), or grey, uncopied.
 
     Binary pixels are uint8 0 or 1, dequantized ones float32 in [0, 1).
     """

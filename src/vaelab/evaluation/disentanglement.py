@@ -35,7 +35,7 @@ def disentanglement(
     points: PositiveInt,
     repeats: Annotated[int, Field(ge=2)],
 ) -> dict[str, Any]:
-    """Measures MIG, DCI, SAP, IRS and other scores of `vaelab.metrics.disentanglement`.
+    """Encodes all images once; estimates MIG, DCI, SAP and others over repeated draws of `images`.
 
     Raises NotApplicable if the factors of the images are unknown. Encodes every image of the grid
     once. Each score is a mean over repeats; its standard error is that of drawing images, not of

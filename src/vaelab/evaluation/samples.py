@@ -35,7 +35,7 @@ def samples_obstacle(model: ELBO, data: Images) -> str | None:
 def samples(
     subject: Subject, *, count: PositiveInt, looked_up: PositiveInt, sampler: Any
 ) -> dict[str, Any]:
-    """Measures Frechet distance, precision, recall, density, coverage and copied training images.
+    """Scores samples by Frechet, PRDC and copying; trains and caches a classifier if there is none.
 
     Compares samples with test images in the features of a classifier, which is trained if the
     cache folder has none; `copied` compares pixels. Raises NotApplicable without two classes.

@@ -184,7 +184,7 @@ class LevelLikelihood(nn.Module):
         self.register_buffer("scale", torch.ones(features))
 
     def standardise(self, h: Tensor) -> None:
-        """Sets, in place, mean and scale that make features h [B, F] have mean 0 and variance 1.
+        """Sets mean and scale, in place, to standardise features h [B, F]; nearly constant ones less.
 
         Nearly constant features are divided by more, see `MIN_RELATIVE_SCALE`.
         """

@@ -50,7 +50,7 @@ class Board(Callback):
             self.log_overview(trainer, module, board)
 
     def log_overview(self, trainer: Trainer, module: Any, board: Any) -> None:
-        """Draws the overview of up to 64 validation images and logs it to TensorBoard's writer."""
+        """Logs each possible overview picture of the first 64 validation images to TensorBoard."""
         x, y = first_validation_images(trainer, 64)
         for name, picture in pictures.draw_overview(module, x, y).items():
             add_image(board, name, picture.image(card=True), trainer.global_step)

@@ -39,7 +39,7 @@ class Axis:
 
     @cached_property
     def levels(self) -> list:
-        """The distinct values, sorted; None last if some jobs lack the setting."""
+        """Distinct values: numbers sorted, texts as they appear; None last if only some jobs lack one."""
         return levels(self.column)
 
     @cached_property

@@ -73,7 +73,7 @@ def is_run(folder: Path) -> bool:
 
 
 def select_device(choice: str) -> torch.device:
-    """Returns the device of that name; `auto` is CUDA if available, else MPS, else the CPU.
+    """Returns the device by name after a trial allocation; `auto`: CUDA, else MPS, else the CPU.
 
     Raises:
         UserError: If this machine has no such device.

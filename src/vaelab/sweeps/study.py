@@ -243,7 +243,7 @@ class Study:
         return job
 
     def build_job(self, trial: FrozenTrial) -> Job:
-        """Builds the job of a trial, planned if the trial is open; failed if it cannot be composed.
+        """Builds a trial's job, failed if it cannot be composed; stores the folder of an open trial.
 
         Stores the run's folder in an open trial that has none.
         """

@@ -193,7 +193,7 @@ class Ray:
 
 
 def job_environment(job: Job, share: Share) -> dict[str, str]:
-    """Returns the launcher's environment without variables of its node, with OMP_NUM_THREADS added.
+    """Returns the environment for a job on a node: no node variables, no GPUs without a share of one.
 
     Hides all GPUs from a job without a share of one.
     """
