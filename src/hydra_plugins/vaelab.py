@@ -42,7 +42,10 @@ class Jobs(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        """Runs jobs to their end; called by Hydra and by foreign sweepers (vaelab's call `run`)."""
+        """Runs jobs to their end and returns their results; for sweepers other than vaelab's.
+
+        Those of vaelab call `run`. Takes no account of `initial_job_idx`.
+        """
         from vaelab.sweeps import FixedJobs
 
         grid = FixedJobs(job_overrides)
@@ -98,7 +101,7 @@ class Optuna(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Runs the search to its end; called by Hydra; exits unless all went well."""
+        """Runs a search, kept in the sweep folder; for Hydra; exits unless all went well."""
         from vaelab import sweeps
 
         given = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]

@@ -165,7 +165,7 @@ class AutoEncoder(nn.Module):
 
     @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
-        """Mean images [B, C, H, W] of one z from the prior per label, without gradients.
+        """Mean images [B, C, H, W] of one z drawn from the prior for each label, without gradients.
 
         No pixel noise is drawn from the likelihood.
         """

@@ -112,9 +112,9 @@ class Continuous(nn.Module):
 
     @torch.no_grad()
     def initialise(self, data: TrainingImages) -> None:
-        """Sets mean and standard deviation of the numbers from all training images, in place.
+        """Sets mean and scale of the numbers, in place, from all training images; 1 if constant.
 
-        Called by `ELBO.setup` once. A constant number gets scale 1.
+        Called by `ELBO.setup` once. The scale is the standard deviation; a constant number gets 1.
         """
         numbers = data.labels("train")[data.rows["train"]][:, self.first :].double()
         scale = numbers.std(0, correction=0)

@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 def gather_batch(share: Tensor, dim: int = 0) -> Tensor:
-    """Gathers all processes' shares along `dim`, with gradients; without grad, its own share only.
+    """Concatenates all processes' shares along `dim`, with gradients; under no_grad, only its own.
 
-    With gradients disabled, as in evaluation, or without a process group it returns the share
-    itself. All shares need the same shape. For statistics that are no mean over images, such as a
-    covariance: averaged over processes, as Lightning does, the gradient is that of one process with
-    the whole batch.
+    With gradients, every process must call it. With gradients disabled, as in evaluation, or
+    without a process group it returns the share itself. All shares need the same shape. For
+    statistics that are no mean over images, such as a covariance: averaged over processes, as
+    Lightning does, the gradient is that of one process with the whole batch.
     """
     if not (
         torch.is_grad_enabled() and distributed.is_available() and distributed.is_initialized()
@@ -75,7 +75,7 @@ class AllGather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, share: Tensor) -> Tensor:
-        """Returns the shares of all processes, [processes, ...]."""
+        """Returns the shares of all processes, [processes, ...]; every process must call it."""
         parts = [
             torch.empty_like(share, memory_format=torch.contiguous_format)
             for _ in range(distributed.get_world_size())

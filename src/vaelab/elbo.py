@@ -85,7 +85,7 @@ class ELBO(AutoEncoder, LightningModule):
 
     @property
     def can_compile(self) -> bool:
-        """True unless the objective calls autograd itself, which torch.compile gets wrong."""
+        """True here; False if a variant calls autograd itself, which torch.compile gets wrong."""
         return True
 
     # Training. Only every `log_every_n_steps` steps does anything here wait for the device.
@@ -123,9 +123,13 @@ class ELBO(AutoEncoder, LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Called by Lightning after each training batch: every n steps, logs means since the last.
+        """Called by Lightning after each training batch: every n steps, logs means, saves loggers.
 
-        n is `log_every_n_steps`. Empties the window, and has the loggers write to disk.
+        n is `log_every_n_steps`. The means are over the batches since the last such step; the
+        window of these batches is emptied, and the loggers save.
+
+        Raises:
+            NotFiniteError: If a scalar of these batches is not finite.
         """
         if self.window and is_logging_step(self.trainer):
             self.log_scalars("train", self.window.pop_means(self.trainer.fit_loop.total_batch_idx))
@@ -133,7 +137,7 @@ class ELBO(AutoEncoder, LightningModule):
                 logger.save()
 
     def on_validation_start(self) -> None:
-        """Called by Lightning before each validation: raises if a training scalar is not finite."""
+        """Called by Lightning before each validation: raises if a new scalar is not finite."""
         self.check_finite()  # before the best and last checkpoints are saved
 
     def check_finite(self) -> None:
@@ -182,9 +186,12 @@ class ELBO(AutoEncoder, LightningModule):
         self.totals.add(terms, self.objective(terms), **self.extra_metrics(terms))
 
     def on_validation_epoch_end(self) -> None:
-        """Called by Lightning after each validation and test: logs means over all images.
+        """Called by Lightning after each validation and test: logs means, sets `rate_per_latent`.
 
-        They include the images of all processes. Sets `self.rate_per_latent`, which callbacks read.
+        The means are over the images of all processes. Callbacks read `self.rate_per_latent`.
+
+        Raises:
+            NotFiniteError: If a mean is not finite.
         """
         values, self.rate_per_latent = self.totals.compute_means()
         self.log_scalars("test" if self.trainer.testing else "val", values)
@@ -221,9 +228,9 @@ class ELBO(AutoEncoder, LightningModule):
         checkpoint[KEY] = format_record(self.shapes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Called by Lightning before it loads a checkpoint: checks weights, sets step counts.
+        """Called by Lightning before it loads a checkpoint: checks weights, sets its step counts.
 
-        The step counts are those for checkpoints of vaelab 0.1.0, see `restore_step_count`.
+        The step counts in the checkpoint, of vaelab 0.1.0 too low, see `restore_step_count`.
 
         Raises:
             UserError: If names or shapes of the weights differ.

@@ -16,11 +16,11 @@ class NotApplicable(UserError):  # noqa: N818
 
 
 class NotFiniteError(UserError):
-    """An error raised when the loss, or a term of the bound, becomes infinite or NaN."""
+    """An error raised when the loss or a term, but for a point's infinite rate, is not finite."""
 
 
 def spelling_hint(name: str, known: Iterable[str], parent: str = "") -> str:
-    """A hint for a misspelt name: the most similar known name, or all if none is similar.
+    """A hint for a misspelt name: its most similar known name, else all, or that there are none.
 
     Args:
         name: The misspelt name.

@@ -16,14 +16,17 @@ class TrainingImages(Protocol):
 
     Attributes:
         seed: The seed for random choices of images.
-        rows: The indices of a part's images among all stored images, by the part's name.
+        rows: The indices of a part's images in the array of `stored`, by the part's name.
     """
 
     seed: int
     rows: dict[str, Tensor]
 
     def stored(self, part: str) -> tuple[Any, Tensor, Tensor]:
-        """Returns all stored images, uint8 [N, C, H, W], their classes, and the rows of a part."""
+        """Returns the images that hold a part, uint8 [N, C, H, W], classes [N], and its rows [n].
+
+        N may exceed n: the rows select the part's images among those returned.
+        """
         ...
 
     def labels(self, part: str) -> Tensor:
@@ -31,7 +34,10 @@ class TrainingImages(Protocol):
         ...
 
     def batches(self, part: str) -> Any:
-        """Returns an iterable of batches (x, y) of a part, in the order of the first epoch."""
+        """Returns an iterable of this process's batches (x, y) of a part, first in epoch 0's order.
+
+        May raise UserError.
+        """
         ...
 
 

@@ -15,7 +15,7 @@ from vaelab.distributions.lazy import lazy
 
 @dataclass(frozen=True)
 class Terms:
-    """One Monte Carlo estimate of the ELBO by K samples of z; quantities are computed at first use.
+    """One Monte Carlo estimate of the ELBO by K samples of z; values are made once, when used.
 
     It holds the images, the distributions and the samples; nothing is weighted or annealed.
     """
@@ -49,12 +49,15 @@ class Terms:
 
     @lazy
     def rate(self) -> Tensor:
-        """The rate KL(q(z | x, y) || p(z | y)), summed over latents, shape [B]."""
+        """The rate KL(q(z | x, y) || p(z | y)) [B]; estimated from z if not in closed form."""
         return self.rate_per_latent.sum(-1)
 
     @lazy
     def elbo(self) -> Tensor:
-        """The ELBO -(distortion + rate) <= log p(x | y), never weighted or annealed, shape [B]."""
+        """The estimated ELBO -(distortion + rate), never weighted or annealed, shape [B].
+
+        Its expectation is at most log p(x | y).
+        """
         return -(self.distortion + self.rate)
 
     @lazy

@@ -4,10 +4,10 @@ from typing import Any
 
 
 def restore_step_count(checkpoint: dict[str, Any]) -> None:
-    """Sets a checkpoint's automatic optimizer steps to `global_step`; skips one of weights only.
+    """Sets a checkpoint's automatic step counts, in place, to `global_step`; skips bare weights.
 
     Lightning counts the steps of manual and of automatic optimisation separately, and a checkpoint
-    of vaelab 0.1.0 has 0 automatic ones. The checkpoint is changed in place.
+    of vaelab 0.1.0 has 0 automatic ones.
     """
     if "loops" not in checkpoint:
         return

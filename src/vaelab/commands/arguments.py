@@ -31,7 +31,7 @@ CLOSING = {"[": "]", "{": "}", "(": ")"}
 
 
 def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Splits command-line words into Hydra's flags, with their values, and all other words.
+    """Splits words into Hydra's flags, with their values, and others; UserError for unknown flags.
 
     Raises:
         UserError: For an unknown flag.
@@ -58,10 +58,10 @@ def split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def quote_argument(argument: str, lists: Iterable[str]) -> str:
-    """Returns `key=value` with the value in quotes or brackets if Hydra would misread it.
+    """Returns `key=value`, in brackets for `lists`, otherwise quoted if Hydra cannot parse it.
 
     `run=a,b c` becomes `run=['a','b c']` for the settings in `lists`. `ckpt=a=b` becomes
-    `ckpt='a=b'` for any setting, if Hydra cannot parse it.
+    `ckpt='a=b'` for any other setting. A value that begins with a quote or bracket stays.
     """
     key, _, value = argument.partition("=")
     if not value or not KEY.fullmatch(key) or value[0] in "['\"{":
@@ -80,7 +80,7 @@ def parse_override(argument: str) -> Override | None:
 
 
 def is_swept(argument: str) -> bool:
-    """Returns whether an override has several values, each for one run of a sweep."""
+    """Returns whether an override has values for a sweep; False if Hydra cannot parse it."""
     override = parse_override(argument)
     return override is not None and override.is_sweep_override()
 
@@ -125,7 +125,7 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folder: Path) -> N
 
 
 def check_not_empty(word: str, override: Override) -> None:
-    """Raises UserError if a value, or a part of a list, is an empty text; skips sweeps.
+    """Raises UserError if a value, or a part of a list, is an empty or blank text; skips sweeps.
 
     As a path, an empty text would be any folder.
     """
@@ -136,7 +136,7 @@ def check_not_empty(word: str, override: Override) -> None:
 
 
 def check_blanks(words: Sequence[str], at: int) -> None:
-    """Raises UserError if blanks surround the equals sign of the word at this index."""
+    """Raises UserError if a blank is before or after the equals sign of the word at this index."""
     word = words[at]
     if not (word.startswith("=") or word.endswith("=")):
         return
@@ -147,7 +147,7 @@ def check_blanks(words: Sequence[str], at: int) -> None:
 
 
 def syntax_error_message(word: str) -> str:
-    """Returns the error message for an override that Hydra cannot parse, with a correction."""
+    """Returns the error message for an override that Hydra cannot parse, with what is wrong."""
     key, equals, value = word.partition("=")
     if not equals:
         return f"{word}: settings are given as name=value"
@@ -190,7 +190,7 @@ def multirun_message(word: str) -> str:
 
 
 def choices_in(group: Path) -> list[str]:
-    """Returns the sorted names of a group's YAML files, without those that begin with `_`."""
+    """Returns the sorted names of a group's YAML files but those with `_` first; empty if none."""
     return sorted(path.stem for path in group.glob("[!_]*.yaml"))
 
 

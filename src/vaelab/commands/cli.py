@@ -50,13 +50,13 @@ current_command = ["train"]  # its name
 def task(
     config_name: str, schema: Callable[..., Any] | None = None, lists: Sequence[str] = ()
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Returns a decorator that makes a function of the composed configuration a command.
+    """Returns a decorator that makes commands, which change sys.argv and os.environ, and may exit.
 
-    The command reads sys.argv, rewrites it with quotes, and sets HYDRA_FULL_ERROR and
-    VAELAB_SHORT_ERROR in the environment. It checks the settings and runs the function by Hydra.
-    An error that the user can mend is one line on stderr and exit code 2. SIGTERM exits with 143
-    and SIGINT with 130, after a checkpoint; a broken pipe exits with 141. With HYDRA_FULL_ERROR=1
-    errors have tracebacks.
+    It decorates a function of the composed configuration. The command reads sys.argv, rewrites
+    it with quotes, and sets HYDRA_FULL_ERROR and VAELAB_SHORT_ERROR in the environment. It
+    checks the settings and runs the function by Hydra. An error that the user can mend is one
+    line on stderr and exit code 2. SIGTERM exits with 143 and SIGINT with 130, after a
+    checkpoint; a broken pipe exits with 141. With HYDRA_FULL_ERROR=1 errors have tracebacks.
 
     Args:
         config_name: The file in conf/.
@@ -75,7 +75,7 @@ def task(
         """Returns the command that runs a function of the composed configuration."""
 
         def command() -> None:
-            """Runs the command with the arguments in sys.argv; see `task` for exits."""
+            """Runs the command by sys.argv; rewrites that, sets variables and may exit."""
             terminate_with_parent()
             typed_arguments[:], current_command[:] = sys.argv[1:], [config_name]
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
@@ -84,7 +84,7 @@ def task(
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
 
             def report(error: Exception) -> NoReturn:
-                """Prints the user's message and exits with 2, or raises the error again."""
+                """Prints a message (first process) and exits with 2, or raises the error again."""
                 message = user_message(error, config_name)
                 if asked or message is None:
                     raise error
@@ -93,7 +93,10 @@ def task(
                 sys.exit(2)
 
             def job(cfg: DictConfig) -> Any:
-                """Checks the settings and runs the function; called by Hydra with the config."""
+                """Checks settings and runs the function; on error deletes an empty run folder.
+
+                Called by Hydra with the configuration. Errors then go to `report`.
+                """
                 try:
                     check(cfg)
                     return function(cfg)
@@ -159,7 +162,7 @@ def terminate_with_parent() -> None:
     parent = os.getppid() if beside else int(given)
 
     def watch() -> None:
-        """Polls the parent's process id twice a second; sends SIGTERM when it changes."""
+        """Polls the parent's id twice a second; sends this process SIGTERM when it changes."""
         while os.getppid() == parent:
             sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -173,7 +176,7 @@ def shell_override(key: str, value: Any) -> str:
 
 
 def as_list(value: Any) -> list[Any]:
-    """Returns a setting that is one name, one number or a list of them as a list."""
+    """Returns a setting that is one text, one integer, or a list of them, as a list."""
     return [value] if isinstance(value, (str, int)) else list(value)
 
 
@@ -258,7 +261,10 @@ def out_of_memory_message(error: BaseException) -> str | None:
 
 
 def unknown_choice_message(error: MissingConfigException) -> str:
-    """Returns the message for `model=foo` without a foo.yaml in conf/model, with the choices."""
+    """Returns the message for `model=foo` without a foo.yaml in conf/model, with the choices.
+
+    Without choices, or a group, returns the first line of Hydra's own message.
+    """
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     options = [o for o in error.options or [] if not o.startswith("_")]  # bases of others
     if not group or not options:
@@ -267,9 +273,10 @@ def unknown_choice_message(error: MissingConfigException) -> str:
 
 
 def unknown_setting_message(error: ConfigCompositionException, config_name: str) -> str:
-    """Returns the message for an unknown setting in sys.argv, with the nearest known name.
+    """Returns the message for a setting in sys.argv that is unknown, or added but there already.
 
-    Composes the configuration without the unknown settings, to know which names there are.
+    Names a similar setting. Composes the configuration without the unknown settings, to know
+    which names there are. Any other error gives the first line of Hydra's own message.
     """
     if already := re.search(r"already at '([^']+)'|Multiple values for ([^.]+)\.", str(error)):
         return f"+{already[1] or already[2]}: is in the configuration; without the + it is set"
@@ -306,9 +313,10 @@ def setting_paths(node: Any, path: str = "") -> Iterator[str]:
 
 
 def unknown_setting_hint(wrong: str, cfg: DictConfig, config_name: str) -> str:
-    """Returns the message for an unknown setting, with a known one of a similar name.
+    """Returns the message for an unknown setting, with what to type instead; imports its target.
 
-    Imports the `_target_` beside the setting, to know which parameters it accepts.
+    That is a setting of a similar name, or `+` for one that is accepted but not given. The target
+    is the `_target_` beside the setting, and is imported to know which parameters it accepts.
     """
     if wrong in cfg:  # Hydra deletes only settings that have a value
         return f"~{wrong}: there is nothing to take away; {wrong} is null"

@@ -131,7 +131,10 @@ def words_after_program(line: str) -> list[str]:
 
 
 def compose_typed(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
-    """Composes a configuration from the overrides typed so far, without those that sweep."""
+    """Composes a configuration from the overrides typed so far; drops those that sweep or fail.
+
+    If it cannot be composed, drops all overrides with a dot in their names, then all others.
+    """
     single = [word for word in overrides if not arguments.is_swept(word)]
     for lines in (single, [word for word in single if "." not in word.partition("=")[0]], []):
         try:
@@ -142,13 +145,16 @@ def compose_typed(folders: Sequence[Path], name: str, overrides: Sequence[str]) 
 
 
 def setting_names(cfg: DictConfig, groups: Collection[str]) -> list[str]:
-    """Returns, sorted, every setting and group that can be typed, each followed by `=`."""
+    """Returns groups and settings to type, sorted, each with `=`; skips references to others."""
     paths = [path for path, _ in setting_items(cfg, {}, sweeps="hydra/launcher" in groups)]
     return sorted({f"{path}=" for path in [*paths, *groups]})
 
 
 def setting_values(cfg: DictConfig, key: str, begun: str, meaning: str) -> Iterator[str]:
-    """Yields a setting's values, unfiltered: paths beside `begun`, names in its comment, or its own."""
+    """Yields values of a setting, not filtered by what is begun: paths, names, or its own value.
+
+    Names are those in its comment. Yields nothing for null, a list or a dictionary.
+    """
     if key in FOLDERS or key in PATHS:
         yield from path_completions(begun, folders=key in FOLDERS)
         return
@@ -163,7 +169,14 @@ def setting_values(cfg: DictConfig, key: str, begun: str, meaning: str) -> Itera
 
 
 def path_completions(begun: str, folders: bool) -> Iterator[str]:
-    """Yields the entries of the folder of a partial path, without hidden and `_` names."""
+    """Yields all entries beside a partial path, not filtered by it; skips hidden and `_` names.
+
+    Folders end in `/`, but not run folders. Yields nothing if there is no such folder.
+
+    Args:
+        begun: The partial path; one that ends in `/` is the folder.
+        folders: Whether to yield folders only.
+    """
     parent = Path(begun) if begun.endswith("/") else Path(begun).parent
     before = begun[: begun.rfind("/") + 1]
     if not parent.is_dir():

@@ -79,10 +79,10 @@ def compose_config(folders: Sequence[Path], name: str, overrides: Sequence[str])
 def setting_items(
     cfg: DictConfig, words: Mapping[str, str], sweeps: bool
 ) -> Iterator[tuple[str, str]]:
-    """Yields (dotted name, value as typed) of the settings; skips references to other settings.
+    """Yields (dotted name, shown value) of settings; skips references and most of the `hydra` part.
 
     Settings outside any part come first. Also skips values that Hydra fills in (`${hydra:...}`)
-    if they have no comment, and most of the `hydra` part.
+    if they have no comment. A reference is a value that is only the name of another setting.
 
     Args:
         cfg: The configuration, with its `hydra` part.
@@ -127,14 +127,17 @@ def resolve_environment(cfg: DictConfig, path: str, value: Any) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """Returns a value as the command line takes it; `...` for a missing or later known value."""
+    """Returns a value as --help shows it: JSON without quotes, `...` for `???` and `${hydra:`."""
     if isinstance(value, str):
         return "..." if value == "???" or "${hydra" in value else value or "''"
     return json.dumps(value, separators=(",", ":")).replace('"', "")
 
 
 def two_columns(rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
-    """Formats names and their meanings as two columns that fit the terminal."""
+    """Formats names and meanings, at least one, as two columns of 60 to 120 letters together.
+
+    The terminal decides how many. A name too long for its column has a line for itself.
+    """
     width = min(MOST, max(LEAST, shutil.get_terminal_size((100, 24)).columns))
     pairs = dict(rows)
     left = min(WIDEST, max(map(len, pairs)))
@@ -150,7 +153,10 @@ def two_columns(rows: Mapping[str, str] | Iterable[tuple[str, str]]) -> str:
 
 
 def default_groups(folders: Sequence[Path], name: str) -> Iterator[tuple[str, list[str]]]:
-    """Yields each group in the defaults list with its choices; skips groups of one choice."""
+    """Yields each group in the defaults list with its choices; skips groups with fewer than two.
+
+    Reads the defaults list of the last folder's file, and the choices in all folders.
+    """
     content: Any = OmegaConf.load(folders[-1] / f"{name}.yaml")
     for entry in content.get("defaults", []):
         if not isinstance(entry, str):

@@ -30,7 +30,7 @@ COMPARED = (
 
 
 def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> None:
-    """Prints the model, data, device, number of parameters, condition and folder of a run."""
+    """Prints a run's model, data, device, parameters, condition and folder; first process only."""
     sizes = data.sizes
     channels, height, width = model.x_shape
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -61,10 +61,10 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
 
 
 def log_settings(run: RunFolder, trainer: Trainer) -> None:
-    """Logs the settings that tell runs apart as hyperparameters, with NaN for final metrics.
+    """Logs the settings that tell runs apart as hyperparameters, to every logger.
 
-    TensorBoard's hparams tab shows first the model, beta, the number of latents, and what a
-    sweep or the command line has set.
+    TensorBoard also gets NaN for the final metrics, which come later. Its hparams tab shows first
+    the model, beta, the number of latents, and what a sweep or the command line has set.
     """
     every = flatten(OmegaConf.to_container(run.cfg, resolve=True)) | run.choices
     swept = os.environ.get("VAELAB_SWEPT", "").split()

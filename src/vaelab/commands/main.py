@@ -16,9 +16,9 @@ CHOSEN = "VAELAB_COMMAND"
 
 
 def main() -> None:
-    """Runs the command that the first argument names; exits with 2 if it is unknown.
+    """Runs the command that sys.argv[1] names, and removes it there; exits with 2 if unknown.
 
-    Removes the name from sys.argv and sets VAELAB_COMMAND. Without a name prints the usage.
+    Sets VAELAB_COMMAND. Without a name, or with --help, prints the usage.
     """
     name, *others = sys.argv[1:] or [""]
     if name in COMMANDS:

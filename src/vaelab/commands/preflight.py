@@ -38,7 +38,7 @@ def instantiate_as(kind: type[T], path: str, node: Any, **settings: Any) -> T:
 
 
 def instantiate_callbacks(nodes: Mapping[str, Any]) -> list[Callback]:
-    """Instantiates callbacks in order; skips null nodes and targets that return None."""
+    """Instantiates callbacks; skips null nodes and None results; UserError for another class."""
     made = {name: instantiate(node, _convert_="all") for name, node in nodes.items() if node}
     return [
         require_instance(callback, Callback, f"callbacks.{name}", nodes[name])
@@ -58,9 +58,10 @@ def require_instance(made: Any, kind: type[T], path: str, node: Any) -> T:
 def check_training(
     cfg: DictConfig, plan: Plan, model: ELBO, data: Images, trainer: Trainer
 ) -> None:
-    """Raises UserError if data, optimizer, callbacks or evaluation would fail during training.
+    """Raises UserError if parts of a training do not fit; loads, or first downloads, the data.
 
-    Loads the data, and downloads it if that is needed. Builds the optimizer once, to try it.
+    The parts are data, optimizer, callbacks and evaluation. Builds the optimizer once, to try
+    it, and may run one validation step.
 
     Raises:
         UserError: If data, optimizer, annealing or evaluation do not fit the model or each
@@ -95,7 +96,7 @@ def check_limits(trainer: Trainer) -> None:
 
 
 def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:
-    """Raises UserError if training batches cannot be divided, or are too small for the model."""
+    """Raises UserError if batches do not divide among devices, or are too small for the model."""
     data.check_batch_size(trainer.world_size)
     size = data.train_batch_size(trainer.world_size)
     least = model.min_batch_size(trainer.world_size)
@@ -109,9 +110,10 @@ def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:
 
 
 def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
-    """Raises UserError if a callback monitors a metric that no validation measures.
+    """Raises UserError if a monitored metric is never validated; skips trainings of foreign code.
 
-    Skips the check if a callback or model is not vaelab's or Lightning's: it may log more.
+    A callback or model that is not vaelab's or Lightning's may log more. Also skips callbacks
+    that are not strict, `train/` metrics, and models that cannot take a step before training.
     """
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     watched = {
@@ -134,9 +136,9 @@ def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
 
 @torch.no_grad()
 def validation_metric_names(model: ELBO, data: Images) -> list[str]:
-    """Returns the names of the validation metrics, by one validation step on two images.
+    """Returns the names of validation metrics by a step on two images; empties the model's totals.
 
-    Restores the model's mode and the CPU's random state; leaves its totals empty.
+    Restores the model's mode and the CPU's random state.
     """
     images, _, rows = data.stored("val")
     x = draw(images[rows[:2]], data.pixels, seeded_generator("check"))

@@ -9,7 +9,7 @@ from rich.text import Text
 
 
 def quieten() -> None:
-    """Silences Lightning's logs and some warnings in this process; prints others as one line."""
+    """Silences Lightning's info logs and some warnings in this process; shortens other warnings."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).handlers.clear()
@@ -19,7 +19,7 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # see process.py
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        """Prints a warning as one line on stderr; called by `warnings` in place of its own."""
+        """Prints a warning's message, without its place in the code, on stderr; for `warnings`."""
         text = Text.assemble(("warning: ", "yellow"), str(message).strip())
         Console(stderr=True, soft_wrap=True).print(text)
 

@@ -41,10 +41,11 @@ def finish_run(
     metrics: dict[str, float],
     seconds: float,
 ) -> None:
-    """Logs and writes a run's results and figures, evaluates it and unlocks its folder.
+    """Ends a run in the first process: writes results and figures, evaluates and unlocks it.
 
-    Then prints the commands to see its curves and to go on. Only in the first process; with
-    trainer.fast_dev_run only the table is printed. Deletes progress.json.
+    Does nothing in other processes. Prints the table of metrics, and at last the commands
+    to see its curves and to go on. Logs the final metrics to TensorBoard; deletes progress.json.
+    With trainer.fast_dev_run only the table is printed, and the final metrics logged.
     """
     if not trainer.is_global_zero:
         return
@@ -82,7 +83,10 @@ def finish_run(
 
 
 def reuse_finished_run(run: RunFolder, plan: Plan) -> float | None:
-    """Returns a finished run's val/elbo, after evaluation that was due; None if unfinished."""
+    """Returns a finished run's val/elbo, after evaluating what is due; None if it is to be trained.
+
+    It is to be trained if unfinished, or with rerun or ckpt. See `measure_run` for the files.
+    """
     found = run.finished_elbo()
     if found is not None and resume.unmeasured_metrics(run.folder):
         measure_run(run, plan, finished.select_device(run.cfg.trainer.get("accelerator", "auto")))
@@ -90,7 +94,7 @@ def reuse_finished_run(run: RunFolder, plan: Plan) -> float | None:
 
 
 def measure_run(run: RunFolder, plan: Plan, device: torch.device) -> None:
-    """Evaluates a run as evaluate.py would, prints the table and marks it as measured."""
+    """Evaluates a run as evaluate.py would, prints the table and marks results.json as measured."""
     record = plan.evaluate_run(run.folder, device, Path(run.cfg.paths.data))
     run.console.print(evaluation_table({run.path: record}))
     results = read_json(run.folder / "results.json")
@@ -99,7 +103,10 @@ def measure_run(run: RunFolder, plan: Plan, device: torch.device) -> None:
 
 
 def save_figures(run: RunFolder, model: ELBO, trainer: Trainer) -> None:
-    """Writes the overview of up to 64 validation images as PNG files into `figures`."""
+    """Writes overviews of up to 64 validation images as PNG files; moves the model to their device.
+
+    The files are in the folder `figures`, which is created.
+    """
     folder = run.folder / "figures"
     folder.mkdir(exist_ok=True)
     x, y = first_validation_images(trainer, 64)
@@ -133,10 +140,10 @@ def run_metadata(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, 
 
 @contextmanager
 def explain_end(run: RunFolder, model: ELBO) -> Iterator[None]:
-    """Context manager that prints how to resume after SIGTERM, or adds advice on divergence.
+    """Context manager: at SystemExit prints how to resume; at NotFiniteError writes failure.json.
 
-    Of a divergence it writes failure.json, so that a report calls the run failed. Raises
-    SystemExit again, and NotFiniteError with advice and the step of the last checkpoint.
+    By that file a report calls the run failed. Raises SystemExit again, and NotFiniteError with
+    advice and the step of the last checkpoint.
     """
     try:
         yield
@@ -179,7 +186,7 @@ def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iter
 
 
 def divergence_advice(model: ELBO, error: NotFiniteError) -> str:
-    """Returns settings to try after a non-finite loss, mostly from the model, hardly from the error."""
+    """Returns advice after a non-finite loss: settings to try, by the kind of model."""
     if isinstance(model.posterior, Deterministic) and "the rate" in str(error):
         return "posterior=deterministic is for model=ae, rae and wae"
     found = ["a smaller model.optimizer.lr", "trainer.gradient_clip_val=1"]
@@ -191,5 +198,5 @@ def divergence_advice(model: ELBO, error: NotFiniteError) -> str:
 
 
 def final_tag(name: str) -> str:
-    """Returns the TensorBoard tag of a final metric, other than that of its curve."""
+    """Returns the TensorBoard tag of a final metric, not that of its curve: `hp/val_elbo`."""
     return f"hp/{name.replace('/', '_')}"

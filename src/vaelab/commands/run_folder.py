@@ -66,7 +66,7 @@ class RunFolder:
         return self.folder / "checkpoints" / "last.ckpt"
 
     def finished_elbo(self) -> float | None:
-        """Returns val/elbo if this run is finished, and prints that; None with rerun or ckpt.
+        """Returns and prints a finished run's val/elbo; None if unfinished or with rerun or ckpt.
 
         Raises:
             UserError: If the folder holds a run with other settings.
@@ -80,10 +80,13 @@ class RunFolder:
         return found
 
     def checkpoint_to_resume(self, model: ELBO) -> Path | None:
-        """Returns the checkpoint that `ckpt` names or an interrupted run left; None for neither.
+        """Returns the checkpoint to go on from, by `ckpt` or as left here; None to start anew.
+
+        Without `ckpt` it is the last of an earlier start in this folder, unless rerun=true. Says
+        so then; with `ckpt` warns if its run divided the images in another way.
 
         Raises:
-            UserError: If the checkpoint is missing, of another architecture, or already at
+            UserError: If the checkpoint does not exist, is of another architecture, or already at
                 the requested length; or if the folder holds a run with other settings.
         """
         ckpt = self.cfg.ckpt
@@ -123,7 +126,7 @@ class RunFolder:
         return path
 
     def warn_of_other_images(self, checkpoint: Path) -> None:
-        """Warns if the run of a checkpoint divided its images into parts in another way."""
+        """Warns if a checkpoint's run divided its images otherwise; skips one outside runs."""
         earlier = checkpoint.absolute().parents[1]
         if not (earlier / COMPOSED).exists():
             return
@@ -154,11 +157,15 @@ class RunFolder:
             raise UserError(f"{self.path}: another process is working in this folder") from error
 
     def release_lock(self) -> None:
-        """Unlocks the folder for other processes."""
+        """Unlocks the folder; only in the first process, and after `acquire_lock`."""
         self.lock.release()
 
     def write_config(self) -> None:
-        """Writes the configuration; deletes results.json, with rerun all outputs of the run."""
+        """Writes the configuration; deletes earlier results, with rerun all outputs of the run.
+
+        Does nothing but in the first process. Writes the overrides, too. The results are
+        results.json and failure.json.
+        """
         if self.console.quiet:  # not the first process
             return
         if self.cfg.rerun:

@@ -30,7 +30,7 @@ def setting_meanings(
 
 
 def file_comments(folders: Sequence[Path], file: str, package: str) -> Iterator[tuple[str, str]]:
-    """Yields (dotted name, comment) of a YAML file's settings, those of its bases first."""
+    """Yields (dotted name, comment) of a YAML file's settings, bases first; none without a file."""
     path = next(filter(Path.is_file, (folder / f"{file}.yaml" for folder in folders)), None)
     if path is None:
         return
@@ -64,7 +64,7 @@ def node_comments(
 
 
 def continuation_comments(lines: Sequence[str], column: int) -> Iterator[str]:
-    """Yields comments from the lines that hold nothing else and are indented beyond a column."""
+    """Yields comments of the leading comment lines beyond a column; stops at any other line."""
     for line in lines:
         words = COMMENT.fullmatch(line)
         if not words or line.index("#") <= column:

@@ -35,7 +35,7 @@ IMAGES_PER_CHUNK = 1000  # images rescaled at a time, to bound memory
 def build_splits(
     arrays: Arrays, num_classes: int | None = None, span: Span | None = None
 ) -> Splits:
-    """Returns validated arrays as a data set; raises UserError if one does not fit.
+    """Converts arrays to a data set after checks; raises UserError if one does not fit.
 
     Arrays whose names begin with none of train_, val_ and test_ are only listed in `unused`.
 
@@ -97,7 +97,7 @@ def part_prefixes() -> tuple[str, ...]:
 
 
 def arrays_text(arrays: Arrays) -> str:
-    """Returns name, dtype and shape of all arrays as one line of text."""
+    """Returns name, dtype and shape of all arrays as one line of text, or `none`."""
     found = [f"{name} {a.dtype} {a.shape}" for name, a in arrays.items()]
     return ", ".join(found) or "none"
 
@@ -109,7 +109,9 @@ def zero_labels(counts: Mapping[str, int]) -> Column:
 
 
 def column_arrays(name: str, arrays: Arrays, counts: Mapping[str, int]) -> dict[str, np.ndarray]:
-    """Returns a column's arrays by part; raises UserError if the parts differ from the images'.
+    """Returns a column's arrays of the parts with images; raises UserError if the parts differ.
+
+    Empty arrays of a part without images are left out.
 
     Args:
         name: Name of the column, without the prefix of a part.
@@ -134,7 +136,8 @@ def column_arrays(name: str, arrays: Arrays, counts: Mapping[str, int]) -> dict[
 def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
     """Returns images as uint8 [N, C, H, W], 0 black to 255 white; raises UserError if unfit.
 
-    Rescales by `span` if given; otherwise accepts only booleans and whole numbers of 0 to 255.
+    Rescales by `span` if given; otherwise accepts only booleans and whole numbers of 0 to 255,
+    and does not copy uint8 images.
     """
     if images.ndim == 3:
         images = images[:, None]
@@ -165,7 +168,7 @@ def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
 
 
 def range_error_text(name: str, kind: np.dtype[Any], low: float, high: float) -> str:
-    """Returns the error message for pixels not of 0 to 255, with the setting to type instead."""
+    """Returns the error message for images of a doubtful pixel range, with the setting to give."""
     reach = f"{name} are {kind} from {low:g} to {high:g}"
     if low == high:
         return f"{name} are all {low:g}; data.source.range=[0,255] takes them as they are"
@@ -205,7 +208,7 @@ def rescale(name: str, images: np.ndarray, span: Span) -> np.ndarray:
 
 
 def first_wrong_row(wrong: np.ndarray) -> int | None:
-    """Returns the first row of booleans [N, ...] that has a True; None if there is none."""
+    """Returns the index of the first row of booleans [N, ...] with a True; None without one."""
     rows = wrong.reshape(len(wrong), -1).any(1)
     return int(rows.argmax()) if rows.any() else None
 
@@ -216,9 +219,10 @@ def first_wrong_row(wrong: np.ndarray) -> int | None:
 def build_column(
     name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int], num_classes: int | None
 ) -> Column:
-    """Returns a column of numbers if the training array is floats, else a column of classes.
+    """Returns a column of numbers if train is floats, except for labels, else one of classes.
 
-    Labels are classes even if they are floats; `num_classes` is for labels only.
+    Labels are classes even if they are floats. Raises UserError if a part is unfit; `num_classes`
+    is for labels only.
     """
     if values["train"].dtype.kind == "f" and name != "labels":
         return build_number_column(name, values, counts)
@@ -228,7 +232,7 @@ def build_column(
 def build_number_column(
     name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int]
 ) -> Column:
-    """Returns a column of numbers; raises UserError if its parts differ in width."""
+    """Returns a column of numbers; raises UserError if a part is unfit or of another width."""
     found = {part: convert_numbers(f"{part}_{name}", v, counts[part]) for part, v in values.items()}
     for part, others in found.items():
         if others.shape[1] != found["train"].shape[1]:
@@ -240,9 +244,9 @@ def build_number_column(
 
 
 def convert_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
-    """Returns numbers as float32 [count, W]; raises UserError if not finite floats [count, W].
+    """Returns numbers as float32 [count, W]; raises UserError if not `count` rows of finite floats.
 
-    Also accepts [count], as W = 1.
+    Accepts [count, W], and [count] as W = 1.
     """
     if values.ndim not in (1, 2) or len(values) != count or values.size == 0:
         raise UserError(
@@ -263,9 +267,9 @@ def convert_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
 def build_class_column(
     name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int], num_classes: int | None
 ) -> Column:
-    """Returns a column of class indices; raises UserError for a class that is not in training.
+    """Returns a column of class indices; raises UserError for unknown or too many classes.
 
-    Also raises UserError for too many classes. With `num_classes` the classes are the whole
+    Known are the classes that occur in training. With `num_classes` the classes are the whole
     numbers below it, whether they occur in training or not.
     """
     found = {part: convert_classes(f"{part}_{name}", v, counts[part]) for part, v in values.items()}
@@ -288,9 +292,9 @@ def build_class_column(
 
 
 def convert_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
-    """Returns classes as int64 or texts [count]; raises UserError if they are neither.
+    """Returns classes [count] as int64 or texts, also of one-hot rows; raises UserError if unfit.
 
-    Accepts one-hot rows [count, K] and whole numbers of any type from 0 on; decodes bytes.
+    Accepts one-hot rows [count, K], texts and whole numbers of any type from 0 on; decodes bytes.
     """
     if values.dtype.kind in "biuf" and values.ndim == 2 and is_one_hot(values):
         values = values.argmax(1)

@@ -94,7 +94,7 @@ class Batches:
         self.position = 0
 
     def numbered_batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        """Yields (number, batch) of this epoch, from the block of batches with number `first` on.
+        """Yields (number, batch) of this epoch, from the start of the block with batch `first` on.
 
         Without shuffling these are the batches of all processes. A block is the batches whose noise
         is drawn at once, about `DRAWN` pixels.

@@ -84,5 +84,5 @@ class Labels:
         return found[0] if len(found) == 1 else torch.cat(found, -1)
 
     def index_select(self, _: int, rows: Tensor) -> Tensor:
-        """Returns `self[rows]`; ignores the dimension. Named as the faster indexing of a tensor."""
+        """Returns `self[rows]`, ignoring the dimension; named as a tensor's faster indexing."""
         return self[rows]

@@ -18,7 +18,7 @@ SIDE = 64  # pixels
 
 
 class DSprites:
-    """Source of the original dSprites file: all are training images; downloads nothing.
+    """Source of the original dSprites file, all for training; caches its bits, downloads nothing.
 
     The label is the shape. The first call writes the images as bits, 377 MB instead of 3 GB, to a
     file beside the original, which all processes map.
@@ -34,7 +34,12 @@ class DSprites:
         self.path = Path(path)
 
     def __call__(self) -> Splits:
-        """Returns the data set; writes the packed file on first use, or raises UserError."""
+        """Returns the data set; writes the packed file under a lock on first use.
+
+        Raises:
+            UserError: If the file does not exist or is not the original, or the folder cannot be
+                written to.
+        """
         bits = self.path.parent / f"{self.path.stem}.bits.safetensors"
         if not (bits.exists() or self.path.exists()):
             raise UserError(

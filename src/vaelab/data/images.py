@@ -21,11 +21,12 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Images(LightningDataModule):
-    """Lightning data module: training, validation and test images in memory, on the model's device.
+    """Lightning data module of images in memory, loaded on first use; holds out missing parts.
 
-    If the source has no validation or test part, these images are held out of the training part
-    by `split_seed`, which also seeds the noise of their pixels. Binary pixels are the same bits
-    in every run of every sweep; dequantized pixels depend on the batch size too.
+    Its batches are on the model's device. If the source has no validation or test part, these
+    images are held out of the training part by `split_seed`, which also seeds the noise of their
+    pixels. Binary pixels are the same bits in every run of every sweep; dequantized pixels depend
+    on the batch size too.
 
     Args:
         source: Returns the `Splits`; called once, on first use.
@@ -77,7 +78,7 @@ class Images(LightningDataModule):
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """The data shapes that a model is built with, by setting: x_shape, columns of y, pixels.
+        """What a model is built with: x_shape, columns of y, pixels; loads the data on first use.
 
         `classes` has the number of classes of each one-hot column, `class_names` their names, and
         `numbers` the width of each column of numbers, in the order of y.
@@ -93,7 +94,11 @@ class Images(LightningDataModule):
 
     @cached_property
     def y_columns(self) -> tuple[dict[str, Column], dict[str, Column]]:
-        """The columns chosen for y, (classes, numbers), by name; loads the data at the first use."""
+        """The columns of y, (classes, numbers), by name; loads the data on first use.
+
+        Raises:
+            UserError: If a chosen name is no column, or is chosen twice.
+        """
         splits, names, known = self.splits, self.columns, self.splits.column_names
         if names is None:
             names = known if self.numbers else known[: splits.num_classes > 0]
@@ -111,7 +116,7 @@ class Images(LightningDataModule):
 
     @cached_property
     def rows(self) -> dict[str, Tensor]:
-        """Indices of the training part's images that are for training, validation and test.
+        """Shuffled indices of the source's training images by part; loads the data on first use.
 
         Shuffled by `split_seed`; empty for a part that the source has of its own.
 
@@ -143,7 +148,7 @@ class Images(LightningDataModule):
         return sizes
 
     def check_batch_size(self, world_size: int) -> None:
-        """Raises UserError if a batch cannot be divided over the devices, or has too few images."""
+        """Raises UserError if devices do not divide the batch size or outnumber training images."""
         if self.batch_size % world_size:
             raise UserError(
                 f"data.batch_size={self.batch_size} cannot be divided over {world_size} devices"
@@ -153,7 +158,11 @@ class Images(LightningDataModule):
             raise UserError(f"{few} training images are too few for {world_size} devices")
 
     def description(self) -> list[str]:
-        """Returns phrases on pixel range, classes, own parts, unused arrays and batch size."""
+        """Returns phrases on the pixel range and, where there is something to say, on other facts.
+
+        These are the classes, val and test images of their own, unused arrays, and a batch size
+        above the number of training images.
+        """
         splits = self.splits
         low, high = splits.pixel_range
         found = [f"pixels from {low} to {high}"]
@@ -174,7 +183,7 @@ class Images(LightningDataModule):
         return found
 
     def setup(self, stage: str) -> None:
-        """Called by Lightning before fit, validate and test: loads images and makes the loaders."""
+        """Called by Lightning before fit, validate and test: makes the loaders of this stage."""
         if stage == "fit":
             self.train = self.batches("train")
         if stage in ("fit", "validate"):
@@ -194,7 +203,8 @@ class Images(LightningDataModule):
     def stored(self, part: str) -> tuple[Tensor | OnDemand, Tensor, Tensor]:
         """Returns images uint8 [N, C, H, W] and labels [N] that hold a part, and its indices [n].
 
-        N may exceed n: parts held out of the training images share their array.
+        Without labels these are zeros. N may exceed n: parts held out of the training images share
+        their array.
         """
         splits = self.splits
         if part != "train" and part in splits.parts:
@@ -203,7 +213,7 @@ class Images(LightningDataModule):
         return splits.train_images, splits.train_labels, self.rows[part]
 
     def grey_images(self, part: str, count: int | None = None) -> Iterator[Tensor]:
-        """Yields a part's images as k / 255, at most 500 at a time, on `device`; default: all."""
+        """Yields a part's first `count` images (default all) as k / 255, in chunks, on `device`."""
         images, _, rows = self.stored(part)
         images = images.to(self.device)
         for some in rows[:count].to(self.device).split(500):
@@ -250,7 +260,10 @@ class Images(LightningDataModule):
         )
 
     def train_batch_size(self, world_size: int) -> int:
-        """Returns batch_size, or the training images if fewer, cut to a multiple of world_size."""
+        """Returns the batch size in training: batch_size, or less if training images are too few.
+
+        Then it is their number, rounded down to a multiple of world_size.
+        """
         few = len(self.rows["train"])
         return min(self.batch_size, few - few % world_size)
 
@@ -259,7 +272,7 @@ class Images(LightningDataModule):
         return self.train
 
     def val_dataloader(self) -> Batches:
-        """Called by Lightning in fit and validate: returns the batches made in `setup`."""
+        """Called by Lightning in fit and validate: returns validation batches made in `setup`."""
         return self.val
 
     def test_dataloader(self) -> Batches:
@@ -272,5 +285,8 @@ class Images(LightningDataModule):
 
 
 def num_held_out(size: float, count: int) -> int:
-    """Returns `size` images, or if it is below one that fraction of `count`, but at least 1."""
+    """Returns how many of `count` images to hold out: `size`, or that fraction if it is below one.
+
+    A fraction gives at least one image; a size of 0 gives none.
+    """
     return max(1, round(size * count)) if 0 < size < 1 else int(size)

@@ -21,12 +21,15 @@ Pixels = Literal["binary", "dequantized", "grey"]
 
 
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """Returns random x in float32 from uint8 images; the generator is on the images' device."""
+    """Converts uint8 images to x in float32 by `kind`, with random noise unless it is grey.
+
+    The generator is on the images' device.
+    """
     return to_float(add_noise(images, kind, generator), kind)
 
 
 def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """Returns images as `kind` says: random bits, with uniform noise in [0, 1), or grey, uncopied.
+    """Returns random bits, (k + u) / 256, or for grey the uint8 images themselves, uncopied.
 
     Binary pixels are uint8 0 or 1, dequantized ones float32 in [0, 1).
     """

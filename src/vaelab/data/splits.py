@@ -35,7 +35,7 @@ class OnDemand(ABC):
         return self.shape[0]
 
     def index_select(self, _: int, rows: Tensor) -> Tensor:
-        """Returns `self[rows]`; ignores the dimension. Named as the faster indexing of a tensor."""
+        """Returns `self[rows]`, ignoring the dimension; named as a tensor's faster indexing."""
         return self[rows]
 
 
@@ -67,7 +67,7 @@ class Splits:
 
     @property
     def parts(self) -> dict[str, Tensor | OnDemand]:
-        """The images of each part by name; skips empty and missing parts."""
+        """The images of each part by name; omits parts that are None or empty."""
         found = {"train": self.train_images, "val": self.val_images, "test": self.test_images}
         return {
             part: images for part, images in found.items() if images is not None and len(images)

@@ -123,7 +123,7 @@ class Drawing(OnDemand):
         return images.view(len(rows), *self.shape[1:])
 
     def draw_windows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns flat indices of the windows' pixels and their values uint8, both [n, W * W]."""
+        """Returns flat indices of the windows' pixels and values, 0 or 255, both [n, W * W]."""
         shape, scale, orientation, x, y = self.factors.values_at(rows).unbind(-1)
         cos, sin = self.turns[scale, orientation].split(1, -1)  # [n, 1]
         right, down = self.offsets[x], self.offsets[y]  # [n, W]
@@ -137,7 +137,7 @@ class Drawing(OnDemand):
 
 
 def build_drawing(size: int, factors: Factors) -> Drawing:
-    """Returns the sprites of a grid, with the tables to draw images of `size` pixels a side."""
+    """Returns the `Drawing` of a grid: tables to draw its sprites at `size` pixels a side."""
     _, scales, orientations, positions, _ = factors.sizes
     unit = math.sqrt(AREA) * size
     centres = torch.linspace(size / 4, 3 * size / 4, positions, dtype=torch.float64)[:, None]

@@ -91,7 +91,11 @@ def read_splits(path: Path, num_classes: int | None = None, span: Span | None = 
 
 
 def load_npz(path: Path) -> Arrays:
-    """Returns the arrays of an `.npz` file; reads no array that is not used in a data set."""
+    """Reads an `.npz` file; with train_images, arrays of no part are left as empty placeholders.
+
+    Without train_images it reads all, for the error message. Raises ValueError if a member with
+    the prefix of a part is no array, and UserError if an array has Python objects.
+    """
     with np.load(path, allow_pickle=False) as file:
         wanted = filter(has_part_prefix, file.files) if IMAGES in file.files else file.files
         read = {name: load_array(name, partial(file.__getitem__, name)) for name in wanted}
@@ -128,6 +132,7 @@ def load_array(name: str, load: Callable[[], np.ndarray]) -> np.ndarray:
 def map_safetensors(path: Path) -> Arrays:
     """Returns the arrays of a `.safetensors` file as views of the memory-mapped file.
 
+    Raises UserError for a part's array of an unknown type; other such arrays become empty.
     All processes share its pages; the safetensors library's own loader copies. The format is a
     length, a JSON header and the bytes.
     """

@@ -87,7 +87,7 @@ class Pushforward(Distribution):
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Estimated mean and variance of z, [..., D] each, from f at S fixed draws of noise."""
+        """Estimated mean and variance of z, [..., D] each, by f at S fixed draws; kept."""
         like = self.base.mean
         noise = fixed_noise(like.shape[-1]).to(like)
         noise = noise.view(NUM_FIXED, *[1] * len(self.batch_shape), -1).expand(
@@ -99,12 +99,12 @@ class Pushforward(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The estimated mean of z, [..., D]."""
+        """The mean of z, [..., D], estimated at first use and kept, see `moments`."""
         return self.moments[0]
 
     @property
     def variance(self) -> Tensor:
-        """The estimated variance of z, [..., D]."""
+        """The variance of z, [..., D], estimated at first use and kept, see `moments`."""
         return self.moments[1]
 
 
@@ -115,7 +115,7 @@ def transform_and_log_det(transform: Transform, value: Tensor) -> tuple[Tensor, 
 
 @cache
 def fixed_noise(latent_dim: int) -> Tensor:
-    """Returns noise [S, D], the same at each call: mean 0, variance 1, symmetric about 0.
+    """Returns noise [S, D], cached, the same tensor each time: mean 0, variance 1, symmetric.
 
     It has a generator of its own; the global random state is neither used nor changed.
     """
@@ -143,7 +143,7 @@ def build_autoregressive_flow(
     passes: int | None = None,
     bins: int | None = None,
 ) -> nn.Module:
-    """Returns a new flow: a module from context [B, C] to a transform of latents [D].
+    """Returns a new flow: a module from context [B, C] to a near-identity transform of z [D].
 
     The context is None if C = 0. Each step transforms z_i by what networks make of z_1..z_(i-1) and
     the context, in one pass; the next step has the latents in reversed order. The inverse is exact,

@@ -7,10 +7,10 @@ T = TypeVar("T")
 
 
 class lazy(Generic[T]):  # noqa: N801
-    """A property computed at first access and then stored, like functools.cached_property.
+    """A property computed at first access and then kept, without a lock, as a plain attribute.
 
-    The one of Python 3.11 takes a lock, which breaks a graph of torch.compile. Also works on frozen
-    dataclasses.
+    Like functools.cached_property, which in Python 3.11 takes a lock: that breaks a graph of
+    torch.compile. Also works on frozen dataclasses.
     """
 
     def __init__(self, function: Callable[[Any], T]) -> None:

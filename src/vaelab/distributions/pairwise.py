@@ -13,9 +13,9 @@ def is_factorised_normal(q: Distribution) -> bool:
 
 
 def log_densities(q: Distribution, z: Tensor) -> Tensor:
-    """Returns the log-density of each of M distributions at each point [..., D]: [..., M].
+    """Returns log-densities [..., M] of M distributions at points [..., D], float64 for normals.
 
-    For factorised normals it is a product of matrices, much faster, and the result is float64: its
+    For factorised normals the result is a product of matrices, much faster, and in float64: its
     terms are larger than their sum, by the square of mean over scale. Others, and Apple's GPUs,
     which have no float64, take `log_prob` in the type of z.
     """

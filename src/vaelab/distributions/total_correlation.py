@@ -17,7 +17,7 @@ Estimator = Literal["weighted", "stratified"]
 
 
 class RateParts(NamedTuple):
-    """The three parts of the rate, in nats for each sample, [K, B] each; their sum is the rate."""
+    """The three parts of the rate of each sample, [K, B] each, with sum log q(z | x) - log p(z)."""
 
     mutual_information: Tensor  # of image and code
     total_correlation: Tensor  # of the latents
@@ -27,7 +27,7 @@ class RateParts(NamedTuple):
 def decompose_rate(
     q: Distribution, prior: Distribution, z: Tensor, estimator: Estimator, images: int
 ) -> RateParts:
-    """Returns the three parts of the rate of each sample in z, [K, B] each.
+    """Returns estimates of the rate's three parts for each sample, [K, B]; may raise UserError.
 
     Chen et al. (2018), arXiv:1802.04942, eq. 2, before the expectation over z:
     log q(z | x) - log q(z), log q(z) - sum_d log q(z_d) and sum_d [log q(z_d) - log p(z_d)], whose
@@ -102,7 +102,7 @@ def log_mixture_weights(estimator: Estimator, batch: int, images: int, like: Ten
 
 
 def jackknife_logsumexp(log_terms: Tensor, images: int) -> Tensor:
-    """Returns log sum_j exp(log_terms_ij) [K, B, D], bias-corrected by the jackknife.
+    """Returns log sum_j exp(log_terms_ij) [K, B, D], jackknifed unless B < 3 or B is all N.
 
     The logarithm of an unbiased estimate is too small, by half its relative variance and more. The
     jackknife (Quenouille, 1956, Biometrika 43) estimates that bias from how the logarithm changes

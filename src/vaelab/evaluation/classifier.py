@@ -42,7 +42,7 @@ class Classifier(nn.Module):
         name: Name of its file; stored beside every metric that it was used for.
 
     Attributes:
-        measured: Test accuracy and its standard error (NaN: none), [2]; stored with the weights.
+        measured: The accuracy and its standard error (NaN: none), [2]; stored with the weights.
     """
 
     measured: Tensor
@@ -83,7 +83,10 @@ class Classifier(nn.Module):
 
     @property
     def accuracy(self) -> Estimate:
-        """The stored accuracy on the data set's test images, with its standard error."""
+        """The stored accuracy on test images, or on validation images if there are none.
+
+        With its standard error.
+        """
         value, se = self.measured.tolist()
         return {"value": value, "se": None if math.isnan(se) else se}
 
@@ -148,12 +151,18 @@ def spaced_images(images: Tensor | OnDemand) -> Tensor:
 
 
 def untrained_classifier(data: Images, name: str) -> Classifier:
-    """Returns a classifier of the data set's shape and classes, with random weights."""
+    """Returns a classifier of the data set's shape and classes, with random weights.
+
+    They are drawn from torch's global random state.
+    """
     return Classifier(data.shapes["x_shape"], data.splits.num_classes, name)
 
 
 def load_classifier(data: Images, path: Path) -> Classifier | None:
-    """Loads a classifier, on the CPU; returns None if the file is missing or damaged."""
+    """Loads a classifier, on the CPU; returns None if the file does not exist or is damaged.
+
+    Also returns None if its weights are of other shapes. Uses torch's global random state.
+    """
     model = untrained_classifier(data, path.stem)
     try:
         model.load_state_dict(load_file(path))

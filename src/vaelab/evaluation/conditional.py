@@ -14,7 +14,10 @@ from vaelab.metrics.estimates import mean_estimate
 
 
 def conditional_obstacle(model: ELBO, data: Images) -> str | None:
-    """Returns why `conditional` is not applicable, or None: y must be the label alone."""
+    """Returns why `conditional` is not applicable, or None: y must be the label alone.
+
+    There must be two classes or more.
+    """
     if not model.context_dim:
         return "the model sees no labels"
     if list(model.classes) != ["label"] or model.numbers:
@@ -28,10 +31,11 @@ def conditional_obstacle(model: ELBO, data: Images) -> str | None:
 def conditional(
     subject: Subject, *, per_class: PositiveInt, images: PositiveInt, num_samples: PositiveInt
 ) -> dict[str, Any]:
-    """Measures if samples show their label, NLL under every label, and how well z tells the label.
+    """Measures labels' effect on samples, NLL and z; trains and caches a classifier if needed.
 
-    Raises NotApplicable for an unconditional model, other columns in y, or a single class. Trains
-    the classifier that judges the samples if the cache folder has none.
+    That is whether samples show their label, judged by the classifier in the cache folder, the NLL
+    under every label, and how well z tells the label. Raises NotApplicable for an unconditional
+    model, other columns in y, or a single class.
 
     Args:
         subject: A conditional model and its data.

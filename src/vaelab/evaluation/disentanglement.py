@@ -100,7 +100,7 @@ def disentanglement_scores(
 
 @torch.no_grad()
 def encode_all_images(subject: Subject) -> tuple[Array, Array | None]:
-    """Returns means and scales [N, D] of q of all images; no scales if q does not factorise."""
+    """Returns means and scales [N, D] of q of all images; None as scales if q is no product."""
     means, scales = [], []
     for x, y in subject.iterate_all_images("codes of all images"):
         q = subject.model.encode(x, y)

@@ -55,7 +55,7 @@ class Plan:
         self.check_not_all_absent({name: reason for name, reason in obstacles.items() if reason})
 
     def check_not_all_absent(self, absent: Mapping[str, str]) -> None:
-        """Raises UserError with all reasons if each metric of the plan is absent.
+        """Raises UserError with all reasons if no metric of the plan is applicable.
 
         Args:
             absent: Names of the metrics that are not applicable, with the reason.
@@ -66,8 +66,9 @@ class Plan:
     def evaluate_run(self, folder: Path, device: torch.device, cache: Path) -> Record:
         """Measures a run's best checkpoint and writes each result at once; skips those on record.
 
-        Sets the seed of torch's global random state. Writes `evaluation.json` and TensorBoard
-        events into the run folder, and says which metrics are not applicable.
+        With `rerun` it skips none. Sets the seed of torch's global random state. Writes
+        `evaluation.json` and TensorBoard events into the run folder, and says which metrics are not
+        applicable.
 
         Args:
             folder: The run folder.

@@ -81,10 +81,10 @@ def displayed_estimates(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]
 
 
 def evaluation_table(measured: Mapping[Path, Record]) -> Table:
-    """Returns a table to print; for more than six runs only of the main metrics, a row for each.
+    """Returns a table of estimates to print; only of the main metrics for more than six runs.
 
     For one run it has a row for each metric, with its standard error. For two to six it has a
-    column for each run.
+    column for each run, and for more a row for each.
     """
     if len(measured) == 1:
         ((folder, record),) = measured.items()
@@ -120,7 +120,7 @@ def cell_text(entry: Mapping[str, Any] | None) -> str:
 
 
 def rounded_estimate(value: float | None, error: float | None) -> tuple[str, str]:
-    """Returns value and error as texts, to two digits of the error, with 3 to 6 places.
+    """Returns value and error as texts with 3 places, or up to 6 to show two digits of the error.
 
     Without an error its text is empty; without a value the texts are `n/a` and empty.
     """

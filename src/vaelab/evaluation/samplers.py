@@ -57,7 +57,7 @@ class GMM:
         self.components, self.images = components, images
 
     def __call__(self, model: ELBO, data: Images) -> ELBO:
-        """Fits mixtures to codes, and returns a copy of the model with them as its prior."""
+        """Fits mixtures to training codes; returns a copy of the model with them as its prior."""
         from sklearn.mixture import GaussianMixture  # slow to import
 
         if model.context_dim and not is_one_hot_label(model.condition, model.classes):
@@ -104,11 +104,11 @@ class FittedMixture(nn.Module):
         self.register_buffer("scale_tril", lower.flatten(0, 1).float())
 
     def forward(self, y: Tensor) -> Distribution:
-        """p(z | y) of one-hot y [B, Y], batch [B], or batch [] for a mixture that ignores y."""
+        """Returns p(z | y) of one-hot y [B, Y], batch [B]; batch [] if the mixture ignores y."""
         weights = y @ self.weights if self.conditional else self.weights[0]
 
         def select(which: Tensor) -> Distribution:
-            """The components of given indices; `Mixture` calls it to draw from them."""
+            """Returns the components of given indices; `Mixture` calls it to draw from them."""
             return CholeskyNormal(self.means[which], scale_tril=self.scale_tril[which])
 
         components = CholeskyNormal(self.means, scale_tril=self.scale_tril)
@@ -116,7 +116,9 @@ class FittedMixture(nn.Module):
 
 
 class Flow:
-    """The sampler that trains a coupling flow, see `vaelab.priors.CouplingFlow`; any condition.
+    """The sampler that trains a coupling flow, see `vaelab.priors.CouplingFlow`.
+
+    It takes any condition.
 
     Args:
         transforms: The number of coupling transforms.
@@ -142,9 +144,9 @@ class Flow:
         self.steps, self.batch_size, self.lr = steps, batch_size, lr
 
     def __call__(self, model: ELBO, data: Images) -> ELBO:
-        """Trains a flow on codes, with a fixed seed; returns a copy of the model with it as prior.
+        """Trains a flow on training codes; returns a copy of the model with it as its prior.
 
-        The global random state is restored.
+        The seed is fixed, and the global random state is restored.
         """
         z, y = sample_codes(model, data, self.images)
         z, y = z.to(model.device), y.to(model.device)
@@ -173,7 +175,7 @@ class Flow:
 
 
 class FittedFlow(nn.Module):
-    """The prior p(z | y) of the sampler `Flow`: a coupling flow of standardised codes.
+    """The prior p(z | y) of `Flow`: a coupling flow of standardised codes, untrained when built.
 
     Args:
         z: The codes [N, D], for mean and scale only; see `Flow.fit` for training.
@@ -192,7 +194,7 @@ class FittedFlow(nn.Module):
         self.flow = CouplingFlow(z.shape[1], context_dim, transforms=transforms, hidden=hidden)
 
     def forward(self, y: Tensor) -> Distribution:
-        """p(z | y) of a context [B, context_dim], with z in the units of the codes."""
+        """Returns p(z | y) of a context [B, context_dim], with z in the units of the codes."""
         inner = self.flow(y)
         return Pushforward(followed_by_affine(inner.transform, self.mean, self.scale), inner.base)
 
@@ -216,9 +218,9 @@ def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]
 
 
 def with_prior(model: ELBO, prior: nn.Module) -> ELBO:
-    """A copy of the model that shares all parts but the prior, which moves to its device.
+    """Returns a copy of the model with another prior, which is moved and set to eval mode in place.
 
-    The prior is moved and set to evaluation mode in place.
+    It shares all other parts with the model.
     """
     shared = {id(part): part for part in model.children()}
     other = copy.deepcopy(model, shared)

@@ -122,7 +122,7 @@ class Subject:
     def test_batches(
         self, description: str, size: int = 100, count: int | None = None
     ) -> Iterable[Batch]:
-        """Returns batches of the first `count` test images (default all), with a progress bar."""
+        """Returns batches of the first `count` test images (default all) and y; shows progress."""
         x, y = (part[:count] for part in self.test_images)
         batches = list(zip(x.split(size), y.split(size), strict=True))
         return self.track(batches, description)

@@ -69,10 +69,10 @@ class DistributionModule(nn.Module):
 
 
 def distribution_parameters(distribution: Distribution) -> dict[str, Tensor]:
-    """Returns the mean and every parameter, such as scale or logits, that is not the mean itself.
+    """Returns the mean and other parameters of a distribution; raises UserError if it is composite.
 
-    Raises UserError for a flow, mixture, hierarchy, point mass or codes, which have no such
-    parameters.
+    A parameter that is the mean itself is not repeated. Composite are a flow, mixture, hierarchy,
+    point mass and codes, which have no such parameters.
     """
     if isinstance(distribution, COMPOSITE):
         raise UserError(
@@ -115,10 +115,10 @@ def random_inputs(module: DistributionModule, count: int) -> tuple[Tensor, ...]:
 
 
 def write_onnx_files(model: ELBO, folder: Path) -> list[OnnxFile]:
-    """Writes encoder.onnx, decoder.onnx and, only if it depends on y, prior.onnx; any batch size.
+    """Writes ONNX files of encoder, decoder and, only if it depends on y, prior; checks each.
 
-    Each is compared with PyTorch. Meanwhile logging, warnings and argument validation of
-    torch.distributions are off in the whole process.
+    They take any batch size, and each is compared with PyTorch. Meanwhile logging, warnings and
+    argument validation of torch.distributions are off in the whole process.
 
     Raises:
         UserError: If a package is missing, a network cannot be translated, or onnxruntime's
@@ -133,7 +133,10 @@ def write_onnx_files(model: ELBO, folder: Path) -> list[OnnxFile]:
 
 
 def check_exportable(model: ELBO) -> None:
-    """Raises UserError if one of a model's distributions has no parameters to export; no export."""
+    """Raises UserError if one of a model's distributions has no parameters to export.
+
+    Writes nothing.
+    """
     with disable_argument_checks(), torch.no_grad():
         for module in exported_distributions(model):
             module(*random_inputs(module, 2))
@@ -196,7 +199,7 @@ def write_onnx_file(module: DistributionModule, path: Path) -> OnnxFile:
 
 
 def compare_with_pytorch(module: DistributionModule, written: Path, path: Path) -> OnnxFile:
-    """Runs a written file by onnxruntime and raises UserError if it deviates from PyTorch.
+    """Runs a written file by onnxruntime, and raises UserError if it deviates from PyTorch.
 
     Args:
         module: The module that was exported.

@@ -25,9 +25,10 @@ class BernoulliImage(Independent):
     """Independent Bernoulli pixels of an image, with a faster log_prob than `Independent`."""
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-mass [...] of images [..., C, H, W], summed before its sign is changed.
+        """The log-mass [...] of images [..., C, H, W].
 
-        That saves one pass over all pixels, forward and backward.
+        The sum is taken before its sign is changed, which saves one pass over all pixels, forward
+        and backward.
         """
         logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
         loss = binary_cross_entropy_with_logits(logits, value, reduction="none")

@@ -120,7 +120,10 @@ class MixtureImage(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of each channel given the means of earlier ones; exact for the first only."""
+        """The approximate mean [..., C, H, W]: of each channel given the means of the earlier ones.
+
+        For the first channel only `clamped_logistic_mean` is approximate.
+        """
         weights = self.weights.exp()
         x = torch.zeros_like(self.means[..., 0, :, :, :])
         for c in range(self.event_shape[0]):

@@ -22,7 +22,7 @@ IMAGES = 250
 def elbo_surgery(
     model: AutoEncoder, x: Tensor, y: Tensor, num_samples: int = 1
 ) -> dict[str, Tensor]:
-    """Returns parts of the rate for each image, nats, [N] each; no gradients.
+    """Returns two or three estimated parts of each image's rate, nats, [N] each; no gradients.
 
     `mutual_information` and `marginal_kl` always, `total_correlation` only where every q
     factorises.
@@ -69,7 +69,7 @@ def elbo_surgery(
 def latent_marginals(
     posteriors: Sequence[Distribution],
 ) -> Iterator[tuple[int, list[Distribution]]]:
-    """Yields each latent d and its normal marginals, event [1], of every factorised posterior."""
+    """Yields each latent d and its normal marginals, event [1]; all posteriors must factorise."""
     for d in range(posteriors[0].event_shape[0]):
         chosen = slice(d, d + 1)
         yield (

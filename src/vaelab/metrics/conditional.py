@@ -29,7 +29,7 @@ class ImageClassifier(Protocol):
 
 
 def label_agreement(model: AutoEncoder, judge: ImageClassifier, per_class: int) -> dict[str, Any]:
-    """Returns the share of generated images that a classifier gives the label asked for.
+    """Generates images; returns the shares, total and per class, judged to have the given label.
 
     `agreement` is over all images and `agreement_per_class` for each label, `value` [Y] and `se`
     [Y]. The images are means p(x | z, y) of one z each, drawn from the prior by the global random
@@ -55,10 +55,10 @@ def label_agreement(model: AutoEncoder, judge: ImageClassifier, per_class: int) 
 def nll_by_label(
     model: AutoEncoder, batches: Iterable[tuple[Tensor, Tensor]], num_samples: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns upper bounds of -log p(x | y) of every image and label, [N, Y], and true labels [N].
+    """Returns estimated bounds of -log p(x | y) for all images and labels [N, Y], true labels [N].
 
-    From K samples of q(z | x, y) with the same y, see `evidence_estimates`. The bound is looser for
-    wrong labels.
+    Upper bounds, from K samples of q(z | x, y) with the same y, see `evidence_estimates`. They are
+    looser for wrong labels.
     """
     tables, labels = [], []
     for x, y in batches:
@@ -100,7 +100,7 @@ def label_metrics(nll: Tensor, labels: Tensor, frequencies: Tensor) -> dict[str,
 
 
 def linear_probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
-    """Returns the cross-validated accuracy of a linear classifier from codes to labels, and chance.
+    """Returns cross-validated accuracy of a linear classifier of codes, and of chance; may raise.
 
     A logistic regression on standardised posterior means, over five folds. `probe` is the share of
     images whose label it predicts, each by a classifier fitted to other folds. `probe_chance` is
@@ -111,7 +111,7 @@ def linear_probe(codes: Tensor, labels: Tensor) -> dict[str, Estimate]:
         labels: [N].
 
     Raises:
-        NotApplicable: If nearly all images are of one class.
+        NotApplicable: If there are fewer than five images, or nearly all are of one class.
     """
     z, truth = codes.cpu().double().numpy(), labels.cpu().numpy()
     from sklearn.linear_model import LogisticRegression  # slow to import

@@ -28,6 +28,9 @@ def evidence_estimates(
         x: Images [B, C, H, W] in the form the model was trained on.
         y: One-hot labels [B, Y].
         num_samples: K. One sample is drawn if q is a `PointMass`, whose samples are all the same.
+
+    Raises:
+        NotApplicable: If q is a `Point`, which has no density.
     """
     q, prior = model.encode(x, y), model.latent_prior(y)
     num_samples = 1 if isinstance(q, PointMass) else num_samples

@@ -12,7 +12,7 @@ REPLICATES = 50
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> Estimate:
-    """Returns the squared Frechet distance of features [N, F] and [M, F], with a bootstrap error.
+    """Returns squared Frechet distance of features [N, F], [M, F] with bootstrap error; may raise.
 
     |m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)) with means m and covariances S (Heusel et al.,
     2017, arXiv:1706.08500, eq. 6; only in the features of Inception is it an FID). It is symmetric.
@@ -44,7 +44,7 @@ def bootstrap_resample(features: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def squared_frechet_distance(a: Tensor, b: Tensor) -> float:
-    """Returns the squared Frechet distance of features [N, F] and [M, F] in float64, no error.
+    """Returns the squared Frechet distance of features [N, F] and [M, F], without standard error.
 
     With S = R^T R, the eigenvalues of S_a S_b are the squared singular values of R_a R_b^T. So no
     root of a matrix is taken, and the covariances need no inverse.

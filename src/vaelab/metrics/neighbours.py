@@ -18,16 +18,19 @@ CHUNK = 1000  # rows of a table of distances at a time
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Estimate]:
-    """Returns the share of fake images among real ones, and of real images among fake ones.
+    """Returns the shares of fake images in balls around real ones, and of real ones around fake.
 
-    An image is among a set if it is in a ball around an image of the set that reaches to that
-    image's k-th neighbour in the set (Kynkaanniemi et al., 2019, arXiv:1904.06991, eq. 1 and 2,
-    with k = 3). The errors are those of the shares, given the balls.
+    They are `precision` and `recall`. A ball reaches from an image of a set to its k-th neighbour
+    in the set (Kynkaanniemi et al., 2019, arXiv:1904.06991, eq. 1 and 2, with k = 3). The errors
+    are those of the shares, given the balls.
 
     Args:
         real: Features [N, F].
         fake: Features [M, F].
         k: The neighbour that a ball reaches to.
+
+    Raises:
+        NotApplicable: As `ball_counts` does.
     """
     _, around_fake = ball_counts(real, fake, k)
     _, around_real = ball_counts(fake, real, k)
@@ -35,24 +38,27 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Estima
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Estimate]:
-    """Returns density, balls of real images around a fake one over k, and the share of balls hit.
+    """Returns mean number of real balls around a fake image, over k, and the share of balls hit.
 
-    A ball reaches from a real image to its k-th real neighbour. Coverage is the share of balls with
-    a fake image in them. Naeem et al. (2020), arXiv:2002.09797, with k = 5. For samples that are as
-    real images, and many, one expects a density of 1 and, of as many, a coverage of 1 - 2^-k. The
-    errors are given the balls.
+    They are `density` and `coverage`. A ball reaches from a real image to its k-th real neighbour.
+    Coverage is the share of balls with a fake image in them. Naeem et al. (2020), arXiv:2002.09797,
+    with k = 5. For samples that are as real images, and many, one expects a density of 1 and, of as
+    many, a coverage of 1 - 2^-k. The errors are given the balls.
 
     Args:
         real: Features [N, F].
         fake: Features [M, F].
         k: The neighbour that a ball reaches to.
+
+    Raises:
+        NotApplicable: As `ball_counts` does.
     """
     within, around = ball_counts(real, fake, k)
     return {"density": mean_estimate(around / k), "coverage": mean_estimate(within > 0)}
 
 
 def ball_counts(centres: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Returns the number of points in each ball [N], and of balls around each point [M].
+    """Returns the number of points in each ball [N], and of balls around each point [M]; may raise.
 
     Args:
         centres: Centres [N, F] of the balls, which reach to the k-th neighbour among the centres.
@@ -78,7 +84,7 @@ def ball_counts(centres: Tensor, points: Tensor, k: int) -> tuple[Tensor, Tensor
 
 
 class NearestImages(NamedTuple):
-    """The nearest image of a pool to each of N images: index [N], distance [N] and pixels."""
+    """The nearest image of a pool to each of N images, and the pool's size."""
 
     indices: Tensor
     distances: Tensor
@@ -111,7 +117,7 @@ def nearest_images(images: Tensor, pool: Iterable[Tensor]) -> NearestImages:
 
 
 def copied_share(train: NearestImages, held_out: NearestImages) -> Estimate:
-    """Returns the estimated share of samples that are copies of training images, 0 to 1.
+    """Returns the estimated share of samples that copy training images; may be below 0, may raise.
 
     The image nearest to a new sample is one of the N training images, and not of the M held out,
     with probability N / (N + M); that nearest to a copy always is. So the estimate is the excess of

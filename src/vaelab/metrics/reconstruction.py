@@ -32,7 +32,7 @@ def ssim(images: Tensor, x: Tensor) -> Tensor:
 
     The mean over channels and over all places where a Gaussian window of 11 x 11 pixels, sigma 1.5,
     lies within the image. For images of fewer than 11 pixels the window is the largest that fits,
-    and sigma is smaller in proportion.
+    and sigma is smaller in proportion. Sides need at least 3 pixels.
     """
     radius = min(5, (min(x.shape[-2:]) - 1) // 2)
     _, similarity = structural_similarity_index_measure(

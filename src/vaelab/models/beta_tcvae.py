@@ -73,7 +73,7 @@ class BetaTCVAE(ELBO):
         self.num_images = self.trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
 
     def rate_parts(self, terms: Terms) -> RateParts:
-        """Estimates of the three parts of the rate, [K, B] each, over the batch of all processes.
+        """Estimates of the rate's three parts, [K, B]; in training on all processes' batch.
 
         Raises:
             UserError: If N is not known, as outside a training.
@@ -91,6 +91,6 @@ class BetaTCVAE(ELBO):
         return (terms.distortion + terms.rate).mean() + change
 
     def extra_metrics(self, terms: Terms) -> dict[str, Tensor]:
-        """The three parts of the rate, [B] each, as `minibatch_<part>`."""
+        """Estimates of the three parts of the rate, [B] each, as `minibatch_<part>`."""
         parts = self.rate_parts(terms)._asdict()
         return {f"minibatch_{name}": part.mean(0) for name, part in parts.items()}

@@ -35,6 +35,6 @@ class CapacityVAE(ELBO):
         self.add_weight("gamma", gamma)
 
     def objective(self, terms: Terms) -> Tensor:
-        """The mean distortion + gamma * |mean rate - C|, [], with the rate of all processes."""
+        """The mean distortion + gamma * |mean rate - C|, []; in training, rate of all processes."""
         excess = gather_batch(terms.rate).mean() - self.capacity
         return terms.distortion.mean() + self.gamma * excess.abs()

@@ -57,7 +57,11 @@ class DIPVAE(VAE):
         return super().objective(terms) + self.penalty(terms.q)
 
     def penalty(self, q: Distribution) -> Tensor:
-        """The weighted penalty [] on C; 0 for one image; in training over all processes' batch."""
+        """The weighted penalty [] on code covariance, 0 for one image; over processes in training.
+
+        Raises:
+            UserError: If covariance=codes and q is not Gaussian.
+        """
         means = gather_batch(q.mean)
         if len(means) == 1:
             return means.sum() * 0

@@ -90,9 +90,9 @@ class FactorVAE(VAE):
         return 0.5 * (softplus(-is_code).mean() + softplus(-is_not).mean())
 
     def shuffle_latents(self, codes: Tensor) -> Tensor:
-        """Permutes each latent of codes [B, D] at random over all processes' batch; own share.
+        """Returns codes [B, D], each latent permuted at random over all processes' batch; detached.
 
-        Returns this process's share of the result, detached.
+        Only this process's share of the result is returned; `codes` stay as they are.
         """
         every = gather_batch(codes)
         order = torch.rand_like(every).argsort(0)

@@ -44,7 +44,7 @@ class IWAE(ELBO):
         return log_weights.softmax(0).square()
 
     def objective(self, terms: Terms) -> Tensor:
-        """The negative mean bound [], with the configured gradient for the encoder."""
+        """The negative mean bound [], with the configured gradient for the encoder; may raise."""
         if self.gradient == "standard":
             return -self.bound(terms.log_weights).mean()
         log_weights = terms.log_joint - detached_gaussian(terms.q).log_prob(terms.z)

@@ -152,7 +152,7 @@ class LadderVAE(VAE):
         return found
 
     def log_scalars(self, stage: str, values: dict[str, float]) -> None:
-        """Logs scalars as `ELBO` does, and in validation and test the rates of levels, `rate_<l>`.
+        """Logs as `ELBO` does, in validation and test with `rate_<l>` of levels if the rate splits.
 
         `rate_1` is that of v_1. They are left out where the rate does not split over latents.
         """
@@ -184,7 +184,7 @@ class LevelLikelihood(nn.Module):
         self.register_buffer("scale", torch.ones(features))
 
     def standardise(self, h: Tensor) -> None:
-        """Sets mean and scale, in place, to standardise features h [B, F]; nearly constant ones less.
+        """Sets mean and scale in place to standardise features h [B, F]; nearly constant ones less.
 
         Nearly constant features are divided by more, see `MIN_RELATIVE_SCALE`.
         """

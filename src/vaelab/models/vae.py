@@ -52,7 +52,7 @@ class VAE(ELBO):
         return terms.distortion.mean() + self.beta * self.rate_with_free_bits(terms)
 
     def rate_with_free_bits(self, terms: Terms) -> Tensor:
-        """The mean rate over the batch, [], in which each group counts at least `free_bits` nats.
+        """The mean rate [], each group counting at least `free_bits` nats; may raise UserError.
 
         In training the mean is over the batch of all processes.
 

@@ -81,7 +81,13 @@ class CodeTotals(Totals):
         self.counts = self.counts.to(counts.device) + counts
 
     def compute_means(self) -> tuple[dict[str, float], Tensor]:
-        """Returns the means and rates of `Totals` with code statistics, over all processes."""
+        """Returns means and rates of `Totals` with code statistics, over all processes; may raise.
+
+        A collective call: every process must make it.
+
+        Raises:
+            NotFiniteError: As `Totals.compute_means` does.
+        """
         values, rates = super().compute_means()
         counts = torch.stack(gather_values(self.counts.cpu())).sum(0)
         shares = counts[counts > 0] / counts.sum()

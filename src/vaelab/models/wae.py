@@ -44,9 +44,10 @@ class WAE(ELBO):
         self.scales = scales
 
     def mmd_squared(self, terms: Terms) -> Tensor:
-        """The unbiased MMD^2 [] between codes and fresh draws from the prior, averaged over K.
+        """The MMD^2 [] of codes and fresh prior draws, mean over K; 0 for one image; may raise.
 
-        Over the batch of all processes in training.
+        An estimate without bias, which may be negative. In training over the batch of all
+        processes.
 
         Raises:
             UserError: If the prior has no reparameterised samples.
@@ -62,7 +63,7 @@ class WAE(ELBO):
         return squared_mmd(*sets, self.kernel, self.scales).mean()
 
     def objective(self, terms: Terms) -> Tensor:
-        """The mean distortion + lambda * MMD^2, []."""
+        """The mean distortion + lambda * MMD^2, []; may raise UserError, see `mmd_squared`."""
         return terms.distortion.mean() + self.divergence_weight * self.mmd_squared(terms)
 
     def extra_metrics(self, terms: Terms) -> dict[str, Tensor]:

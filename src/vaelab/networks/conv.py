@@ -16,6 +16,9 @@ class ConvEncoder(nn.Module):
     Args:
         channels: Channels after each halving.
         features: F, the width of the dense layer.
+
+    Raises:
+        UserError: If the image is too small for so many halvings.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """The decoder that mirrors `ConvEncoder`, with the same arguments."""
+    """The decoder that mirrors `ConvEncoder`, with the same arguments and errors."""
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from vaelab.networks.layers import ModulatedLayers, Shape, Widths, concatenate
 def build_gated_layers(
     in_features: int, hidden: Sequence[int], context_dim: int
 ) -> ModulatedLayers:
-    """Returns new gated dense layers of the widths in `hidden`, for inputs concatenated with y.
+    """Returns new gated dense layers of widths `hidden`, modulated by y, for inputs joined to y.
 
     One dense layer gives both A and B, each half of its outputs.
     """

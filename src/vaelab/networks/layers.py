@@ -56,7 +56,7 @@ class ModulatedLayers(nn.Module):
         self.activation = activation
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
-        """Returns the output of the last layer for h [B, ...] and y [B, Y]; h is not concatenated.
+        """Returns the last activations for h [B, ...], modulated by y [B, Y], not concatenated.
 
         `build_dense_layers` makes layers whose input h the caller concatenates with y.
         """
@@ -71,7 +71,7 @@ def build_dense_layers(
     context_dim: int,
     activation: Callable[[Tensor], Tensor] = nn.functional.silu,
 ) -> ModulatedLayers:
-    """Returns new dense layers of the widths in `hidden`, for inputs concatenated with y.
+    """Returns new dense layers of widths `hidden`, modulated by y, for inputs already joined to y.
 
     The caller concatenates h [B, in_features] with y [B, Y], see `concatenate`.
     """

@@ -40,10 +40,10 @@ def batched_prior(model: ELBO, y: Tensor) -> Distribution:
 
 
 def sample_prior(model: ELBO, y: Tensor, temperature: float) -> Tensor:
-    """Draws z [N, D] from the prior, one for each y [N, Y], scaled about its mean by `temperature`.
+    """Draws z [N, D] from the prior at a temperature, one for each y [N, Y], by global randomness.
 
-    For a prior over codes, `temperature` is that of their probabilities instead. Uses torch's
-    global random state.
+    `temperature` scales z about the prior's mean; for a prior over codes it is that of their
+    probabilities instead. The random numbers are from torch's global state.
     """
     prior = batched_prior(model, y)
     if isinstance(prior, CodeSequence):

@@ -122,9 +122,9 @@ def load_model_and_data(folder: Path, device: torch.device) -> tuple[ELBO, Image
 def apply_sampler(
     model: ELBO, data: Images | None, sampler: Callable[[ELBO, Images], ELBO]
 ) -> ELBO:
-    """Fits the sampler to training data and returns the model with its prior.
+    """Returns the model with the sampler's prior, fitted to training data; without data only `Own`.
 
-    Without data returns the model itself, or raises UserError if the sampler needs fitting.
+    Without data it returns the model itself, or raises UserError if the sampler is not `Own`.
     """
     if data is not None:
         return sampler(model, data)
@@ -134,9 +134,10 @@ def apply_sampler(
 
 
 def exported_model_inputs(model: ELBO, given: Collection[str]) -> tuple[Tensor, Tensor]:
-    """Returns x without images [0, C, H, W], and y [Y, Y] with one row for each class.
+    """Returns x [0, C, H, W] without images and y with a row for each class, or raises UserError.
 
-    If y has several columns or numbers, its rows are placeholders for `given` to replace.
+    Classes are those of y's first column; without any, y has one row. If y has several columns or
+    numbers, its rows are placeholders for `given` to replace.
 
     Raises:
         UserError: If y has several columns or numbers and `given` lacks one of them.
@@ -175,10 +176,10 @@ def label_index(model: ELBO, name: int | str) -> int:
 def given_column(
     model: ELBO, name: str, value: str | float | Sequence[float]
 ) -> tuple[slice, Tensor]:
-    """Returns a column's slice of y, and the values [W] there for a class or numbers.
+    """Returns a column's slice of y and the values [W] to put there, or raises UserError.
 
     Raises:
-        UserError: If there is no such column or class, or the count of numbers is not W.
+        UserError: If there is no such column or class, or the numbers are not W numbers.
     """
     widths = model.classes | model.numbers
     if name not in widths:

@@ -16,10 +16,11 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of ch
 
 
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
-    """Reads an image file as uint8 (C, H, W): converted, resized, and cropped to the aspect ratio.
+    """Reads an image file as uint8 (C, H, W), resized and cropped to fit, or raises UserError.
 
-    16-bit and float images are scaled to 8 bits. Transparent pixels become black if the shape has
-    no alpha channel. Warns if the image is made smaller.
+    It is turned upright and converted to the number of channels. 16-bit and float images are scaled
+    to 8 bits. Transparent pixels become black if the shape has no alpha channel. Warns if the image
+    is made smaller.
 
     Raises:
         UserError: If the file cannot be read, its pixels have no scale, or images have so many
@@ -61,7 +62,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def composite_on_black(image: Image.Image, channels: int) -> Image.Image:
-    """Returns the image on black as RGB if it is transparent; unchanged for 2 or 4 channels."""
+    """Returns a transparent image on black, as RGB; unchanged if opaque or for 2 or 4 channels."""
     if channels in (2, 4) or not image.has_transparency_data:
         return image
     clear = image.convert("RGBA")

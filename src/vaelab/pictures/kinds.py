@@ -39,7 +39,7 @@ def reconstructions(model: ELBO, request: Request) -> Picture:
 
 
 def samples(model: ELBO, request: Request) -> Picture:
-    """Draws decoder means of samples of the prior (default 64), captioned with their class."""
+    """Draws decoder means of prior samples (default 64), captioned by class if conditional."""
     y = request.conditions(request.count or 64)
     arrays = decode_means(model, sample_prior(model, y, request.temperature), y)
     captions: list[str] = []
@@ -93,7 +93,10 @@ def pair_grid(arrays: dict[str, Tensor], named: dict[str, Tensor]) -> Picture:
 
 
 def class_grid(model: ELBO, request: Request) -> Picture:
-    """Draws a row of samples for each class (default the first 20), with the same random z."""
+    """Draws a row of samples for each class (default the first 20), reseeding torch before each.
+
+    So all rows have the same random numbers. A row has 10 samples by default.
+    """
     labels = [*request.labels] or [*range(min(model.num_classes, 20))]
     y = torch.stack([request.conditions(request.count or 10, [label]) for label in labels])
     rows = []
@@ -107,12 +110,12 @@ def class_grid(model: ELBO, request: Request) -> Picture:
 
 
 def traversal(model: ELBO, request: Request) -> Picture:
-    """Draws one image with one latent moved in each row, at most 16, by decreasing rate.
+    """Draws one image with one latent moved in each row, by decreasing rate; omits faint latents.
 
-    Latents that carry next to nothing are only named, unless the request has a count. A latent
-    moves from `REACH` standard deviations below the prior's mean to the posterior mean, in the
-    middle, and on to as many above. Without a rate for each latent, the rows are in the order of
-    the latents.
+    There are `count` rows, by default at most 16. Latents that carry next to nothing are only
+    named, unless the request has a count. A latent moves from `REACH` standard deviations below the
+    prior's mean to the posterior mean, in the middle, and on to as many above. Without a rate for
+    each latent, the rows are in the order of the latents.
     """
     x, y = request.images(1)
     mean, prior = encode_means(model, x, y), batched_prior(model, y)
@@ -170,7 +173,7 @@ def interpolation(model: ELBO, request: Request) -> Picture:
 
 
 def arithmetic(model: ELBO, request: Request) -> Picture:
-    """Draws images (default 6) moved by the difference between two classes' mean latents.
+    """Draws images of a class (default 6) moved by another class's mean latents minus its own.
 
     The y moves from the first class to the second too.
     """
@@ -247,7 +250,7 @@ def condition_texts(model: ELBO, y: Tensor) -> list[str]:
 
 
 def latents(model: ELBO, request: Request) -> Picture:
-    """Draws a scatter of posterior means: both latents, or for D > 2 two principal components.
+    """Draws a scatter plot of posterior means: both latents, or for D > 2 two principal components.
 
     The components are of all images; points are shown of the classes in `labels` only.
     """

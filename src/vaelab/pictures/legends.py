@@ -17,10 +17,10 @@ LONGEST = 24  # most letters of a name
 def with_names(
     grid: Image.Image, rows: Sequence[str], heads: Sequence[str], note: str, size: float = FONT
 ) -> Image.Image:
-    """Returns a new image of a grid with row names, column heads and a note; omits crowded names.
+    """Returns a grid with row names, column heads and a note around it; omits crowded names.
 
-    If the names have no room, only every second, third and so on is shown. Without any text the
-    grid itself is returned.
+    If the names have no room, only every second, third and so on is shown. Long row names are
+    shortened. Returns a new image, or without any text the grid itself.
 
     Args:
         grid: Rows and columns of the same height and width.

@@ -106,14 +106,16 @@ class Grid(Picture):
 
 
 def column_count(count: int) -> int:
-    """Returns the number of columns for `count` images: eight, or more to make a square."""
+    """Returns the number of columns for `count` images: up to eight, or more for a square."""
     return min(count, max(8, math.ceil(count**0.5)))
 
 
 def enlarged_grid(
     cells: Tensor, columns: int, gap: int, width: int, captions: Sequence[str] = ()
 ) -> Image.Image:
-    """Returns images in rows on white, each pixel repeated until the grid is about `width` wide.
+    """Returns images in rows on white, enlarged by a whole factor to about `width`.
+
+    Cells are not enlarged beyond about `LARGEST`, so a grid of few images is smaller.
 
     Args:
         cells: Images [N, C, H, W] in [0, 1]; of two channels only the first is shown, of more

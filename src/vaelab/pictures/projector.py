@@ -16,10 +16,10 @@ SPRITE = 8192  # most pixels of the sprite's side that TensorBoard shows
 def write_points(
     folder: Path, name: str, points: Tensor, labels: list[str] | None, x: Tensor | None
 ) -> None:
-    """Writes points, labels and a sprite of images into `folder/name`, and the projector's config.
+    """Writes points and, if given, labels and a sprite of images; replaces the projector's config.
 
-    The config replaces an earlier one of the folder. `add_embedding` of torch's writer is not
-    used: it would need 72 bytes for each pixel.
+    The files are in `folder/name`, and the config is in `folder`. `add_embedding` of torch's writer
+    is not used: it would need 72 bytes for each pixel.
 
     Args:
         folder: The folder of the event files.

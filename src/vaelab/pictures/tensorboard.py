@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Board(Callback):
-    """Callback that logs pictures, a histogram of the latents' rates and the projector.
+    """Callback that logs pictures, a histogram of rates and projector points to TensorBoard.
 
     Without a TensorBoard logger, and in a dry run, it does nothing.
 

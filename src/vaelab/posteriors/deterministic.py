@@ -43,6 +43,7 @@ class Point(Distribution):
 
     @property
     def mean(self) -> Tensor:
+        """The point itself, [..., D]."""
         return self.point
 
     @property

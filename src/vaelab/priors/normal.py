@@ -9,7 +9,7 @@ from vaelab.errors import UserError
 
 
 class UnitNormal(Normal):
-    """A Normal that its user made with mean 0 and scale 1: the KL to it takes half the work."""
+    """A Normal taken to have mean 0 and scale 1, unchecked: the KL to it takes half the work."""
 
 
 @register_kl(Normal, UnitNormal)

@@ -48,7 +48,10 @@ def event_file_order(path: Path) -> tuple[int, ...]:
 
 
 def read_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Yields (tag, step, value) of an event file; skips APART tags, ends at damage."""
+    """Yields (tag, step, value) of an event file; skips APART tags, ends at damage.
+
+    Large records are skipped, too, as in `read_small_records`.
+    """
     from google.protobuf.message import DecodeError
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -81,7 +84,10 @@ def read_small_records(path: Path) -> Iterator[bytes]:
 
 
 def read_csv_curves(path: Path) -> Curves:
-    """Reads the curves in a file of Lightning's CSV logger; {} without file or steps."""
+    """Reads the curves in a file of Lightning's CSV logger; {} without file or steps.
+
+    Skips APART tags; the last value of a step counts.
+    """
     if not path.exists() or not path.stat().st_size:
         return {}
     table = pd.read_csv(path)

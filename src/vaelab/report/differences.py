@@ -17,10 +17,11 @@ FIRST = ("beta", "latent_dim")
 
 
 def differing_settings(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    """Reads the configurations of runs; returns for each run the settings that differ.
+    """Reads runs' configurations; returns per run the differing settings, without derived texts.
 
-    Left out are folders, settings that do not change what a run computes, and texts that only
-    follow another setting of their group, as the file of a data set follows its name.
+    Left out are, too, folders, settings that do not change what a run computes, and missing values.
+    A derived text only follows another setting of its group, as the file of a data set follows its
+    name.
     """
     configs = [read_settings(folder / COMPOSED) for folder in folders]
     names = list(dict.fromkeys(name for config in configs for name in config))
@@ -38,9 +39,10 @@ def differing_settings(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Reads a run's settings by dotted names, without folders; a `_target_` under the part's name.
+    """Reads a run's settings by dotted name, but only those that change what the run computes.
 
-    Settings that do not change what a run computes are left out. Names with fewer dots come first.
+    Folders are left out, too. The class name of a `_target_` is stored under the part's name. Names
+    with fewer dots come first.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = {}
@@ -70,7 +72,7 @@ def is_same_partition(a: Sequence[Any], b: Sequence[Any]) -> bool:
 
 
 def typed_column(values: Sequence[Any]) -> pd.Series:
-    """Returns a column of integers, floats or booleans, or of texts if the values are mixed.
+    """Returns parsed values as a column of booleans, integers or floats if all are; else texts.
 
     Args:
         values: As the command line or a configuration has them; None for a missing value.
@@ -123,9 +125,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def levels(column: pd.Series) -> list[Any]:
-    """Returns the distinct values of a setting: numbers sorted, texts in order of appearance.
+    """Returns distinct values: numbers sorted, others as they appear; None last if some lack one.
 
-    None is the last level if some jobs lack the setting.
+    There is no None if all lack one.
     """
     values = list(column.dropna().unique())
     rest = [None] if len(values) and column.isna().any() else []
@@ -138,7 +140,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def value_text(value: Any) -> str:
-    """Returns a value of a setting as short text, floats with four digits."""
+    """Returns a setting's value as short text: floats with four digits, `none` if missing."""
     if pd.isna(value):
         return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -48,7 +48,10 @@ def write_figures(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], to: P
 def draw_figures(
     sweep: Sweep, ranking: Ranking, read: dict[int, Curves]
 ) -> Iterator[tuple[str, Any]]:
-    """Yields the name and the matplotlib figure of each plot for which there is data."""
+    """Yields name and matplotlib figure of each plot with data; of metrics only the main ones.
+
+    Curves are of `val/elbo`.
+    """
     if (points := views.rate_distortion_view(sweep)) is not None:
         yield "rate_distortion", draw_rate_distortion(sweep, points)
     known = views.available_metrics(sweep, ranking)
@@ -84,7 +87,10 @@ def escaped_mathtext(text: str) -> str:
 
 
 def label_axis(axes: Any, side: str, axis: views.Axis) -> None:
-    """Labels the x or y axis (`side`) of a plot with a setting and marks its values."""
+    """Labels an axis (`side`: x or y) with a setting; may make it logarithmic and mark its values.
+
+    The values are marked if they are few or no numbers.
+    """
     getattr(axes, f"set_{side}label")(escaped_mathtext(axis.name))
     if axis.log:
         getattr(axes, f"set_{side}scale")("log")
@@ -166,7 +172,7 @@ def draw_colour_bar(figure: Any, axes: Any, axis: views.Axis | None, smooth: Any
 
 
 def draw_heat_map(view: views.MetricView) -> Any:
-    """Returns the heat map of a metric's means over two settings."""
+    """Returns the heat map of a metric's means over two settings, with numbers unless wide."""
     assert view.y is not None
     rows, columns = view.mean.shape
     width, height = np.clip([2.6 + 0.95 * columns, 1.6 + 0.6 * rows], [4.5, 2.6], [16, 12])
@@ -215,7 +221,7 @@ def draw_line(view: views.MetricView) -> Any:
 
 
 def draw_points(view: views.MetricView) -> Any:
-    """Returns the figure with a point per run over two settings, coloured by the metric."""
+    """Returns the figure of measured runs as points over two settings, coloured by the metric."""
     assert view.y is not None
     figure, axes = blank_figure()
     x, y = ([a.position(value) for value in a.column] for a in (view.x, view.y))

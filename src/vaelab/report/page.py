@@ -133,13 +133,16 @@ def single_figure(figure: plots.Figure | None) -> dict[str, plots.Figure]:
 
 
 def script_json(figures: Mapping[str, Any]) -> Markup:
-    """Returns figures as JSON in which `<` is escaped, safe inside an HTML script element."""
+    """Returns figures as JSON in which `<` is escaped, for an HTML script; ValueError on NaN."""
     text = json.dumps(figures, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", r"\u003c"))
 
 
 def values_text(sweep: Sweep, name: str) -> str:
-    """Returns the values of a setting as text: all, or number and range of more than MANY."""
+    """Returns a setting's values as text: all, or count, first and last of many; `none` for none.
+
+    Many are more than MANY.
+    """
     found = levels(sweep.jobs[name])
     if len(found) > MANY:
         first, last = (
@@ -150,7 +153,7 @@ def values_text(sweep: Sweep, name: str) -> str:
 
 
 def best_setting(sweep: Sweep, means: Means, ranking: Ranking) -> dict[str, str] | None:
-    """Returns the best setting by its mean and that mean, as texts; None if nothing is measured."""
+    """Returns the setting of the best mean and that mean, as texts; None if not measured."""
     if ranking.metric not in means.mean:
         return None
     order = ranking.best_first(means.mean[ranking.metric])
@@ -164,7 +167,7 @@ def best_setting(sweep: Sweep, means: Means, ranking: Ranking) -> dict[str, str]
 
 
 def estimate_cells(means: Means, metric: str) -> list[Cell]:
-    """Returns a cell per setting with mean ± standard deviation over seeds; empty without runs."""
+    """Returns a cell per setting: mean ± standard deviation over seeds; empty if not measured."""
     columns = [getattr(means, kind)[metric].to_numpy() for kind in ("mean", "sd", "n")]
     places = views.decimal_places(columns[0], columns[1])
     cells = []
@@ -190,7 +193,10 @@ def sort_value(value: Any) -> Any:
 def settings_table(
     sweep: Sweep, means: Means, ranking: Ranking, metrics: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns a table with a row per setting: in order of values, or best first for a search."""
+    """Returns a table with a row per setting: in order of values, or best first for a search.
+
+    Marks the best setting, if the metric of the ranking was measured.
+    """
     rows = []
     order, settings = list(means.settings.index), means.setting_rows()
     columns = [estimate_cells(means, name) for name in metrics]
@@ -211,7 +217,10 @@ def settings_table(
 
 
 def runs_table(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
-    """Returns a table with a row per job: folder, state, settings, main metrics and seconds."""
+    """Returns a table with a row per job: folder, state, settings, main metrics and seconds.
+
+    The group, too, if there are several. Marks the best job of each group.
+    """
     jobs, names = sweep.jobs, main_metrics(sweep, ranking)
     groups = [runs.jobs for runs in sweep.parts.values()] if ranking.metric in jobs else []
     best = [at for group in groups for at in ranking.best_first(group[ranking.metric]).index[:1]]
@@ -271,7 +280,7 @@ def log_tail(path: Path) -> str:
 
 
 def unfinished_jobs(sweep: Sweep) -> list[dict[str, str]]:
-    """Returns settings and progress of each job that began and neither ended nor failed."""
+    """Returns settings and progress of each begun job without an end; reads `progress.json`."""
     found = []
     for _, job in sweep.jobs[sweep.jobs["state"] == "unfinished"].iterrows():
         progress = read_json_or_error(sweep.folder / job["folder"] / "progress.json")
@@ -288,7 +297,7 @@ def unfinished_jobs(sweep: Sweep) -> list[dict[str, str]]:
 
 
 def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, Any]:
-    """Returns the pictures of the best runs, as a table with a column per run, inlined as PNG."""
+    """Reads the best finished runs' pictures, inlined as PNG, a column per run; maybe none."""
     if ranking.metric not in sweep.jobs or not best:
         return {"runs": [], "rows": []}
     order = list(ranking.best_first(sweep.done[ranking.metric]).index[:best])
@@ -316,7 +325,7 @@ def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, An
 
 
 def data_uri(path: Path) -> str:
-    """Returns a PNG file as a data: URL."""
+    """Reads a PNG file and returns it as a data: URL."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 

@@ -53,7 +53,7 @@ def plot_layout(height: int = 480, **changes: Any) -> dict[str, Any]:
 
 
 def number_axis(title: str, **changes: Any) -> dict[str, Any]:
-    """Returns the layout of an axis of numbers with a title."""
+    """Returns the layout of an axis of numbers with a title, with changed or added entries."""
     return {
         "title": {"text": escaped_html(title), "standoff": 10},
         "gridcolor": LINES,
@@ -66,7 +66,7 @@ def number_axis(title: str, **changes: Any) -> dict[str, Any]:
 
 
 def setting_axis(axis: views.Axis, **changes: Any) -> dict[str, Any]:
-    """Returns the layout of an axis of a setting, with ticks at its values if they are few."""
+    """Returns the layout of a setting's axis, with ticks at its values if few or no numbers."""
     found = number_axis(axis.name, **changes)
     if axis.log:
         found |= {"type": "log", "dtick": 1}
@@ -112,7 +112,10 @@ def colour_bar_place(axis: views.Axis, place: float) -> float:
 
 
 def rate_distortion_plot(sweep: Sweep) -> Figure | None:
-    """Returns the plot of runs by rate and distortion, with lines of constant D + R; or None."""
+    """Returns the plot of runs by rate and distortion; None if no finished run has both.
+
+    Lines of constant D + R lie behind the points.
+    """
     view = views.rate_distortion_view(sweep)
     if view is None:
         return None
@@ -224,7 +227,10 @@ def constant_line(constant: float, ends: Sequence[float], line: Mapping[str, Any
 
 
 def metric_plots(sweep: Sweep, ranking: Ranking) -> dict[str, Figure]:
-    """Returns a heat map, line or scatter plot over the first axes for each metric that has one."""
+    """Returns by metric a heat map, line or scatter plot over the first axes, if measured.
+
+    Empty if no axis was swept.
+    """
     found = {}
     for metric in views.available_metrics(sweep, ranking):
         view = views.metric_view(sweep, metric, ranking)
@@ -289,7 +295,7 @@ def category_ticks(axis: views.Axis) -> dict[str, Any]:
 
 
 def line_plot(view: views.MetricView) -> Figure:
-    """Returns a plot of a metric's means over one setting, with standard deviations."""
+    """Returns a plot of a metric's means over one setting, with standard deviations if any."""
     places = views.decimal_places(view.mean, view.sd)
     trace: dict[str, Any] = {
         "type": "scatter",
@@ -313,7 +319,7 @@ def line_plot(view: views.MetricView) -> Figure:
 
 
 def scatter_plot(view: views.MetricView) -> Figure:
-    """Returns a plot with a point per run over two settings, coloured by the metric."""
+    """Returns a plot with a point per measured run over two settings, coloured by the metric."""
     assert view.y is not None
     known = [i for i, value in enumerate(view.mean) if np.isfinite(value)]
     places = views.decimal_places(view.mean, view.sd)
@@ -343,7 +349,7 @@ def scatter_plot(view: views.MetricView) -> Figure:
 
 
 def active_units_plot(sweep: Sweep) -> Figure | None:
-    """Returns the plot of active latents against their number or the first axis; or None."""
+    """Returns the plot of active latents by their number or the first axis; None without data."""
     view = views.active_units_view(sweep)
     if view is None:
         return None
@@ -418,7 +424,7 @@ def curve_plots(sweep: Sweep, ranking: Ranking, read: dict[int, Curves]) -> dict
 
 
 def curve_plot(lines: Sequence[views.MeanCurve], tag: str, title: str, limit: int) -> Figure:
-    """Returns the plot of one tag: a mean curve per setting, with a band of a standard deviation.
+    """Returns the plot of one tag: a thinned mean curve per setting, in a band of one deviation.
 
     Args:
         lines: The mean curves.
@@ -475,7 +481,7 @@ def curve_plot(lines: Sequence[views.MeanCurve], tag: str, title: str, limit: in
 
 
 def packed_array(values: np.ndarray) -> dict[str, str]:
-    """Returns an int32 or float32 array as base64, as plotly.js reads it.
+    """Returns a plotly.js array of base64 from int32 or float32; KeyError for another type.
 
     That is a third of the size of its digits.
     """
@@ -489,15 +495,15 @@ def json_numbers(values: Any) -> list[float | None]:
 
 
 def split_into_rows(values: Sequence[str], columns: int) -> list[list[str]]:
-    """Returns a list split into rows of so many columns."""
+    """Returns a list split into rows of `columns` values; the last row may be shorter."""
     return [list(values[i : i + columns]) for i in range(0, len(values), columns)]
 
 
 def escaped_texts(values: Sequence[str]) -> list[str]:
-    """Returns texts with HTML characters escaped."""
+    """Returns texts with `&`, `<` and `>` escaped for HTML."""
     return [escaped_html(value) for value in values]
 
 
 def escaped_html(text: str) -> str:
-    """Returns a text with HTML characters escaped, since plotly.js reads HTML in labels."""
+    """Returns a text with `&`, `<`, `>` escaped, since plotly.js reads HTML in labels."""
     return html.escape(str(text), quote=False)

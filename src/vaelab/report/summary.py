@@ -89,7 +89,7 @@ class Means:
     n: pd.DataFrame
 
     def setting_rows(self) -> list[dict[str, Any]]:
-        """Returns the settings of each row as a dict, whole numbers as int."""
+        """Returns each row's settings and numbers of runs as a dict, whole numbers as int."""
         return self.settings.astype(object).to_dict("records")
 
     def long_table(self) -> pd.DataFrame:
@@ -103,9 +103,9 @@ class Means:
 
 
 def means_over(jobs: pd.DataFrame, by: Sequence[str], names: Sequence[str]) -> Means:
-    """Returns means of metrics over the jobs that have equal values in the columns `by`.
+    """Returns mean, deviation and count of metrics over the jobs with equal values in columns `by`.
 
-    Without columns they are over all jobs.
+    Only finite values count. Without columns they are over all jobs.
     """
     places = setting_numbers(jobs, by)
     first = jobs[~places.duplicated()]

@@ -97,7 +97,7 @@ class Sweep:
 
     @property
     def is_grid(self) -> bool:
-        """True if settings are combined in a grid, not drawn for each job as in a search."""
+        """True if at least half of all combinations of the axes' values occur, as in a grid."""
         cells = math.prod(len(levels(self.jobs[name])) for name in self.axes)
         combinations = len(self.jobs[self.axes].drop_duplicates()) if self.axes else 1
         return cells <= 2 * combinations
@@ -176,7 +176,7 @@ def build_sweep(
 
 
 def read_json_or_error(path: Path) -> dict[str, Any]:
-    """Reads a JSON file; {} if it is missing, {'error': ...} if it cannot be read."""
+    """Reads a JSON file: {} if it is missing, {'error': ...} if it is damaged or holds no dict."""
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
@@ -203,10 +203,10 @@ def job_state(run: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
-    """Returns the metrics of a finished run, with `_se` standard errors; reads `evaluation.json`.
+    """Returns a finished run's metrics and `_se` errors, {} for others; reads `evaluation.json`.
 
-    Empty if the run has no results. Skips an evaluation of an earlier checkpoint. `result` is the
-    content of `results.json`.
+    Skips an evaluation of an earlier checkpoint. `result` is the content of `results.json`. `_se`
+    is a standard error.
     """
     found = {name: number_or_none(value) for name, value in result.items() if "/" in name}
     if not result:
@@ -225,7 +225,10 @@ def read_metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
 def comparable_groups(
     runs: Sequence[Path], results: Sequence[Mapping[str, Any]]
 ) -> list[str | None]:
-    """Returns for each run the name of the group that it is comparable with; None if not begun."""
+    """Returns each run's group of comparable runs by name; None if its settings cannot be read.
+
+    The name is empty if there is only one group.
+    """
     configs = [
         result.get("config") or read_comparable_config(run)
         for run, result in zip(runs, results, strict=True)

@@ -28,10 +28,10 @@ UNITS = dict.fromkeys(NATS, "nats per image") | dict.fromkeys(SHARES, "share") |
 
 
 def unit(metric: str) -> str:
-    """Returns the unit of a metric; empty for a number without unit."""
+    """Returns the unit of a metric by the last part of its name; empty if none is known."""
     return UNITS.get(metric.rpartition("/")[2], "")
 
 
 def axis_title(metric: str) -> str:
-    """Returns a metric's name and unit, as the title of an axis."""
+    """Returns a metric's name, and its unit if any, as the title of an axis."""
     return ", ".join(filter(None, (metric, unit(metric))))

@@ -39,12 +39,12 @@ class Axis:
 
     @cached_property
     def levels(self) -> list:
-        """Distinct values: numbers sorted, texts as they appear; None last if only some jobs lack one."""
+        """Distinct values: numbers sorted, others as they appear; None last if some lack one."""
         return levels(self.column)
 
     @cached_property
     def labels(self) -> list[str]:
-        """The levels as short texts."""
+        """The levels as short texts, cut to 28 letters."""
         return [shortened(label, 28) for label in level_labels(self.levels)]
 
     @property
@@ -107,7 +107,7 @@ class RateDistortion:
     least: float
 
     def contour_values(self) -> list[float]:
-        """Returns round values of D + R above the least one, for lines behind the points."""
+        """Returns round values of D + R above the least, for lines behind points; may be empty."""
         worst = float((self.points["R"] + self.points["D"]).max())
         step = round_step((worst - self.least) / 4)
         if not step:
@@ -150,7 +150,7 @@ def rate_distortion_view(sweep: Sweep) -> RateDistortion | None:
 
 
 def round_step(step: float) -> float:
-    """Returns a step rounded up to 1, 2 or 5 times a power of ten; 0 if it is not positive."""
+    """Rounds a step up to 1, 2 or 5 times a power of ten; returns 0 if infinite or not positive."""
     if not 0 < step < math.inf:
         return 0.0
     power = 10.0 ** math.floor(math.log10(step))
@@ -286,7 +286,7 @@ class CurveSetting:
 def curve_settings(
     sweep: Sweep, ranking: Ranking, with_curves: Sequence[int]
 ) -> list[CurveSetting]:
-    """Returns the settings of these rows, in axis order or best first for a search."""
+    """Returns settings of these rows and their looks, in axis order or best first for a search."""
     jobs = sweep.jobs.loc[list(with_curves)]
     if jobs.empty:
         return []
@@ -352,7 +352,10 @@ def mean_curves(
 def decimal_places(
     values: Sequence[float] | np.ndarray, deviations: Sequence[float] | np.ndarray
 ) -> int:
-    """Returns how many decimals to show: two digits of the median deviation, or about four."""
+    """Returns how many decimals to show: two digits of the median deviation, or about four.
+
+    Whole numbers get none, or one if they have deviations; at most five.
+    """
     spread = np.asarray(deviations, float)
     spread = spread[np.isfinite(spread) & (spread > 0)]
     numbers = np.abs(np.asarray(values, float))

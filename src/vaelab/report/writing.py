@@ -41,7 +41,7 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
 
 
 def summary_table(sweep: Sweep) -> pd.DataFrame:
-    """Returns means over seeds in long form, a row per group, setting and metric."""
+    """Returns means over seeds, a row per setting and measured metric, and per group if several."""
     if "group" not in sweep.jobs:
         return means_over(sweep.jobs, sweep.settings, measured_columns(sweep)).long_table()
     parts = [

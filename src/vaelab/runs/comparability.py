@@ -46,7 +46,7 @@ def scale_key(config: Mapping[str, Any]) -> Key:
 
 
 def compared_config(cfg: Any) -> dict[str, Any]:
-    """Returns, resolved, the part of a configuration that `scale_key` reads; empty if missing."""
+    """Returns what `scale_key` reads, resolved; empty without data.source or model.likelihood."""
     source, likelihood = (OmegaConf.select(cfg, n) for n in ("data.source", "model.likelihood"))
     if source is None or likelihood is None:
         return {}
@@ -64,17 +64,14 @@ def data_name(source: Mapping[str, Any]) -> str:
 
 
 def mass_or_density(config: Mapping[str, Any]) -> str:
-    """Returns `mass` or `density`, or the class name of a likelihood that is not vaelab's."""
+    """Returns `mass` or `density` by the likelihood's class name; that name if it is neither."""
     likelihood = (config.get("model") or {}).get("likelihood") or {}
     name = str(likelihood.get("_target_", "unknown likelihood")).rpartition(".")[2]
     return "mass" if name in MASSES else "density" if name in DENSITIES else name
 
 
 def key_labels(keys: Sequence[Key]) -> dict[Key, str]:
-    """Returns a label for each distinct key: its data set and the parts not shared by all.
-
-    The labels are empty if there is only one distinct key.
-    """
+    """Returns labels of distinct keys: data set and parts not shared by all; empty for one."""
     different = list(dict.fromkeys(keys))
     if len(different) < 2:
         return dict.fromkeys(different, "")

@@ -37,7 +37,7 @@ def load_run(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:
-    """Returns these folders if they are runs or exports, otherwise the runs below each.
+    """Returns each folder that is a run or export, or else, sorted, the runs below; no duplicates.
 
     Raises:
         UserError: If a folder is no run and holds none, or no folder is given.
@@ -55,7 +55,7 @@ def find_runs(folders: Iterable[str]) -> list[Path]:
 
 
 def unfinished_progress(folder: Path) -> str | None:
-    """Returns how far an unfinished run is, as `epoch 3 of 30`; None without a checkpoint."""
+    """Returns how far an unfinished run is, `epoch 3 of 30`; None if finished or no checkpoint."""
     last = folder / "checkpoints" / "last.ckpt"
     if resume.finished_elbo(folder) is not None or not last.exists():
         return None

@@ -30,18 +30,18 @@ def read_config(folder: Path) -> DictConfig:
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:
-    """Reads a run's evaluation.json and replaces old metric names; empty if there is none.
+    """Reads evaluation.json with old metric names replaced; empty if absent or out of date.
 
-    Empty, too, if it is of an earlier checkpoint than the run's results.
+    It is out of date if it is of another checkpoint than the run's results.
     """
     found = read_json(folder / EVALUATION)
     return rename_metrics(found) if is_of_results(found, read_json(folder / "results.json")) else {}
 
 
 def is_of_results(evaluation: Mapping[str, Any], results: Mapping[str, Any]) -> bool:
-    """Returns whether an evaluation and results.json are of the same checkpoint, if that is known.
+    """Returns whether an evaluation and results.json are of one checkpoint; True if not known.
 
-    It is not of a run without results, nor of runs of vaelab 0.1.0.
+    It is not known of a run without results, nor of runs of vaelab 0.1.0.
     """
     return results.get(BEST_STEP) in (None, evaluation.get("step"))
 

@@ -29,9 +29,12 @@ REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
 
 
 def load_model(where: str | Path, checkpoint: str = "best", trust: bool = False) -> ELBO:
-    """Loads a trained model from a run or exported folder, or downloads it from the hub.
+    """Loads a model in evaluation mode from a run or exported folder, or downloads it from the hub.
 
-    A name that is no folder and looks like `user/name` is downloaded. See `vaelab.load`.
+    A name that does not exist and looks like `user/name` is downloaded. See `vaelab.load`.
+
+    Raises:
+        UserError: If there is no model, or it is damaged, or without `trust` names foreign code.
     """
     folder = Path(where)
     if not folder.exists() and isinstance(where, str) and REPOSITORY.fullmatch(where):
@@ -48,14 +51,17 @@ def load_model(where: str | Path, checkpoint: str = "best", trust: bool = False)
 
 
 def is_exported(folder: Path) -> bool:
-    """Returns whether a folder holds an exported model, and no run."""
+    """Returns whether a folder holds an export's config.json, and no run's configuration."""
     return (folder / CONFIG).exists() and not (folder / COMPOSED).exists()
 
 
 def load_run_model(folder: Path, checkpoint: str, trust: bool) -> ELBO:
-    """Loads a run's model, without its data, in evaluation mode; for no best, the last.
+    """Loads a run's model, without its data, in evaluation mode; the last if there is no best.
 
     A run that was stopped before its first validation has no best checkpoint.
+
+    Raises:
+        UserError: If there is no run or checkpoint, or it is damaged or not trusted.
     """
     settings, _ = read_run_config(folder)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
@@ -71,7 +77,7 @@ def load_run_model(folder: Path, checkpoint: str, trust: bool) -> ELBO:
 
 
 def read_run_config(folder: Path) -> tuple[dict[str, Any], DictConfig]:
-    """Reads a run's resolved model settings and data configuration; raises UserError if damaged."""
+    """Reads a run's resolved model settings and its data node; UserError if absent or damaged."""
     path = folder / COMPOSED
     try:
         cfg: Any = read_config(folder)
@@ -86,7 +92,7 @@ def read_run_config(folder: Path) -> tuple[dict[str, Any], DictConfig]:
 
 
 def load_exported_model(folder: Path, trust: bool) -> ELBO:
-    """Loads the model of an exported folder, in evaluation mode; UserError if damaged."""
+    """Loads an exported model in evaluation mode; UserError if absent, damaged or not trusted."""
     path = folder / CONFIG
     try:
         content = json.loads(path.read_text())
@@ -101,7 +107,7 @@ def load_exported_model(folder: Path, trust: bool) -> ELBO:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors file; raises UserError if missing or damaged."""
+    """Reads the tensors of a safetensors file; UserError if it does not exist or is damaged."""
     try:
         return load_file(path)
     except FileNotFoundError as error:
@@ -111,7 +117,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def download_model(repository: str) -> Path:
-    """Downloads config.json and the weights of a hub repository; returns the cache folder."""
+    """Downloads a hub model's config.json and weights; returns the cache folder, or UserError."""
     try:
         from huggingface_hub import snapshot_download
     except ImportError as error:
@@ -129,7 +135,7 @@ def download_model(repository: str) -> Path:
 
 
 def build_model(path: Path, described: Mapping[str, Any], trust: bool) -> ELBO:
-    """Builds the untrained model of a configuration; without `trust` only from vaelab's parts.
+    """Builds an untrained model; without `trust` only of vaelab's modules and torch's optimizers.
 
     Args:
         path: The file of the configuration, for error messages.
@@ -154,7 +160,7 @@ def build_model(path: Path, described: Mapping[str, Any], trust: bool) -> ELBO:
 
 
 def load_weights(model: ELBO, state: dict[str, Tensor], step: int) -> ELBO:
-    """Loads weights into a model in place; returns it in evaluation mode with its step set."""
+    """Loads weights and step into a model in place; returns it, set to evaluation mode."""
     check_architecture(model.state_dict(), state)
     model.load_state_dict(state)
     model.step = step

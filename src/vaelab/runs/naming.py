@@ -27,10 +27,10 @@ SWEPT = ("hydra.sweeper.params", "hydra.sweeper.objectives", "hydra/sweeper")
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """Returns the end of a run folder's name, such as `_beta-4_latent_dim-8`, from overrides.
+    """Returns the end of a run folder's name, `_beta-4`; with a hash if it omits overrides.
 
-    Omits the `QUIET` settings. If anything is omitted, shortened or replaced, six hexadecimal
-    digits follow, a hash of all overrides.
+    Omits the `QUIET` settings. If anything but the choice of `model` is omitted, shortened or
+    replaced, six hexadecimal digits follow, a hash of all overrides.
     """
     told = named_overrides(overrides)
     name = overrides_label(told)[:LONGEST]
@@ -78,12 +78,15 @@ def overrides_label(overrides: Iterable[str]) -> str:
 
 
 def filename_text(text: str) -> str:
-    """Returns a text with characters outside A-Z, a-z, 0-9, `_`, `.` and `-` replaced by `-`."""
+    """Returns a text with each run of letters unfit for a file name as one `-`; none at the end.
+
+    Fit are A-Z, a-z, 0-9, `_`, `.` and `-`. Removes every `-` at the end.
+    """
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", text).rstrip("-")
 
 
 def short_number(value: str) -> str:
-    """Returns a number that is no integer with four digits; any other text as it is."""
+    """Returns a decimal number with four significant digits; integers and other texts as is."""
     try:
         return value if value.lstrip("-").isdigit() else f"{float(value):.4g}"
     except ValueError:
@@ -101,7 +104,7 @@ def setting_name(override: str) -> str:
 
 
 def is_free(name: str) -> bool:
-    """Returns whether a setting may change when the same run or sweep is started again."""
+    """Returns whether a setting is, or is below, one of `FREE`, which may change at a new start."""
     return any(name == free or name.startswith(f"{free}.") for free in FREE)
 
 

@@ -27,7 +27,7 @@ def finished_elbo(folder: Path) -> float | None:
 
 
 def unmeasured_metrics(folder: Path) -> list[str]:
-    """Returns the metrics of `evaluate` that a finished run has yet to measure."""
+    """Returns the metrics of `evaluate` that a finished run has yet to measure; empty if none."""
     return read_json(folder / "results.json").get(UNMEASURED, [])
 
 
@@ -38,7 +38,7 @@ def has_run(folder: Path) -> bool:
 
 
 def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
-    """Raises UserError if the folder's run has other settings; ignores `FREE` settings.
+    """Raises UserError if the folder's run has other settings, or none; ignores `FREE` settings.
 
     Args:
         folder: The run folder.
@@ -61,7 +61,10 @@ def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
 
 
 def split_settings(cfg: DictConfig) -> dict[str, object]:
-    """Returns the settings by which images are divided into training, validation and test."""
+    """Returns, by dotted names, data source, seed and sizes that divide images into three parts.
+
+    These are for training, validation and test. Interpolations are unresolved.
+    """
     data = OmegaConf.to_container(cfg.data, resolve=False)
     assert isinstance(data, dict)
     names = ("source", "split_seed", "val_size", "test_size")
@@ -69,13 +72,16 @@ def split_settings(cfg: DictConfig) -> dict[str, object]:
 
 
 def identity_settings(cfg: DictConfig) -> dict[str, object]:
-    """Returns the settings that identify a run, by dotted names, with interpolations unresolved."""
+    """Returns a run's settings but `FREE` ones, by dotted names, with interpolations unresolved."""
     plain = flatten(OmegaConf.to_container(cfg, resolve=False))
     return {name: value for name, value in plain.items() if not is_free(name)}
 
 
 def delete_outputs(folder: Path) -> None:
-    """Deletes a run's checkpoints, figures, results, evaluation and logs; keeps other files."""
+    """Deletes checkpoints, figures, results, evaluation and logged metrics; keeps other files.
+
+    It keeps failure.json and Hydra's log. Also deletes progress.json.
+    """
     for name in ("checkpoints", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for pattern in ("results.json", EVALUATION, PROGRESS, "events.out.*", "metrics.csv"):

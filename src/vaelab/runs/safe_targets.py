@@ -13,7 +13,7 @@ PACKAGES = ("vaelab.", "torch.optim.")
 
 
 def check_safe_targets(path: str, node: Any) -> None:
-    """Raises UserError unless every `_target_` is a module of vaelab's or a torch optimizer.
+    """Raises UserError for any `${`, and any `_target_` but vaelab modules and torch optimizers.
 
     Args:
         path: Name of the node, for the message.
@@ -39,9 +39,9 @@ def check_safe_targets(path: str, node: Any) -> None:
 
 
 def is_safe_target(target: Any) -> bool:
-    """Returns whether a target is an nn.Module of vaelab or an optimizer of torch.optim.
+    """Returns whether a target is a module of vaelab or an optimizer of torch; may import it.
 
-    Imports the target if its name begins with `vaelab.` or `torch.optim.`. The class must be
+    Imports it if its name begins with `vaelab.` or `torch.optim.`. The class must be
     defined in these packages: `vaelab.runs.folder.subprocess.run` is only reachable by one.
     """
     if not isinstance(target, str) or not target.startswith(PACKAGES):

@@ -41,7 +41,7 @@ def rename_targets(node: Any) -> Any:
 
 
 def import_target(name: str) -> Any:
-    """Imports the class or function of a dotted name, as Hydra does: attributes before modules.
+    """Imports what a dotted name stands for, as Hydra does: attributes before modules.
 
     Raises:
         ImportError: If nothing has that name.

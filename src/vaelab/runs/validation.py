@@ -23,7 +23,7 @@ TOLD = {"class_names"}
 
 
 def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
-    """Raises UserError for the first setting that is unknown, missing, or of a wrong type.
+    """Raises UserError for the first unknown, unset or invalid setting; imports every `_target_`.
 
     Args:
         cfg: The composed configuration.
@@ -41,7 +41,10 @@ def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
 
 
 def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: str) -> None:
-    """Raises UserError if settings do not fit a target's signature, or targets inside do not."""
+    """Raises UserError if settings, or targets inside, do not fit a signature; skips absent ones.
+
+    Parameters that are not given are not checked, even without a default.
+    """
     known, open_ended = parameters(target)
     for key, value in sorted(settings.items(), key=lambda item: has_target(item[1])):
         here = f"{path}{key}"
@@ -77,9 +80,9 @@ def check_node(node: Any, path: str) -> None:
 
 
 def check_value(path: str, value: Any, annotation: Any) -> None:
-    """Raises UserError unless a plain value fits an annotation, by strict JSON rules.
+    """Raises UserError unless a value fits an annotation; skips those pydantic cannot use.
 
-    A list fits a tuple, but 2.5 does not fit an integer. Skips annotations without a validator.
+    By strict JSON rules: a list fits a tuple, but 2.5 does not fit an integer.
     """
     adapter = type_adapter(annotation)
     if adapter is None:
@@ -102,7 +105,7 @@ def error_wording(error: Mapping[str, Any]) -> str:
 
 
 def type_adapter(annotation: Any) -> TypeAdapter[Any] | None:
-    """Returns a validator for an annotation, or None for one that pydantic cannot validate."""
+    """Returns a validator for an annotation; None if it is empty or unknown to pydantic."""
     if annotation is inspect.Parameter.empty:
         return None
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
@@ -114,10 +117,9 @@ def type_adapter(annotation: Any) -> TypeAdapter[Any] | None:
 
 @cache
 def parameters(target: Callable[..., Any]) -> tuple[Parameters, bool]:
-    """Returns a target's parameters with annotations, and whether it takes any keyword.
+    """Returns a target's parameters with annotations, and whether it takes any keyword; cached.
 
-    If a constructor passes `**parts` on, the parameters of its base classes are added. The
-    result is cached.
+    If a constructor passes `**parts` on, the parameters of its base classes are added.
     """
     if not inspect.isclass(target):
         return function_parameters(target)
@@ -135,7 +137,11 @@ def parameters(target: Callable[..., Any]) -> tuple[Parameters, bool]:
 
 
 def function_parameters(function: Callable[..., Any]) -> tuple[Parameters, bool]:
-    """Returns a function's named parameters with annotations, and whether it has `**kwargs`."""
+    """Returns a function's parameters but `self`, with annotations, and whether it has `**kwargs`.
+
+    Omits positional-only ones. All annotations are empty if one of them cannot be resolved. A
+    builtin without a signature counts as `**kwargs` only.
+    """
     try:
         signature = inspect.signature(function)
     except ValueError:  # some builtins have none

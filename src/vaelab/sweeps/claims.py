@@ -54,7 +54,10 @@ class Claims:
         return self
 
     def __exit__(self, *_: Any) -> None:
-        """Ends the heartbeat, releases all claims, deletes files of this and of dead launchers."""
+        """Ends the heartbeat, releases all claims, deletes files of this and of dead launchers.
+
+        Deletes the folder of claims if nothing is left in it.
+        """
         self.over.set()
         self.thread.join()
         for job in list(self.held):
@@ -87,7 +90,7 @@ class Claims:
         write_json(self.heartbeat_file, content)
 
     def take(self, job: str) -> bool:
-        """Claims a job by creating a file; returns False if a living launcher has the job."""
+        """Claims a job by creating a file; False if a living launcher has it or is faster."""
         number, mark = self.latest_claim(job)
         if mark is not None and self.is_alive(mark):
             return False
@@ -112,7 +115,10 @@ class Claims:
         return mark if mark not in (None, self.mark) and self.is_alive(mark) else None
 
     def latest_claim(self, job: str) -> tuple[int, str | None]:
-        """Returns the number and the mark of the valid claim; -1 and None if there is none."""
+        """Returns the number and the mark of the valid claim; -1 and None if there is none.
+
+        The mark is empty if the file is being written or was just deleted.
+        """
         numbers = [
             int(path.name.removeprefix(f"{job}."))
             for path in self.folder.glob(f"{glob_quoted(job)}.*")
@@ -127,7 +133,7 @@ class Claims:
             return number, ""
 
     def is_alive(self, mark: str) -> bool:
-        """True if a launcher's heartbeat changed within LOST seconds and its process has not ended.
+        """True unless a launcher's heartbeat stood still for LOST seconds or its process ended.
 
         The process is looked up only if the launcher runs on this machine. The seconds count from
         when this object first saw the latest beat, which it stores.

@@ -73,7 +73,7 @@ class Job:
 
     @property
     def progress(self) -> dict[str, Any]:
-        """The content of `progress.json`: epoch, share, seconds_left, val/elbo and others."""
+        """The content of `progress.json`: epoch, share, val/elbo and others; empty without it."""
         return read_json(self.folder / PROGRESS)
 
     @property

@@ -67,7 +67,7 @@ def trial_id(store: JournalStorage, number: int) -> int:
 
 
 def load_trial(path: Path, number: int) -> optuna.Trial:
-    """Loads a trial, asked for by another process, with its study's pruner; for reports."""
+    """Loads a trial that another process asked for, with its study's pruner; silences Optuna."""
     store = open_storage(path)
     study = optuna.load_study(study_name=STUDY, storage=store, sampler=RandomSampler())
     study.pruner = build_from_settings(study.user_attrs["pruner"]) or optuna.pruners.NopPruner()
@@ -80,7 +80,7 @@ def build_from_settings(settings: dict[str, Any] | None) -> Any:
 
 
 def build_sampler(settings: Mapping[str, Any], number: int) -> Any:
-    """Instantiates the sampler for one trial; its seed is mixed with the trial's number.
+    """Instantiates a trial's sampler, its seed, if any, mixed with the number unless QMCSampler's.
 
     With one seed in every process, a search that is continued, or a second launcher, would propose
     the same points again. A sampler without a seed, and QMCSampler, is built as it is.

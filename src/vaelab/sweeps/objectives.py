@@ -31,7 +31,10 @@ def read_objectives(folder: Path, names: Iterable[str]) -> list[float]:
 
 
 def read_numbers(folder: Path) -> dict[str, float]:
-    """Reads all numbers, without booleans, from the evaluation and results of a run."""
+    """Reads all numbers by name, without booleans, from the evaluation and results of a run.
+
+    Results win over an evaluation, which is ignored if it is of an earlier checkpoint.
+    """
     entries = read_evaluation(folder).items()
     found: dict[str, Any] = {
         name: entry.get("value") for name, entry in entries if isinstance(entry, dict)
@@ -42,7 +45,7 @@ def read_numbers(folder: Path) -> dict[str, float]:
 
 
 def best_trials(study: Study, objectives: Mapping[str, Direction]) -> list[FrozenTrial]:
-    """Returns the best trial, or the Pareto front, the best by the first objective first."""
+    """Returns the best trial, ties, or the Pareto front; the best by the first objective first."""
     first, *_ = objectives.values()
     found = sorted(study.best_trials, key=lambda trial: trial.values)
     return found[::-1] if first == "maximize" else found

@@ -88,7 +88,10 @@ class Planner:
         return job
 
     def reserve_folder(self, composed: DictConfig, name: str, overrides: list[str]) -> Path:
-        """Returns the folder of a job and reserves it; adds a digest if another job has it."""
+        """Returns the folder of a job and reserves it; adds a digest if another job has it.
+
+        Changes the configuration as `compose_folder` does.
+        """
         folder = self.compose_folder(composed, name)
         if self.folders.setdefault(folder, overrides) != overrides:
             folder = self.compose_folder(composed, f"{name}_{naming.overrides_digest(overrides)}")
@@ -96,7 +99,10 @@ class Planner:
         return folder
 
     def compose_folder(self, composed: DictConfig, name: str) -> Path:
-        """Returns the folder by `hydra.sweep.subdir`; sets the job's id and number."""
+        """Returns a job's folder by `hydra.sweep.subdir`; sets id and number in its configuration.
+
+        Sets `hydra.runtime.output_dir`, too, to the sweep folder.
+        """
         job = composed.hydra.job
         with read_write(job), open_dict(job):
             job.id, job.num = name, len(self.folders)
@@ -151,7 +157,7 @@ class hydra_config_of:  # noqa: N801
 
 
 def device_count(devices: int | str | Sequence[int]) -> int:
-    """Returns how many devices `trainer.devices` asks for; -1 for all."""
+    """Returns how many devices `trainer.devices` asks for; -1 for all and any text but a number."""
     if isinstance(devices, int):
         return devices
     if isinstance(devices, str):

@@ -46,7 +46,10 @@ class Process:
     """
 
     def __init__(self, order: Order) -> None:
-        """Starts the process, without variables of process groups; appends output to the log."""
+        """Starts the process, without variables of process groups; appends output to the log.
+
+        Creates the folder of the log if it is missing.
+        """
         kept = {k: v for k, v in os.environ.items() if k not in LEAKY}
         own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **BESIDE_SLURM}
         order.log.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +82,7 @@ class Process:
             os.killpg(self.child.pid, signal.SIGKILL)
 
     def wait(self) -> int:
-        """Waits until the process has ended and returns its exit code, negative for a signal."""
+        """Waits for the end, returns the exit code, negative for a signal; kills what is left."""
         while (code := self.poll()) is None:
             time.sleep(0.05)
         return code

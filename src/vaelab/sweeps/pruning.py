@@ -47,15 +47,17 @@ class Pruning(Callback):
         self.broadcast_stop(trainer, hopeless)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning after each validation of a fit: reports it; may stop training."""
+        """Called by Lightning after each validation: reports it in a fit; may stop training.
+
+        Skips Lightning's sanity check.
+        """
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self.broadcast_stop(trainer, trainer.is_global_zero and self.report_epoch(trainer))
 
     def report_epoch(self, trainer: Trainer) -> bool:
-        """Reports the objective of this epoch to the study and returns whether to prune.
+        """Reports the epoch's objective to the study; if pruned, marks the trial, returns True.
 
-        Skips an epoch that was reported before; never prunes in the last epoch. A pruned trial is
-        marked in the study.
+        Skips an epoch that was reported before; never prunes in the last epoch.
 
         Raises:
             UserError: If the validation did not measure the objective.
@@ -77,7 +79,7 @@ class Pruning(Callback):
         return True
 
     def broadcast_stop(self, trainer: Trainer, hopeless: bool) -> None:
-        """Stops training in all processes if rank 0 says so; must be called on every rank."""
+        """Stops training and prints it if any rank says so; must be called on every rank."""
         if trainer.strategy.reduce_boolean_decision(hopeless, all=False):
             self.pruned = trainer.should_stop = True
             if trainer.is_global_zero:

@@ -65,7 +65,7 @@ class Screen:
             self.print_line(f"started   {job.label}  on {job.where}")
 
     def print_job_end(self, job: Job) -> None:
-        """Counts a done job and prints its end; on a terminal prints failed jobs only."""
+        """Counts a done job and prints any job's end; on a terminal only that of a failed job."""
         self.ended_here += job.state == "done"
         said = job.error or metric_text("val/elbo", job.value)
         if not self.console.is_terminal or job.state == "failed":
@@ -89,7 +89,7 @@ class Screen:
             self.print_line(self.counts(jobs))
 
     def counts(self, jobs: Sequence[Job]) -> str:
-        """Returns the number of jobs in each state and the estimated time left, as text."""
+        """Returns text of the numbers of jobs by state, and of the time left if it is known."""
         number = Counter(job.state for job in jobs)
         parts = [f"{number[state]} {state}" for state in ORDER if number[state] and state != "done"]
         left = self.seconds_left(jobs)
@@ -98,7 +98,7 @@ class Screen:
         return f"{number['done']} of {total} done" + "".join(f", {part}" for part in parts)
 
     def seconds_left(self, jobs: Sequence[Job]) -> float | None:
-        """Returns the estimated seconds left, by the share of work done; None before any."""
+        """Returns the estimated seconds left, by the work done; None before any and at the end."""
         running = (job for job in jobs if job.state == "running")
         begun: float = sum(job.progress.get("share") or 0.0 for job in running)
         done = self.ended_here + begun
@@ -107,7 +107,7 @@ class Screen:
         return (monotonic() - self.began) * open_ / done if done and open_ > 0 else None
 
     def print_summary(self, jobs: Sequence[Job], lines: Sequence[str] = ()) -> None:
-        """Prints the end of the sweep: failures and their logs, counts, best runs, next commands.
+        """Prints failures with their logs, counts, the best runs or given lines, and next commands.
 
         Args:
             jobs: All jobs of the sweep.
@@ -132,7 +132,10 @@ class Screen:
             self.print_line("go on      the same command runs those that are not done")
 
     def best_run_lines(self, jobs: Sequence[Job]) -> list[str]:
-        """Returns a line per group of comparable runs: its done run with the best `val/elbo`."""
+        """Returns a line per group of comparable runs: its done run with highest finite `val/elbo`.
+
+        A run whose value is exactly 0 is skipped, too.
+        """
         values = {job.name: job.value for job in jobs if job.state == "done"}
         known = [job for job in jobs if (value := values.get(job.name)) and isfinite(value)]
         found = []
@@ -146,7 +149,7 @@ class Screen:
 
 
 def jobs_table(jobs: Sequence[Job], room: int) -> Table:
-    """Returns a table of at most `room` jobs: running and failed ones first, waiting ones last."""
+    """Returns a table of at most `room` jobs, running and failed first, and a count of the rest."""
     grid = Table("job", "", "on", title_justify="left", expand=False)
     for name in ("epoch", "val/elbo", "left"):
         grid.add_column(name, justify="right", no_wrap=True)
@@ -159,7 +162,11 @@ def jobs_table(jobs: Sequence[Job], room: int) -> Table:
 
 
 def job_cells(job: Job) -> tuple[str, str, str, str]:
-    """Returns a job's table cells: device, epoch, `val/elbo` and time left, as far as known."""
+    """Returns a job's cells: device, epoch, `val/elbo`, time left; the device alone if it failed.
+
+    Reads its files. A cell is empty if its value is not known; epoch and time left are shown only
+    while the job runs.
+    """
     now = job.progress if job.state in ("running", "elsewhere") else {}
     if job.state == "failed":
         return job.where, "", "", ""
@@ -180,5 +187,5 @@ def metric_text(name: str, value: float | None) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Returns seconds as `H:MM:SS`, rounded to whole seconds."""
+    """Returns seconds, rounded to whole ones, as `H:MM:SS`, after the days if there are any."""
     return str(timedelta(seconds=round(seconds)))

@@ -14,7 +14,7 @@ from vaelab.sweeps.sources import Source
 def build_search(
     folder: Path, overrides: Sequence[Override], settings: Mapping[str, Any]
 ) -> Source:
-    """Checks the settings of `hydra.sweeper` and returns the Optuna search; imports Optuna.
+    """Checks the settings of `hydra.sweeper`, returns an Optuna search; imports, silences Optuna.
 
     Raises:
         UserError: If a setting is wrong, or Optuna is not installed.

@@ -105,9 +105,11 @@ class Study:
             )
 
     def first_jobs(self, plan: Plan) -> list[Job]:
-        """Opens the study under a file lock, retries failed trials, returns jobs of all trials.
+        """Opens or creates the study under a lock, retries failed trials, returns trials' jobs.
 
-        First composes and checks jobs at the ends of every axis.
+        First composes and checks jobs at the ends of every axis. Creates the folder, drops a
+        partial line of the study's file, and tells the study of runs that ended while their trials
+        were open. The jobs are those of `latest_trials`.
 
         Raises:
             UserError: If such a job is wrong, or the folder holds another search.
@@ -137,17 +139,17 @@ class Study:
                 )
 
     def corner_overrides(self) -> Iterator[list[str]]:
-        """Yields jobs' overrides that cover all choices and both ends of all intervals."""
+        """Yields overrides of jobs that cover all choices and both ends of all intervals."""
         ends = [list(a.texts) or [a.text(x) for x in bounds(a)] for a in self.axes.values()]
         for i in range(max(map(len, ends))):
             texts = [texts[min(i, len(texts) - 1)] for texts in ends]
             yield self.job_overrides(dict(zip(self.axes, texts, strict=True)))
 
     def open_study(self) -> None:
-        """Creates the study in the storage, or opens it and checks that it is of these settings.
+        """Creates the study in the storage and stores its settings, or opens it and checks them.
 
-        Stores settings, objectives and pruner in the study. Its `stop`, which samplers call, is
-        replaced by `mark_exhausted`.
+        Stores objectives and pruner, too; those objectives that are stored replace the given ones.
+        The study's `stop`, which samplers call, is replaced by `mark_exhausted`.
 
         Raises:
             UserError: With the first setting that differs.
@@ -196,7 +198,10 @@ class Study:
         return self.study.get_trials(deepcopy=False)
 
     def fail_abandoned_trials(self) -> None:
-        """Marks as failed all running trials without parameters: their launcher was killed."""
+        """Marks as failed in the study all running trials that lack parameters.
+
+        Their launcher was killed before they had all.
+        """
         for trial in self.trials():
             if trial.state == TrialState.RUNNING and not self.has_all_params(trial):
                 self.tell(trial.number, TrialState.FAIL)
@@ -206,9 +211,9 @@ class Study:
         return len(trial.params) == len(self.axes)
 
     def latest_trials(self) -> dict[int, FrozenTrial]:
-        """Returns the last try of every trial, by the number of the first try; counts taken places.
+        """Returns last tries of trials with all parameters, by first number; stores their count.
 
-        Skips trials without all parameters.
+        The number of trials is stored as that of the taken places.
         """
         found = {
             trial.user_attrs.get(FIRST, trial.number): trial
@@ -232,9 +237,9 @@ class Study:
         )
 
     def adopt(self, trial: FrozenTrial) -> Job:
-        """Returns and keeps the job of a trial, of whatever launcher.
+        """Returns and keeps a trial's job; tells the study of an ended run with an open trial.
 
-        Tells the study the result of a run that has ended while its trial is still open.
+        The trial may be of any launcher.
         """
         job = self.build_job(trial)
         self.jobs[trial.number] = job
@@ -243,9 +248,9 @@ class Study:
         return job
 
     def build_job(self, trial: FrozenTrial) -> Job:
-        """Builds a trial's job, failed if it cannot be composed; stores the folder of an open trial.
+        """Builds a trial's job, failed if it cannot be composed; stores an open trial's folder.
 
-        Stores the run's folder in an open trial that has none.
+        A folder that is stored there is kept. The job of a trial that has ended is not composed.
         """
         texts = {key: axis.text(trial.params[axis.name]) for key, axis in self.axes.items()}
         overrides = self.job_overrides(texts)
@@ -278,7 +283,7 @@ class Study:
             self.storage.set_trial_user_attr(number, name, value)
 
     def next_jobs(self, free: int) -> list[Job]:
-        """Returns the jobs of other launchers' new trials, else of one new trial, else none.
+        """Returns jobs of other launchers' new trials, else asks for one new trial; or no jobs.
 
         Whatever `free` is, at most one new trial is asked for. If there is none, the study is not
         read again for LOOK seconds.
@@ -294,7 +299,9 @@ class Study:
         return [self.adopt(trial)]
 
     def ask_for_trial(self) -> FrozenTrial | None:
-        """Asks Optuna for a new trial, under a file lock; None if no place or proposal is left.
+        """Fails abandoned trials and asks for a new one, under a file lock; None if none is left.
+
+        None, too, if the sampler has tried all that it can.
 
         Raises:
             UserError: If the sampler cannot propose one.
@@ -328,7 +335,8 @@ class Study:
     def record_end(self, job: Job) -> None:
         """Tells the study how a job ended; a done job without its objectives becomes failed.
 
-        A job that was stopped leaves its trial open.
+        A job that was stopped leaves its trial open. A pruned one stays done, with the error
+        `pruned`.
         """
         self.quiet_until = 0.0
         number = next(number for number, known in self.jobs.items() if known is job)

@@ -136,9 +136,10 @@ class SweepRunner:
             self.start_job(self.waiting.popleft())
 
     def start_job(self, job: Job) -> None:
-        """Claims a job and starts it; skips it if another launcher has it or has ended it.
+        """Claims a job, deletes its old failure and progress, starts it; skips one that is taken.
 
-        Deletes its earlier `failure.json` and `progress.json`.
+        The files are `failure.json` and `progress.json`. The end of a job that another launcher has
+        ended is recorded.
         """
         if not self.claims.take(job.name):
             job.state, job.where = "elsewhere", ""
@@ -180,10 +181,7 @@ class SweepRunner:
         return True
 
     def collect_ended_jobs(self) -> None:
-        """Records running jobs that have ended and releases their claims.
-
-        Writes `failure.json` of a job that failed.
-        """
+        """Records jobs that ended here, writes `failure.json` of failed ones, releases claims."""
         for job, handle, size in list(self.running.values()):
             code = handle.poll()
             self.update_place(job, handle)
@@ -210,7 +208,10 @@ class SweepRunner:
         self.screen.print_job_end(job)
 
     def update_elsewhere(self) -> None:
-        """Records jobs that other launchers ended; queues those that they left unfinished."""
+        """Records jobs that other launchers ended; queues those that they left unfinished.
+
+        Of the others it sets the host on which they run.
+        """
         for job in list(self.elsewhere):
             if (holder := self.claims.holder(job.name)) is not None:
                 job.where = holder.rsplit("-", 2)[0]

@@ -44,10 +44,11 @@ class Worker:
         self.process: Process | None = None
 
     def __call__(self) -> int:
-        """Runs the job to its end and returns its exit code, negative for a signal.
+        """Runs the job, unless its launcher is gone, and returns its exit code; 1 on an error.
 
-        The job is stopped if the launcher asks for it or is gone. If that is so before the start,
-        the job is not started and NOT_BEGUN is returned.
+        The code is negative for a signal. The start file is written first. The job is stopped if
+        the launcher asks for it or is gone; if that is so before the start, the job is not started
+        and NOT_BEGUN is returned. An exception is not raised but appended to the job's log.
         """
         launcher = LauncherMonitor(self.order)
         gpus = (os.environ | self.order.environment).get("CUDA_VISIBLE_DEVICES")
@@ -66,7 +67,7 @@ class Worker:
                 delete_exchange_files(self.order)
 
     def wait_for_job(self, process: Process, launcher: "LauncherMonitor") -> int:
-        """Waits for the process and returns its exit code; stops it if the launcher is gone."""
+        """Waits for the process, returns its code; stops it if told to or its launcher is gone."""
         done, looked = 0, float("-inf")
         while (code := process.poll()) is None:
             if time.monotonic() - looked >= LOOK:
@@ -142,9 +143,10 @@ class LauncherMonitor:
             return {}
 
     def requested_signal(self) -> int:
-        """Returns the signal that the launcher requests for the job; 0 for none.
+        """Returns the signal requested for the job: 0 for none, SIGTERM without a request file.
 
-        Without a request file it is SIGTERM: the launcher no longer waits for the job.
+        Without the file the launcher no longer waits for the job. 0, too, if the file cannot be
+        read.
         """
         try:
             return json.loads(request_file(self.order).read_text())["signal"]

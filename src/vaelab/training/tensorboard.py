@@ -49,7 +49,7 @@ def write_hparams_columns(
 
 
 def hparam_type(value: Any) -> str:
-    """Returns TensorBoard's name for the type of a setting: text, boolean or number."""
+    """Returns TensorBoard's name for the type of a setting: text, boolean, or else number."""
     if isinstance(value, str):
         return "DATA_TYPE_STRING"
     return "DATA_TYPE_BOOL" if isinstance(value, bool) else "DATA_TYPE_FLOAT64"

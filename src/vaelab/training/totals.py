@@ -46,11 +46,12 @@ class Totals:
         self.rows.append(torch.cat([column.detach().to(means) for column in columns], 1).sum(0))
 
     def compute_means(self) -> tuple[dict[str, float], Tensor]:
-        """Returns means over all processes' images, and rate per latent [D]; raises if not finite.
+        """Returns means and rates per latent over all processes; raises if a mean is not finite.
 
-        The last of the means is active_units, the number of active latents; it is left out if there
-        is a single image. A collective call: every process must make it. The result has the same
-        bits in every process, and for any number of processes if they take the batches in turn.
+        The rates are [D], or fewer if latents share one. The last of the means is active_units, the
+        number of active latents; it is left out if there is a single image. A collective call:
+        every process must make it. The result has the same bits in every process, and for any
+        number of processes if they take the batches in turn.
 
         Raises:
             NotFiniteError: If a mean is not finite. Accepts an infinite rate and elbo if the loss

@@ -47,7 +47,7 @@ class Window:
         return bool(self.held or self.rows)
 
     def append(self, distortion: Tensor, rate: Tensor, loss: Tensor) -> None:
-        """Keeps distortion [B], rate [B] and loss [] of one batch, on the device."""
+        """Adds distortion [B], rate [B] and loss [] of one batch; waits for no device."""
         self.held.append((distortion, rate, loss))
         if len(self.held) == HELD:
             self.reduce_held()

@@ -79,7 +79,7 @@ def factor_vae_score(
     scored: PositiveInt = 5_000,
     batch_size: Annotated[int, Field(ge=2)] = 64,
 ) -> float:
-    """Returns the FactorVAE score: the accuracy of majority votes from latent to shared factor.
+    """Returns the FactorVAE score: the accuracy of votes on the shared factor; 0 if all are dead.
 
     Kim & Mnih (2018), arXiv:1802.05983, section 4. All images of a point share a factor, and the
     point votes for the latent whose variance is the smallest part of that among all images. The
@@ -112,10 +112,10 @@ def factor_vae_score(
 def fixed_factor_batches(
     sizes: Sequence[int], rng: np.random.Generator, points: int, images: int
 ) -> Iterator[tuple[Array, Array]]:
-    """Yields batches of points, of at most `ROWS` images: shared factor [P], factors [P, I, F].
+    """Yields batches of points: the factor to share [P], and factors [P, I, F] not yet shared.
 
-    The shared factor is drawn for each point, but is not yet made equal in its images. Factors of a
-    single value are not drawn.
+    A batch has at most `ROWS` images, or one point. The shared factor is drawn for each point, and
+    never one of a single value; the caller makes it equal in the point's images.
 
     Raises:
         UserError: If fewer than two factors vary.

@@ -10,13 +10,13 @@ from vaelab.metrics.disentanglement.pairs import Array, split_pairs
 
 
 def dci(codes: Array, factors: Array, rng: np.random.Generator) -> dict[str, float]:
-    """Returns the DCI scores of Eastwood & Williams (2018), by boosted trees fitted in threads.
+    """Returns the three DCI scores, by boosted trees fitted in threads; skips constant factors.
 
-    openreview.net/forum?id=By-7dz-AZ, section 2. All are from how much each latent matters to
-    boosted trees that predict a factor. `disentanglement` is one minus the normalised entropy of a
-    latent's importance over factors, averaged over latents by their total importance;
-    `completeness` is the same of a factor's importance over latents; `informativeness` is the
-    accuracy for images that were not fitted, averaged over factors.
+    Eastwood & Williams (2018), openreview.net/forum?id=By-7dz-AZ, section 2. All are from how much
+    each latent matters to boosted trees that predict a factor. `disentanglement` is one minus the
+    normalised entropy of a latent's importance over factors, averaged over latents by their total
+    importance; `completeness` is the same of a factor's importance over latents; `informativeness`
+    is the accuracy for images that were not fitted, averaged over factors.
 
     The trees are those of the figures of Locatello et al. (2019), a hundred of depth 3 for each
     value of a factor; other trees give other values, random forests smaller ones. scikit-learn's

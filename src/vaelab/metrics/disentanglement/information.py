@@ -10,11 +10,11 @@ from vaelab.metrics.disentanglement.pairs import Array, prepare_pairs
 
 
 def mig(codes: Array, factors: Array, bins: PositiveInt = 20) -> float:
-    """Returns the mutual information gap (Locatello et al., 2019), from binned posterior means.
+    """Returns the mutual information gap from binned posterior means; skips constant factors.
 
-    arXiv:1811.12359. The mean over factors of (I(z_a; v) - I(z_b; v)) / H(v), where z_a and z_b are
-    the two latents with the most information on factor v. Perfect codes reach 1 only with a bin for
-    each value of a factor: 0.90 for the five factors of dSprites.
+    Locatello et al. (2019), arXiv:1811.12359. The mean over factors of (I(z_a; v) - I(z_b; v)) /
+    H(v), where z_a and z_b are the two latents with the most information on factor v. Perfect codes
+    reach 1 only with a bin for each value of a factor: 0.90 for the five factors of dSprites.
 
     Args:
         codes: Posterior means [N, D], 10,000 in the paper.
@@ -26,7 +26,7 @@ def mig(codes: Array, factors: Array, bins: PositiveInt = 20) -> float:
 
 
 def modularity(codes: Array, factors: Array, bins: PositiveInt = 20) -> float:
-    """Returns the modularity score: how far each latent is informative on one factor only.
+    """Returns how far each latent tells of one factor only, on average; skips constant factors.
 
     Ridgeway & Mozer (2018), arXiv:1802.05312, section 3. The mean over latents of 1 - sum_{f != a}
     I(z; v_f)^2 / (I(z; v_a)^2 (F - 1)), where v_a is the factor that the latent is most informative

@@ -21,14 +21,14 @@ def mig_chen(
     rng: np.random.Generator,
     samples: PositiveInt = 10_000,
 ) -> float:
-    """Returns the mutual information gap (Chen et al., 2018), from Gaussian posteriors by sampling.
+    """Returns the information gap from samples of Gaussian posteriors; skips constant factors.
 
-    arXiv:1802.04942, eqs. 5 and 6. The gap of `mig`, of I(z_d; v) = E[log q(z_d | v) - log q(z_d)]
-    over samples of q(z_d | x), where q(z_d) and q(z_d | v) are the mixtures of the posteriors of
-    all images and of those with the value v. Give all images of a grid: among few, the sample's own
-    posterior weighs too much, and the information is overestimated. The paper leaves out the shape
-    of dSprites: give the other four columns. On one model `mig` can be 2 to 3 times as large or as
-    small.
+    Chen et al. (2018), arXiv:1802.04942, eqs. 5 and 6. The gap of `mig`, of I(z_d; v) = E[log q(z_d
+    | v) - log q(z_d)] over samples of q(z_d | x), where q(z_d) and q(z_d | v) are the mixtures of
+    the posteriors of all images and of those with the value v. Give all images of a grid: among
+    few, the sample's own posterior weighs too much, and the information is overestimated. The paper
+    leaves out the shape of dSprites: give the other four columns. On one model `mig` can be 2 to 3
+    times as large or as small.
 
     Args:
         means: Means of the Gaussians q(z | x), [N, D].

@@ -9,12 +9,12 @@ from vaelab.metrics.disentanglement.pairs import Array, split_pairs
 
 
 def sap(codes: Array, factors: Array, rng: np.random.Generator) -> float:
-    """Returns the SAP score (Kumar et al., 2018) by linear SVMs, for discrete factors.
+    """Returns the SAP score by linear SVMs, for discrete factors; skips constant ones.
 
-    arXiv:1711.00848, section 3. How much better the best latent alone predicts a factor than the
-    second best: the gap in accuracy of linear support vector machines, with the settings of
-    disentanglement_lib, averaged over factors. A single latent is compared with a dead one. The
-    penalty of the machine makes the score depend on the scale of the codes.
+    Kumar et al. (2018), arXiv:1711.00848, section 3. How much better the best latent alone predicts
+    a factor than the second best: the gap in accuracy of linear support vector machines, with the
+    settings of disentanglement_lib, averaged over factors. A single latent is compared with a dead
+    one. The penalty of the machine makes the score depend on the scale of the codes.
 
     Args:
         codes: Posterior means [N, D]; two thirds of them are fitted, the others scored.
@@ -39,7 +39,7 @@ def sap(codes: Array, factors: Array, rng: np.random.Generator) -> float:
 
 
 def explicitness(codes: Array, factors: Array, rng: np.random.Generator) -> float:
-    """Returns the explicitness score: mean ROC area of linear classifiers of factors, not rescaled.
+    """Returns the mean ROC area of linear classifiers of factors, unscaled; skips constant ones.
 
     Ridgeway & Mozer (2018), arXiv:1802.05312, section 3. The area under the ROC curve of logistic
     regression on standardised codes, one value of a factor against the rest, averaged over values

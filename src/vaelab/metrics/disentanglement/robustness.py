@@ -11,14 +11,15 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 def irs(codes: Array, factors: Array, quantile: Fraction = 0.99) -> float:
-    """Returns the interventional robustness score (Suter et al., 2019), as in disentanglement_lib.
+    """Returns the interventional robustness score by what varies; 0 if no latent does.
 
-    arXiv:1811.00007. With one factor held and the others varying, the deviation of a latent is the
-    quantile, over images with that value, of its distance to its mean, averaged over values. The
-    score is one minus the ratio of that deviation to the latent's largest at all, for the factor
-    where it is least, averaged over latents that vary, weighted by the largest deviation; 0 if none
-    varies. Independent codes score above 0, as a quantile is below the largest. Unlike
-    disentanglement_lib this does not bin the values of factors, which are discrete already.
+    Suter et al. (2019), arXiv:1811.00007, much as in disentanglement_lib. With one factor held and
+    the others varying, the deviation of a latent is the quantile, over images with that value, of
+    its distance to its mean, averaged over values. The score is one minus the ratio of that
+    deviation to the latent's largest at all, for the factor where it is least, averaged over
+    latents that vary, weighted by the largest deviation; 0 if no latent varies. Independent codes
+    score above 0, as a quantile is below the largest. Unlike disentanglement_lib this does not bin
+    the values of factors, which are discrete already.
 
     Args:
         codes: Posterior means [N, D].

@@ -21,13 +21,13 @@ class Handle(Protocol):
     where: str
 
     def poll(self) -> int | None:
-        """Returns the exit code of the job, negative for a signal; None until it has ended."""
+        """Returns the exit code, negative for a signal; None until the end; then frees its room."""
 
     def stop(self) -> None:
         """Asks the job to write a checkpoint and exit, or not to start; does not wait."""
 
     def kill(self) -> None:
-        """Ends the job at once, without a checkpoint."""
+        """Kills the job, or asks for that on its node, without a checkpoint; does not wait."""
 
 
 class Engine(Protocol):
@@ -43,7 +43,10 @@ class Engine(Protocol):
         """Returns how many more jobs, like this one if it is given, could start now."""
 
     def start(self, job: Job, order: Order) -> Handle:
-        """Starts or queues a job and takes its resources until its handle's `poll` sees its end."""
+        """Starts or queues a job and takes its resources until its handle's `poll` sees its end.
+
+        May add variables to `order.environment`.
+        """
 
     def close(self) -> None:
         """Called once at the end: releases everything that the engine holds."""

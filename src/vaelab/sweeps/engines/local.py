@@ -66,7 +66,7 @@ class Local:
             )
 
     def count_startable(self, job: Job | None = None) -> int:
-        """Returns how many jobs like this one fit now; without a job, the free GPU or CPU slots."""
+        """Returns how many jobs like this fit now; for no job, free GPU slots, else CPU slots."""
         if job is None:
             return sum(self.free_gpus.values()) or self.free_slots
         if self.is_on_gpu(job):
@@ -74,7 +74,7 @@ class Local:
         return self.free_slots // self.job_size(job)
 
     def start(self, job: Job, order: Order) -> "LocalHandle":
-        """Starts the job's process and takes its GPUs or CPU slots until `poll` sees its end.
+        """Starts a job, takes GPUs or CPU slots until `poll` sees its end; sets its environment.
 
         Sets CUDA_VISIBLE_DEVICES of a GPU job and, unless this process has it, OMP_NUM_THREADS in
         `order.environment`.

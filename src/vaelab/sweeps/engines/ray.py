@@ -33,7 +33,7 @@ class Share(NamedTuple):
     gpus: float
 
     def capacity_for(self, other: "Share") -> int:
-        """Returns how many of the other share fit into this one.
+        """Returns how many of the other share fit into this one; 0 if the other is empty.
 
         A fraction of a GPU must lie on one GPU.
         """
@@ -88,7 +88,7 @@ class Ray:
 
     @property
     def nodes(self) -> list[Share]:
-        """The CPU cores and GPUs of each living node; connects or starts the cluster if need be.
+        """The CPU cores and GPUs of each living node, cached; may connect or start the cluster.
 
         Read again from Ray after REFRESH seconds.
         """
@@ -141,9 +141,9 @@ class Ray:
         return Share(min(max(job.devices, 1), max(node.cpus for node in self.nodes)), gpus)
 
     def check_job(self, job: Job) -> None:
-        """Raises UserError if no node could hold a waiting job; skips jobs in other states.
+        """Raises UserError if no node could hold a waiting job; keeps its share; skips other jobs.
 
-        With a number as `n_jobs` only remembers the job's share: the cluster may grow.
+        With a number as `n_jobs` it does not raise: the cluster may grow.
         """
         if job.state != "waiting":
             return
@@ -156,7 +156,11 @@ class Ray:
             )
 
     def count_startable(self, job: Job | None = None) -> int:
-        """Returns how many more jobs, like this or the latest checked one, could start now."""
+        """Returns how many more jobs, like this or the last checked one, could start; may connect.
+
+        With a number as `n_jobs` it is what is left of that number, else 1 before any check of a
+        job.
+        """
         share = self.share(job) if job else self.latest
         if self.n_jobs != "auto":
             return self.n_jobs - self.running.total()
@@ -176,7 +180,7 @@ class Ray:
         order = replace(order, environment=job_environment(job, share) | order.environment)
 
         def submit() -> RayTask:
-            """Submits a worker for the job to Ray."""
+            """Submits a worker for the job to Ray and returns its task."""
             resources = {"num_cpus": share.cpus, "num_gpus": share.gpus}
             return RayTask(run_worker.options(**resources, name=job.name).remote(order))
 
@@ -193,9 +197,10 @@ class Ray:
 
 
 def job_environment(job: Job, share: Share) -> dict[str, str]:
-    """Returns the environment for a job on a node: no node variables, no GPUs without a share of one.
+    """Returns the launcher's environment for a job on a node: no node variables; maybe no GPUs.
 
-    Hides all GPUs from a job without a share of one.
+    Sets OMP_NUM_THREADS, unless the launcher has it. Hides all GPUs from a job without a share of
+    one.
     """
     carried = {k: v for k, v in os.environ.items() if not OF_A_NODE.fullmatch(k)}
     threads = max(1, int(share.cpus) // max(job.devices, 1))

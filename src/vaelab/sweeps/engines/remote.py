@@ -50,10 +50,10 @@ class RemoteHandle:
         self.task = submit()
 
     def poll(self) -> int | None:
-        """Returns the exit code, None until the end; looks at most once in `worker.LOOK` seconds.
+        """Returns the exit code, None until the end; then deletes exchange files, frees resources.
 
-        At the end it deletes the files shared with the worker and gives the job's resources back.
-        A job that outlives `kill` by PATIENCE seconds is cancelled and counts as killed.
+        Looks at most once in `worker.LOOK` seconds. A job that outlives `kill` by PATIENCE seconds
+        is cancelled and counts as killed.
         """
         now = time.monotonic()
         if self.code is not None or now - self.looked < worker.LOOK:
@@ -94,7 +94,10 @@ class RemoteHandle:
         self.given_up = min(self.given_up, time.monotonic() + PATIENCE)
 
     def request_signal(self, number: int) -> None:
-        """Writes the signal into the request file; cancels the task if the job has not started."""
+        """Writes a signal into the request file, once; cancels the task if the job has not started.
+
+        Does nothing if the job has ended.
+        """
         if self.asked == number or self.code is not None:
             return
         self.asked = number
@@ -104,7 +107,7 @@ class RemoteHandle:
 
 
 def device_label(content: Mapping[str, Any]) -> str:
-    """Returns the screen's name of a job's device, with its host if that is not this machine."""
+    """Returns a job's GPUs or `CPU` as text, after its host if remote; empty if not known."""
     if not content:
         return ""
     device = f"GPU {content['gpus']}" if content["gpus"] else "CPU"

@@ -76,7 +76,7 @@ class Slurm:
             ) from error
 
     def build_executor(self, folder: Path) -> submitit.AutoExecutor:
-        """Returns a submitit executor that keeps its files in this folder."""
+        """Returns a submitit executor with files in this folder; RuntimeError without `srun`."""
         limits = {"slurm_max_num_timeout": LIMITS, "local_max_num_timeout": LIMITS}
         return submitit.AutoExecutor(folder, cluster=self.cluster, **limits)
 
@@ -124,9 +124,9 @@ class Slurm:
         return self.n_jobs - self.submitted
 
     def start(self, job: Job, order: Order) -> RemoteHandle:
-        """Submits a job to SLURM; it counts as submitted until the handle's `poll` sees its end.
+        """Submits a job, counted until `poll` sees its end; may set its OMP_NUM_THREADS.
 
-        Sets OMP_NUM_THREADS in `order.environment`, unless it is there.
+        The variable is set in `order.environment`, unless it is there.
         """
         threads = max(1, self.requested_cpus(job) // max(job.devices, 1))
         given = os.environ.get("OMP_NUM_THREADS", str(threads))
@@ -192,12 +192,15 @@ class RequeuingWorker(Worker):
         return super().__call__()
 
     def stop_job(self, *_: Any) -> None:
-        """Called on SIGTERM, as by scancel: asks the job to write a checkpoint and exit."""
+        """Called on SIGTERM, as by scancel: asks a started job to write a checkpoint and exit."""
         if self.process:
             self.process.stop()
 
     def checkpoint(self) -> DelayedSubmission:
-        """Called by submitit before the time limit: ends the job and returns its resubmission."""
+        """Called by submitit before the time limit: ends the job and returns its resubmission.
+
+        Deletes the start file of the job, which submitit queues again.
+        """
         self.end_job()
         start_file(self.order).unlink(missing_ok=True)
         return DelayedSubmission(RequeuingWorker(self.order))
@@ -229,7 +232,7 @@ class SlurmTask:
         return not self.queued or self.job.paths.result_pickle.exists()
 
     def result(self) -> int | None:
-        """Returns the job's exit code, None until it is known; raises Lost if it left no result.
+        """Returns the job's exit code, None until it is known; raises Lost if none will come.
 
         A result file may appear late on a network file system, so it is looked for in WAIT calls.
         """

@@ -67,9 +67,10 @@ class Annealing(Callback):
             raise UserError("annealing.unit=fraction needs a trainer.max_epochs or max_steps")
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Called by Lightning before fit, validate and test: makes the weight a tensor if a float.
+        """Called by Lightning before fit, validate and test: finds the weight, makes it a tensor.
 
-        Raises as `resolve_target`.
+        Keeps its full value. Replaces the module's attribute if it is a float. Raises as
+        `resolve_target`.
         """
         self.resolve_target(trainer, module)
         if isinstance(weight := getattr(module, self.target), float):
@@ -86,7 +87,7 @@ class Annealing(Callback):
         self.steps_before = state_dict["steps"]
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning when training starts: sets the schedule's length in batches.
+        """Called by Lightning when training starts: sets the schedule's length, may warn of it.
 
         Warns if training ends before the schedule, or if the length has changed since an earlier
         start of the run.
@@ -128,7 +129,7 @@ class Annealing(Callback):
         self.set_weight(module, self.weight_at(trainer.fit_loop.total_batch_idx))
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Called by Lightning after each training batch: restores the full weight.
+        """Called by Lightning after each training batch: restores the weight, may log.
 
         Logs the annealed weight of the batch at logging steps.
         """
@@ -138,7 +139,7 @@ class Annealing(Callback):
             log_step_scalars(trainer, {f"train/{self.target}": value})
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning when training ends: warns if the schedule has not ended."""
+        """Called by Lightning when training ends: warns if it stopped before the schedule."""
         last = trainer.fit_loop.total_batch_idx
         if self.ends_in_time and last + 1 < self.steps:  # by early stopping or max_time
             rank_zero_warn(

@@ -20,10 +20,11 @@ from vaelab.training import checkpoint_format
 
 
 class Checkpoint(ModelCheckpoint):
-    """Callback that saves `best.ckpt`, by least `val/loss`, and `last.ckpt`, also on SIGTERM.
+    """Callback that saves `best.ckpt` and `last.ckpt`; handles SIGTERM and Ctrl-C in the process.
 
-    `val/loss` is what is minimised, with every weight as configured. By `val/elbo`, which is never
-    weighted, the best of a beta-VAE with annealed beta would be from when beta passed 1.
+    The best is by default of least `val/loss`: what is minimised, with every weight as configured.
+    By `val/elbo`, which is never weighted, the best of a beta-VAE with annealed beta would be from
+    when beta passed 1.
 
     SIGTERM or Ctrl-C ends training after the current batch or validation, and saves `last.ckpt` at
     that step. A second Ctrl-C ends it at once. After any other exception the previous
@@ -76,9 +77,10 @@ class Checkpoint(ModelCheckpoint):
         return super().state_dict() | {"best_elbo": self.best_elbo}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called by Lightning on resuming: restores the best value, with `best.ckpt` in `dirpath`.
+        """Called by Lightning on resuming: restores the best value, and finds its file.
 
-        So the best checkpoint is found after the run folder was moved or copied.
+        The file is `best.ckpt` in `dirpath`, if it exists there. So the best checkpoint is found
+        after the run folder was moved or copied.
         """
         best = Path(str(self.dirpath)) / "best.ckpt"
         if best.exists():
@@ -113,10 +115,10 @@ class Checkpoint(ModelCheckpoint):
         self.sigterm_held = True
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning after validation: saves a new `best.ckpt`; `last.ckpt` within epochs.
+        """Called by Lightning after validation: saves checkpoints, restores the SIGTERM handler.
 
-        With one validation per epoch, `on_train_epoch_end` saves both instead. It restores the
-        SIGTERM handler, and sends a deferred SIGTERM again.
+        It saves a new `best.ckpt`, and within an epoch of training `last.ckpt`. With one validation
+        per epoch, `on_train_epoch_end` saves both instead. A deferred SIGTERM is sent again.
         """
         super().on_validation_end(trainer, module)
         within_epoch = not trainer.is_last_batch  # at the epoch's end its count is not updated yet
@@ -201,7 +203,7 @@ class AtomicFiles(TorchCheckpointIO):
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Returns the tensors and plain values of a checkpoint, on the CPU; builds no model.
+    """Loads the tensors and plain values of a checkpoint, on the CPU, or raises UserError.
 
     Raises:
         UserError: If there is no such file, or it is damaged, no checkpoint of vaelab, or of a

@@ -20,7 +20,9 @@ from vaelab.training.progress_bar import EVERY, progress_text
 
 
 class Progress(ProgressBar):
-    """Callback with a progress bar of the whole training; prints lines if there is no terminal.
+    """Callback that shows a bar, or prints lines without a terminal, and writes a progress file.
+
+    The bar is of the whole training.
 
     Args:
         file: JSON file to write the progress to, for launchers and reports, at most once a
@@ -51,7 +53,7 @@ class Progress(ProgressBar):
         self.enabled = False
 
     def enable(self) -> None:
-        """Shows the bar or prints lines again, after `disable`."""
+        """Lets the bar or lines be shown again, after `disable`; starts no bar itself."""
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -78,9 +80,10 @@ class Progress(ProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Called by Lightning after each training batch: updates file and bar, or prints a line.
+        """Called by Lightning after each training batch: if due, writes the file, updates the bar.
 
-        Skips all of it between two updates, see `refresh_steps`.
+        Without a bar it prints a line, after `silent_seconds` without one. An update is due
+        every `refresh_steps` batches, or after a second.
         """
         if batch_idx % self.refresh_steps == 0 or monotonic() - self.looked >= 1:
             self.looked = monotonic()
@@ -106,7 +109,7 @@ class Progress(ProgressBar):
         return int(self.batches) - self.done_before if self.has_end else None
 
     def print_line(self, trainer: Trainer, text: str) -> None:
-        """Prints a line in the process of rank 0, unless disabled."""
+        """Prints a line in the process of rank 0, unless disabled; restarts the clock of lines."""
         self.last_line = monotonic()
         if self.enabled and trainer.is_global_zero:
             self.console.print(text)
@@ -137,10 +140,10 @@ class Progress(ProgressBar):
         write_json(self.file, content)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning after each validation: updates the bar, or prints its metrics.
+        """Called by Lightning after a validation: in training updates the bar, or prints if due.
 
-        Skips the sanity check and validation outside training. Prints after the first and the
-        last epoch, and else at most every `line_seconds`.
+        Skips the sanity check and validation outside training. Prints after the first one and in
+        the last epoch, and else at most every `line_seconds`.
         """
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
@@ -155,7 +158,7 @@ class Progress(ProgressBar):
                 self.print_line(trainer, self.status_text(trainer, *shown))
 
     def status_text(self, trainer: Trainer, *shown: str) -> str:
-        """Returns the epoch, those metrics `shown` that are logged, and images per second."""
+        """Returns the epoch, those metrics `shown` that are logged, and, if known, images/s."""
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         parts = [f"epoch {trainer.current_epoch + 1}{epochs}"]
         metrics = trainer.callback_metrics

@@ -34,7 +34,7 @@ class Speed(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Called by Lightning after each training batch: counts its images.
+        """Called by Lightning after each training batch: counts images, logs at logging steps.
 
         At logging steps it logs the images per second since the last one, and the learning rate of
         the first optimizer's first group.
@@ -63,7 +63,7 @@ class Speed(Callback):
         self.stop_clock(module.device)
 
     def stop_clock(self, device: torch.device | None = None) -> None:
-        """Stops the clock until the next batch; waits for the device first, if it is a GPU."""
+        """Stops the clock until the next batch; first waits for `device`, if given and CUDA."""
         if self.started is None:
             return
         if device is not None and device.type == "cuda":
