@@ -79,7 +79,10 @@ class BetaTCVAE(ELBO):
             UserError: If N is not known, as outside a training.
         """
         if self.num_images is None:
-            raise UserError("the number of training images is not known; set model.num_images")
+            raise UserError(
+                "the number of training images is not known outside a training; set the attribute "
+                "num_images of this model"
+            )
         q, z = terms.q, gather_batch(terms.z, dim=1)
         q = Independent(Normal(gather_batch(q.mean), gather_batch(q.stddev)), 1)
         return decompose_rate(q, terms.prior, z, self.estimator, self.num_images)

@@ -132,12 +132,9 @@ class Screen:
             self.print_line("go on      the same command runs those that are not done")
 
     def best_run_lines(self, jobs: Sequence[Job]) -> list[str]:
-        """Returns a line per group of comparable runs: its done run with highest finite `val/elbo`.
-
-        A run whose value is exactly 0 is skipped, too.
-        """
+        """Returns a line per group of comparable runs: its done run of highest `val/elbo`."""
         values = {job.name: job.value for job in jobs if job.state == "done"}
-        known = [job for job in jobs if (value := values.get(job.name)) and isfinite(value)]
+        known = [j for j in jobs if (v := values.get(j.name)) is not None and isfinite(v)]
         found = []
         for key, group in comparability.key_labels([job.compared for job in known]).items():
             names = [job.name for job in known if job.compared == key]
