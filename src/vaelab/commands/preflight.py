@@ -58,7 +58,7 @@ def require_instance(made: Any, kind: type[T], path: str, node: Any) -> T:
 def check_training(
     cfg: DictConfig, plan: Plan, model: ELBO, data: Images, trainer: Trainer
 ) -> None:
-    """Raises UserError if parts of a training do not fit; loads, or first downloads, the data.
+    """Raises UserError if a training's parts do not fit; loads data, sets defaults of annealing.
 
     The parts are data, optimizer, callbacks and evaluation. Builds the optimizer once, to try
     it, and may run one validation step.

@@ -78,7 +78,7 @@ class TorchvisionDataset:
         return self.download_part("train", train=True) | self.download_part("test", train=False)
 
     def download_part(self, prefix: str, train: bool) -> store.Arrays:
-        """Downloads a part if absent; returns its images and labels, or raises UserError.
+        """Downloads the data set if absent; returns one part's images and labels, or UserError.
 
         Images are uint8 [N, C, H, W] and labels int64 [N].
 

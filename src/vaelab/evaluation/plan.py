@@ -64,7 +64,7 @@ class Plan:
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
 
     def evaluate_run(self, folder: Path, device: torch.device, cache: Path) -> Record:
-        """Measures a run's best checkpoint and writes each result at once; skips those on record.
+        """Measures a run's best checkpoint, writes each result; skips those on record; seeds torch.
 
         With `rerun` it skips none. Sets the seed of torch's global random state. Writes
         `evaluation.json` and TensorBoard events into the run folder, and says which metrics are not

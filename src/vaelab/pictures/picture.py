@@ -137,7 +137,7 @@ def enlarged_grid(
 
 
 def tiled(images: Tensor, columns: int, gap: int = 0, rows: int | None = None) -> Image.Image:
-    """Returns images [N, C, H, W] in rows on white, without enlarging; values are clamped.
+    """Returns images [N, C, H, W] as rows on white, clamped; `rows`, if given, must hold them all.
 
     torchvision's make_grid is not used: importing it takes longer than all pictures of a training.
 

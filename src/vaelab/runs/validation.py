@@ -137,7 +137,7 @@ def parameters(target: Callable[..., Any]) -> tuple[Parameters, bool]:
 
 
 def function_parameters(function: Callable[..., Any]) -> tuple[Parameters, bool]:
-    """Returns a function's parameters but `self`, with annotations, and whether it has `**kwargs`.
+    """Returns a function's keyword-capable parameters but `self`, and whether it has `**kwargs`.
 
     Omits positional-only ones. All annotations are empty if one of them cannot be resolved. A
     builtin without a signature counts as `**kwargs` only.

@@ -46,7 +46,7 @@ class Totals:
         self.rows.append(torch.cat([column.detach().to(means) for column in columns], 1).sum(0))
 
     def compute_means(self) -> tuple[dict[str, float], Tensor]:
-        """Returns means and rates per latent over all processes; raises if a mean is not finite.
+        """Returns means and rates per latent; raises if not finite, but of deterministic codes.
 
         The rates are [D], or fewer if latents share one. The last of the means is active_units, the
         number of active latents; it is left out if there is a single image. A collective call:
