@@ -14,6 +14,8 @@ from torch import Tensor
 from vaelab.errors import NotApplicable
 from vaelab.metrics.estimates import Estimate, mean_estimate
 
+FEWEST_NEAREST = 10
+"""Distinct nearest images of many samples, below which nothing is said of copies."""
 CHUNK = 1000  # rows of a table of distances at a time
 
 
@@ -131,7 +133,8 @@ def copied_share(train: NearestImages, held_out: NearestImages) -> Estimate:
         held_out: The nearest images, to the same samples, that the model was not trained on.
 
     Raises:
-        NotApplicable: If all samples have the same nearest image.
+        NotApplicable: If the samples are nearest to very few images, as those of a model that
+            has learned nothing.
     """
     expected = train.pool_size / (train.pool_size + held_out.pool_size)
     from_train = train.distances < held_out.distances
@@ -139,10 +142,12 @@ def copied_share(train: NearestImages, held_out: NearestImages) -> Estimate:
     share[train.distances == held_out.distances] = expected
     which = torch.where(from_train, train.indices, train.pool_size + held_out.indices)
     groups = len(which.unique())
-    if groups == 1:
-        raise NotApplicable("all samples have the same nearest image")
+    if groups < min(FEWEST_NEAREST, len(share) / 4):
+        raise NotApplicable(f"{len(share)} samples are nearest to {groups} real images only")
     deviations = torch.zeros(train.pool_size + held_out.pool_size, dtype=share.dtype)
     deviations.index_add_(0, which.cpu(), (share - share.mean()).cpu())
     error = deviations.norm() / len(share) * (groups / (groups - 1)) ** 0.5
     scale = 1 / (1 - expected)
-    return {"value": float(share.mean() - expected) * scale, "se": float(error) * scale}
+    certain = share.mean() == 1 or not share.any()  # deviations of 0 say nothing of the error
+    se = None if certain else float(error) * scale
+    return {"value": float(share.mean() - expected) * scale, "se": se}
