@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from vaelab.commands import arguments, cli, preflight, train
+from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.errors import UserError
 from vaelab.report import read_sweep
@@ -377,6 +378,11 @@ def test_images_divided_in_another_way_are_warned_of(finished, monkeypatch, caps
     train.main()
     said = capsys.readouterr().err
     assert "data.split_seed=7 divides the images in another way than the checkpoint's run" in said
+
+
+def test_a_checkpoint_without_a_run_around_it_warns_of_nothing(recwarn):
+    RunFolder.warn_of_other_images(RunFolder.__new__(RunFolder), Path("/last.ckpt"))
+    assert not recwarn
 
 
 def test_an_evaluation_of_an_earlier_checkpoint_is_forgotten(finished):

@@ -5,15 +5,16 @@ import math
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from support.linear_gaussian import LinearDecoder, PixelsAsFeatures, log_evidence, make_exact
+from support.linear_gaussian import (
+    log_evidence,
+    make_exact,
+    principal_components,
+)
 from support.models import CLASSES, LATENTS, NETWORKS, SHAPE, batch
 from torch.testing import assert_close
 
-from vaelab import likelihoods, posteriors
-from vaelab.conditions import Unconditional
 from vaelab.errors import UserError
 from vaelab.models import CIWAE, IWAE, MIWAE, PIWAE
-from vaelab.priors import StandardNormal
 
 K, GROUPS, BETA = 6, 2, 0.25  # a BETA that single precision has
 SETTINGS = {
@@ -186,24 +187,8 @@ def test_groups_divide_the_samples(build):
 def linear(name, **settings):
     groups = {"groups": GROUPS} if name in ("miwae", "piwae") else {}
     beta = {"beta": BETA} if name == "ciwae" else {}
-    model = CLASS[name](
-        x_shape=SHAPE,
-        classes={},
-        numbers={},
-        condition=Unconditional,
-        pixels="grey",
-        latent_dim=LATENTS,
-        encoder=PixelsAsFeatures,
-        posterior=posteriors.Gaussian,
-        prior=StandardNormal,
-        decoder=LinearDecoder,
-        likelihood=likelihoods.Gaussian(scale=0.3),
-        optimizer=torch.optim.Adam,
-        **({"gradient": "standard", "num_samples": K} | groups | beta | settings),
-    ).double()
-    orthogonal = torch.linalg.qr(torch.randn(64, LATENTS).double())[0]
-    with torch.no_grad():
-        model.decoder.out.weight.copy_(orthogonal * torch.tensor([2.0, 1.0, 0.5, 0.1]))
+    options = {"gradient": "standard", "num_samples": K} | groups | beta | settings
+    model = principal_components(CLASS[name], **options)
     make_exact(model)
     return model
 

@@ -54,9 +54,9 @@ def log_evidence(model, x):
     return MultivariateNormal(offset, loadings @ loadings.T + noise).log_prob(x.flatten(1))
 
 
-def principal_components():
+def principal_components(kind=VAE, **settings):
     """Probabilistic PCA with orthogonal loadings, where p(z | x) is a diagonal Gaussian."""
-    model = VAE(
+    model = kind(
         x_shape=SHAPE,
         classes={},
         numbers={},
@@ -69,6 +69,7 @@ def principal_components():
         decoder=LinearDecoder,
         likelihood=likelihoods.Gaussian(scale=0.3),
         optimizer=torch.optim.Adam,
+        **settings,
     ).double()
     orthogonal = torch.linalg.qr(torch.randn(64, LATENTS).double())[0]
     with torch.no_grad():

@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -17,6 +17,7 @@ from pydantic.errors import PydanticUserError
 from vaelab.errors import UserError, spelling_hint
 from vaelab.runs.targets import import_target
 
+T = TypeVar("T")
 Parameters = dict[str, Any]  # name -> annotation
 TOLD = {"class_names"}
 """Parameters with a default that are no settings: the data set gives their values."""
@@ -38,6 +39,20 @@ def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=...") from error
     assert isinstance(settings, dict)
     check_call(task, settings, path="")
+
+
+def build_checked(
+    target: Callable[..., T], settings: Mapping[str, Any], path: str, *args: Any
+) -> T:
+    """Resolves and checks a target's settings, and calls it with `args` and these.
+
+    Raises:
+        UserError: For the first setting that is wrong.
+    """
+    plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
+    assert isinstance(plain, dict)
+    check_call(target, plain, path)
+    return target(*args, **{str(name): value for name, value in plain.items()})
 
 
 def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: str) -> None:

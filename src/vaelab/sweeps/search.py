@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from omegaconf import OmegaConf
 
 from vaelab.errors import UserError
 from vaelab.sweeps.sources import Source
@@ -27,7 +26,4 @@ def build_search(
         raise UserError(
             f'hydra/sweeper=optuna needs {error.name}: pip install -e ".[optuna]"'
         ) from error
-    plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
-    assert isinstance(plain, dict)
-    validation.check_call(Study, plain, "hydra.sweeper.")
-    return Study(folder, overrides, **{str(name): value for name, value in plain.items()})
+    return validation.build_checked(Study, settings, "hydra.sweeper.", folder, overrides)

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol
 
-from omegaconf import OmegaConf
-
 from vaelab.errors import UserError
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.process import Order
@@ -70,7 +68,4 @@ def build_engine(name: str, settings: Mapping[str, Any]) -> Engine:
         raise UserError(
             f'hydra/launcher={extra} needs {error.name}: pip install -e ".[{extra}]"'
         ) from error
-    plain = OmegaConf.to_container(OmegaConf.create(dict(settings)), resolve=True)
-    assert isinstance(plain, dict)
-    validation.check_call(target, plain, "hydra.launcher.")
-    return target(**{str(name): value for name, value in plain.items()})
+    return validation.build_checked(target, settings, "hydra.launcher.")
