@@ -2,12 +2,10 @@
 
 import linecache
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # of x [B, C, H, W] and y [B, Y]
 
 

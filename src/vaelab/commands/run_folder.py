@@ -127,7 +127,7 @@ class RunFolder:
 
     def warn_of_other_images(self, checkpoint: Path) -> None:
         """Warns if a checkpoint's run divided its images otherwise; skips one outside runs."""
-        earlier = checkpoint.absolute().parents[1]
+        earlier = checkpoint.absolute().parent.parent
         if not (earlier / COMPOSED).exists():
             return
         before, now = (resume.split_settings(c) for c in (read_config(earlier), self.cfg))
