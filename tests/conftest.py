@@ -1,4 +1,4 @@
-"""The real configuration, composed as the command line does, and models built from it."""
+"""Fixtures of all tests: fixed seeds, the composed configuration, and models and runs from it."""
 
 import os
 from collections.abc import Callable
@@ -12,29 +12,29 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch.distributions import Distribution
 
-from vaelab.commands import cli
+from vaelab.commands import config_folders
 from vaelab.data import Images
 from vaelab.data.store import Splits
 from vaelab.elbo import ELBO
 from vaelab.training.callbacks import Checkpoint
 from vaelab.training.trainer import Trainer
 
-if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # these share the processor
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # workers share the CPU
     threads = max(1, (os.cpu_count() or 1) // workers)
     torch.set_num_threads(threads)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # of the processes that tests start
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))  # for processes that tests start
 
 
 @pytest.fixture(autouse=True)
 def repeatable() -> None:
-    """Distributions check their arguments, and each test starts from the same random state."""
+    """Seeds torch with 0 before each test, and makes distributions check their arguments."""
     Distribution.set_default_validate_args(True)
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Callable[..., DictConfig]:
-    """(*overrides) -> the training configuration, with `tmp_path` as the folder of the run."""
+    """Returns a function (*overrides) -> training configuration, with `tmp_path` as run folder."""
     folder = [
         "logger=none",
         f"trainer.default_root_dir={tmp_path}",
@@ -43,7 +43,7 @@ def compose(tmp_path: Path) -> Callable[..., DictConfig]:
     ]
 
     def compose_train(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(cli.CONF), version_base="1.3"):
+        with initialize_config_dir(str(config_folders.CONF), version_base="1.3"):
             return hydra.compose("train", [*folder, *overrides])
 
     return compose_train
@@ -51,7 +51,7 @@ def compose(tmp_path: Path) -> Callable[..., DictConfig]:
 
 @pytest.fixture
 def build(compose: Callable[..., DictConfig]) -> Callable[..., ELBO]:
-    """(*overrides, x_shape, num_classes, numbers) -> the model of that configuration."""
+    """Returns a function that builds the model of a configuration, by overrides and data shapes."""
 
     def build_model(
         *overrides: str,
@@ -70,9 +70,13 @@ def build(compose: Callable[..., DictConfig]) -> Callable[..., ELBO]:
 
 @pytest.fixture
 def fit(build, tmp_path):
-    """(*callbacks, model, **trainer options) -> (trainer, model) after 5 batches an epoch."""
+    """Returns a function that trains a model on random images; it returns (trainer, model).
 
-    def run(*callbacks, model=None, overrides=(), ckpt_path=None, **options):
+    Default: a small beta-VAE, 2 epochs of 5 batches on the CPU, output to `tmp_path`. Arguments:
+    callbacks, `model` or `overrides` of it, `ckpt_path` to resume from, options of the trainer.
+    """
+
+    def fit_model(*callbacks, model=None, overrides=(), ckpt_path=None, **options):
         small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
         shapes = {"x_shape": (1, 8, 8), "num_classes": 3}
         model = model or build("model=beta_vae", "model.beta=4", *small, *overrides, **shapes)
@@ -90,10 +94,11 @@ def fit(build, tmp_path):
         trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer, model
 
-    return run
+    return fit_model
 
 
 def splits() -> Splits:
+    """Returns 60 random images [1, 8, 8], always the same, with labels 0 to 2; all for training."""
     images = torch.randint(256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     labels = torch.arange(60) % 3
     images = images.to(torch.uint8)

@@ -102,7 +102,7 @@ class AutoEncoder(nn.Module):
 
     @property
     def y_dim(self) -> int:
-        """Y, the width of y: all classes one-hot, and all numbers."""
+        """Y, the width of y: number of classes, one-hot, and width of each numeric column."""
         return sum(self.classes.values()) + sum(self.numbers.values())
 
     @property
@@ -147,6 +147,13 @@ class AutoEncoder(nn.Module):
     def encode(self, x: Tensor, y: Tensor) -> Distribution:
         """The approximate posterior q(z | x, y) of images [B, C, H, W], batch [B], event [D]."""
         return self.posterior(self.encoder(x, self.context(y)))
+
+    def encode_for_prior(self, x: Tensor, y: Tensor) -> Distribution:
+        """The posterior over those latents that `self.prior` is a prior of: here, all of them.
+
+        A prior that is made of posteriors uses it, as VampPrior.
+        """
+        return self.encode(x, y)
 
     def decode(self, z: Tensor, y: Tensor) -> Distribution:
         """The likelihood p(x | z, y) of z [..., B, D] and y [B, Y], batch [..., B].

@@ -1,14 +1,23 @@
 """Functions for processes that share a batch: gathering, own shares and equal noise."""
 
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, distributed
 from torch.distributions import Distribution
 
-from vaelab.distributions.flows import Pushforward
-
 T = TypeVar("T")
+
+
+@runtime_checkable
+class TransformsNoise(Protocol):
+    """A distribution of f(e) with noise e ~ `base`, as a normalizing flow is."""
+
+    base: Distribution
+
+    def transform_noise(self, noise: Tensor) -> Tensor:
+        """Returns f(noise), [..., D], with gradients."""
+        ...
 
 
 def gather_batch(share: Tensor, dim: int = 0) -> Tensor:
@@ -49,10 +58,10 @@ def draw_share(q: Distribution, num_samples: int) -> Tensor:
     rank, world_size = rank_and_world_size()
     if world_size == 1:
         return q.rsample((num_samples,))
-    source = q.base if isinstance(q, Pushforward) else q
+    source = q.base if isinstance(q, TransformsNoise) else q
     shares = source.expand((world_size, *q.batch_shape))
     drawn = shares.rsample((num_samples,))[:, rank]
-    return q.transform_noise(drawn) if isinstance(q, Pushforward) else drawn
+    return q.transform_noise(drawn) if isinstance(q, TransformsNoise) else drawn
 
 
 def gather_values(value: T) -> list[T]:

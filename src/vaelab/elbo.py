@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
@@ -18,12 +18,11 @@ from vaelab.autoencoder import AutoEncoder
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError
 from vaelab.metrics.bits import bits_per_dim
-from vaelab.parts import Initialised
 from vaelab.terms import Terms
+from vaelab.training.callbacks.step_scalars import StepScalars
 from vaelab.training.checkpoint_format import KEY, check_architecture, format_record
-from vaelab.training.scalars import average_over_processes, log_step_scalars
+from vaelab.training.initialisation import initialise_parts
 from vaelab.training.totals import Totals
-from vaelab.training.window import Window, is_logging_step
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
 
@@ -44,7 +43,6 @@ class ELBO(AutoEncoder, LightningModule):
     def __init__(self, *, optimizer: Callable[..., Optimizer], **parts: Any) -> None:
         super().__init__(**parts)
         self.make_optimizer = optimizer
-        self.window = Window()
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(self.latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the loaded checkpoint, set by `runs.loading`
@@ -88,65 +86,39 @@ class ELBO(AutoEncoder, LightningModule):
         """True here; False if a variant calls autograd itself, which torch.compile gets wrong."""
         return True
 
-    # Training. Only every `log_every_n_steps` steps does anything here wait for the device.
+    # Training.
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Called by Lightning before fit and test: the callback that logs the training scalars."""
+        return [StepScalars()]
 
     def setup(self, stage: str) -> None:
         """Called by Lightning before fit and test: in fit, initialises a fresh model from data.
 
-        The parts that have `initialise`, of condition, prior and the model itself, set their first
-        weights from training images. Skipped if the model was trained or loaded before. Lightning
-        restores a checkpoint to resume after this.
+        Skipped if the model was trained or loaded before. Lightning restores a checkpoint to
+        resume after this.
         """
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None and self.fresh:
-            parts: list[Any] = [self.condition, self.prior, self]
-            for part in parts:
-                if isinstance(part, Initialised):
-                    part.initialise(data)
+            initialise_parts(self, data)
             self.fresh = False
 
     def on_train_start(self) -> None:
-        """Called by Lightning when training starts: resets optimizer options, unless scheduled.
+        """Called by Lightning when training starts: sets the optimizer's options, unless scheduled.
 
-        The options become those configured; a resumed training would else use those in its
-        checkpoint. Skipped if there is a learning rate scheduler.
+        A resumed training would otherwise use the options in its checkpoint. Skipped if there is a
+        learning rate scheduler.
         """
         if not self.trainer.lr_scheduler_configs:
             for optimizer in self.trainer.optimizers:
                 for group, options in zip(optimizer.param_groups, self.options, strict=True):
                     group.update(options)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Called by Lightning for each training batch: returns the loss, and keeps its scalars."""
+    def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Called by Lightning for each training batch: returns its loss, and terms for the log."""
         loss, distortion, rate = self.loss(*batch)
-        self.window.append(distortion, rate, loss.detach())
-        return loss
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Called by Lightning after each training batch: every n steps, logs means, saves loggers.
-
-        n is `log_every_n_steps`. The means are over the batches since the last such step; the
-        window of these batches is emptied, and the loggers save.
-
-        Raises:
-            NotFiniteError: If a scalar of these batches is not finite.
-        """
-        if self.window and is_logging_step(self.trainer):
-            self.log_scalars("train", self.window.pop_means(self.trainer.fit_loop.total_batch_idx))
-            for logger in self.trainer.loggers:
-                logger.save()
-
-    def on_validation_start(self) -> None:
-        """Called by Lightning before each validation: raises if a new scalar is not finite."""
-        self.check_finite()  # before the best and last checkpoints are saved
-
-    def check_finite(self) -> None:
-        """Raises NotFiniteError if a training scalar not yet logged is not finite.
-
-        The infinite rate of a deterministic code, whose loss is finite, is allowed.
-        """
-        if self.window:
-            self.window.finite_rows(self.trainer.fit_loop.total_batch_idx)
+        terms = {"distortion": distortion, "rate": rate, "objective": loss.detach()}
+        return {"loss": loss, **terms}  # Lightning divides `loss` if it accumulates gradients
 
     def configure_optimizers(self) -> Any:
         """Called by Lightning before training: builds the optimizer, and remembers its options.
@@ -186,45 +158,42 @@ class ELBO(AutoEncoder, LightningModule):
         self.totals.add(terms, self.objective(terms), **self.extra_metrics(terms))
 
     def on_validation_epoch_end(self) -> None:
-        """Called by Lightning after each validation and test: logs means, sets `rate_per_latent`.
+        """Called by Lightning after val and test: logs means, or raises; sets `rate_per_latent`.
 
-        The means are over the images of all processes. Callbacks read `self.rate_per_latent`.
+        The means are over the images of all processes, and logged as `val/<name>` or
+        `test/<name>`. Callbacks read `self.rate_per_latent`.
 
         Raises:
             NotFiniteError: If a mean is not finite.
         """
-        values, self.rate_per_latent = self.totals.compute_means()
-        self.log_scalars("test" if self.trainer.testing else "val", values)
+        stage = "test" if self.trainer.testing else "val"
+        means, self.rate_per_latent = self.totals.compute_means()
+        values = self.evaluation_scalars(means).items()
+        named = {f"{stage}/{name}": value for name, value in values}
+        self.log_dict(named, sync_dist=True, reduce_fx="max")  # equal in all processes
 
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
 
-    def log_scalars(self, stage: str, values: dict[str, float]) -> None:
-        """Logs scalars as `<stage>/<name>`, with bits per dimension where the likelihood has them.
+    def evaluation_scalars(self, means: dict[str, float]) -> dict[str, float]:
+        """The scalars to log of means over images, in nats: these, and bits per dimension if any.
 
-        Args:
-            stage: `train`, which is averaged over processes first, `val` or `test`.
-            values: Means over images, nats per image.
+        A variant may add what follows from the means and `self.rate_per_latent`.
         """
-        if self.bits_offset is not None:
-            bits = bits_per_dim(values["elbo"], self.x_shape, self.bits_offset)
-            values = values | {"bits_per_dim": bits}
-        named = {f"{stage}/{name}": value for name, value in values.items()}
-        if stage == "train":
-            log_step_scalars(self.trainer, average_over_processes(self.trainer, named))
-        else:
-            self.log_dict(named, sync_dist=True, reduce_fx="max")  # equal in all processes
+        return self.with_bits_per_dim(means)
+
+    def with_bits_per_dim(self, means: dict[str, float]) -> dict[str, float]:
+        """Returns means with `bits_per_dim` of their `elbo`, if the likelihood has bits."""
+        if self.bits_offset is None:
+            return means
+        bits = bits_per_dim(means["elbo"], self.x_shape, self.bits_offset)
+        return means | {"bits_per_dim": bits}
 
     # Checkpoints hold tensors and plain values.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Called by Lightning before it saves a checkpoint: checks scalars, adds format and shapes.
-
-        Raises:
-            NotFiniteError: If a training scalar not yet logged is not finite.
-        """
-        self.check_finite()
+        """Called by Lightning before it saves a checkpoint: adds format version and data shapes."""
         checkpoint[KEY] = format_record(self.shapes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 
 class TrainingImages(Protocol):
@@ -63,4 +64,22 @@ class Connected(Protocol):
         Raises:
             UserError: If the prior does not fit the model.
         """
+        ...
+
+
+@runtime_checkable
+class HasLogMass(Protocol):
+    """A distribution over codes with `log_mass`, as the prior of a VQ-VAE."""
+
+    def log_mass(self, codes: Tensor) -> Tensor:
+        """Returns log p(codes) [...] of codes [..., N], in nats."""
+        ...
+
+
+@runtime_checkable
+class HasTemperature(Protocol):
+    """A distribution with `with_temperature`, which says what it is to draw at a temperature."""
+
+    def with_temperature(self, temperature: float) -> Distribution:
+        """Returns a copy that draws at a temperature: 1 as it is, 0 its likeliest value."""
         ...

@@ -1,15 +1,14 @@
-"""`Terms`, one Monte Carlo estimate of the evidence lower bound, and the KL in it.
+"""`Terms`, one Monte Carlo estimate of the evidence lower bound.
 
 Shapes: K samples, B images, D latents, C x H x W pixels. Units: nats per image.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, kl_divergence
+from torch.distributions import Distribution
 
-from vaelab.distributions.hierarchy import Hierarchy
+from vaelab.distributions.divergence import kl_per_group
 from vaelab.distributions.lazy import lazy
 
 
@@ -42,7 +41,7 @@ class Terms:
 
         It splits where q and prior factorise. Without a closed form it is estimated from the K
         samples, as [B, 1]. In a hierarchy, the rate of a level is conditional on the drawn latents
-        of the levels above it, and the levels are concatenated.
+        of the levels above it.
         """
         rate = kl_per_group(self.q, self.prior, self.z)
         return rate.mean(0) if rate.dim() > 2 else rate
@@ -69,22 +68,3 @@ class Terms:
     def log_weights(self) -> Tensor:
         """The log importance weights log p(x, z | y) - log q(z | x, y), shape [K, B]."""
         return self.log_joint - self.q.log_prob(self.z)
-
-
-def kl_per_group(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
-    """KL(q || prior) of each of G groups of latents: [B, G], or [K, B, G] if estimated from z.
-
-    G is D where q and prior are `Independent`, otherwise 1. A pair without a registered closed form
-    gets log q(z) - log prior(z). In a hierarchy each level is conditional on the levels above it in
-    z, and the groups of all levels are concatenated, always as [K, B, G].
-    """
-    if isinstance(q, Hierarchy) and isinstance(prior, Hierarchy):
-        levels = zip(q.levels_given(z), prior.levels_given(z), q.split(z), strict=True)
-        rates = [kl_per_group(*level) for level in levels]
-        return torch.cat([rate.expand(*z.shape[:-1], -1) for rate in rates], -1)
-    try:
-        if isinstance(q, Independent) and isinstance(prior, Independent):
-            return kl_divergence(q.base_dist, prior.base_dist)
-        return kl_divergence(q, prior).unsqueeze(-1)
-    except NotImplementedError:
-        return (q.log_prob(z) - prior.log_prob(z)).unsqueeze(-1)

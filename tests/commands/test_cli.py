@@ -1,4 +1,7 @@
-"""The command line: what it refuses, in one line, and what it answers at once."""
+"""Tests of the command line, mostly `python train.py`: its error messages against expected texts.
+
+Also tests resuming, names of run and sweep folders, quoting for the shell, and --help.
+"""
 
 import os
 import re
@@ -18,7 +21,7 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
-from vaelab.commands import arguments, cli, preflight, train
+from vaelab.commands import arguments, command_lines, error_messages, preflight, train
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.errors import UserError
@@ -29,13 +32,13 @@ from vaelab.training.json_files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
 
-Refused = Callable[..., str]
+GetError = Callable[..., str]
 SMALL_LAYERS = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
-TINY = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
+TINY_RUN = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
 
 
-def failed(monkeypatch, capsys, *arguments: str) -> str:
-    """What `python train.py` with these arguments says before it exits with 2."""
+def run_failing_train(monkeypatch, capsys, *arguments: str) -> str:
+    """Runs `python train.py` in this process, checks for exit code 2, and returns stderr."""
     monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
     for name in ("HYDRA_FULL_ERROR", "VAELAB_SHORT_ERROR"):
         monkeypatch.delenv(name, raising=False)
@@ -46,12 +49,12 @@ def failed(monkeypatch, capsys, *arguments: str) -> str:
 
 
 @pytest.fixture
-def refused(monkeypatch, capsys, tmp_path) -> Refused:
-    """(*overrides) -> what `python train.py` says to them, after exit code 2 and one line."""
+def get_error(monkeypatch, capsys, tmp_path) -> GetError:
+    """(*overrides) -> the error message of `python train.py`; fails if it has several lines."""
 
     def run(*overrides: str) -> str:
         given = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data", *overrides]
-        said = failed(monkeypatch, capsys, *given)
+        said = run_failing_train(monkeypatch, capsys, *given)
         *warnings, error = said.splitlines()
         assert all(line.startswith("warning: ") for line in warnings)
         assert error.startswith("error: ")
@@ -60,7 +63,7 @@ def refused(monkeypatch, capsys, tmp_path) -> Refused:
     return run
 
 
-SETTINGS = {
+INVALID_SETTINGS = {  # overrides: part of the error message
     "model=foo": "possible are ae, beta_tcvae, beta_vae",
     "data=nist": "there is no such data",
     "modle=vae": "did you mean model?",
@@ -122,12 +125,12 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("overrides", SETTINGS)
-def test_refuses_settings(refused, overrides):
-    assert SETTINGS[overrides] in refused(*overrides.split())
+@pytest.mark.parametrize("overrides", INVALID_SETTINGS)
+def test_train_refuses_invalid_settings(get_error, overrides):
+    assert INVALID_SETTINGS[overrides] in get_error(*overrides.split())
 
 
-CONTRADICTIONS = {
+INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     # The likelihood and the pixels.
     "likelihood=bernoulli data.pixels=grey": "Bernoulli likelihood, which takes data.pixels=binary",
     "likelihood=bernoulli data.pixels=dequantized": "data.pixels=dequantized cannot be modelled",
@@ -187,7 +190,7 @@ CONTRADICTIONS = {
     "network=burgess model.encoder.kernels=[4,4]": "encoder.kernels has 2 sides and",
     "network=burgess model.decoder.channels=[8,8]": "decoder.kernels has 4 sides and",
     "network=burgess model.encoder.kernels=[3,3,3,3]": "should be a multiple of 2",
-    # What the data tell.
+    # Settings that the data determine.
     "model.encoder.x_shape=[1,2,2]": "model.encoder.x_shape: there is no such setting",
     "+model.pixels=binary": "model.pixels is told by the data",
     "+model.x_shape=[1,2,2]": "model.x_shape is told by the data",
@@ -212,12 +215,12 @@ CONTRADICTIONS = {
     "trainer.val_check_interval=0": "trainer.val_check_interval=0: should be greater than 0",
     "trainer.val_check_interval=2.5": "trainer: You have passed invalid value 2.5",
     "trainer.gradient_clip_val=-1": "trainer.gradient_clip_val=-1: should be greater than or equal",
-    # What is to be measured at the end.
+    # Metrics to measure at the end.
     "evaluate=[conditional]": "conditional: the model sees no labels",
     "evaluate=[disentanglement]": "the factors of these images are not known",
     "evaluate=[conditional,disentanglement]": "; disentanglement: the factors",
 }
-UNLABELLED = {
+NEED_LABELS = {
     "model=cvae": "needs labels, and the images have none",
     "model=cvae prior=conditional_normal": "needs labels, and the images have none",
     "evaluate=[samples]": "it takes a classifier, and these images have no labels",
@@ -225,8 +228,8 @@ UNLABELLED = {
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory) -> dict[bool, list[str]]:
-    """Settings for 60 images of 8 x 9 pixels, with or without three labels."""
+def small_data(tmp_path_factory) -> dict[bool, list[str]]:
+    """Overrides for 60 images of 8 x 9 pixels: key True with three labels, False without."""
     folder = tmp_path_factory.mktemp("small")
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 9), dtype=np.uint8)
     np.savez(folder / "False.npz", train_images=images)
@@ -237,35 +240,37 @@ def small(tmp_path_factory) -> dict[bool, list[str]]:
 
 @pytest.mark.parametrize(
     ("overrides", "labels"),
-    [*((words, True) for words in CONTRADICTIONS), *((words, False) for words in UNLABELLED)],
+    [*((words, True) for words in INCOMPATIBLE), *((words, False) for words in NEED_LABELS)],
 )
-def test_refuses_contradictions_before_anything_starts(refused, small, tmp_path, overrides, labels):
-    said = refused(*small[labels], *overrides.split())
-    assert (CONTRADICTIONS if labels else UNLABELLED)[overrides] in said
+def test_train_refuses_incompatible_settings_before_writing_files(
+    get_error, small_data, tmp_path, overrides, labels
+):
+    said = get_error(*small_data[labels], *overrides.split())
+    assert (INCOMPATIBLE if labels else NEED_LABELS)[overrides] in said
     assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
 
 
-def test_a_partly_fitting_evaluation_is_no_contradiction(monkeypatch, small, tmp_path, capsys):
-    given = [*small[False], "evaluate=[conditional,latents]", f"hydra.run.dir={tmp_path}/run"]
-    given += ["network=mlp", *TINY, "logger=none", "callbacks.board=null"]
+def test_train_skips_metric_that_does_not_apply_to_model(monkeypatch, small_data, tmp_path, capsys):
+    given = [*small_data[False], "evaluate=[conditional,latents]", f"hydra.run.dir={tmp_path}/run"]
+    given += ["network=mlp", *TINY_RUN, "logger=none", "callbacks.board=null"]
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     train.main()
     assert "conditional left out: the model sees no labels" in capsys.readouterr().out
 
 
-def test_a_download_that_fails_says_what_to_do(refused, monkeypatch):
+def test_failed_download_error_says_what_to_do(get_error, monkeypatch):
     from torchvision import datasets
 
     def fail(*args, **kwargs):
         raise RuntimeError("Error downloading x:\ntried a\ntried b")
 
     monkeypatch.setattr(datasets, "MNIST", fail)
-    said = refused("data=mnist")
+    said = get_error("data=mnist")
     assert "by hand" in said
     assert "data=mnist_5k needs no download" in said
 
 
-WHITE = np.tile(np.uint8([0, 255]), (50, 12, 6))
+STRIPES = np.tile(np.uint8([0, 255]), (50, 12, 6))  # 50 images of 12 x 12 pixels
 
 
 @pytest.mark.parametrize(
@@ -276,102 +281,102 @@ WHITE = np.tile(np.uint8([0, 255]), (50, 12, 6))
         ({"train_images": np.zeros((50, 12), np.uint8)}, "(N, C, H, W)"),
         (
             {
-                "train_images": WHITE,
+                "train_images": STRIPES,
                 "train_labels": np.arange(50) - 1,
             },
             "train_labels[0] is -1; labels are 0, 1, ... or texts",
         ),
     ],
 )
-def test_refuses_arrays(refused, tmp_path, arrays, message):
+def test_array_data_refuses_invalid_images_and_labels(get_error, tmp_path, arrays, message):
     np.savez(tmp_path / "mine.npz", **arrays)
-    assert message in refused("data=arrays", f"data.source.path={tmp_path}/mine.npz")
+    assert message in get_error("data=arrays", f"data.source.path={tmp_path}/mine.npz")
 
 
-def test_labels_are_needed_where_they_are_used(refused, tmp_path):
-    np.savez(tmp_path / "mine.npz", train_images=WHITE)
+def test_cvae_refuses_data_without_labels(get_error, tmp_path):
+    np.savez(tmp_path / "mine.npz", train_images=STRIPES)
     sizes = ["data.val_size=5", "data.test_size=5", "data.batch_size=10"]
-    said = refused("data=arrays", f"data.source.path={tmp_path}/mine.npz", "model=cvae", *sizes)
+    said = get_error("data=arrays", f"data.source.path={tmp_path}/mine.npz", "model=cvae", *sizes)
     assert "needs labels" in said
 
 
-def test_a_truncated_file_is_refused(refused, tmp_path):
-    np.savez(tmp_path / "mine.npz", train_images=WHITE)
+def test_truncated_npz_file_is_refused(get_error, tmp_path):
+    np.savez(tmp_path / "mine.npz", train_images=STRIPES)
     whole = (tmp_path / "mine.npz").read_bytes()
     (tmp_path / "mine.npz").write_bytes(whole[: len(whole) // 2])
-    assert "truncated" in refused("data=arrays", f"data.source.path={tmp_path}/mine.npz")
+    assert "truncated" in get_error("data=arrays", f"data.source.path={tmp_path}/mine.npz")
 
 
 @pytest.fixture
-def finished(monkeypatch, tmp_path) -> Path:
-    """The last checkpoint of a tiny run."""
+def last_checkpoint(monkeypatch, tmp_path) -> Path:
+    """Trains for an epoch and returns the path of last.ckpt."""
     folder = tmp_path / "finished"
-    given = [f"hydra.run.dir={folder}", f"paths.data={tmp_path}/data", "logger=none", *TINY]
+    given = [f"hydra.run.dir={folder}", f"paths.data={tmp_path}/data", "logger=none", *TINY_RUN]
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     train.main()
     return folder / "checkpoints" / "last.ckpt"
 
 
-def test_refuses_checkpoints(refused, finished, tmp_path):
-    assert "another architecture" in refused(f"ckpt={finished}")
+def test_ckpt_refuses_other_architecture_and_truncated_file(get_error, last_checkpoint, tmp_path):
+    assert "another architecture" in get_error(f"ckpt={last_checkpoint}")
     half = tmp_path / "half.ckpt"
-    half.write_bytes(finished.read_bytes()[: finished.stat().st_size // 2])
-    assert "truncated" in refused(f"ckpt={half}")
+    half.write_bytes(last_checkpoint.read_bytes()[: last_checkpoint.stat().st_size // 2])
+    assert "truncated" in get_error(f"ckpt={half}")
 
 
-def test_a_folder_with_a_run_in_it_is_left_as_it_is(refused, finished):
-    folder = finished.parents[1]
+def test_refused_settings_leave_earlier_run_unchanged(get_error, last_checkpoint):
+    folder = last_checkpoint.parents[1]
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
-    here, small = f"hydra.run.dir={folder}", ["logger=none", *TINY]
-    longer = refused(here, *small, "trainer.max_epochs=3")
+    here, small = f"hydra.run.dir={folder}", ["logger=none", *TINY_RUN]
+    longer = get_error(here, *small, "trainer.max_epochs=3")
     assert "holds a run with trainer.max_epochs=1, not 3" in longer
-    assert "another architecture" in refused(here, "ckpt=last", "logger=none")
-    assert "of 1 epochs already" in refused(here, "ckpt=last", *small)
-    assert "beta=-1" in refused(here, "ckpt=last", "model=beta_vae", "model.beta=-1", *small)
+    assert "another architecture" in get_error(here, "ckpt=last", "logger=none")
+    assert "of 1 epochs already" in get_error(here, "ckpt=last", *small)
+    assert "beta=-1" in get_error(here, "ckpt=last", "model=beta_vae", "model.beta=-1", *small)
     after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.suffix != ".log"}
     assert after == before
 
 
 @pytest.mark.parametrize("which", ["last", "best", "folder"])
-def test_going_on_and_starting_over_contradict_each_other(refused, finished, which):
-    """Starting over takes away the checkpoint to go on from."""
-    folder = finished.parents[1]
+def test_ckpt_with_rerun_in_same_folder_is_refused(get_error, last_checkpoint, which):
+    """With rerun=true the run would delete the checkpoint that ckpt names."""
+    folder = last_checkpoint.parents[1]
     ckpt = str(folder) if which == "folder" else which
-    given = [f"hydra.run.dir={folder}", f"ckpt={ckpt}", "rerun=true", *TINY[:2]]
-    said = refused(*given, "trainer.max_epochs=2", "logger=none")
+    given = [f"hydra.run.dir={folder}", f"ckpt={ckpt}", "rerun=true", *TINY_RUN[:2]]
+    said = get_error(*given, "trainer.max_epochs=2", "logger=none")
     assert f"ckpt={ckpt} goes on with the run in" in said
     assert "rerun=true starts it over; give one of them" in said
-    assert finished.exists()
+    assert last_checkpoint.exists()
     assert (folder / "results.json").exists()
 
 
-def test_a_resumed_run_takes_the_configured_optimizer(finished, monkeypatch, tmp_path):
-    folder = finished.parents[1]
+def test_resume_uses_configured_learning_rate(last_checkpoint, monkeypatch, tmp_path):
+    folder = last_checkpoint.parents[1]
     given = [f"hydra.run.dir={folder}", "ckpt=last", "model.optimizer.lr=0.0"]
     given += [f"paths.data={tmp_path}/data", "logger=none", "model.encoder.hidden=[8]"]
     given += ["model.decoder.hidden=[8]", "trainer.max_epochs=2"]
-    before = torch.load(finished, weights_only=True)["state_dict"]
+    before = torch.load(last_checkpoint, weights_only=True)["state_dict"]
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     train.main()
-    after = torch.load(finished, weights_only=True)
+    after = torch.load(last_checkpoint, weights_only=True)
     assert after["global_step"] == 62
     assert all(torch.equal(after["state_dict"][name], value) for name, value in before.items())
 
 
-def test_a_moved_run_knows_its_best_checkpoint(finished, monkeypatch, tmp_path):
+def test_resume_in_moved_folder_keeps_best_checkpoint(last_checkpoint, monkeypatch, tmp_path):
     moved = tmp_path / "moved"
-    shutil.move(finished.parents[1], moved)
+    shutil.move(last_checkpoint.parents[1], moved)
     best = (moved / "checkpoints" / "best.ckpt").read_bytes()
     given = [f"hydra.run.dir={moved}", f"paths.data={tmp_path}/data", "ckpt=last", "logger=none"]
-    given += [*TINY[:2], "trainer.max_epochs=2", "model.optimizer.lr=0.0"]  # so it gets no better
+    given += [*TINY_RUN[:2], "trainer.max_epochs=2", "model.optimizer.lr=0.0"]  # best stays
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     train.main()
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
-def test_images_divided_in_another_way_are_warned_of(finished, monkeypatch, capsys):
-    """What is tested may have been trained on."""
-    folder = finished.parents[1]
+def test_resume_with_other_split_seed_warns(last_checkpoint, monkeypatch, capsys):
+    """Images of its test part may then have been trained on."""
+    folder = last_checkpoint.parents[1]
     longer = ["trainer.max_epochs=2", "ckpt=last", "data.split_seed=7", "logger=none"]
     given = [f"hydra.run.dir={folder}", f"paths.data={folder.parent}/data", *SMALL_LAYERS, *longer]
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
@@ -380,13 +385,13 @@ def test_images_divided_in_another_way_are_warned_of(finished, monkeypatch, caps
     assert "data.split_seed=7 divides the images in another way than the checkpoint's run" in said
 
 
-def test_a_checkpoint_without_a_run_around_it_warns_of_nothing(recwarn):
+def test_resume_from_checkpoint_outside_run_folder_does_not_warn(recwarn):
     RunFolder.warn_of_other_images(RunFolder.__new__(RunFolder), Path("/last.ckpt"))
     assert not recwarn
 
 
-def test_an_evaluation_of_an_earlier_checkpoint_is_forgotten(finished):
-    folder = finished.parents[1]
+def test_read_evaluation_ignores_metrics_of_another_checkpoint(last_checkpoint):
+    folder = last_checkpoint.parents[1]
     steps = read_json(folder / "results.json")["best_step"]
     for step, names in ((steps, ["nll"]), (steps - 1, [])):
         write_json(folder / "evaluation.json", {"step": step, "nll": {"value": 1.0, "se": 0.5}})
@@ -394,31 +399,31 @@ def test_an_evaluation_of_an_earlier_checkpoint_is_forgotten(finished):
         assert ("nll" in read_sweep(folder).jobs) == bool(names)
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_good_checkpoint(refused, finished):
-    before = finished.read_bytes()
+def test_nonfinite_loss_stops_training_and_keeps_checkpoint(get_error, last_checkpoint):
+    before = last_checkpoint.read_bytes()
     small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none"]
-    folder = finished.parents[1]
-    said = refused(
+    folder = last_checkpoint.parents[1]
+    said = get_error(
         f"hydra.run.dir={folder}", "ckpt=last", "trainer.max_epochs=3", *small,
         "+callbacks.fault._target_=support.faults.Fault", "+callbacks.fault.step=40",
     )  # fmt: skip
     assert "distortion became nan at training step 40; the checkpoint of step 31 is kept" in said
     assert "Try a smaller model.optimizer.lr, or trainer.gradient_clip_val=1" in said
     assert read_sweep(folder).jobs["state"].tolist() == ["failed"]
-    assert finished.read_bytes() == before
-    assert all(p.isfinite().all() for p in torch.load(finished)["state_dict"].values())
+    assert last_checkpoint.read_bytes() == before
+    assert all(p.isfinite().all() for p in torch.load(last_checkpoint)["state_dict"].values())
 
 
-def test_without_a_checkpoint_none_is_promised(refused):
-    said = refused(
-        *TINY, "logger=none", "trainer.log_every_n_steps=1",
+def test_nonfinite_loss_error_says_if_no_checkpoint_exists(get_error):
+    said = get_error(
+        *TINY_RUN, "logger=none", "trainer.log_every_n_steps=1",
         "+callbacks.fault._target_=support.faults.Fault", "+callbacks.fault.step=3",
     )  # fmt: skip
     assert "distortion became nan at training step 3; there is no checkpoint yet. Try" in said
 
 
 STOP = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, monitor: val/elbow}"
-NEVER_STARTED = {
+REFUSED_BEFORE_TRAINING = {
     "+callbacks.checkpoint.monitor=val/los": "Checkpoint: .*=val/los; did you mean val/loss",
     STOP: "EarlyStopping: no validation measures monitor=val/elbow; did you mean val/elbo?",
     "+trainer.limit_val_batches=0": "trainer.limit_val_batches=0: the best checkpoint",
@@ -433,20 +438,21 @@ NEVER_STARTED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("override", NEVER_STARTED)
-def test_what_can_be_known_is_said_before_the_work(refused, tmp_path, override):
-    said = refused("logger=none", override)
-    assert re.search(NEVER_STARTED[override], said)
+@pytest.mark.parametrize("override", REFUSED_BEFORE_TRAINING)
+def test_train_refuses_invalid_callbacks_limits_and_targets(get_error, tmp_path, override):
+    said = get_error("logger=none", override)
+    assert re.search(REFUSED_BEFORE_TRAINING[override], said)
     assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
 
 
-@pytest.mark.parametrize("model", ["vae", "beta_tcvae", "vq_vae", "iwae"])
-def test_a_callback_may_watch_whatever_a_validation_measures(build, model):
+@pytest.mark.parametrize("model", ["vae", "beta_tcvae", "vq_vae", "iwae", "ladder_vae"])
+def test_check_monitors_accepts_only_validation_metrics(build, model):
     watched = {
         "vae": "val/active_units",
         "beta_tcvae": "val/minibatch_total_correlation",
         "vq_vae": "val/perplexity",
         "iwae": "val/importance_weighted_elbo",
+        "ladder_vae": "val/rate_2",
     }[model]
     made = build(f"model={model}", *SMALL_LAYERS, x_shape=(1, 8, 8), num_classes=3)
     data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
@@ -456,20 +462,21 @@ def test_a_callback_may_watch_whatever_a_validation_measures(build, model):
     assert made.training
     assert made.totals.rows == []
     assert torch.equal(torch.get_rng_state(), before)
-    if model != "beta_tcvae":  # which knows the number of images in training alone
+    if model != "beta_tcvae":  # it cannot take a step before training, so nothing is checked
         trainer = Trainer(callbacks=[EarlyStopping(watched[:-1])], max_epochs=1, logger=False)
-        with pytest.raises(UserError, match=f"did you mean {watched}"):
+        with pytest.raises(UserError, match=f"did you mean {watched[:-1]}"):
             preflight.check_monitors(trainer, made, data)
 
 
-def test_a_users_callback_may_log_what_another_one_watches(build):
-    class Logs(Callback):
-        pass
+def test_check_monitors_skips_runs_with_callback_that_may_log(build):
+    class CustomCallback(Callback):
+        def on_validation_epoch_end(self, trainer, module):
+            module.log("val/mine", 0.0)
 
     made = build(*SMALL_LAYERS, x_shape=(1, 8, 8), num_classes=3)
     data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
     options = {"max_epochs": 1, "logger": False}
-    trainer = Trainer(callbacks=[Logs(), EarlyStopping("val/mine")], **options)
+    trainer = Trainer(callbacks=[CustomCallback(), EarlyStopping("val/mine")], **options)
     preflight.check_monitors(trainer, made, data)
 
 
@@ -485,12 +492,13 @@ def test_a_users_callback_may_log_what_another_one_watches(build):
         (RuntimeError("shapes do not match"), None),
     ],
 )  # fmt: skip
-def test_an_allocation_that_fails_is_one_line(error, said):
-    found = cli.user_message(error, "train")
+def test_user_message_describes_out_of_memory_in_one_line(error, said):
+    found = error_messages.user_message(error, "train")
     assert found is None if said is None else said in found
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with these arguments as a process, in the root of the repository."""
     return subprocess.run(
         [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
     )
@@ -498,8 +506,8 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]])
 @pytest.mark.parametrize("script", ["train", "evaluate", "generate", "report", "export"])
-def test_answers_without_importing_torch(script, question):
-    answer = command("-X", "importtime", f"{script}.py", *question)
+def test_help_and_cfg_do_not_import_torch(script, question):
+    answer = run_script("-X", "importtime", f"{script}.py", *question)
     assert answer.returncode == 0
     imported = {line.rsplit("|")[-1].strip() for line in answer.stderr.splitlines()}
     assert "vaelab.commands.cli" in imported
@@ -507,7 +515,7 @@ def test_answers_without_importing_torch(script, question):
     assert not imported & slow
 
 
-MISREAD = {
+MALFORMED_ARGUMENTS = {
     ("model.beta=1,2", "model=beta_vae"): "model.beta=1,2: several values are several runs, of a "
     r"sweep: add -m; a list is 'model.beta=\[1,2\]'",
     ("model=vae,beta_vae",): "several values are several runs, of a sweep: add -m$",
@@ -536,9 +544,9 @@ MISREAD = {
 }
 
 
-@pytest.mark.parametrize("words", MISREAD, ids=" ".join)
-def test_what_hydra_cannot_read_is_named_with_its_cure(refused, words):
-    assert re.search(MISREAD[words], refused(*words))
+@pytest.mark.parametrize("words", MALFORMED_ARGUMENTS, ids=" ".join)
+def test_malformed_arguments_error_says_what_to_type(get_error, words):
+    assert re.search(MALFORMED_ARGUMENTS[words], get_error(*words))
 
 
 @pytest.mark.parametrize(
@@ -552,25 +560,26 @@ def test_what_hydra_cannot_read_is_named_with_its_cure(refused, words):
         ("--help a=1", ["--help"]),
     ],
 )
-def test_flags_may_stand_anywhere(words, flags):
+def test_split_flags_separates_flags_from_overrides(words, flags):
     found, others = arguments.split_flags(words.split())
     assert found == flags
     assert others == [word for word in words.split() if re.match(r"(a|b|model)[.\w]*=", word)]
 
 
-def test_a_sweep_may_be_asked_for_in_the_middle(refused):
-    said = refused("model=beta_vae", "-m", "model.beta=1,x", "trainer.max_epochs=1")
+def test_multirun_flag_is_accepted_between_overrides(get_error):
+    said = get_error("model=beta_vae", "-m", "model.beta=1,x", "trainer.max_epochs=1")
     assert "model.beta=x: should be a valid number" in said
 
 
-def test_run_names_are_readable_and_fit_a_command_line():
+def test_run_name_shows_settings_without_equals_or_slash():
     assert run_name(["model=beta_vae", "model.beta=4", "data=mnist"]) == "_beta-4_data-mnist"
     assert run_name(["model=beta_vae"]) == run_name([]) == ""
     assert "=" not in run_name(["data.source.path=/a/b=c,d.npz"])
     assert "/" not in run_name(["data.source.path=/a/b=c,d.npz"])
 
 
-def test_commands_of_one_second_that_differ_have_folders_of_their_own():
+def test_run_name_differs_for_different_overrides():
+    """Runs that start in the same second have only this to tell their folders apart."""
     beta = ["model=beta_vae", "model.beta=4"]
     long = [f"model.encoder.hidden=[{','.join(['100'] * 40)}]"]
     commands = [
@@ -587,7 +596,7 @@ def test_commands_of_one_second_that_differ_have_folders_of_their_own():
     assert re.fullmatch(r"_[0-9a-f]{6}", run_name(["model=beta_vae", "trainer.max_epochs=3"]))
 
 
-ODD = [
+SPECIAL_TEXTS = [
     "a b",
     "it's",
     "\\",
@@ -601,7 +610,7 @@ ODD = [
     "#x",
     "a=b",
 ]
-ODD += [
+SPECIAL_TEXTS += [
     "null",
     "True",
     "1e3",
@@ -621,20 +630,20 @@ ODD += [
 ]
 
 
-@pytest.mark.parametrize("text", [*ODD, "".join(ODD)])
-def test_any_text_can_be_pasted(text):
-    """Through the shell, Hydra's grammar and OmegaConf's."""
-    (word,) = shlex.split(cli.shell_override("key", text))
+@pytest.mark.parametrize("text", [*SPECIAL_TEXTS, "".join(SPECIAL_TEXTS)])
+def test_shell_override_round_trips_any_text(text):
+    """Parsed again by `shlex`, Hydra and OmegaConf."""
+    (word,) = shlex.split(command_lines.shell_override("key", text))
     (override,) = OverridesParser.create().parse_overrides([word])
     assert OmegaConf.create({"key": override.value()}).key == text
 
 
 @pytest.mark.parametrize("text", ["outputs/vae/2026-11-21_10-00-00_beta-4", "a.b", "/x/y@z+1%"])
-def test_a_plain_path_is_pasted_as_it_is(text):
-    assert cli.shell_override("key", text) == f"key={text}"
+def test_shell_override_does_not_quote_plain_paths(text):
+    assert command_lines.shell_override("key", text) == f"key={text}"
 
 
-def test_a_sweep_has_one_name_whatever_runs_its_jobs():
+def test_sweep_name_ignores_rerun_compile_and_launcher():
     overrides = ["model=beta_vae", "model.beta=1,4", "seed=1,2"]
     name = sweep_name(overrides, ["hydra.mode=MULTIRUN"])
     assert name.startswith("beta_vae_beta-1-4_seed-1-2_")
@@ -645,13 +654,13 @@ def test_a_sweep_has_one_name_whatever_runs_its_jobs():
     assert sweep_name(overrides, ["hydra.sweeper.params={a: 1}"]) != name
 
 
-def test_a_disk_without_room_for_the_run_is_one_line(refused, tmp_path):
+def test_error_names_run_folder_that_cannot_be_created(get_error, tmp_path):
     shutil.rmtree(tmp_path / "run", ignore_errors=True)
     (tmp_path / "run").write_text("a file")
-    assert str(tmp_path / "run") in refused()
+    assert str(tmp_path / "run") in get_error()
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_broken_pipe_exits_141():
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "evaluate.py", "--help"]
@@ -661,10 +670,12 @@ def test_a_reader_that_has_seen_enough_is_no_error():
 
 
 @pytest.mark.slow
-def test_help_is_that_of_what_would_run():
-    said = command("train.py", "model.beta=7", "--help", "model=beta_vae", "seed=1,2", "-m").stdout
+def test_help_shows_settings_of_given_overrides():
+    said = run_script(
+        "train.py", "model.beta=7", "--help", "model=beta_vae", "seed=1,2", "-m"
+    ).stdout
     assert "  model.beta=7 " in said
     assert re.search(r"hydra/launcher=local +or ray, slurm", said)
-    refused = command("train.py", "model.bta=1", "-h")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.startswith("error: model.bta: there is no such setting")
+    failed = run_script("train.py", "model.bta=1", "-h")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr.startswith("error: model.bta: there is no such setting")

@@ -1,4 +1,7 @@
-"""What a model is told of an image: from columns of data to the context of its networks."""
+"""Tests of labels y and the conditions on them, against values computed from row numbers.
+
+Also tests all commands on a user's file with several columns.
+"""
 
 import math
 import sys
@@ -24,7 +27,10 @@ SMALL = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_d
 
 
 def splits():
-    """Grey images with a label of 3, a style of 2, a place and a pair of numbers."""
+    """40 images of 8 x 8 pixels whose grey level is 6 times the row number, with four columns.
+
+    They are label (3 classes), style (2 classes), place (1 number) and pair (2 numbers).
+    """
     rows = torch.arange(COUNT)
     pairs = torch.stack([rows / 10, torch.full((COUNT,), 7.0)], 1)
     columns = {
@@ -36,24 +42,25 @@ def splits():
     return Splits(images, rows % 3, images[:0], rows[:0], 3, columns=columns)
 
 
-def data(source=splits, **settings):
+def build_data(source=splits, **settings):
+    """Builds `Images` with batches of 5; 10 images each are for validation and test."""
     settings = {"batch_size": 5, "val_size": 10, "test_size": 10, "pixels": "grey"} | settings
     return Images(source=source, **settings)
 
 
-def y_of(module, part="train"):
-    """The y of a part, and the rows of the images it is of, told by their grey."""
+def y_and_rows(module, part="train"):
+    """Labels y [N, Y] of all images of a part, and their row numbers [N], from grey levels."""
     batches = module.batches(part)
     x, y = zip(*batches, strict=True)
     return torch.cat(y), (torch.cat(x)[:, 0, 0, 0] * 255 / 6).round().long()
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])
-def test_y_is_the_classes_and_then_the_numbers_of_each_image(part):
-    module = data(columns=["pair", "style", "place", "label"])
+def test_y_has_one_hot_classes_before_numbers(part):
+    module = build_data(columns=["pair", "style", "place", "label"])
     assert module.shapes["classes"] == {"style": 2, "label": 3}
     assert module.shapes["numbers"] == {"pair": 2, "place": 1}
-    y, rows = y_of(module, part)
+    y, rows = y_and_rows(module, part)
     assert len(set(rows.tolist())) == len(rows) > 5
     assert_close(y[:, :2], torch.eye(2)[rows % 2])
     assert_close(y[:, 2:5], torch.eye(3)[rows % 3])
@@ -62,47 +69,47 @@ def test_y_is_the_classes_and_then_the_numbers_of_each_image(part):
     assert_close(y[:, 7], rows / COUNT)
 
 
-def test_y_is_the_label_by_itself():
-    module = data()
+def test_y_is_one_hot_label_by_default():
+    module = build_data()
     assert (module.shapes["classes"], module.shapes["numbers"]) == ({"label": 3}, {})
-    y, rows = y_of(module)
+    y, rows = y_and_rows(module)
     assert torch.equal(y, torch.eye(3)[rows % 3])
 
 
-def test_y_is_all_numbers_by_itself_where_they_are_asked_for():
-    shapes = data(numbers=True).shapes
+def test_y_with_numbers_has_all_number_columns_by_default():
+    shapes = build_data(numbers=True).shapes
     assert (shapes["classes"], shapes["numbers"]) == ({}, {"place": 1, "pair": 2})
 
 
-def test_y_of_nothing_has_no_width():
-    y, rows = y_of(data(columns=[]))
+def test_y_without_columns_has_width_0():
+    y, rows = y_and_rows(build_data(columns=[]))
     assert y.shape == (len(rows), 0)
 
 
-def test_a_column_that_is_not_there():
+def test_unknown_column_is_refused_with_a_hint():
     with pytest.raises(UserError, match=r"data\.columns: plaice is no column.*did you mean place"):
-        _ = data(columns=["plaice"]).shapes
+        _ = build_data(columns=["plaice"]).shapes
 
 
-def test_labels_of_an_official_test_part_are_its_own():
+def test_y_of_official_test_set_has_its_own_columns():
     rows = torch.arange(6)
     images = torch.zeros(6, 1, 8, 8).byte()
     columns = {"place": Column(rows[:, None] / 1, rows[:3, None] + 100.0)}
     own = Splits(images, rows, images[:3], rows[:3], 6, columns=columns)
-    module = data(lambda: own, columns=["place"], batch_size=2, val_size=2, test_size=0)
+    module = build_data(lambda: own, columns=["place"], batch_size=2, val_size=2, test_size=0)
     assert torch.equal(torch.cat([y for _, y in module.batches("test")]), rows[:3, None] + 100.0)
 
 
 SPRITES = Sprites(size=16, scales=2, orientations=5, positions=3)
 
 
-def test_factors_are_classes_or_numbers():
+def test_sprites_factors_are_one_hot_or_numbers():
     names = ["shape", "scale", "orientation", "position_x", "position_y"]
-    classes = data(SPRITES, columns=names).shapes
+    classes = build_data(SPRITES, columns=names).shapes
     assert classes["classes"] == {
         "shape": 3, "scale": 2, "orientation": 5, "position_x": 3, "position_y": 3,
     }  # fmt: skip
-    module = data(SPRITES, columns=names, numbers=True)
+    module = build_data(SPRITES, columns=names, numbers=True)
     assert module.shapes["classes"] == {"shape": 3}
     assert module.shapes["numbers"] == {
         "scale": 1, "orientation": 2, "position_x": 1, "position_y": 1,
@@ -117,7 +124,7 @@ def test_factors_are_classes_or_numbers():
     assert_close(y[:, 6:], factors[:, 3:] / 2)
 
 
-def test_labels_take_no_memory_for_each_image():
+def test_labels_store_class_indices_and_one_hot_table():
     orientation = SPRITES.factors.column("orientation")
     labels = Labels.from_columns([orientation], "train", 270, numbers=False)
     (values, table), *others = labels.columns
@@ -125,10 +132,10 @@ def test_labels_take_no_memory_for_each_image():
     assert (values.shape, table.shape) == ((270,), (5, 5))
 
 
-# The conditions.
+# Conditions.
 
 
-def test_unconditional_and_one_hot():
+def test_unconditional_context_is_empty_and_one_hot_is_y():
     y = torch.rand(2, 4, 5)
     assert Unconditional({"a": 2, "b": 3}, {})(y).shape == (2, 4, 0)
     condition = OneHot({"a": 2, "b": 3}, {})
@@ -136,7 +143,7 @@ def test_unconditional_and_one_hot():
     assert torch.equal(condition(y), y)
 
 
-def test_an_embedding_is_a_row_of_a_table_for_each_column():
+def test_embedding_concatenates_vectors_of_each_column():
     condition = Embedding({"a": 2, "b": 3}, {}, features=4)
     a, b = torch.tensor([0, 1, 1]), torch.tensor([2, 0, 1])
     y = torch.cat([torch.eye(2)[a], torch.eye(3)[b]], 1)
@@ -147,17 +154,17 @@ def test_an_embedding_is_a_row_of_a_table_for_each_column():
     assert_close(half, (condition(y[:1]) + condition(y[1:2])) / 2)
 
 
-def test_continuous_is_standardised_over_the_training_images_alone():
-    module = data(columns=["style", "place", "pair"])
+def test_continuous_standardises_numbers_by_training_images():
+    module = build_data(columns=["style", "place", "pair"])
     condition = Continuous({"style": 2}, {"place": 1, "pair": 2})
     condition.initialise(module)
-    y, _ = y_of(module)
+    y, _ = y_and_rows(module)
     context = condition(y)
     assert torch.equal(context[:, :2], y[:, :2])
     assert_close(context[:, 2:4].mean(0), torch.zeros(2), atol=1e-5, rtol=0)
     assert_close(context[:, 2:4].std(0, correction=0), torch.ones(2))
-    assert torch.equal(context[:, 4], torch.zeros(len(y)))  # it is the same in every image
-    others, _ = y_of(module, "val")
+    assert torch.equal(context[:, 4], torch.zeros(len(y)))  # the constant number
+    others, _ = y_and_rows(module, "val")
     assert condition(others)[:, 2:4].mean(0).abs().min() > 1e-3
 
 
@@ -175,12 +182,12 @@ def test_continuous_is_standardised_over_the_training_images_alone():
         (lambda: Continuous({}, {}), "columns of numbers, and the images have none"),
     ],
 )
-def test_refusals(make, message):
+def test_conditions_refuse_missing_or_unsuitable_columns(make, message):
     with pytest.raises(UserError, match=message):
         make()
 
 
-def test_pseudo_inputs_have_one_label(compose):
+def test_vamp_prior_refuses_several_label_columns(compose):
     shapes = {"x_shape": (1, 8, 8), "pixels": "binary", "classes": {"a": 2, "b": 3}, "numbers": {}}
     cfg = compose("prior=vamp", "condition=one_hot", *SMALL)
     with pytest.raises(InstantiationException) as error:
@@ -197,18 +204,21 @@ def test_pseudo_inputs_have_one_label(compose):
         (["model=beta_vae", "condition=continuous"], "Continuous"),
     ],
 )
-def test_the_command_line_chooses(compose, choices, expected):
+def test_condition_choice_sets_class_and_data_numbers(compose, choices, expected):
     cfg = compose(*choices)
     assert cfg.model.condition._target_ == f"vaelab.conditions.{expected}"
     assert cfg.data.numbers == (expected == "Continuous")
 
 
-# From a file of one's own to pictures.
+# All commands on a user's own file.
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory):
-    """A file with a label, a style and an angle, which is where the image is white."""
+def user_data(tmp_path_factory):
+    """Folder of mine.npz: 600 images with one white row, whose place gives label, style and angle.
+
+    Label and style are classes; angle is a pair of numbers.
+    """
     folder = tmp_path_factory.mktemp("mine")
     rng = np.random.default_rng(0)
     place = rng.integers(0, 8, 600)
@@ -222,7 +232,8 @@ def mine(tmp_path_factory):
     return folder
 
 
-def command(module, *arguments):
+def run_command(module, *arguments):
+    """Runs a command, given by its module, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
         patch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -230,8 +241,8 @@ def command(module, *arguments):
         module.main()
 
 
-KINDS = {
-    "several": ["condition=one_hot", "data.columns=[label,style]"],
+CONDITIONS = {
+    "one_hot": ["condition=one_hot", "data.columns=[label,style]"],
     "embedding": [
         "condition=embedding",
         "data.columns=[style,label]",
@@ -243,44 +254,44 @@ KINDS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_train_evaluate_draw_and_export(mine, kind, tmp_path, capsys):
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_all_commands_support_conditions_on_user_data(user_data, kind, tmp_path, capsys):
     folder = tmp_path / kind
-    command(
-        train, "data=arrays", f"data.source.path={mine}/mine.npz", "data.val_size=100",
-        *KINDS[kind], "likelihood=bernoulli", "network=mlp", *SMALL, "trainer.max_epochs=6",
-        "logger=none",
+    run_command(
+        train, "data=arrays", f"data.source.path={user_data}/mine.npz", "data.val_size=100",
+        *CONDITIONS[kind], "likelihood=bernoulli", "network=mlp", *SMALL,
+        "trainer.max_epochs=6", "logger=none",
         "prior=conditional_normal", f"hydra.run.dir={folder}", "model.optimizer.lr=0.01",
         "data.batch_size=20",
     )  # fmt: skip
-    assert f"{KINDS[kind][0].partition('=')[2]} condition on " in capsys.readouterr().out
+    assert f"{CONDITIONS[kind][0].partition('=')[2]} condition on " in capsys.readouterr().out
     model, module = finished.load_run(folder)
     module.setup("test")
     x, y = next(iter(module.test))
     with torch.no_grad():
         wrong = model.terms(x, y.roll(1, 0)).elbo.mean() - model.terms(x, y).elbo.mean()
-    assert wrong < -1  # it has learned what y says
+    assert wrong < -1  # with the labels of other images
     capsys.readouterr()
-    command(evaluate, f"run={folder}", "what=[likelihood,reconstruction,conditional]",
+    run_command(evaluate, f"run={folder}", "what=[likelihood,reconstruction,conditional]",
             "metrics.likelihood.num_samples=10", f"paths.data={tmp_path}")  # fmt: skip
     assert "the model sees other columns than the label alone" in capsys.readouterr().out
     given = "angle:[1,0]" if "angle" in model.numbers else "style:1"
-    command(generate, f"run={folder}", "what=samples", f"given={{{given}}}", "count=5")
-    (arrays,) = (folder / "generated").glob("samples*.npz")  # named after what was asked for
+    run_command(generate, f"run={folder}", "what=samples", f"given={{{given}}}", "count=5")
+    (arrays,) = (folder / "generated").glob("samples*.npz")  # their names end with the settings
     with np.load(arrays) as file:
         drawn = torch.from_numpy(file["y"])
     told = [1, 0] if "angle" in model.numbers else [0, 1]
     start = 0 if kind == "embedding" else model.y_dim - 2
     assert torch.equal(drawn[:, start : start + 2], torch.tensor([told]).expand(5, 2).float())
-    command(generate, f"run={folder}")
-    command(export, f"run={folder}", f"to={tmp_path}/export")
+    run_command(generate, f"run={folder}")
+    run_command(export, f"run={folder}", f"to={tmp_path}/export")
 
 
-def test_a_loaded_model_is_not_standardised_anew(compose):
-    first = data(columns=["place"])
+def test_loaded_continuous_condition_keeps_its_standardisation(compose):
+    first = build_data(columns=["place"])
     cfg = compose("condition=continuous", "likelihood=gaussian", "data.pixels=grey", *SMALL)
 
-    def fitted(module, state=None):
+    def fit_one_batch(module, state=None):
         model = instantiate(cfg.model, _convert_="all", **first.shapes)
         if state is not None:
             model.load_state_dict(state)
@@ -289,9 +300,11 @@ def test_a_loaded_model_is_not_standardised_anew(compose):
         trainer.fit(model, module)
         return model
 
-    model = fitted(first)
-    y, _ = y_of(first)
+    model = fit_one_batch(first)
+    y, _ = y_and_rows(first)
     assert_close(model.condition.mean, y.mean(0))
-    other = data(columns=["place"], split_seed=1)
-    assert fitted(other).condition.mean != model.condition.mean
-    assert torch.equal(fitted(other, model.state_dict()).condition.mean, model.condition.mean)
+    other = build_data(columns=["place"], split_seed=1)
+    assert fit_one_batch(other).condition.mean != model.condition.mean
+    assert torch.equal(
+        fit_one_batch(other, model.state_dict()).condition.mean, model.condition.mean
+    )

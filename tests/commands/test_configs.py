@@ -1,4 +1,7 @@
-"""Every choice in conf/ composes, is valid, and takes a step of each loop."""
+"""Tests of the configurations in conf/: every choice is valid and trains for a step.
+
+Also tests `check_node` against a signature, and the order of defaults and overrides.
+"""
 
 import sys
 from pathlib import Path
@@ -9,12 +12,12 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
 from vaelab.commands import evaluate, generate, train
-from vaelab.commands.cli import CONF
+from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.runs import validation
 from vaelab.runs.targets import import_target
 
-NEEDS = {
+REQUIRED = {
     "data=arrays": ["data.source.path=mine.npz"],
     "posterior=codebook": ["model=vq_vae"],
     "posterior=deterministic": ["model=ae"],
@@ -24,33 +27,33 @@ NEEDS = {
 CHOICES = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONF.glob("*/*.yaml"))
-    if not path.stem.startswith("_")  # which are beginnings
-    and path.parent.name != "sampler"  # of finished runs
+    if not path.stem.startswith("_")  # bases of other files
+    and path.parent.name != "sampler"  # its samplers belong to evaluate and generate
 ]
-ONE_PRIOR = ("ae", "beta_tcvae", "rae", "vq_vae")  # not learned, factorised, or of codes
+FIXED_PRIOR_MODELS = ("ae", "beta_tcvae", "rae", "vq_vae")  # none, factorised, or of codes
 MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_is_valid(compose, choice):
-    cfg = compose(choice, *NEEDS.get(choice, []))
+def test_check_config_accepts_every_choice(compose, choice):
+    cfg = compose(choice, *REQUIRED.get(choice, []))
     if choice.startswith("logger="):
-        cfg.logger = None  # its folder is known only where Hydra runs
+        cfg.logger = None  # its folder is an interpolation that needs Hydra's runtime
     validation.check_config(cfg, train.settings_schema)
 
 
 @pytest.mark.parametrize("sampler", ["prior", "gmm", "flow"])
 @pytest.mark.parametrize(("name", "command"), [("evaluate", evaluate), ("generate", generate)])
-def test_every_sampler_is_valid(name, command, sampler):
+def test_check_config_accepts_every_sampler(name, command, sampler):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         cfg = hydra.compose(name, [f"sampler={sampler}", "run=outputs"])
     validation.check_config(cfg, command.settings_schema)
 
 
-TRAINED = ("model", "network", "likelihood", "prior", "posterior", "condition", "optimizer")
-SPRITES = ["data=sprites", "data.source.size=16", "data.source.positions=3"]
-SPRITES += ["data.val_size=100", "data.test_size=100"]
+TRAINED_GROUPS = ("model", "network", "likelihood", "prior", "posterior", "condition", "optimizer")
+SMALL_SPRITES = ["data=sprites", "data.source.size=16", "data.source.positions=3"]
+SMALL_SPRITES += ["data.val_size=100", "data.test_size=100"]
 
 
 @pytest.mark.slow
@@ -62,23 +65,26 @@ SPRITES += ["data.val_size=100", "data.test_size=100"]
         "network=gated_mlp likelihood=discretized_logistic condition=embedding",
     ],
 )
-def test_every_model_trains_with_other_parts(fast, model, parts):
-    prior = [] if model in ONE_PRIOR else ["prior=conditional_normal"]
-    fast(f"model={model}", *parts.split(), *prior)
+def test_every_model_trains_with_other_networks_and_likelihoods(train_one_step, model, parts):
+    prior = [] if model in FIXED_PRIOR_MODELS else ["prior=conditional_normal"]
+    train_one_step(f"model={model}", *parts.split(), *prior)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("choice", [c for c in CHOICES if c.partition("=")[0] in TRAINED])
-def test_every_choice_trains(fast, choice):
-    more = NEEDS.get(choice, []) + (SPRITES if choice == "condition=continuous" else [])
-    fast(choice, *more)
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.partition("=")[0] in TRAINED_GROUPS])
+def test_every_choice_trains(train_one_step, choice):
+    more = REQUIRED.get(choice, []) + (SMALL_SPRITES if choice == "condition=continuous" else [])
+    train_one_step(choice, *more)
 
 
 @pytest.fixture
-def fast(monkeypatch, tmp_path_factory):
-    """(*overrides): takes a step of each loop, which leaves nothing but the configuration."""
+def train_one_step(monkeypatch, tmp_path_factory):
+    """(*overrides): trains for one batch of each loop, with trainer=fast.
 
-    def run(*overrides):
+    Fails if that leaves any file but the configuration and the log.
+    """
+
+    def train_fast(*overrides):
         folder, data = tmp_path_factory.mktemp("run"), tmp_path_factory.getbasetemp() / "digits"
         given = ["trainer=fast", f"hydra.run.dir={folder}", f"paths.data={data}", *overrides]
         monkeypatch.setattr(sys, "argv", ["train.py", *given])
@@ -86,7 +92,7 @@ def fast(monkeypatch, tmp_path_factory):
         left = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log"]
         assert {path.parent.name for path in left} == {".hydra"}
 
-    return run
+    return train_fast
 
 
 @pytest.mark.slow
@@ -103,7 +109,7 @@ def fast(monkeypatch, tmp_path_factory):
         ["model.optimizer._target_=torch.optim.SGD", "~model.optimizer.fused"],
     ],
 )
-def test_settings_that_users_change(monkeypatch, tmp_path_factory, overrides):
+def test_train_with_common_settings_writes_checkpoint(monkeypatch, tmp_path_factory, overrides):
     folder, data = tmp_path_factory.mktemp("run"), tmp_path_factory.getbasetemp() / "digits"
     small = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "trainer.max_epochs=2"]
     paths = [f"hydra.run.dir={folder}", f"paths.data={data}", "callbacks.board=null"]
@@ -112,7 +118,7 @@ def test_settings_that_users_change(monkeypatch, tmp_path_factory, overrides):
     assert (folder / "checkpoints" / "best.ckpt").exists()
 
 
-def test_the_command_line_wins_over_what_a_data_set_chooses(compose):
+def test_overrides_take_precedence_over_data_set_defaults(compose):
     cfg = compose("data=cifar10")
     assert cfg.model.likelihood._target_.endswith("Gaussian")
     assert cfg.model.encoder._target_.endswith("ConvEncoder")
@@ -123,7 +129,7 @@ def test_the_command_line_wins_over_what_a_data_set_chooses(compose):
     assert cfg.model.latent_dim == 3
 
 
-def test_settings_reach_the_parts(compose):
+def test_overrides_reach_model_and_optimizer(compose):
     cfg = compose("model=beta_vae", "model.beta=2.5", "model.latent_dim=3", "optimizer=adamw")
     model = instantiate(cfg.model, x_shape=(1, 8, 8), classes={}, numbers={}, pixels="binary")
     assert float(model.beta) == 2.5
@@ -132,7 +138,7 @@ def test_settings_reach_the_parts(compose):
 
 
 def parts(*, count: int, name: str = "x", ratio: float | None = None) -> None:
-    """A target with a signature to check against."""
+    """A `_target_` whose signature is the schema of its settings."""
 
 
 @pytest.mark.parametrize(
@@ -148,7 +154,7 @@ def parts(*, count: int, name: str = "x", ratio: float | None = None) -> None:
         ({"count": 1, "nome": "y"}, "part.nome=y: parts has no such setting; did you mean name?"),
     ],
 )
-def test_schema_is_the_signature(settings, message):
+def test_check_node_validates_settings_by_signature_of_target(settings, message):
     node = {"_target_": f"{__name__}.parts", **settings}
     if message is None:
         validation.check_node(node, "part")
@@ -158,8 +164,7 @@ def test_schema_is_the_signature(settings, message):
         assert message in str(refused.value)
 
 
-def test_no_setting_has_a_second_home():
-    """What a file of conf/ names exists: no stale target after a move."""
+def test_every_vaelab_target_in_conf_can_be_imported():
     for path in CONF.rglob("*.yaml"):
         for line in path.read_text().splitlines():
             if "_target_: vaelab." in line:
@@ -167,7 +172,7 @@ def test_no_setting_has_a_second_home():
 
 
 @pytest.mark.parametrize("trainer", ["gpu", "ddp"])
-def test_a_gpu_trains_compiled_and_in_bf16_unless_told_otherwise(compose, trainer):
+def test_gpu_trainers_default_to_compile_and_bf16(compose, trainer):
     cfg = compose(f"trainer={trainer}")
     assert (cfg.compile, cfg.precision, cfg.trainer.accelerator) == (True, "bf16", "gpu")
     cfg = compose(f"trainer={trainer}", "compile=false", "precision=32")

@@ -1,4 +1,7 @@
-"""The command that measures finished runs, and its record."""
+"""Tests of `evaluate.py`: its metrics against known values, its record, and its table.
+
+Also tests estimates with standard errors, and quoting of paths for Hydra.
+"""
 
 import json
 import math
@@ -33,7 +36,7 @@ from vaelab.training.json_files import write_json
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
 
 
-def test_estimates_are_means_with_their_errors():
+def test_mean_estimates_have_standard_error_of_the_mean():
     values = torch.tensor([1.0, 2.0, 3.0, 6.0]).double()
     assert mean_estimate(values) == pytest.approx({"value": 3.0, "se": math.sqrt(14 / 3) / 2})
     pair = column_mean_estimates(torch.stack([values, 2 * values], 1))
@@ -42,7 +45,7 @@ def test_estimates_are_means_with_their_errors():
     assert mean_estimate(values[:1]) == {"value": 1.0, "se": None}
 
 
-def test_active_units_doubts_those_near_the_threshold():
+def test_active_units_error_counts_latents_near_threshold():
     codes = torch.randn(1000, 4).double()
     codes = (codes - codes.mean(0)) / codes.std(0, correction=0)
     means = codes * torch.tensor([0.0, 0.05, 0.1001, 1.0]).double()  # active above 0.1
@@ -65,7 +68,7 @@ def test_active_units_doubts_those_near_the_threshold():
         ("to={a", "to={a"),
     ],
 )
-def test_paths_are_given_to_hydra_in_quotes(argument, read):
+def test_quote_argument_quotes_lists_and_unparsable_values(argument, read):
     assert arguments.quote_argument(argument, ["run"]) == read
 
 
@@ -79,11 +82,12 @@ def test_paths_are_given_to_hydra_in_quotes(argument, read):
         (None, None, ("n/a", "")),
     ],
 )
-def test_two_digits_of_an_error_are_shown(value, error, shown):
+def test_rounded_estimate_shows_two_digits_of_error(value, error, shown):
     assert rounded_estimate(value, error) == shown
 
 
-def run(*overrides, command=evaluate):
+def run_command(*overrides, command=evaluate):
+    """Runs a command, given by its module (default: evaluate), in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
         patch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -91,11 +95,11 @@ def run(*overrides, command=evaluate):
 
 
 @pytest.fixture(scope="module")
-def sweep(tmp_path_factory) -> Path:
-    """A folder of two finished runs, one of them conditional."""
+def runs(tmp_path_factory) -> Path:
+    """A folder with the finished runs `vae (1)` and `cvae (1)`, and their data."""
     folder = tmp_path_factory.mktemp("a sweep")
     for model in ("vae", "cvae"):
-        run(
+        run_command(
             *SMALL,
             f"model={model}",
             f"hydra.run.dir='{folder}/{model} (1)'",
@@ -106,13 +110,14 @@ def sweep(tmp_path_factory) -> Path:
     return folder
 
 
-def measured(folder: Path, *overrides: str) -> dict:
-    run(f"run={folder}", f"paths.data={folder.parent}/data".replace(" ", "\\ "), *overrides)
+def measure(folder: Path, *overrides: str) -> dict:
+    """Evaluates a run, with the data beside its folder, and returns its evaluation.json."""
+    run_command(f"run={folder}", f"paths.data={folder.parent}/data".replace(" ", "\\ "), *overrides)
     return json.loads((folder / "evaluation.json").read_text())
 
 
-def odd(case: str) -> dict[str, np.ndarray]:
-    """Images of which some metrics cannot be."""
+def degenerate_arrays(case: str) -> dict[str, np.ndarray]:
+    """Images and labels to which some metrics do not apply; `case` is a key of NOT_APPLICABLE."""
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8)
     rare = (np.arange(60) < 2).astype(int)
     two = np.arange(60) % 2
@@ -128,36 +133,36 @@ def odd(case: str) -> dict[str, np.ndarray]:
     }[case]  # fmt: skip
 
 
-PROBE = {"probe", "probe_chance"}
-NEIGHBOURS = {"precision", "recall", "density", "coverage"}
-LACKING = {
-    "one test image": PROBE | NEIGHBOURS | {"active_units", "frechet_classifier"},
-    "three test images": PROBE | NEIGHBOURS,
-    "a rare class": PROBE,
+PROBE_METRICS = {"probe", "probe_chance"}
+NEIGHBOUR_METRICS = {"precision", "recall", "density", "coverage"}
+NOT_APPLICABLE = {
+    "one test image": PROBE_METRICS | NEIGHBOUR_METRICS | {"active_units", "frechet_classifier"},
+    "three test images": PROBE_METRICS | NEIGHBOUR_METRICS,
+    "a rare class": PROBE_METRICS,
     "one class": set(),
     "no labels": set(),
 }
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", LACKING)
-def test_what_is_impossible_for_the_data_stops_nothing_else(tmp_path, capsys, case):
-    np.savez(tmp_path / "odd.npz", **odd(case))
+@pytest.mark.parametrize("case", NOT_APPLICABLE)
+def test_not_applicable_metrics_have_reason_and_others_are_measured(tmp_path, capsys, case):
+    np.savez(tmp_path / "odd.npz", **degenerate_arrays(case))
     folder, where = tmp_path / "run", f"paths.data={tmp_path}/data"
     given = ["data=arrays", f"data.source.path={tmp_path}/odd.npz", "network=mlp", "logger=none"]
     model = "vae" if case == "no labels" else "cvae"
     given += [f"model={model}", "trainer.max_epochs=1"]
-    run(*SMALL, *given, f"hydra.run.dir={folder}", where, command=train)
+    run_command(*SMALL, *given, f"hydra.run.dir={folder}", where, command=train)
     few = ["num_samples=5", "metrics.samples.count=20", "metrics.conditional.per_class=5"]
     what = "what=[likelihood,reconstruction,latents,samples,conditional]"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        run(f"run={folder}", where, what, *few)
+        run_command(f"run={folder}", where, what, *few)
     said = capsys.readouterr().out
     found = json.loads((folder / "evaluation.json").read_text())
     estimates = {name: entry for name, entry in found.items() if isinstance(entry, dict)}
     lacking = {name for name, entry in estimates.items() if "reason" in entry}
-    assert lacking == LACKING[case]
+    assert lacking == NOT_APPLICABLE[case]
     for name in lacking:
         assert found[name]["value"] is None
         assert re.search(rf"\b{name}\b.* n/a: \w+", said)
@@ -169,30 +174,30 @@ def test_what_is_impossible_for_the_data_stops_nothing_else(tmp_path, capsys, ca
 
 
 @pytest.mark.slow
-def test_a_metric_that_fails_stops_no_other(sweep, monkeypatch, capsys):
-    def fails(*_, **__):
+def test_failed_metric_does_not_stop_others(runs, monkeypatch, capsys):
+    def raise_user_error(*_, **__):
         raise UserError("it is broken")
 
-    folder = shutil.copytree(sweep / "vae (1)", sweep.parent / "copied")
-    monkeypatch.setattr(evaluation, "reconstruction", fails)
+    folder = shutil.copytree(runs / "vae (1)", runs.parent / "copied")
+    monkeypatch.setattr(evaluation, "reconstruction", raise_user_error)
     with pytest.raises(SystemExit) as exit_:
-        measured(folder, "num_samples=5", "what=[reconstruction,latents]")
+        measure(folder, "num_samples=5", "what=[reconstruction,latents]")
     assert exit_.value.code == 2
     assert "reconstruction: it is broken" in capsys.readouterr().err
     assert "marginal_kl" in json.loads((folder / "evaluation.json").read_text())
 
 
-def test_json_has_no_number_that_is_none(tmp_path):
+def test_write_json_writes_nonfinite_numbers_as_null(tmp_path):
     numbers = {"a": math.inf, "b": [1.0, -math.inf], "c": {"d": (math.nan, 2)}, "e": "Infinity"}
     write_json(tmp_path / "a.json", numbers)
     found = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert found == {"a": None, "b": [1.0, None], "c": {"d": [None, 2]}, "e": "Infinity"}
 
 
-def test_a_run_is_measured_once(sweep, monkeypatch):
-    folder = sweep / "vae (1)"
-    few = measured(folder, "num_samples=5", "what=likelihood")
-    many = measured(folder, "num_samples=50", "what=likelihood")
+def test_evaluate_reuses_results_of_same_settings(runs, monkeypatch):
+    folder = runs / "vae (1)"
+    few = measure(folder, "num_samples=5", "what=likelihood")
+    many = measure(folder, "num_samples=50", "what=likelihood")
     assert -few["elbo"]["value"] >= few["nll"]["value"] >= many["nll"]["value"]
     assert sum(few["rate_per_latent"]["value"]) == pytest.approx(few["rate"]["value"])
     tested = json.loads((folder / "results.json").read_text())
@@ -203,17 +208,17 @@ def test_a_run_is_measured_once(sweep, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "likelihood", lambda *_, **__: pytest.fail("measured again"))
-        assert measured(folder, "num_samples=50", "what=likelihood") == many
-    again = measured(folder, "num_samples=50", "what=likelihood", "rerun=true")
+        assert measure(folder, "num_samples=50", "what=likelihood") == many
+    again = measure(folder, "num_samples=50", "what=likelihood", "rerun=true")
     assert again == many | {"command": again["command"]}
-    other = measured(folder, "num_samples=50", "what=likelihood", "seed=1")
+    other = measure(folder, "num_samples=50", "what=likelihood", "seed=1")
     assert 0 < abs(other["nll"]["value"] - many["nll"]["value"]) < many["nll"]["se"]
 
 
 @pytest.mark.slow
-def test_everything_goes_to_the_record_and_to_tensorboard(sweep):
-    folder = sweep / "cvae (1)"
-    found = measured(folder, "num_samples=20", "metrics.conditional.images=20")
+def test_evaluate_writes_metrics_to_json_and_tensorboard(runs):
+    folder = runs / "cvae (1)"
+    found = measure(folder, "num_samples=20", "metrics.conditional.images=20")
     board = EventAccumulator(str(folder)).Reload()
     tags = board.Tags()["scalars"]
     for name in ("nll", "rate", "active_units", "mutual_information", "psnr", "density"):
@@ -224,15 +229,15 @@ def test_everything_goes_to_the_record_and_to_tensorboard(sweep):
     assert event.step == found["step"] > 0
 
 
-def test_a_folder_of_runs_gives_one_table(sweep, capsys):
-    (sweep / "no run").mkdir(exist_ok=True)
-    both = finished.find_runs([str(sweep)])
+def test_evaluate_prints_one_table_of_several_runs(runs, capsys):
+    (runs / "no run").mkdir(exist_ok=True)
+    both = finished.find_runs([str(runs)])
     assert [folder.name for folder in both] == ["cvae (1)", "vae (1)"]
-    assert finished.find_runs([str(both[1]), str(sweep)]) == both[::-1]
-    data = f"paths.data='{sweep}/data'"
-    run(f"run={sweep}", data, "num_samples=3", "what=likelihood")
+    assert finished.find_runs([str(both[1]), str(runs)]) == both[::-1]
+    data = f"paths.data='{runs}/data'"
+    run_command(f"run={runs}", data, "num_samples=3", "what=likelihood")
     table = capsys.readouterr().out
-    run(f"run={both[0]},{both[1]}", data, "num_samples=3", "what=likelihood")
+    run_command(f"run={both[0]},{both[1]}", data, "num_samples=3", "what=likelihood")
     assert table.endswith(capsys.readouterr().out)
     for name in ("nll", "distortion"):
         (line,) = [line for line in table.splitlines() if f" {name} " in line]
@@ -241,7 +246,7 @@ def test_a_folder_of_runs_gives_one_table(sweep, capsys):
             assert cell.strip() == f"{found['value']:.3f} ±{found['se']:.3f}"
 
 
-def test_many_runs_are_a_row_each_of_the_main_numbers():
+def test_evaluation_table_of_many_runs_has_only_main_metrics():
     entry = {"value": 1.0, "se": 0.5}
     records = {
         Path(str(i)): SimpleNamespace(content={"nll": entry, "psnr": entry} if i else {})
@@ -252,14 +257,14 @@ def test_many_runs_are_a_row_each_of_the_main_numbers():
     assert list(grid.columns[1].cells) == ["", *["1.000 ±0.500"] * 8]
 
 
-def test_the_latents_may_be_of_every_image(sweep):
-    model, data = finished.load_run(sweep / "cvae (1)")
-    subject = evaluation.Subject(model, data, sweep, track=lambda batches, _: batches)
+def test_latents_metric_with_images_all_uses_every_image(runs):
+    model, data = finished.load_run(runs / "cvae (1)")
+    subject = evaluation.Subject(model, data, runs, track=lambda batches, _: batches)
     x, y = map(torch.cat, zip(*subject.iterate_all_images("all"), strict=True))
     trained_on = len(data.splits.train_images)
     assert len(x) == len(y) == trained_on + len(data.splits.test_images)
     stored = data.splits.train_images.float() / 255
-    certain = (stored == 0) | (stored == 1)  # whatever the noise
+    certain = (stored == 0) | (stored == 1)  # for these pixels the noise does not matter
     assert torch.equal(x[:trained_on][certain], stored[certain])
     assert torch.equal(y[:trained_on].argmax(1), data.splits.train_labels)
     few = evaluation.latents(subject, num_samples=1, images="test")
@@ -267,13 +272,15 @@ def test_the_latents_may_be_of_every_image(sweep):
     assert every["mutual_information"]["se"] < few["mutual_information"]["se"]
 
 
-def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):
+def test_damaged_run_does_not_stop_evaluation_of_others(runs, tmp_path, capsys):
     folder = tmp_path / "copied"
-    shutil.copytree(sweep, folder)
+    shutil.copytree(runs, folder)
     broken = folder / "cvae (1)" / "checkpoints" / "best.ckpt"
     broken.write_bytes(broken.read_bytes()[:1000])
     with pytest.raises(SystemExit):
-        run(f"run={folder}", f"paths.data='{sweep}/data'", "num_samples=3", "what=likelihood")
+        run_command(
+            f"run={folder}", f"paths.data='{runs}/data'", "num_samples=3", "what=likelihood"
+        )
     out, err = capsys.readouterr()
     assert "vae (1)" in out
     assert str(broken) in err
@@ -281,54 +288,54 @@ def test_a_damaged_run_does_not_stop_the_others(sweep, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_all_is_every_metric(sweep, capsys):
+def test_what_all_measures_every_applicable_metric(runs, capsys):
     few = ["samples.count=300", "ais.images=10", "ais.chains=1", "ais.steps=2"]
-    found = measured(sweep / "vae (1)", "what=all", *(f"metrics.{setting}" for setting in few))
+    found = measure(runs / "vae (1)", "what=all", *(f"metrics.{setting}" for setting in few))
     assert {"nll", "nll_ais", "ssim", "marginal_kl", "copied"} <= found.keys()
     said = capsys.readouterr().out
     for name in ("inception", "conditional", "disentanglement"):
         assert f"{name} left out: " in said
 
 
-def test_another_checkpoint_is_measured_anew(sweep):
-    folder = sweep / "vae (1)"
-    found = measured(folder, "num_samples=3", "what=[likelihood,latents]")
+def test_evaluate_discards_results_of_another_checkpoint(runs):
+    folder = runs / "vae (1)"
+    found = measure(folder, "num_samples=3", "what=[likelihood,latents]")
     file = folder / "evaluation.json"
     file.write_text(json.dumps(found | {"step": found["step"] - 1}))
-    assert "active_units" not in measured(folder, "num_samples=3", "what=likelihood")
+    assert "active_units" not in measure(folder, "num_samples=3", "what=likelihood")
 
 
-def test_nothing_asked_for_shows_what_there_is(sweep, capsys):
-    before = measured(sweep / "vae (1)", "what=latents")
+def test_evaluate_without_metrics_prints_stored_results(runs, capsys):
+    before = measure(runs / "vae (1)", "what=latents")
     capsys.readouterr()
-    assert measured(sweep / "vae (1)", "what=[]") == before
+    assert measure(runs / "vae (1)", "what=[]") == before
     assert "active_units" in capsys.readouterr().out
 
 
-def test_what_a_model_does_not_have_is_left_out(sweep, capsys):
-    found = measured(sweep / "vae (1)", "what=[latents,conditional]")
+def test_evaluate_skips_metric_that_does_not_apply(runs, capsys):
+    found = measure(runs / "vae (1)", "what=[latents,conditional]")
     assert "active_units" in found
     assert "conditional left out: " in capsys.readouterr().out
 
 
-def test_ais_is_a_second_opinion_on_the_same_images(sweep):
+def test_ais_nll_agrees_with_importance_weighted_nll(runs):
     few = ["images=12", "chains=8", "steps=100", "leapfrog_steps=5", "num_samples=500"]
-    found = measured(sweep / "vae (1)", "what=ais", *(f"metrics.ais.{setting}" for setting in few))
+    found = measure(runs / "vae (1)", "what=ais", *(f"metrics.ais.{setting}" for setting in few))
     assert found["nll_ais"]["value"] > 0
-    assert abs(found["nll_minus_ais"]["value"]) < 5  # of some 350 nats
+    assert abs(found["nll_minus_ais"]["value"]) < 5  # nats, of about 350
     assert 0.2 < found["ais_acceptance"]["value"] < 1
 
 
-def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
-    """With another network in Inception's place, and small: the mean of each quarter."""
+def test_fid_matches_frechet_distance_of_same_features(runs, monkeypatch):
+    """A small network replaces Inception; its features are the means of the image's quarters."""
     network = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten())
     network.num_features = 12
     known = partial(fid.FrechetInceptionDistance, feature=network)
     monkeypatch.setattr(fid, "FrechetInceptionDistance", known)
-    found = measured(sweep / "cvae (1)", "what=inception", "metrics.inception.count=200")
+    found = measure(runs / "cvae (1)", "what=inception", "metrics.inception.count=200")
 
-    model, data = finished.load_run(sweep / "cvae (1)")
-    subject = evaluation.Subject(model, data, sweep)
+    model, data = finished.load_run(runs / "cvae (1)")
+    subject = evaluation.Subject(model, data, runs)
     torch.manual_seed(stream_seed("evaluate inception", 0))
     sets = [
         torch.cat(list(generate_images(subject, 200, Own()))),
@@ -338,16 +345,16 @@ def test_the_inception_distance_is_that_of_torchmetrics(sweep, monkeypatch):
     assert found["fid"]["value"] == pytest.approx(frechet_distance(*sets)["value"], rel=1e-3)
 
 
-def test_without_weights_of_inception_it_is_left_out(sweep, capsys):
+def test_inception_metric_without_its_weights_is_an_error(runs, capsys):
     with pytest.raises(SystemExit):
-        measured(sweep / "vae (1)", "what=inception")
+        measure(runs / "vae (1)", "what=inception")
     assert "inception: it takes torch-fidelity and its weights" in capsys.readouterr().err
 
 
 @pytest.mark.slow
-def test_data_with_factors_are_scored(tmp_path):
+def test_disentanglement_scores_of_sprites_are_between_0_and_1(tmp_path):
     grid = ["size=16", "scales=2", "orientations=3", "positions=6"]
-    run(
+    run_command(
         "data=sprites",
         *(f"data.source.{axis}" for axis in grid),
         *("data.val_size=20", "data.test_size=40", "data.batch_size=64"),
@@ -356,7 +363,7 @@ def test_data_with_factors_are_scored(tmp_path):
         command=train,
     )
     settings = ["images=300", "points=20", "repeats=2"]
-    found = measured(
+    found = measure(
         tmp_path / "run",
         "what=disentanglement",
         *(f"metrics.disentanglement.{setting}" for setting in settings),
@@ -381,24 +388,24 @@ def test_data_with_factors_are_scored(tmp_path):
         (["run=RUN", "device=gpu"], "device=gpu: this machine has no such device"),
     ],
 )
-def test_refuses(sweep, capsys, overrides, message):
+def test_evaluate_refuses_invalid_settings(runs, capsys, overrides, message):
     with pytest.raises(SystemExit) as exit_:
-        run(*(override.replace("RUN", f"{sweep}/vae (1)") for override in overrides))
+        run_command(*(override.replace("RUN", f"{runs}/vae (1)") for override in overrides))
     assert exit_.value.code == 2
     said = capsys.readouterr().err.strip()
     assert said.startswith("error: ")
     assert message in said
 
 
-TINY = "model.encoder.channels=[4,4]", "model.decoder.channels=[4,4]"
+TINY_NETWORK = "model.encoder.channels=[4,4]", "model.decoder.channels=[4,4]"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "choices",
     [
-        ["model=beta_vae", "network=conv", "likelihood=gaussian", *TINY],
-        ["model=cvae", "network=conv", "prior=conditional_normal", *TINY],
+        ["model=beta_vae", "network=conv", "likelihood=gaussian", *TINY_NETWORK],
+        ["model=cvae", "network=conv", "prior=conditional_normal", *TINY_NETWORK],
         ["model=cvae", "likelihood=gaussian", "data.pixels=grey", "prior=conditional_normal"],
         ["model=vae", "model.latent_dim=2", "model.num_samples=3", "optimizer=adamw"],
         [
@@ -407,27 +414,27 @@ TINY = "model.encoder.channels=[4,4]", "model.decoder.channels=[4,4]"
             "data.source.path=ARRAYS",
             "data.val_size=9",
             "data.batch_size=20",
-            *TINY,
+            *TINY_NETWORK,
         ],
     ],
     ids=" ".join,
 )
-def test_every_kind_of_run_is_measured_and_drawn(tmp_path, choices):
+def test_evaluate_and_generate_support_various_models_and_data(tmp_path, choices):
     images = np.random.default_rng(0).integers(0, 256, (100, 3, 9, 10), np.uint8)
     np.savez(tmp_path / "mine.npz", train_images=images)
     choices = [choice.replace("ARRAYS", str(tmp_path / "mine.npz")) for choice in choices]
     paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"]
-    run(*choices, *paths, "data.test_size=50", "trainer.max_steps=3", command=train)
+    run_command(*choices, *paths, "data.test_size=50", "trainer.max_steps=3", command=train)
     settings = ["num_samples=2", "what=[likelihood,reconstruction,latents]"]
-    found = measured(tmp_path / "run", *settings)
+    found = measure(tmp_path / "run", *settings)
     for name in ("nll", "mse", "ssim", "mutual_information", "marginal_kl"):
         assert math.isfinite(found[name]["value"])
-    run(f"run={tmp_path}/run", "count=4", command=generate)
+    run_command(f"run={tmp_path}/run", "count=4", command=generate)
     assert len(list((tmp_path / "run" / "generated").glob("*.npz"))) >= 5
 
 
-def test_a_run_of_less_than_an_epoch_is_measured_by_its_last_weights(tmp_path):
+def test_evaluate_run_shorter_than_an_epoch_uses_last_weights(tmp_path):
     paths = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data"]
-    run(*SMALL, *paths, "trainer.max_steps=3", command=train)
-    found = measured(tmp_path / "run", "num_samples=2", "what=likelihood")
+    run_command(*SMALL, *paths, "trainer.max_steps=3", command=train)
+    found = measure(tmp_path / "run", "num_samples=2", "what=likelihood")
     assert found["step"] == 3

@@ -1,4 +1,7 @@
-"""The command that draws pictures of a finished run."""
+"""Tests of `generate.py`, against images decoded by the model and the data of the run.
+
+Also tests `read_image`, against exact pixels.
+"""
 
 import json
 import shutil
@@ -15,14 +18,14 @@ from PIL import Image
 import vaelab
 from vaelab import pictures
 from vaelab.commands import evaluate, export, generate, train
-from vaelab.commands.cli import CONF
+from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.pictures import gallery
 from vaelab.pictures.image_files import read_image
 
 
-def run(command, *arguments):
-    """What `python train.py ...` or `python generate.py ...` does."""
+def run_command(command, *arguments):
+    """Runs a command, given by its module, in this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, arguments)])
         patch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -31,8 +34,8 @@ def run(command, *arguments):
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """(model) -> the folder of a run of it on images of class 0, 1 and 2, with none of class 3."""
+def get_run(tmp_path_factory):
+    """(model) -> the folder of its run, trained at the first call; class 3 of 4 has no images."""
     folder = tmp_path_factory.mktemp("runs")
     bits = np.random.default_rng(0).integers(0, 2, (90, 8, 8), np.uint8) * 255
     labels = np.arange(90) % 3
@@ -40,7 +43,7 @@ def trained(tmp_path_factory):
 
     def train_model(model):
         if not (folder / model).exists():
-            run(
+            run_command(
                 train, f"model={model}", "data=arrays", f"data.source.path={folder}/mine.npz",
                 "data.source.num_classes=4", "data.val_size=10", "data.test_size=30",
                 "data.batch_size=10", "network=mlp", "likelihood=bernoulli", "model.latent_dim=2",
@@ -54,7 +57,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def files(tmp_path):
-    """Two image files, of other shapes and colours than the images of the run."""
+    """Paths of two colour images; the first is larger than the images of the runs."""
     paths = [tmp_path / "one, two.png", tmp_path / "three.png"]
     for path, size in zip(paths, [(30, 20), (8, 8)], strict=True):
         pixels = np.random.default_rng(1).integers(0, 2, (*size, 3), np.uint8) * 255
@@ -63,16 +66,17 @@ def files(tmp_path):
 
 
 def arrays(path):
+    """The arrays of an npz file, by name."""
     with np.load(path, allow_pickle=False) as file:
         return dict(file)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["vae", "cvae"])
-def test_every_picture_that_makes_sense_is_drawn(trained, capsys, model):
-    folder = trained(model) / "generated"
+def test_generate_draws_every_kind_applicable_to_model(get_run, capsys, model):
+    folder = get_run(model) / "generated"
     capsys.readouterr()
-    run(generate, f"run={trained(model)}")
+    run_command(generate, f"run={get_run(model)}")
     assert set(map(Path, capsys.readouterr().out.split())) == set(folder.iterdir())
     names = set(pictures.KINDS) - ({"class_grid"} if model == "vae" else set())
     moving = {"traversal", "interpolation", "arithmetic"}
@@ -81,36 +85,36 @@ def test_every_picture_that_makes_sense_is_drawn(trained, capsys, model):
     assert {path.stem for path in folder.glob("*.gif")} == moving
 
 
-def test_several_runs_are_drawn_each_in_its_folder(trained, capsys):
-    runs = [trained(model) for model in ("vae", "cvae")]
-    run(generate, f"run={runs[0]},{runs[1]}", "what=samples", "count=2")
+def test_generate_writes_several_runs_to_their_own_folders(get_run, capsys):
+    runs = [get_run(model) for model in ("vae", "cvae")]
+    run_command(generate, f"run={runs[0]},{runs[1]}", "what=samples", "count=2")
     for folder in runs:
         assert len(arrays(folder / "generated" / "samples.npz")["images"]) == 2
     with pytest.raises(SystemExit):
-        run(generate, f"run={runs[0]},{runs[1]}", "what=class_grid", "count=2")
+        run_command(generate, f"run={runs[0]},{runs[1]}", "what=class_grid", "count=2")
     assert len(arrays(runs[1] / "generated" / "class_grid.npz")["images"][0]) == 2
     assert f"error: {runs[0]}: what=class_grid needs" in capsys.readouterr().err
 
 
-def test_settings_reach_the_pictures_and_the_file(trained, tmp_path):
+def test_generate_applies_and_stores_settings(get_run, tmp_path):
     given = ["what=[samples,class_grid]", "label=[3,1]", "count=5", "temperature=0", "seed=7"]
-    run(generate, f"run={trained('cvae')}", f"to={tmp_path}/here", *given)
+    run_command(generate, f"run={get_run('cvae')}", f"to={tmp_path}/here", *given)
     end = "_label-3-1_temperature-0_seed-7.npz"
     found = arrays(tmp_path / "here" / f"samples{end}")
     assert found["y"].tolist() == np.eye(4)[[3, 1, 3, 1, 3]].tolist()
     assert not found["z"].any()
     assert json.loads(str(found["settings"])) == {
-        "run": str(trained("cvae")), "what": "samples", "count": 5, "label": [3, 1],
+        "run": str(get_run("cvae")), "what": "samples", "count": 5, "label": [3, 1],
         "given": {}, "temperature": 0.0, "images": [], "seed": 7, "sampler": "prior",
     }  # fmt: skip
-    model = vaelab.load(trained("cvae"))
+    model = vaelab.load(get_run("cvae"))
     with torch.no_grad():
         images = model.decode(torch.zeros(2, 2), torch.eye(4)[[3, 1]]).mean
     assert found["images"][:2] == pytest.approx(images.numpy(), abs=1e-6)
     assert arrays(tmp_path / "here" / f"class_grid{end}")["labels"].tolist() == [3, 1]
 
 
-def test_another_request_is_another_file():
+def test_settings_suffix_differs_for_different_settings():
     usual = {"count": None, "label": [], "given": {}, "sampler": "prior", "temperature": 1.0}
     usual |= {"images": [], "seed": 0}
     others: list[dict] = [
@@ -124,20 +128,24 @@ def test_another_request_is_another_file():
     assert gallery.settings_suffix(usual) == gallery.settings_suffix(usual | {"count": 3}) == ""
 
 
-def test_the_images_are_those_of_the_test_part(trained, tmp_path):
-    run(generate, f"run={trained('vae')}", "what=reconstructions", f"to={tmp_path}", "label=1")
+def test_generate_label_selects_images_of_that_class(get_run, tmp_path):
+    run_command(
+        generate, f"run={get_run('vae')}", "what=reconstructions", f"to={tmp_path}", "label=1"
+    )
     found = arrays(tmp_path / "reconstructions_label-1.npz")
-    with np.load(trained("vae").parent / "mine.npz") as file:
+    with np.load(get_run("vae").parent / "mine.npz") as file:
         images, labels = file["train_images"], file["train_labels"]
     known = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     assert {known[(255 * x).astype(np.uint8).tobytes()] for x in found["x"]} == {1}
 
 
 @pytest.mark.slow
-def test_the_seed_decides(trained, tmp_path):
+def test_generate_files_are_determined_by_seed(get_run, tmp_path):
     what = "what=[samples,traversal,interpolation]"
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        run(generate, f"run={trained('cvae')}", what, f"to={tmp_path}/{folder}", f"seed={seed}")
+        run_command(
+            generate, f"run={get_run('cvae')}", what, f"to={tmp_path}/{folder}", f"seed={seed}"
+        )
     first, again, other = (
         {path.name.replace("_seed-1", ""): path.read_bytes() for path in there.iterdir()}
         for there in (tmp_path / folder for folder in "abc")
@@ -148,25 +156,25 @@ def test_the_seed_decides(trained, tmp_path):
     assert first["interpolation.gif"] == other["interpolation.gif"]
 
 
-def test_images_of_the_user_are_interpolated(trained, files, tmp_path):
+def test_generate_interpolates_between_image_files(get_run, files, tmp_path):
     given = ["what=interpolation", f"to={tmp_path}", f"images=['{files[0]}','{files[1]}']"]
-    run(generate, f"run={trained('cvae')}", *given, "label=[2,3]")
+    run_command(generate, f"run={get_run('cvae')}", *given, "label=[2,3]")
     (file,) = tmp_path.glob("interpolation*.npz")
     found = arrays(file)
     assert found["images"].shape == (1, 21, 1, 8, 8)
     assert found["y"][0, [0, -1]].tolist() == np.eye(4)[[2, 3]].tolist()
     x = torch.from_numpy(found["x"][0])
-    assert set(x.unique().tolist()) == {0.0, 1.0}  # as the model was trained on
-    model = vaelab.load(trained("cvae"))
+    assert set(x.unique().tolist()) == {0.0, 1.0}  # binarized as in training
+    model = vaelab.load(get_run("cvae"))
     with torch.no_grad():
         ends = model(x, torch.eye(4)[[2, 3]])
     assert found["images"][0, [0, -1]] == pytest.approx(ends.numpy(), abs=1e-6)
-    run(generate, f"run={trained('cvae')}", *given, "label=[2,3]", "seed=1")
+    run_command(generate, f"run={get_run('cvae')}", *given, "label=[2,3]", "seed=1")
     (other,) = {*tmp_path.glob("interpolation*.npz")} - {file}
     assert not np.array_equal(arrays(other)["x"], found["x"])
 
 
-REFUSED = [
+INVALID_SETTINGS = [  # model, overrides (F: two image files), part of the error message
     ("vae", "run=nowhere", "nowhere is no run folder"),
     ("vae", "what=sample", "what=sample: there is no such picture; did you mean samples?"),
     ("vae", "what=xyz", "possible are all, arithmetic, gaps, interpolation, latents"),
@@ -193,13 +201,15 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("model", "given", "message"), REFUSED)
-def test_refuses(trained, files, capsys, monkeypatch, tmp_path, model, given, message):
+@pytest.mark.parametrize(("model", "given", "message"), INVALID_SETTINGS)
+def test_generate_refuses_invalid_settings(
+    get_run, files, capsys, monkeypatch, tmp_path, model, given, message
+):
     monkeypatch.chdir(CONF.parent)
     two = f"['{files[0]}','{files[1]}']"
     overrides = [override.replace("=F", f"={two}") for override in given.split()]
     with pytest.raises(SystemExit) as exit_:
-        run(generate, f"run={trained(model)}", f"to={tmp_path}/to", *overrides)
+        run_command(generate, f"run={get_run(model)}", f"to={tmp_path}/to", *overrides)
     assert exit_.value.code == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("error: ")
@@ -207,22 +217,22 @@ def test_refuses(trained, files, capsys, monkeypatch, tmp_path, model, given, me
     assert not (tmp_path / "to").exists()
 
 
-def test_images_without_labels_have_none_to_ask_for():
+def test_label_index_refuses_images_without_labels():
     with pytest.raises(UserError, match="label=1: the images of this run have no labels"):
         gallery.label_index(SimpleNamespace(classes={}), 1)
 
 
-def test_no_file_has_five_channels(files):
+def test_read_image_refuses_five_channels(files):
     with pytest.raises(UserError, match="no image file has the 5 channels"):
         read_image(files[0], (5, 8, 8))
 
 
 @pytest.fixture
-def exported(trained, tmp_path):
-    """(model) -> an exported folder of it, whose images are elsewhere."""
+def export_run(get_run, tmp_path):
+    """(model) -> the folder of its export, without images."""
 
     def export_model(model):
-        run(export, f"run={trained(model)}", f"to={tmp_path}/model", "what=safetensors")
+        run_command(export, f"run={get_run(model)}", f"to={tmp_path}/model", "what=safetensors")
         return tmp_path / "model"
 
     return export_model
@@ -232,22 +242,24 @@ def exported(trained, tmp_path):
     ("model", "what"),
     [("vae", {"samples", "manifold"}), ("cvae", {"samples", "class_grid", "manifold"})],
 )
-def test_an_exported_model_draws_what_needs_no_images(exported, tmp_path, model, what):
-    folder = exported(model)
-    run(generate, f"run={folder}", "what=all", "count=4", f"to={tmp_path}/drawn")
+def test_generate_of_export_draws_only_kinds_without_images(export_run, tmp_path, model, what):
+    folder = export_run(model)
+    run_command(generate, f"run={folder}", "what=all", "count=4", f"to={tmp_path}/drawn")
     assert {path.stem for path in (tmp_path / "drawn").glob("*.png")} == what
     found = arrays(tmp_path / "drawn" / "samples.npz")
     assert found["images"].shape == (4, 1, 8, 8)
     if model == "cvae":
         assert found["y"].tolist() == np.eye(4).tolist()
-        run(generate, f"run={folder}", "what=samples", "label=2", "count=3", f"to={tmp_path}/two")
+        run_command(
+            generate, f"run={folder}", "what=samples", "label=2", "count=3", f"to={tmp_path}/two"
+        )
         assert arrays(tmp_path / "two" / "samples_label-2.npz")["y"].argmax(1).tolist() == [2, 2, 2]
 
 
 @pytest.mark.slow
-def test_an_exported_model_interpolates_between_files(exported, files, tmp_path):
+def test_generate_of_export_interpolates_between_image_files(export_run, files, tmp_path):
     given = ["what=interpolation", f"images=['{files[0]}','{files[1]}']", f"to={tmp_path}/drawn"]
-    run(generate, f"run={exported('vae')}", *given)
+    run_command(generate, f"run={export_run('vae')}", *given)
     (file,) = (tmp_path / "drawn").glob("interpolation*.npz")
     assert arrays(file)["images"].shape == (1, 21, 1, 8, 8)
 
@@ -262,15 +274,15 @@ def test_an_exported_model_interpolates_between_files(exported, files, tmp_path)
         (evaluate, "what=samples", "is an exported model, without its images"),
     ],
 )
-def test_what_needs_images_is_refused_of_an_exported_model(exported, capsys, command, given, said):
+def test_settings_that_need_images_are_refused_for_export(export_run, capsys, command, given, said):
     with pytest.raises(SystemExit) as exit_:
-        run(command, f"run={exported('vae')}", given)
+        run_command(command, f"run={export_run('vae')}", given)
     assert exit_.value.code == 2
     assert said in capsys.readouterr().err
 
 
-def test_a_run_that_is_not_finished_says_so(trained, tmp_path, capsys):
-    folder = shutil.copytree(trained("vae"), tmp_path / "run")
+def test_commands_print_note_on_unfinished_run(get_run, tmp_path, capsys):
+    folder = shutil.copytree(get_run("vae"), tmp_path / "run")
     (folder / "results.json").unlink()
     composed = folder / ".hydra" / "config.yaml"
     composed.write_text(composed.read_text().replace("max_epochs: 1", "max_epochs: 6"))
@@ -280,16 +292,16 @@ def test_a_run_that_is_not_finished_says_so(trained, tmp_path, capsys):
         (export, "what=safetensors"),
     ):
         capsys.readouterr()
-        run(command, f"run={folder}", given)
+        run_command(command, f"run={folder}", given)
         assert f"{folder}: not finished, epoch 1 of 6" in capsys.readouterr().out
     capsys.readouterr()
-    run(generate, f"run={trained('vae')}", "what=samples", f"to={tmp_path}/drawn")
+    run_command(generate, f"run={get_run('vae')}", "what=samples", f"to={tmp_path}/drawn")
     assert "not finished" not in capsys.readouterr().out
 
 
 RAMP = np.arange(256).reshape(16, 16)
-CLEAR = np.zeros((16, 16, 4), np.uint8)
-CLEAR[4:12, 4:12] = 255
+WHITE_SQUARE = np.zeros((16, 16, 4), np.uint8)  # RGBA, transparent around the square
+WHITE_SQUARE[4:12, 4:12] = 255
 
 
 @pytest.mark.parametrize(
@@ -304,7 +316,7 @@ CLEAR[4:12, 4:12] = 255
     ],
 )
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_image_file_of_any_depth_is_as_bright_as_it_is(tmp_path, name, pixels, channels):
+def test_read_image_scales_any_bit_depth_to_8_bits(tmp_path, name, pixels, channels):
     path = tmp_path / name
     Image.fromarray(pixels).save(path)
     found = read_image(path, (channels, 16, 16))
@@ -313,7 +325,7 @@ def test_an_image_file_of_any_depth_is_as_bright_as_it_is(tmp_path, name, pixels
 
 
 @pytest.mark.parametrize("low_high", [(-0.5, 1.0), (0.0, 255.0), (0.0, np.nan)])
-def test_floats_without_a_scale_are_refused(tmp_path, low_high):
+def test_read_image_refuses_floats_outside_0_to_1(tmp_path, low_high):
     pixels = np.linspace(*low_high, 256, dtype=np.float32).reshape(16, 16)
     Image.fromarray(pixels).save(tmp_path / "a.tiff")
     with pytest.raises(
@@ -323,8 +335,8 @@ def test_floats_without_a_scale_are_refused(tmp_path, low_high):
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_is_black(tmp_path, mode):
-    image = Image.fromarray(CLEAR, "RGBA")
+def test_read_image_makes_transparent_pixels_black(tmp_path, mode):
+    image = Image.fromarray(WHITE_SQUARE, "RGBA")
     if mode == "LA":
         image = image.convert("LA")
     if mode == "P":
@@ -332,12 +344,12 @@ def test_what_is_transparent_is_black(tmp_path, mode):
     image.save(tmp_path / "a.png")
     for channels in (1, 3):
         found = read_image(tmp_path / "a.png", (channels, 16, 16))
-        assert torch.equal(found[0], torch.from_numpy(CLEAR[..., 3]))
+        assert torch.equal(found[0], torch.from_numpy(WHITE_SQUARE[..., 3]))
     kept = read_image(tmp_path / "a.png", (4, 16, 16))
-    assert torch.equal(kept[3], torch.from_numpy(CLEAR[..., 3]))
+    assert torch.equal(kept[3], torch.from_numpy(WHITE_SQUARE[..., 3]))
 
 
-def test_an_image_that_is_made_smaller_is_said(tmp_path):
+def test_read_image_warns_if_image_is_made_smaller(tmp_path):
     Image.new("L", (1400, 900)).save(tmp_path / "a.png")
     with pytest.warns(UserWarning, match="a.png: made smaller, from 1400 x 900 pixels to 28 x 28"):
         read_image(tmp_path / "a.png", (1, 28, 28))
@@ -347,11 +359,11 @@ def test_an_image_that_is_made_smaller_is_said(tmp_path):
         read_image(tmp_path / "a.png", (1, 1000, 1000))
 
 
-def test_pictures_of_several_runs_beside_each_other(trained, tmp_path, capsys):
-    folders = [trained("vae"), trained("cvae")]
+def test_generate_to_folder_joins_pictures_of_several_runs(get_run, tmp_path, capsys):
+    folders = [get_run("vae"), get_run("cvae")]
     capsys.readouterr()
     given = ["what=[samples,gaps]", "count=4", f"to={tmp_path}/both"]
-    run(generate, f"run={folders[0]},{folders[1]}", *given)
+    run_command(generate, f"run={folders[0]},{folders[1]}", *given)
     assert f"{tmp_path}/both/samples.png" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "both").iterdir()} == {"samples.png", "gaps.png"}
     whole = np.asarray(Image.open(tmp_path / "both" / "gaps.png"))

@@ -1,45 +1,45 @@
-"""The `vaelab` command hands over to the one that is named."""
+"""Tests of the `vaelab` command, which runs the command that its first argument names."""
 
 import pytest
 
-from vaelab.commands import cli, main
+from vaelab.commands import command_lines, main
 
 
 @pytest.fixture
-def vaelab(monkeypatch, capsys):
-    """(*arguments) -> what `vaelab` with these prints."""
+def run_vaelab(monkeypatch, capsys):
+    """(*arguments) -> what `vaelab` prints to stdout, run in this process."""
     monkeypatch.setenv(main.CHOSEN, "")
 
-    def run(*arguments: str) -> str:
+    def run_and_capture(*arguments: str) -> str:
         monkeypatch.setattr("sys.argv", ["/somewhere/bin/vaelab", *arguments])
         main.main()
         return capsys.readouterr().out
 
-    return run
+    return run_and_capture
 
 
 @pytest.mark.parametrize("arguments", [(), ("--help",), ("-h",)])
-def test_lists_the_commands(vaelab, arguments):
-    said = vaelab(*arguments)
+def test_vaelab_help_lists_all_commands(run_vaelab, arguments):
+    said = run_vaelab(*arguments)
     assert all(f"  {name} " in said for name in main.COMMANDS)
 
 
-def test_an_unknown_command_exits_2(vaelab, capsys):
+def test_unknown_command_exits_2(run_vaelab, capsys):
     with pytest.raises(SystemExit) as exit_:
-        vaelab("trian")
+        run_vaelab("trian")
     assert exit_.value.code == 2
     assert "error: trian: there is no such command" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", main.COMMANDS)
-def test_help_names_the_command_as_it_was_started(vaelab, name):
-    said = vaelab(name, "--help")
+def test_help_names_vaelab_instead_of_python_script(run_vaelab, name):
+    said = run_vaelab(name, "--help")
     assert f"vaelab {name} " in said
     assert f"python {name}.py" not in said
-    assert cli.program_words("report") == ["vaelab", "report"]
+    assert command_lines.program_words("report") == ["vaelab", "report"]
 
 
-def test_a_process_beside_the_first_runs_the_same_command(vaelab, monkeypatch):
+def test_ddp_process_takes_command_from_environment(run_vaelab, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv(main.CHOSEN, "export")
-    assert "vaelab export " in vaelab("--help")
+    assert "vaelab export " in run_vaelab("--help")

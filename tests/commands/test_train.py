@@ -1,4 +1,7 @@
-"""`python train.py`, from the command line to what it leaves in its folder."""
+"""Tests of `python train.py`: its output and files, resuming, and two processes against one.
+
+Most tests run it as a process. Those at the end run it in the process of the tests.
+"""
 
 import json
 import os
@@ -23,25 +26,26 @@ from vaelab.sweeps.job import Job
 
 ROOT = Path(__file__).parents[2]
 
-PARTS = ("val/", "test")  # beginnings of the names of what an evaluation measures
+PREFIXES = ("val/", "test")  # of the names of validation and test metrics
 SMALL = ["model.encoder.hidden=[32]", "model.decoder.hidden=[32]", "model.latent_dim=4"]
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory) -> Path:
-    """A data folder that all of these runs share."""
+def data_dir(tmp_path_factory) -> Path:
+    """A data folder that all these runs share."""
     return tmp_path_factory.mktemp("data")
 
 
-def arguments(folder: Path, prepared: Path, *overrides: str) -> list[str]:
-    given = [f"hydra.run.dir={folder}", f"paths.data={prepared}", *overrides]
+def argv(folder: Path, data_dir: Path, *overrides: str) -> list[str]:
+    """The words of `python train.py` with a run folder and a data folder."""
+    given = [f"hydra.run.dir={folder}", f"paths.data={data_dir}", *overrides]
     return [sys.executable, "train.py", *given]
 
 
-def train(folder: Path, prepared: Path, *overrides: str, **options) -> str:
-    """Runs to the end; returns what was printed."""
+def train(folder: Path, data_dir: Path, *overrides: str, **options) -> str:
+    """Runs `python train.py` as a process, checks for exit code 0, and returns its output."""
     done = subprocess.run(
-        arguments(folder, prepared, *overrides),
+        argv(folder, data_dir, *overrides),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -53,28 +57,29 @@ def train(folder: Path, prepared: Path, *overrides: str, **options) -> str:
     return done.stdout
 
 
-def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+def load_weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    """Reads the state dict of a checkpoint in a run folder."""
     return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, prepared) -> tuple[Path, str]:
-    """A short run with the default logger and a warm-up: its folder and what it printed."""
+def run(tmp_path_factory, data_dir) -> tuple[Path, str]:
+    """A short run with TensorBoard and linear annealing of beta: its folder and its output."""
     folder = tmp_path_factory.mktemp("runs") / "cvae"
     overrides = ["model=cvae", "annealing=linear", "trainer.max_epochs=4"]
     often = ["trainer.log_every_n_steps=10", "model.latent_dim=2"]
-    return folder, train(folder, prepared, *SMALL[:2], *overrides, *often)
+    return folder, train(folder, data_dir, *SMALL[:2], *overrides, *often)
 
 
 @pytest.fixture(scope="module")
 def board(run) -> EventAccumulator:
-    """All that TensorBoard's own reader finds in the folder."""
+    """The events in the folder of `run`, read by TensorBoard's own reader."""
     reader = EventAccumulator(str(run[0]), size_guidance={"scalars": 0, "images": 0})
     return reader.Reload()
 
 
 @pytest.mark.slow
-def test_it_says_what_it_does(run):
+def test_train_prints_data_metrics_and_follow_up_commands(run):
     folder, said = run
     for words in (
         "data=mnist has all 70,000",
@@ -89,8 +94,8 @@ def test_it_says_what_it_does(run):
 
 
 @pytest.mark.slow
-def test_a_run_that_ends_before_its_first_validation_is_measured(prepared, tmp_path):
-    said = train(tmp_path / "run", prepared, *SMALL, "trainer.max_steps=1")
+def test_run_shorter_than_an_epoch_is_validated_and_tested(data_dir, tmp_path):
+    said = train(tmp_path / "run", data_dir, *SMALL, "trainer.max_steps=1")
     assert "warning" not in said
     assert "last weights" in said
     results = json.loads((tmp_path / "run/results.json").read_text())
@@ -99,7 +104,7 @@ def test_a_run_that_ends_before_its_first_validation_is_measured(prepared, tmp_p
     assert results["test/elbo"] < 0
 
 
-def test_results_hold_the_test_metrics_of_the_best_checkpoint(run):
+def test_results_json_holds_test_metrics_config_and_versions(run):
     results = json.loads((run[0] / "results.json").read_text())
     assert results["test/elbo"] == pytest.approx(-results["test/distortion"] - results["test/rate"])
     assert -300 < results["test/elbo"] < -100
@@ -114,14 +119,14 @@ def test_results_hold_the_test_metrics_of_the_best_checkpoint(run):
     assert "git_commit" in results
 
 
-def test_checkpoints_are_tensors_and_plain_values(run):
+def test_checkpoints_load_with_weights_only_and_exclude_beta(run):
     for name in ("best", "last"):
         checkpoint = torch.load(run[0] / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert not any("beta" in key for key in checkpoint["state_dict"])
     assert sorted(p.name for p in (run[0] / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
 
-def test_figures_are_pictures(run):
+def test_train_writes_expected_figures_as_png(run):
     names = {path.stem for path in (run[0] / "figures").glob("*.png")}
     expected = {
         "reconstructions",
@@ -138,7 +143,7 @@ def test_figures_are_pictures(run):
         assert len(picture.convert("L").getcolors()) > 10
 
 
-def test_tensorboard_reads_the_scalars(board):
+def test_tensorboard_has_scalars_of_train_val_and_test(board):
     tags = set(board.Tags()["scalars"])
     for stage in ("train", "val", "test"):
         for name in ("loss", "elbo", "distortion", "rate", "bits_per_dim"):
@@ -154,15 +159,15 @@ def test_tensorboard_reads_the_scalars(board):
         assert e == pytest.approx(-d - r, rel=1e-5)
 
 
-def test_tensorboard_reads_the_annealed_weight(board):
-    """Linear over a fifth of 4 x 31 steps: step s is taken with (s - 1) / 25."""
+def test_tensorboard_beta_follows_linear_annealing(board):
+    """Annealing is over a fifth of the 4 x 31 steps: step s has the weight (s - 1) / 25."""
     found = {event.step + 1: event.value for event in board.Scalars("train/beta")}
     assert found[10] == pytest.approx(9 / 25)
     assert found[20] == pytest.approx(19 / 25)
     assert found[30] == 1.0
 
 
-def test_tensorboard_reads_pictures_and_the_rate_of_each_latent(board):
+def test_tensorboard_has_images_and_histogram_of_rate_per_latent(board):
     tags = board.Tags()
     assert set(tags["images"]) >= {"reconstructions", "samples", "traversal", "manifold"}
     (histogram, *_) = board.Histograms("val/rate_per_latent")
@@ -170,7 +175,7 @@ def test_tensorboard_reads_pictures_and_the_rate_of_each_latent(board):
     assert histogram.histogram_value.min >= 0
 
 
-def test_tensorboard_reads_the_hyperparameters(run, board):
+def test_tensorboard_has_hyperparameters_and_test_elbo(run, board):
     summary = board.SummaryMetadata("_hparams_/session_start_info")
     assert summary.plugin_data.plugin_name == "hparams"
     assert b"model.latent_dim" in summary.plugin_data.content
@@ -184,7 +189,7 @@ def test_tensorboard_reads_the_hyperparameters(run, board):
     assert board.Scalars("hp/test_elbo")[-1].value == pytest.approx(results["test/elbo"])
 
 
-def test_tensorboard_has_the_projector(run):
+def test_tensorboard_projector_has_means_labels_and_sprite(run):
     config = (run[0] / "projector_config.pbtxt").read_text()
     assert "latent_means" in config
     points = run[0] / "latent_means" / "points.tsv"
@@ -195,7 +200,7 @@ def test_tensorboard_has_the_projector(run):
     assert Image.open(points.parent / "sprite.png").size == (23 * 28, 23 * 28)
 
 
-WARM_UP = [
+ANNEALED_RUN = [
     *SMALL,
     *("model=beta_vae", "annealing=linear", "annealing.duration=0.9", "logger=none"),
     *("trainer.max_epochs=6", "data.batch_size=64"),
@@ -204,10 +209,11 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, prepared) -> dict[str, torch.Tensor]:
+def final_weights(tmp_path_factory, data_dir) -> dict[str, torch.Tensor]:
+    """Final weights of a run with `ANNEALED_RUN` that is not interrupted."""
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
-    train(folder, prepared, *WARM_UP)
-    return weights(folder)
+    train(folder, data_dir, *ANNEALED_RUN)
+    return load_weights(folder)
 
 
 @pytest.mark.slow
@@ -220,8 +226,8 @@ def undisturbed(tmp_path_factory, prepared) -> dict[str, torch.Tensor]:
         (signal.SIGKILL, -9, 100, False, 62),
     ],
 )
-def test_a_run_stopped_in_its_warm_up_goes_on_to_the_same_bits(
-    tmp_path, prepared, undisturbed, number, code, step, validating, kept
+def test_resume_after_signal_during_annealing_is_bit_exact(
+    tmp_path, data_dir, final_weights, number, code, step, validating, kept
 ):
     stop = [
         "_target_=support.faults.Stop",
@@ -229,8 +235,8 @@ def test_a_run_stopped_in_its_warm_up_goes_on_to_the_same_bits(
         f"step={step}",
         f"validating={validating}",
     ]
-    overrides = [*WARM_UP, *(f"+callbacks.stop.{setting}" for setting in stop)]
-    command = arguments(tmp_path, prepared, *overrides)
+    overrides = [*ANNEALED_RUN, *(f"+callbacks.stop.{setting}" for setting in stop)]
+    command = argv(tmp_path, data_dir, *overrides)
     options = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True}
     stopped = subprocess.run(command, timeout=120, **options)
     assert stopped.returncode == code, stopped.stderr
@@ -239,56 +245,56 @@ def test_a_run_stopped_in_its_warm_up_goes_on_to_the_same_bits(
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == kept
 
-    train(tmp_path, prepared, *WARM_UP, "ckpt=last")
-    resumed = weights(tmp_path)
-    assert resumed.keys() == undisturbed.keys()
-    assert all(torch.equal(resumed[name], undisturbed[name]) for name in resumed)
+    train(tmp_path, data_dir, *ANNEALED_RUN, "ckpt=last")
+    resumed = load_weights(tmp_path)
+    assert resumed.keys() == final_weights.keys()
+    assert all(torch.equal(resumed[name], final_weights[name]) for name in resumed)
 
 
 @pytest.mark.slow
-def test_factor_vae_goes_on_to_the_same_bits_with_both_parts_of_its_optimizer(tmp_path, prepared):
-    small = [*WARM_UP, "model=factor_vae", "model.discriminator.hidden=[16]"]
-    train(tmp_path / "one", prepared, *small, "trainer.max_epochs=3")
+def test_resume_factor_vae_with_discriminator_is_bit_exact(tmp_path, data_dir):
+    small = [*ANNEALED_RUN, "model=factor_vae", "model.discriminator.hidden=[16]"]
+    train(tmp_path / "one", data_dir, *small, "trainer.max_epochs=3")
     stop = ["_target_=support.faults.Stop", f"number={signal.SIGTERM}", "step=100"]
     stop = [*small, *(f"+callbacks.stop.{setting}" for setting in stop), "trainer.max_epochs=3"]
     options = {"cwd": ROOT, "env": ENVIRONMENT, "timeout": 120}
-    assert subprocess.run(arguments(tmp_path / "two", prepared, *stop), **options).returncode == 143
-    train(tmp_path / "two", prepared, *small, "trainer.max_epochs=3", "ckpt=last")
-    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert subprocess.run(argv(tmp_path / "two", data_dir, *stop), **options).returncode == 143
+    train(tmp_path / "two", data_dir, *small, "trainer.max_epochs=3", "ckpt=last")
+    one, two = load_weights(tmp_path / "one"), load_weights(tmp_path / "two")
     assert any(name.startswith("discriminator.") for name in one)
     assert all(torch.equal(two[name], one[name]) for name in one)
 
 
 @pytest.mark.slow
-def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, undisturbed):
+def test_repeated_command_resumes_then_reports_finished_run(tmp_path, data_dir, final_weights):
     stop = ["_target_=support.faults.Stop", f"number={signal.SIGTERM}", "step=100"]
-    overrides = [*WARM_UP, *(f"+callbacks.stop.{setting}" for setting in stop)]
+    overrides = [*ANNEALED_RUN, *(f"+callbacks.stop.{setting}" for setting in stop)]
 
-    def again(*more):
-        command = arguments(tmp_path, prepared, *overrides, *more)
+    def repeat_command(*more):
+        command = argv(tmp_path, data_dir, *overrides, *more)
         options = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True}
         return subprocess.run(command, timeout=120, **options)
 
-    assert again().returncode == 143
-    resumed = again()
+    assert repeat_command().returncode == 143
+    resumed = repeat_command()
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step 101" in resumed.stdout
-    final = weights(tmp_path)
-    assert all(torch.equal(final[name], undisturbed[name]) for name in undisturbed)
+    final = load_weights(tmp_path)
+    assert all(torch.equal(final[name], final_weights[name]) for name in final_weights)
 
     kept = [*tmp_path.rglob("*.ckpt"), tmp_path / "results.json"]
     files = {path: path.stat().st_mtime_ns for path in kept}
-    finished = again()
+    finished = repeat_command()
     assert finished.returncode == 0, finished.stderr
     assert "is finished, with val/elbo" in finished.stdout
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
-    other = again("model.beta=2.0")
+    other = repeat_command("model.beta=2.0")
     assert other.returncode == 2
     assert "holds a run with model.beta=4.0, not 2.0" in other.stderr
 
     (tmp_path / "mine.json").write_text("{}")
-    assert again("rerun=true").returncode == 143  # at step 100 again
+    assert repeat_command("rerun=true").returncode == 143  # stopped at step 100 again
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 101
     assert not (tmp_path / "results.json").exists()
@@ -297,29 +303,30 @@ def test_the_same_command_goes_on_and_then_answers_at_once(tmp_path, prepared, u
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "of_the_batch",
+    "loss_settings",
     [
         [],
         ["model.free_bits=0.5"],
         ["likelihood=gaussian", "model.likelihood.scale=optimal", "data.pixels=grey"],
         ["model=factor_vae", "model.discriminator.hidden=[16]"],
     ],
+    ids=["elbo", "free bits", "optimal scale", "factor vae"],
 )
-def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared, of_the_batch):
-    """To the same weights, but for the order in which gradients are added up."""
+def test_ddp_training_matches_single_process(tmp_path, data_dir, loss_settings):
+    """The weights agree up to the order in which gradients are summed."""
     overrides = [
         *SMALL,
         *("model=beta_vae", "model.num_samples=2", "trainer.max_epochs=2", "logger=csv"),
-        *of_the_batch,
+        *loss_settings,
     ]
     for trainer in ("cpu", "ddp_cpu"):
-        train(tmp_path / trainer, prepared, *overrides, f"trainer={trainer}", env=ENVIRONMENT)
+        train(tmp_path / trainer, data_dir, *overrides, f"trainer={trainer}", env=ENVIRONMENT)
     one, two = (json.loads((tmp_path / t / "results.json").read_text()) for t in ("cpu", "ddp_cpu"))
     assert (one["devices"], two["devices"]) == (1, 2)
     assert one["steps"] == two["steps"]
     for name in ("val/elbo", "test/elbo", "test/distortion", "test/rate", "test/active_units"):
         assert two[name] == pytest.approx(one[name], rel=1e-4)
-    first, second = weights(tmp_path / "cpu"), weights(tmp_path / "ddp_cpu")
+    first, second = load_weights(tmp_path / "cpu"), load_weights(tmp_path / "ddp_cpu")
     for name in first:
         torch.testing.assert_close(second[name], first[name], rtol=1e-3, atol=1e-4)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu", "ddp_cpu"]
@@ -329,51 +336,50 @@ def test_two_processes_train_to_the_same_result_as_one(tmp_path, prepared, of_th
 @pytest.mark.parametrize(
     "variant", [["model=beta_tcvae", "model.num_samples=2"], ["model=vq_vae"], ["model=wae"]]
 )
-def test_two_processes_evaluate_to_the_same_bits_as_one(tmp_path, prepared, variant):
-    """47 images in batches of 40, of which the last one has 7, and 30 in one batch."""
+def test_ddp_evaluation_is_bit_exact_with_single_process(tmp_path, data_dir, variant):
+    """Validation has batches of 40 and 7 images, and the test has one batch of 30."""
     few = ["data.val_size=47", "data.test_size=30", "data.batch_size=40", "logger=none"]
     still = ["model.optimizer.lr=0", "trainer.max_steps=1", "trainer.val_check_interval=1"]
     found = []
     for trainer in ("cpu", "ddp_cpu"):
         options = [*SMALL, *few, *still, *variant, f"trainer={trainer}"]
-        train(tmp_path / trainer, prepared, *options, env=ENVIRONMENT)
+        train(tmp_path / trainer, data_dir, *options, env=ENVIRONMENT)
         results = json.loads((tmp_path / trainer / "results.json").read_text())
-        found.append({name: value for name, value in results.items() if name[:4] in PARTS})
+        found.append({name: value for name, value in results.items() if name[:4] in PREFIXES})
     assert len(found[0]) > 6
     assert found[0] == found[1]
 
 
 @pytest.mark.slow
-def test_compiled_training_goes_on_under_annealing(tmp_path, prepared):
-    """A weight that changes at every step must not compile the step again."""
+def test_compiled_training_does_not_recompile_during_annealing(tmp_path, data_dir):
     overrides = [*SMALL, "annealing=linear", "trainer.max_epochs=2", "logger=none"]
     environment = ENVIRONMENT | {"TORCH_LOGS": "recompiles"}
-    said = train(tmp_path / "compiled", prepared, *overrides, "compile=true", env=environment)
+    said = train(tmp_path / "compiled", data_dir, *overrides, "compile=true", env=environment)
     assert "Recompiling" not in said
-    train(tmp_path / "eager", prepared, *overrides)
+    train(tmp_path / "eager", data_dir, *overrides)
     compiled, eager = (
         json.loads((tmp_path / name / "results.json").read_text()) for name in ("compiled", "eager")
     )
     assert compiled["test/elbo"] == pytest.approx(eager["test/elbo"], abs=0.05)
 
 
-def lines(said: str) -> dict[str, str]:
-    """The last lines of a run, by their first word."""
+def summary_lines(said: str) -> dict[str, str]:
+    """The lines with two columns in the output of a run, by their first column."""
     found = [line.split("  ", 1) for line in said.splitlines() if "  " in line]
     return {first.strip(): rest.strip() for first, rest in found}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", ["", "rerun=true"])
-def test_what_it_prints_can_be_pasted(tmp_path, prepared, start):
+def test_printed_paths_and_commands_work_in_a_shell(tmp_path, data_dir, start):
     folder = tmp_path / "a=b, (it's) [#1] {x} & ö"
-    given = [*SMALL, "trainer.max_epochs=1", "model.encoder.hidden=[8]", f"paths.data={prepared}"]
+    given = [*SMALL, "trainer.max_epochs=1", "model.encoder.hidden=[8]", f"paths.data={data_dir}"]
     quoted = f"hydra.run.dir={naming.quote(str(folder))}"
     command = [sys.executable, "train.py", *given, quoted, *filter(None, [start])]
     options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120}
     first = subprocess.run(command, **options)
     assert first.returncode == 0, first.stderr
-    said = lines(first.stdout)
+    said = summary_lines(first.stdout)
     listed = subprocess.run(f"ls -d {said['run folder']}", shell=True, **options)
     assert listed.stdout.strip() == str(folder)
     assert shlex.split(said["curves"])[-1] == str(folder)
@@ -384,14 +390,14 @@ def test_what_it_prints_can_be_pasted(tmp_path, prepared, start):
 
 
 @pytest.mark.slow
-def test_no_curves_are_named_where_there_are_none(tmp_path, prepared):
-    said = train(tmp_path / "run", prepared, *SMALL, "trainer.max_epochs=1", "logger=csv")
-    assert "curves" not in lines(said)
+def test_tensorboard_command_is_not_printed_for_csv_logger(tmp_path, data_dir):
+    said = train(tmp_path / "run", data_dir, *SMALL, "trainer.max_epochs=1", "logger=csv")
+    assert "curves" not in summary_lines(said)
 
 
 @pytest.mark.slow
-def test_a_second_start_in_a_folder_waits_and_says_that_it_is_finished(tmp_path, prepared):
-    given = arguments(tmp_path, prepared, *SMALL, "trainer.max_epochs=2", "logger=none")
+def test_concurrent_start_in_same_folder_waits_for_lock(tmp_path, data_dir):
+    given = argv(tmp_path, data_dir, *SMALL, "trainer.max_epochs=2", "logger=none")
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     starts = [subprocess.Popen(given, **options) for _ in range(2)]
     said = [start.communicate(timeout=180)[0] for start in starts]
@@ -401,21 +407,22 @@ def test_a_second_start_in_a_folder_waits_and_says_that_it_is_finished(tmp_path,
     assert "epoch 3/2" not in "".join(said)
 
 
-# In this process.
+# Tests that run the command in their own process.
 
 
-def run_here(folder: Path, prepared: Path, *overrides: str) -> None:
+def train_in_process(folder: Path, data_dir: Path, *overrides: str) -> None:
+    """Runs `python train.py` in this process, with a small model and no logger."""
     with pytest.MonkeyPatch.context() as patch:
-        given = [f"hydra.run.dir={folder}", f"paths.data={prepared}", "logger=none", *SMALL]
+        given = [f"hydra.run.dir={folder}", f"paths.data={data_dir}", "logger=none", *SMALL]
         patch.setattr(sys, "argv", ["train.py", *given, *overrides])
         patch.delenv("HYDRA_FULL_ERROR", raising=False)
         train_command.main()
 
 
-def test_an_early_stop_is_said(tmp_path, prepared, capsys):
+def test_early_stopping_is_printed_and_stored_in_results(tmp_path, data_dir, capsys):
     stop = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, "
     stop += "monitor: val/loss, patience: 1, min_delta: 1000}"
-    run_here(tmp_path, prepared, stop, "trainer.max_epochs=30")
+    train_in_process(tmp_path, data_dir, stop, "trainer.max_epochs=30")
     assert "stopped at epoch 2 of 30 by EarlyStopping" in capsys.readouterr().out
     assert json.loads((tmp_path / "results.json").read_text())["stopped"] == "epoch 2 of 30"
     report = reports.read_sweep(tmp_path)
@@ -431,21 +438,23 @@ def test_an_early_stop_is_said(tmp_path, prepared, capsys):
         (["trainer.max_epochs=9", "+trainer.max_time=00:00:00:00"], "epoch 0 of 9"),
     ],
 )
-def test_only_an_end_that_was_not_asked_for_is_one(tmp_path, prepared, overrides, end):
-    run_here(tmp_path, prepared, *overrides)
+def test_results_record_stop_by_max_time_not_max_steps(tmp_path, data_dir, overrides, end):
+    train_in_process(tmp_path, data_dir, *overrides)
     assert json.loads((tmp_path / "results.json").read_text()).get("stopped") == end
 
 
-def test_a_collapse_is_said(tmp_path, prepared, capsys):
-    run_here(tmp_path, prepared, "model=beta_vae", "model.beta=10000", "trainer.max_epochs=2")
+def test_posterior_collapse_is_printed(tmp_path, data_dir, capsys):
+    train_in_process(
+        tmp_path, data_dir, "model=beta_vae", "model.beta=10000", "trainer.max_epochs=2"
+    )
     assert "no latent is active, so the codes say nothing" in capsys.readouterr().out
-    run_here(tmp_path / "other", prepared, "trainer.max_epochs=1")
+    train_in_process(tmp_path / "other", data_dir, "trainer.max_epochs=1")
     assert "no latent is active" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("fault", "code"), [(KeyboardInterrupt, 130), (UserError("no"), 2)])
-def test_a_measurement_that_fails_leaves_the_run_whole(
-    tmp_path, prepared, monkeypatch, capsys, fault, code
+def test_failed_evaluation_keeps_results_and_is_repeated_on_restart(
+    tmp_path, data_dir, monkeypatch, capsys, fault, code
 ):
     def fails(*_, **__):
         raise fault
@@ -454,7 +463,7 @@ def test_a_measurement_that_fails_leaves_the_run_whole(
     with monkeypatch.context() as patch:
         patch.setattr(evaluation, "reconstruction", fails)
         with pytest.raises(SystemExit) as exit_:
-            run_here(tmp_path, prepared, *given)
+            train_in_process(tmp_path, data_dir, *given)
     assert exit_.value.code == code
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["test/elbo"] < 0
@@ -463,7 +472,7 @@ def test_a_measurement_that_fails_leaves_the_run_whole(
     assert not Job([], {}, tmp_path).is_finished
     capsys.readouterr()
 
-    run_here(tmp_path, prepared, *given)
+    train_in_process(tmp_path, data_dir, *given)
     said = capsys.readouterr().out
     assert "is finished, with val/elbo" in said
     assert "ssim" in said
@@ -472,15 +481,13 @@ def test_a_measurement_that_fails_leaves_the_run_whole(
         name: value for name, value in results.items() if name != "unmeasured"
     }
     assert Job([], {}, tmp_path).is_finished
-    run_here(tmp_path, prepared, *given)
+    train_in_process(tmp_path, data_dir, *given)
     assert "ssim" not in capsys.readouterr().out
 
 
-def test_an_empty_ckpt_reads_nothing_of_the_folder_where_one_stands(
-    tmp_path, prepared, monkeypatch, capsys
-):
-    run_here(tmp_path / "run", prepared, "trainer.max_epochs=1")
+def test_empty_ckpt_does_not_mean_working_directory(tmp_path, data_dir, monkeypatch, capsys):
+    train_in_process(tmp_path / "run", data_dir, "trainer.max_epochs=1")
     monkeypatch.chdir(tmp_path / "run")
     with pytest.raises(SystemExit):
-        run_here(tmp_path / "other", prepared, "ckpt=")
+        train_in_process(tmp_path / "other", data_dir, "ckpt=")
     assert "ckpt=: the value is empty" in capsys.readouterr().err

@@ -1,4 +1,7 @@
-"""What --help shows of every setting, and what TAB makes of half a word."""
+"""Tests of --help and of completion by TAB, against expected texts.
+
+The help texts below begin with this docstring, so it is narrow.
+"""
 
 import re
 import shutil
@@ -9,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vaelab.commands import arguments, completion, help_text
-from vaelab.commands.cli import CONF
+from vaelab.commands.config_folders import CONF
 from vaelab.commands.setting_comments import setting_meanings
 from vaelab.pictures import KINDS
 
@@ -24,15 +27,16 @@ CHOICES = [
 
 
 def main() -> None:
-    """Stands for a command, whose file has a docstring."""
+    """Stands for a command, whose help text begins with the docstring of its module."""
 
 
-def said(command: str, *overrides: str) -> str:
+def usage_text(command: str, *overrides: str) -> str:
+    """The text of --help of a command with these overrides."""
     return help_text.usage(main, [CONF], command, overrides)
 
 
-def rows(text: str) -> dict[str, str]:
-    """The settings of a help text, and what it says that each means."""
+def meanings(text: str) -> dict[str, str]:
+    """The meaning of each setting in a help text, by name."""
     part = text.partition("Settings, by name=value:")[2].partition("Flags:")[0]
     found: dict[str, str] = {}
     for line in part.splitlines():
@@ -48,47 +52,47 @@ def rows(text: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("command", "chosen"), [*((command, "") for command in COMMANDS), *CHOICES]
 )
-def test_every_setting_has_a_meaning(command, chosen):
+def test_help_explains_every_setting(command, chosen):
     overrides = [chosen, "data.source.path=x"] if chosen == "data=arrays" else [chosen]
-    found = rows(said(command, *filter(None, overrides)))
+    found = meanings(usage_text(command, *filter(None, overrides)))
     assert found
     assert [name for name, meaning in found.items() if not meaning] == []
     assert not [name for name in found if re.search(r"\b_\w+_\b", name)]
 
 
-def test_help_names_what_there_is_to_choose_from(compose):
-    pictures = re.findall(r"\w+", rows(said("generate"))["what"].partition("some of")[2])
+def test_help_lists_all_pictures_and_metrics(compose):
+    pictures = re.findall(r"\w+", meanings(usage_text("generate"))["what"].partition("some of")[2])
     assert sorted(pictures) == sorted(KINDS)
-    metrics = re.findall(r"\w+", rows(said("evaluate"))["what"].partition("some of")[2])
+    metrics = re.findall(r"\w+", meanings(usage_text("evaluate"))["what"].partition("some of")[2])
     assert sorted(metrics) == sorted(compose().metrics)
-    assert "one of safetensors, onnx" in rows(said("export"))["what"]
+    assert "one of safetensors, onnx" in meanings(usage_text("export"))["what"]
 
 
-def test_what_is_chosen_is_first_and_its_settings_are_there():
-    text = said("train", "model=beta_vae", "model.beta=7", "annealing=cyclical")
+def test_help_shows_given_choices_and_their_settings():
+    text = usage_text("train", "model=beta_vae", "model.beta=7", "annealing=cyclical")
     assert re.search(r"model=beta_vae +or ae, beta_tcvae", text)
     assert "model.beta=7 " in text
-    assert rows(text)["annealing.duration"].startswith("how long")
-    assert rows(text)["annealing.schedule.cycles"].startswith("rises")
+    assert meanings(text)["annealing.duration"].startswith("how long")
+    assert meanings(text)["annealing.schedule.cycles"].startswith("rises")
 
 
-def test_lines_fit_the_terminal(monkeypatch):
+def test_help_lines_fit_terminal_width(monkeypatch):
     for width in (70, 100, 200):
         monkeypatch.setenv("COLUMNS", str(width))
-        assert max(map(len, said("generate").splitlines())) <= min(width, help_text.MOST)
+        assert max(map(len, usage_text("generate").splitlines())) <= min(width, help_text.MOST)
 
 
-def test_a_users_own_files_have_meanings_too(tmp_path):
+def test_help_explains_settings_of_user_config_files(tmp_path):
     (tmp_path / "model").mkdir()
     own = "defaults: [vae]\n_target_: mine.Squared\npower: 2  # of the rate\n  # in the objective\n"
     (tmp_path / "model" / "mine.yaml").write_text(own)
     text = help_text.usage(main, [tmp_path, CONF], "train", ["model=mine"])
-    assert rows(text)["model.power"] == "of the rate in the objective"
-    assert rows(text)["model.latent_dim"] == "dimensions of the latent code z"
+    assert meanings(text)["model.power"] == "of the rate in the objective"
+    assert meanings(text)["model.latent_dim"] == "dimensions of the latent code z"
     assert "mine" in text
 
 
-def test_a_comment_is_behind_its_value(tmp_path):
+def test_setting_meanings_reads_comments_after_values(tmp_path):
     lines = [
         "a: 'x # y'  # of a", "b: [1,", "  2]  # of b", "c:", "  d: 1  # of d", "  # no one's",
         "e: 1", "f: {}  # of f", "    # and more", "g: '#'", "h:  # of h", "  - 1", "i:", "  - 2",
@@ -99,7 +103,7 @@ def test_a_comment_is_behind_its_value(tmp_path):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_of_a_command(name):
+def test_help_of_each_script_shows_its_own_choices(name):
     command = [sys.executable, f"{name}.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -109,7 +113,7 @@ def test_help_of_a_command(name):
     assert ("annealing" in done.stdout) == ("  -m " in done.stdout) == (name == "train")
 
 
-COMPLETED = {
+COMPLETIONS = {
     "train": {
         "python train.py model=beta_": ["model=beta_tcvae", "model=beta_vae"],
         "python train.py mod": ["model.", "model="],
@@ -139,14 +143,14 @@ COMPLETED = {
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [(name, line) for name, lines in COMPLETED.items() for line in lines]
+    ("name", "line"), [(name, line) for name, lines in COMPLETIONS.items() for line in lines]
 )
-def test_what_a_line_may_become(name, line):
+def test_completions_of_partial_command_lines(name, line):
     found = completion.completions(line, CONF, name, lists=["run", "what"])
-    assert found == COMPLETED[name][line]
+    assert found == COMPLETIONS[name][line]
 
 
-def test_runs_are_completed_without_what_is_in_them(tmp_path):
+def test_completions_of_run_paths_stop_at_run_folders(tmp_path):
     for folder in ("vae/one/.hydra", "vae/one/checkpoints", "vae/two/.hydra", "vae/_x", "vae/.y"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "vae" / "file").touch()
@@ -165,12 +169,12 @@ def test_runs_are_completed_without_what_is_in_them(tmp_path):
 
 
 @pytest.mark.parametrize("word", ["install=tcsh", "uninstall=bash", ""])
-def test_completion_for_another_shell_is_refused(word):
+def test_shell_completion_refuses_unknown_shell_or_action(word):
     with pytest.raises(Exception, match="possible are install=bash, install=zsh, install=fish"):
         completion.shell_completion([word] if word else [], CONF, "train", [])
 
 
-IN_A_SHELL = """
+BASH_SCRIPT = """
 cd {root}
 eval "$({python} train.py -sc install=bash)"
 for line in "{python} train.py model=beta_v" "{python} train.py model.latent_d" "{python} x.py a"
@@ -183,14 +187,14 @@ done
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_bash_completes_by_it():
-    script = IN_A_SHELL.format(root=ROOT, python=sys.executable)
+def test_bash_completes_settings_and_choices():
+    script = BASH_SCRIPT.format(root=ROOT, python=sys.executable)
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stderr == ""
     assert done.stdout.split("\n") == ["beta_vae", "model.latent_dim=", "", ""]
 
 
-def test_a_folder_of_configurations_is_found_among_flags():
+def test_config_dirs_returns_paths_of_config_dir_flags():
     assert arguments.config_dirs([]) == []
     assert arguments.config_dirs(["--config-dir", "a", "-m", "-cd", "b"]) == [Path("a"), Path("b")]
     assert arguments.config_dirs(["--config-dir=a"]) == [Path("a")]

@@ -1,4 +1,4 @@
-"""Fixtures of the laws."""
+"""Fixtures shared by the tests in tests/laws."""
 
 import pytest
 from support.linear_gaussian import principal_components
@@ -6,5 +6,5 @@ from support.linear_gaussian import principal_components
 
 @pytest.fixture
 def linear():
-    """Probabilistic PCA with orthogonal loadings."""
+    """A linear-Gaussian VAE with known log evidence: probabilistic PCA, orthogonal loadings."""
     return principal_components()

@@ -1,4 +1,7 @@
-"""Annealed importance sampling: against exact evidences, and its moves against their laws."""
+"""Annealed importance sampling, against exact log evidences.
+
+Its Hamiltonian Monte Carlo moves are compared with a Gaussian target of known moments.
+"""
 
 import math
 
@@ -25,7 +28,7 @@ SHAPE = (1, 8, 8)
 
 @pytest.fixture
 def conditional():
-    """A linear-Gaussian model of three classes, each with its prior."""
+    """A linear-Gaussian VAE of three classes, with a learned prior p(z | y)."""
     model = VAE(
         x_shape=SHAPE,
         classes={"label": 3},
@@ -45,7 +48,7 @@ def conditional():
 
 
 def conditional_log_evidence(model, x, y):
-    """Log N(x; W mu_y + V y + b, W S_y W' + s^2 I)."""
+    """The log evidence [B], log N(x; W mu_y + V y + b, W S_y W' + s^2 I)."""
     weights, context = model.decoder.out.weight.split([2, 3], 1)
     mean, log_scale = model.prior.params(y).chunk(2, 1)
     mean = mean @ weights.T + y @ context.T + model.decoder.out.bias + 0.5
@@ -54,35 +57,38 @@ def conditional_log_evidence(model, x, y):
     return MultivariateNormal(mean, spread + noise).log_prob(x.flatten(1))
 
 
-def noise_images(count):
+def make_noise_batch(count):
+    """Draws noise images [B, 1, 8, 8], with empty labels [B, 0]."""
     return torch.rand(count, *SHAPE).double(), torch.zeros(count, 0).double()
 
 
 def standard_error(values):
+    """The standard error of the mean of values [N]."""
     return float(values.std() / math.sqrt(len(values)))
 
 
-def test_the_schedule_is_a_sigmoid_from_zero_to_one():
+def test_temperature_schedule_is_rescaled_sigmoid():
     rise = [1 / (1 + math.exp(-4 * s)) for s in (-1, -0.5, 0, 0.5, 1)]
     expected = [(r - rise[0]) / (rise[-1] - rise[0]) for r in rise[1:]]
     assert temperature_schedule(4) == pytest.approx(expected)
     assert temperature_schedule(1) == [1.0]
 
 
-def test_one_step_is_importance_sampling_from_the_prior(conditional):
+def test_ais_with_one_step_is_importance_sampling_from_prior(conditional):
     x, y = torch.rand(6, *SHAPE).double(), torch.eye(3).double().repeat(2, 1)
     torch.manual_seed(1)
     found = ais_estimates(conditional, x, y, num_chains=50, num_steps=1, leapfrog_steps=3)
     torch.manual_seed(1)
     with torch.no_grad():
-        z = conditional.latent_prior(y).sample((51,))[:-1]  # the last is the pilot's
+        # The last sample is that of the pilot chain.
+        z = conditional.latent_prior(y).sample((51,))[:-1]
         log_p = conditional.decode(z, y).log_prob(x)
     assert_close(found["nll"], -(log_p.exp().mean(0).log()))
     assert found["acceptance"].isnan().all()
 
 
-def test_it_tends_to_the_log_evidence_from_above(linear):
-    x, y = noise_images(30)
+def test_ais_nll_falls_to_exact_nll_with_more_steps(linear):
+    x, y = make_noise_batch(30)
     exact = -log_evidence(linear, x).detach()
     gaps = []
     for steps in (1, 10, 100, 400):
@@ -95,7 +101,7 @@ def test_it_tends_to_the_log_evidence_from_above(linear):
     assert ((found["acceptance"] > 0.4) & (found["acceptance"] < 0.9)).all()
 
 
-def test_it_tends_to_the_log_evidence_where_each_label_has_its_prior(conditional):
+def test_ais_nll_agrees_with_exact_nll_for_conditional_prior(conditional):
     x, y = torch.rand(30, *SHAPE).double(), torch.eye(3).double().repeat(10, 1)
     exact = -conditional_log_evidence(conditional, x, y).detach()
     gap = (
@@ -107,12 +113,12 @@ def test_it_tends_to_the_log_evidence_where_each_label_has_its_prior(conditional
     assert (other - exact).abs().mean() > 0.5
 
 
-def test_the_mean_weight_is_the_evidence(linear, monkeypatch):
-    """With few and clumsy moves too, and however wildly the step sizes are adapted."""
+def test_ais_mean_weight_is_the_evidence(linear, monkeypatch):
+    """Even with few, inaccurate moves and step sizes that change wildly."""
     monkeypatch.setattr(annealed_module, "GAIN", 3.0)
     linear.likelihood.log_scale.data.zero_()
     count = 10_000
-    x, y = noise_images(1)
+    x, y = make_noise_batch(1)
     found = ais_estimates(linear, x.expand(count, -1, -1, -1), y.expand(count, -1), 1, 20, 1)
     log_weights = -found["nll"] - log_evidence(linear, x).detach()
     weights = log_weights.exp()
@@ -120,8 +126,8 @@ def test_the_mean_weight_is_the_evidence(linear, monkeypatch):
     assert log_weights.mean() < -0.1
 
 
-def test_the_portions_of_images_do_not_matter(linear, monkeypatch):
-    x, y = noise_images(7)
+def test_ais_splits_images_into_chunks(linear, monkeypatch):
+    x, y = make_noise_batch(7)
     counts = []
     monkeypatch.setattr(annealed_module, "images_per_chunk", lambda *_: 20)
     decode = linear.decode
@@ -131,99 +137,108 @@ def test_the_portions_of_images_do_not_matter(linear, monkeypatch):
     assert_close(found["nll"], -log_evidence(linear, x).detach(), atol=1.0, rtol=0)
 
 
-def test_the_pilot_is_not_counted(linear):
-    found = ais_estimates(linear, *noise_images(50), num_chains=1, num_steps=2, leapfrog_steps=1)
-    assert found["acceptance"].unique().tolist() == [0.0, 1.0]  # of one move
+def test_ais_acceptance_excludes_pilot_chain(linear):
+    found = ais_estimates(
+        linear, *make_noise_batch(50), num_chains=1, num_steps=2, leapfrog_steps=1
+    )
+    assert found["acceptance"].unique().tolist() == [0.0, 1.0]  # one chain, one move
 
 
-def test_the_model_is_left_as_it_was(linear):
-    ais_estimates(linear, *noise_images(2), num_chains=2, num_steps=3, leapfrog_steps=1)
+def test_ais_leaves_no_gradients_in_the_model(linear):
+    ais_estimates(linear, *make_noise_batch(2), num_chains=2, num_steps=3, leapfrog_steps=1)
     assert all(p.grad is None for p in linear.parameters())
     assert linear.decoder.out.weight.requires_grad
 
 
-# Moves: two Gaussian factors whose product, at temperature 1/2, is N(4/3, 1/3) in each latent.
+# Hamiltonian moves: at temperature 1/2 the target is N(4/3, 1/3) in each latent
 
 
 def densities(z):
+    """Log-densities of z [C, B, D], [C, B] each: a prior N(0, 1), a likelihood N(2, 1/4)."""
     return Normal(0, 1).log_prob(z).sum(-1), Normal(2, 0.5).log_prob(z).sum(-1)
 
 
-T, MEAN, VARIANCE = 0.5, 4 / 3, 1 / 3
+TEMPERATURE, MEAN, VARIANCE = 0.5, 4 / 3, 1 / 3
 
 
-def points(count):
+def draw_target_state(count):
+    """Draws the state of chains, for 2 images and 3 latents, from the target."""
     z = MEAN + math.sqrt(VARIANCE) * torch.randn(count, 2, 3).double()
     return ChainState.evaluate(z, densities)
 
 
-def test_points_know_their_densities_and_slopes():
-    there = points(5)
-    assert_close(there.log_target(T), densities(there.z)[0] + T * densities(there.z)[1])
-    assert_close(there.slope(T), -(there.z - MEAN) / VARIANCE)
-    assert not there.slope(T).requires_grad
+def test_chain_state_log_target_and_slope():
+    state = draw_target_state(5)
+    assert_close(
+        state.log_target(TEMPERATURE), densities(state.z)[0] + TEMPERATURE * densities(state.z)[1]
+    )
+    assert_close(state.slope(TEMPERATURE), -(state.z - MEAN) / VARIANCE)
+    assert not state.slope(TEMPERATURE).requires_grad
 
 
 @pytest.mark.parametrize("size", [0.3, 0.9])
-def test_a_move_keeps_its_target(size):
-    """The moments of 40,000 chains that start from it; with large steps thanks to rejections."""
-    there, rejected = points(40_000), 0.0
+def test_move_chains_keeps_target_distribution(size):
+    """The moments of 40,000 chains that start from the target; large steps need rejections."""
+    state, rejected = draw_target_state(40_000), 0.0
     sizes = torch.tensor([size, size / 2]).double()
-    start = there.z
+    start = state.z
     for _ in range(10):
-        there, probability, accepted = move_chains(there, densities, T, sizes, leapfrog_steps=2)
+        state, probability, accepted = move_chains(
+            state, densities, TEMPERATURE, sizes, leapfrog_steps=2
+        )
         rejected += 1 - accepted[:, 0].double().mean().item()
     assert size < 0.5 or rejected > 1
     assert_close(probability.mean(), accepted.double().mean(), atol=0.01, rtol=0)
     error = 5 / math.sqrt(40_000)
-    z = (there.z - MEAN) / math.sqrt(VARIANCE)
+    z = (state.z - MEAN) / math.sqrt(VARIANCE)
     assert z.mean(0).abs().max() < error
     assert (z.square().mean(0) - 1).abs().max() < math.sqrt(2) * error
     before = (start - MEAN) / math.sqrt(VARIANCE)
-    assert (z * before).mean(0).abs().max() < 0.9  # they did move
-    assert_close(there.log_likelihood, densities(there.z)[1])
-    assert_close(there.prior_slope, -there.z)
+    assert (z * before).mean(0).abs().max() < 0.9  # the chains have moved
+    assert_close(state.log_likelihood, densities(state.z)[1])
+    assert_close(state.prior_slope, -state.z)
 
 
-def test_a_move_brings_chains_to_its_target():
-    there = ChainState.evaluate(torch.full((5_000, 2, 3), -3.0).double(), densities)
+def test_move_chains_converges_to_target_distribution():
+    state = ChainState.evaluate(torch.full((5_000, 2, 3), -3.0).double(), densities)
     for _ in range(60):
-        there = move_chains(there, densities, T, torch.full((2,), 0.5).double(), leapfrog_steps=2)[
-            0
-        ]
-    assert_close(there.z.mean().item(), MEAN, atol=0.03, rtol=0)
-    assert_close(there.z.var().item(), VARIANCE, atol=0.03, rtol=0)
+        state = move_chains(
+            state, densities, TEMPERATURE, torch.full((2,), 0.5).double(), leapfrog_steps=2
+        )[0]
+    assert_close(state.z.mean().item(), MEAN, atol=0.03, rtol=0)
+    assert_close(state.z.var().item(), VARIANCE, atol=0.03, rtol=0)
 
 
-def test_leapfrog_is_reversible_and_nearly_keeps_the_energy():
-    there = points(10)
-    momentum = torch.randn_like(there.z)
+def test_integrate_leapfrog_is_reversible_and_second_order():
+    """Half the step size has a quarter of the energy error."""
+    state = draw_target_state(10)
+    momentum = torch.randn_like(state.z)
 
     def energy(at, momentum):
-        return 0.5 * momentum.square().sum(-1) - at.log_target(T)
+        return 0.5 * momentum.square().sum(-1) - at.log_target(TEMPERATURE)
 
     gains = []
     for size, steps in ((0.2, 5), (0.1, 10)):
         sizes = torch.full((2,), size).double()
-        end, last = integrate_leapfrog(there, momentum, densities, T, sizes, steps)
-        back, reversed_ = integrate_leapfrog(end, -last, densities, T, sizes, steps)
-        assert (end.z - there.z).abs().max() > 0.5
-        assert_close(back.z, there.z)
+        end, last = integrate_leapfrog(state, momentum, densities, TEMPERATURE, sizes, steps)
+        back, reversed_ = integrate_leapfrog(end, -last, densities, TEMPERATURE, sizes, steps)
+        assert (end.z - state.z).abs().max() > 0.5
+        assert_close(back.z, state.z)
         assert_close(reversed_, -momentum)
-        gains.append((energy(end, last) - energy(there, momentum)).abs().mean())
+        gains.append((energy(end, last) - energy(state, momentum)).abs().mean())
     assert gains[0] < 0.5
-    assert gains[1] / gains[0] == pytest.approx(1 / 4, rel=0.3)  # of second order
+    assert gains[1] / gains[0] == pytest.approx(1 / 4, rel=0.3)
 
 
-def test_nothing_moves_where_a_trajectory_diverges():
+def test_move_chains_rejects_diverging_trajectories():
     def steep(z):
         return -0.5 * z.square().sum(-1), -1e6 * z.pow(4).sum(-1)
 
-    there = ChainState.evaluate(torch.ones(4, 2, 3), steep)
+    state = ChainState.evaluate(torch.ones(4, 2, 3), steep)
     sizes = torch.tensor([1e-5, 10.0])
-    after, probability, accepted = move_chains(there, steep, 1.0, sizes, leapfrog_steps=5)
+    after, probability, accepted = move_chains(state, steep, 1.0, sizes, leapfrog_steps=5)
     assert after.z.isfinite().all()
-    assert torch.equal(after.z[:, 1], there.z[:, 1])
+    assert torch.equal(after.z[:, 1], state.z[:, 1])
     assert torch.equal(probability[:, 1], torch.zeros(4))
     assert accepted[:, 0].all()
     assert not accepted[:, 1].any()

@@ -1,4 +1,4 @@
-"""Codes that are points: no bound, a selection of their own, and what the RAE adds."""
+"""Deterministic posteriors of `AE` and `RAE`: infinite rates, and RAE's penalty by autograd."""
 
 import math
 from functools import partial
@@ -16,14 +16,14 @@ from vaelab.training.window import Window
 
 
 @pytest.fixture
-def make(build):
-    """(*overrides) -> a small model in double precision, at no special point."""
+def build_randomized(build):
+    """(*overrides) -> a small float64 model with noise added to all weights."""
     return partial(small, build)
 
 
-def test_a_deterministic_code_has_no_bound(make):
-    """KL(point || density) is infinite: the ELBO is so too, and nothing is made up for it."""
-    model = make("model=ae model.num_samples=2")
+def test_deterministic_posterior_has_infinite_rate_and_no_evidence(build_randomized):
+    """The KL divergence of a point from a density is infinite, so the ELBO is -infinity."""
+    model = build_randomized("model=ae model.num_samples=2")
     x, y = images(model)
     terms = model.terms(x, y)
     assert_close(terms.z, terms.q.mean.expand(2, -1, -1))
@@ -38,7 +38,7 @@ def test_a_deterministic_code_has_no_bound(make):
     assert_close(model(x, y), model.decode(terms.q.mean, y).mean)
 
 
-def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
+def test_window_and_totals_accept_infinite_rate_only_with_finite_loss(build_randomized):
     finite, infinite = torch.ones(2), torch.full((2,), math.inf)
     window = Window()
     window.append(finite, infinite, torch.tensor(1.0))
@@ -57,7 +57,7 @@ def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
             window.pop_means(7)
 
     for overrides, fine in (("model=ae", True), ("model=vae posterior=deterministic", False)):
-        model = make(overrides)
+        model = build_randomized(overrides)
         terms = model.terms(*images(model))
         totals = Totals()
         totals.add(terms, model.objective(terms), other=torch.tensor(3.0))
@@ -72,12 +72,14 @@ def test_an_infinite_rate_is_refused_only_where_the_loss_has_it(make):
 
 
 @pytest.mark.parametrize("draws", [4_000])
-def test_the_gradient_penalty_is_the_squared_jacobian(make, draws):
-    model = make("model=rae model.regulariser=gradient model.code_weight=0 model.decoder_weight=2")
+def test_rae_gradient_penalty_is_squared_decoder_jacobian(build_randomized, draws):
+    model = build_randomized(
+        "model=rae model.regulariser=gradient model.code_weight=0 model.decoder_weight=2"
+    )
     x, y = images(model, count=3)
     code = model.encode(x, y).mean
     jacobian = torch.autograd.functional.jacobian(lambda z: model.decode(z, y).mean.sum(0), code)
-    expected = jacobian.square().sum() / 3  # the sum over images keeps each z's own
+    expected = jacobian.square().sum() / 3  # no cross terms between images
     values = torch.stack(
         [2 * model.squared_jacobian(model.terms(x, y)).mean().detach() for _ in range(draws)]
     )
@@ -94,8 +96,8 @@ def test_the_gradient_penalty_is_the_squared_jacobian(make, draws):
         assert_close(objective(model, x, y), model.terms(x, y).distortion.mean())
 
 
-def test_a_point_moves_with_the_shape_it_is_given(make):
-    q = make("model=ae").posterior(torch.randn(5, 10).double())
+def test_point_expands_samples_and_has_infinite_kl(build_randomized):
+    q = build_randomized("model=ae").posterior(torch.randn(5, 10).double())
     assert q.expand((2, 5)).rsample((3,)).shape == (3, 2, 5, LATENTS)
     assert torch.equal(q.stddev, torch.zeros(5, LATENTS).double())
     prior = Independent(Normal(torch.zeros(LATENTS), 1.0), 1)

@@ -1,4 +1,8 @@
-"""The bound is the bound: against torch.distributions, exact evidences and its own limits."""
+"""`ELBO` and `Terms` against torch.distributions, exact evidences and finite differences.
+
+The models are `VAE`, `BetaVAE` and conditional VAEs (CVAE). Also tests their use of labels, and
+the configurations and checkpoints that they refuse.
+"""
 
 import math
 from types import SimpleNamespace
@@ -40,19 +44,19 @@ MODELS = {
     "cvae": "model=cvae",
     "cvae with p(z|y)": "model=cvae prior=conditional_normal",
 }
-FIXED = 0.3
+FIXED_SCALE = 0.3
 LIKELIHOODS = {
     "bernoulli": "likelihood=bernoulli",
     "gaussian": "likelihood=gaussian",
-    "fixed gaussian": f"likelihood=gaussian model.likelihood.scale={FIXED}",
+    "fixed gaussian": f"likelihood=gaussian model.likelihood.scale={FIXED_SCALE}",
 }
 
 
 @pytest.fixture
-def small(build):
-    """(*overrides) -> a small model, none of whose weights is at a special value."""
+def build_randomized(build):
+    """(*overrides, network) -> a small model with noise added to all trained weights."""
 
-    def build_small(*overrides, network="mlp"):
+    def build_model(*overrides, network="mlp"):
         words = " ".join([SMALL, NETWORKS[network], *overrides]).split()
         model = build(*words, x_shape=SHAPE, num_classes=CLASSES)
         with torch.no_grad():
@@ -61,11 +65,14 @@ def small(build):
                     parameter += 0.2 * torch.randn_like(parameter)
         return model
 
-    return build_small
+    return build_model
 
 
 def elbo_by_hand(model, x, y, z, scale):
-    """The estimate of the bound from the same z, by full covariances and a loop over samples."""
+    """The ELBO [B] estimated from samples z [K, B, D], by full covariances and a loop over samples.
+
+    A scale of None means a Bernoulli likelihood.
+    """
     context = y if model.context_dim else y[:, :0]
     mean, log_scale = model.posterior.params(model.encoder(x, context)).chunk(2, 1)
     q = MultivariateNormal(mean, log_scale.mul(2).exp().diag_embed())
@@ -85,15 +92,19 @@ def elbo_by_hand(model, x, y, z, scale):
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("model", ["vae", "cvae", "cvae with p(z|y)"])
-def test_loss_is_minus_the_elbo(small, model, likelihood, samples, kind, tolerance):
-    model = small(MODELS[model], LIKELIHOODS[likelihood], f"model.num_samples={samples}").to(kind)
+def test_elbo_and_loss_match_torch_distributions(
+    build_randomized, model, likelihood, samples, kind, tolerance
+):
+    model = build_randomized(
+        MODELS[model], LIKELIHOODS[likelihood], f"model.num_samples={samples}"
+    ).to(kind)
     x, y = (t.to(kind) for t in batch(model))
     torch.manual_seed(1)
     loss, _, _ = model.loss(x, y)
     torch.manual_seed(1)
     terms = model.terms(x, y)
     assert terms.z.shape == (samples, len(x), LATENTS)
-    scale = {"bernoulli": None, "fixed gaussian": FIXED}.get(likelihood)
+    scale = {"bernoulli": None, "fixed gaussian": FIXED_SCALE}.get(likelihood)
     if likelihood == "gaussian":
         scale = model.likelihood.log_scale.exp()
     if likelihood == "fixed gaussian" and kind == torch.float64:
@@ -104,8 +115,8 @@ def test_loss_is_minus_the_elbo(small, model, likelihood, samples, kind, toleran
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 4.0])
-def test_beta_weighs_the_rate_and_not_the_elbo(small, beta):
-    model = small("model=beta_vae", f"model.beta={beta}")
+def test_beta_weights_rate_in_loss_but_not_elbo(build_randomized, beta):
+    model = build_randomized("model=beta_vae", f"model.beta={beta}")
     x, y = batch(model)
     torch.manual_seed(1)
     loss, *parts = model.loss(x, y)
@@ -117,8 +128,8 @@ def test_beta_weighs_the_rate_and_not_the_elbo(small, beta):
     assert not any(part.requires_grad for part in parts)
 
 
-def test_signs(small):
-    model = small()
+def test_rate_and_distortion_are_positive_and_elbo_negative(build_randomized):
+    model = build_randomized()
     terms = model.terms(*batch(model))
     assert (terms.rate > 0).all()
     assert (terms.distortion > 0).all()
@@ -126,8 +137,8 @@ def test_signs(small):
 
 
 @pytest.mark.parametrize("model", ["vae", "cvae with p(z|y)"])
-def test_closed_form_of_the_rate_agrees_with_samples(small, model):
-    model = small(MODELS[model])
+def test_closed_form_rate_matches_monte_carlo_estimate(build_randomized, model):
+    model = build_randomized(MODELS[model])
     x, y = batch(model, count=5)
     with torch.no_grad():
         terms = model.terms(x, y, num_samples=20_000)
@@ -138,16 +149,16 @@ def test_closed_form_of_the_rate_agrees_with_samples(small, model):
 
 
 @pytest.mark.parametrize("model", ["vae", "cvae with p(z|y)"])
-def test_rate_is_the_sum_over_latents(small, model):
-    model = small(MODELS[model])
+def test_rate_is_sum_of_rate_per_latent(build_randomized, model):
+    model = build_randomized(MODELS[model])
     terms = model.terms(*batch(model))
     assert terms.rate_per_latent.shape == (10, LATENTS)
     assert_close(terms.rate_per_latent.sum(1), terms.rate)
     assert_close(terms.rate, kl_divergence(terms.q, terms.prior.expand([10])))
 
 
-def test_rate_without_a_closed_form_is_estimated_from_the_samples(small):
-    model = small()
+def test_rate_without_closed_form_is_estimated_from_samples(build_randomized):
+    model = build_randomized()
     terms = model.terms(*batch(model), num_samples=3)
     pair = Independent(Normal(torch.tensor([[-1.0], [1.0]]).expand(2, LATENTS), 1.0), 1)
     mixture = MixtureSameFamily(Categorical(torch.ones(2)), pair)
@@ -159,8 +170,9 @@ def test_rate_without_a_closed_form_is_estimated_from_the_samples(small):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-def test_a_tiled_image_has_its_distortion_as_often(small, likelihood):
-    model = small("model=beta_vae model.beta=2", LIKELIHOODS[likelihood])
+def test_distortion_is_sum_over_pixels(build_randomized, likelihood):
+    """An image tiled 2 x 2 has four times the distortion and the same rate."""
+    model = build_randomized("model=beta_vae model.beta=2", LIKELIHOODS[likelihood])
     x, y = batch(model)
     terms = model.terms(x, y)
     params = model.decoder(terms.z[0], model.context(y))[None]
@@ -170,8 +182,8 @@ def test_a_tiled_image_has_its_distortion_as_often(small, likelihood):
     assert_close(model.objective(tiled), (4 * terms.distortion + 2 * terms.rate).mean())
 
 
-def test_loss_is_a_mean_over_images_and_samples(small):
-    model = small()
+def test_loss_is_mean_over_images_and_samples(build_randomized):
+    model = build_randomized()
     x, y = batch(model)
     terms = model.terms(x, y, num_samples=2)
     twice = Terms(
@@ -185,8 +197,8 @@ def test_loss_is_a_mean_over_images_and_samples(small):
     assert_close(terms.distortion, -terms.p.log_prob(x).sum(0) / 2)
 
 
-def test_decoding_keeps_the_leading_dimensions(small):
-    model = small("model=cvae")
+def test_decode_keeps_leading_dimensions_of_z(build_randomized):
+    model = build_randomized("model=cvae")
     y = batch(model)[1]
     z = torch.randn(2, 3, len(y), LATENTS)
     p = model.decode(z, y)
@@ -196,28 +208,31 @@ def test_decoding_keeps_the_leading_dimensions(small):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_reconstructions_and_samples_are_images(small, model):
-    model = small(MODELS[model])
+def test_forward_and_sample_return_images_and_samples_differ(build_randomized, model):
+    model = build_randomized(MODELS[model])
     x, y = batch(model)
     assert model(x, y).shape == x.shape
     first = model.sample(y)
     assert first.shape == x.shape
     assert not torch.equal(first, model.sample(y))
-    assert not torch.equal(first[0], first[CLASSES])  # the same label, another z
+    assert not torch.equal(first[0], first[CLASSES])  # same label, different z
 
 
 # Importance weights and exact evidences.
 
 
 def nll(terms, samples):
-    """-log of the mean of K weights, averaged over images and disjoint groups of samples."""
+    """Minus the importance weighted bound of K = `samples`, [].
+
+    It is averaged over images and over disjoint groups of K samples.
+    """
     groups = terms.log_weights.unflatten(0, (-1, samples))
     return -(groups.logsumexp(1) - math.log(samples)).mean()
 
 
 @pytest.mark.parametrize("model", ["vae", "cvae with p(z|y)"])
-def test_more_samples_tighten_the_bound(small, model):
-    model = small(MODELS[model])
+def test_importance_weighted_bound_tightens_with_more_samples(build_randomized, model):
+    model = build_randomized(MODELS[model])
     x, y = batch(model, count=20)
     with torch.no_grad():
         terms = model.terms(x, y, num_samples=2_000)
@@ -230,8 +245,8 @@ def test_more_samples_tighten_the_bound(small, model):
     assert bounds[0] - bounds[1] > 0.05
 
 
-def exact_terms(model, x):
-    """Terms with 2D sigma points of q for samples, for which a mean of squares is exact."""
+def sigma_point_terms(model, x):
+    """`Terms` whose samples are the 2D sigma points of q: their means of quadratics are exact."""
     q = model.encode(x, x.new_zeros(len(x), 0))
     steps = math.sqrt(LATENTS) * torch.eye(LATENTS).double()
     z = q.mean + q.stddev * torch.cat([steps, -steps])[:, None]
@@ -239,16 +254,16 @@ def exact_terms(model, x):
     return Terms(x, q, model.latent_prior(y), z, model.decode(z, y))
 
 
-def test_elbo_of_the_exact_posterior_is_the_log_evidence(linear):
+def test_elbo_equals_log_evidence_at_exact_posterior(linear):
     make_exact(linear)
     x = torch.rand(6, *SHAPE).double()
-    terms = exact_terms(linear, x)
+    terms = sigma_point_terms(linear, x)
     expected = log_evidence(linear, x)
     assert_close(terms.elbo, expected, atol=1e-6, rtol=0)
     assert_close(terms.log_weights, expected.expand(2 * LATENTS, -1), atol=1e-6, rtol=0)
 
 
-def test_elbo_falls_short_of_the_log_evidence_by_the_posterior_gap(linear):
+def test_log_evidence_minus_elbo_is_kl_to_exact_posterior(linear):
     make_exact(linear)
     x = torch.rand(6, *SHAPE).double()
     expected = log_evidence(linear, x)
@@ -258,12 +273,12 @@ def test_elbo_falls_short_of_the_log_evidence_by_the_posterior_gap(linear):
         with torch.no_grad():
             for parameter in linear.posterior.parameters():
                 parameter += 0.1 * torch.randn_like(parameter)
-        terms = exact_terms(linear, x)
+        terms = sigma_point_terms(linear, x)
         assert (terms.elbo < expected).all()
         assert_close(terms.elbo, expected - kl_divergence(terms.q, exact))
 
 
-def test_importance_weights_approach_the_log_evidence(linear):
+def test_importance_weighted_bound_converges_to_log_evidence(linear):
     make_exact(linear)
     with torch.no_grad():
         linear.posterior.params.bias[LATENTS:] += 0.4
@@ -277,10 +292,10 @@ def test_importance_weights_approach_the_log_evidence(linear):
     assert_close(nll(terms, 4_000), -evidence, atol=0.02, rtol=0)
 
 
-def test_the_gradient_vanishes_at_the_exact_posterior(linear):
-    """The bound is tight there, so no first step of the encoder improves it."""
+def test_encoder_gradient_of_elbo_vanishes_at_exact_posterior(linear):
+    """The bound is tight there, so no change of the encoder improves it."""
     make_exact(linear)
-    exact_terms(linear, torch.rand(50, *SHAPE).double()).elbo.mean().backward()
+    sigma_point_terms(linear, torch.rand(50, *SHAPE).double()).elbo.mean().backward()
     for parameter in linear.posterior.parameters():
         assert parameter.grad.abs().max() < 1e-9
 
@@ -290,9 +305,9 @@ def test_the_gradient_vanishes_at_the_exact_posterior(linear):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("model", ["vae", "cvae with p(z|y)"])
-def test_gradients_are_those_of_the_loss(small, model, likelihood):
-    """Of all of it, the way through the samples too: against differences of the loss."""
-    model = small(MODELS[model], LIKELIHOODS[likelihood], "model.num_samples=2").double()
+def test_loss_gradients_match_finite_differences(build_randomized, model, likelihood):
+    """Includes the gradient through the samples. Compares each parameter's largest entry only."""
+    model = build_randomized(MODELS[model], LIKELIHOODS[likelihood], "model.num_samples=2").double()
     x, y = (t.double() for t in batch(model))
 
     def loss():
@@ -305,9 +320,9 @@ def test_gradients_are_those_of_the_loss(small, model, likelihood):
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("model", MODELS)
-def test_gradients_reach_every_parameter(build, model, network, likelihood):
+def test_every_parameter_of_fresh_model_has_nonzero_gradient(build, model, network, likelihood):
     words = " ".join([SMALL, MODELS[model], NETWORKS[network], LIKELIHOODS[likelihood]]).split()
-    model = build(*words, x_shape=SHAPE, num_classes=CLASSES)  # fresh, as training finds it
+    model = build(*words, x_shape=SHAPE, num_classes=CLASSES)  # fresh, as at the start of training
     model.loss(*batch(model))[0].backward()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.numel():
@@ -322,8 +337,10 @@ def test_gradients_reach_every_parameter(build, model, network, likelihood):
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
 @pytest.mark.parametrize("network", NETWORKS)
-def test_half_precision_ends_before_the_bound(small, network, likelihood):
-    model = small("model=cvae prior=conditional_normal", LIKELIHOODS[likelihood], network=network)
+def test_autocast_keeps_elbo_terms_in_float32(build_randomized, network, likelihood):
+    model = build_randomized(
+        "model=cvae prior=conditional_normal", LIKELIHOODS[likelihood], network=network
+    )
     x, y = batch(model)
     torch.manual_seed(1)
     full = model.terms(x, y)
@@ -339,8 +356,8 @@ def test_half_precision_ends_before_the_bound(small, network, likelihood):
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_checkpoints_hold_the_parameters_alone(small, model):
-    model = small(MODELS[model])
+def test_state_dict_holds_only_parameters(build_randomized, model):
+    model = build_randomized(MODELS[model])
     assert "beta" in dict(model.named_buffers())
     assert model.state_dict().keys() == dict(model.named_parameters()).keys()
 
@@ -349,8 +366,8 @@ def test_checkpoints_hold_the_parameters_alone(small, model):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_an_unconditional_model_sees_no_label(small, network):
-    model = small(network=network)
+def test_unconditional_model_ignores_labels(build_randomized, network):
+    model = build_randomized(network=network)
     x, y = batch(model)
     assert model.context(y).shape == (len(y), 0)
     q, other = model.encode(x, y), model.encode(x, y.roll(1, 0))
@@ -361,7 +378,7 @@ def test_an_unconditional_model_sees_no_label(small, network):
     assert torch.equal(model.latent_prior(y).mean, torch.zeros(LATENTS))
 
 
-def test_an_unconditional_model_is_the_same_with_and_without_labels(build):
+def test_unconditional_weight_shapes_do_not_depend_on_num_classes(build):
     shapes = [
         {name: value.shape for name, value in model.state_dict().items()}
         for model in (build(num_classes=0), build(num_classes=10))
@@ -370,7 +387,7 @@ def test_an_unconditional_model_is_the_same_with_and_without_labels(build):
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_a_fresh_conditional_model_sees_the_label(build, network):
+def test_fresh_cvae_encoder_and_decoder_depend_on_label(build, network):
     words = ["model=cvae", SMALL, *NETWORKS[network].split()]
     model = build(*words, x_shape=SHAPE, num_classes=CLASSES)
     x, y = batch(model)
@@ -383,37 +400,38 @@ def test_a_fresh_conditional_model_sees_the_label(build, network):
 
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 @pytest.mark.parametrize("network", NETWORKS)
-def test_the_label_reaches_every_hidden_layer(small, network, part):
-    """Each layer alone hears of it, when the inputs and all other layers are deaf."""
-    model = small("model=cvae", network=network)
+def test_label_modulates_every_hidden_layer_of_cvae(build_randomized, network, part):
+    """One layer is enough: the label is removed from the inputs and from all other layers."""
+    model = build_randomized("model=cvae", network=network)
     module = getattr(model, part)
     x, y = batch(model)
     inputs = x if part == "encoder" else torch.randn(len(y), LATENTS)
 
-    def changes():
+    def label_effects():
+        """Whether another label changes the output for each image, [B]."""
         difference = module(inputs, y) - module(inputs, y.roll(1, 0))
         return difference.flatten(1).any(1)
 
     modulations = [m for m in module.modules() if isinstance(m, Modulation)]
     layers = [m for m in module.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
-    assert len(modulations) == len(layers) - (part == "decoder")  # whose last gives the pixels
+    assert len(modulations) == len(layers) - (part == "decoder")  # its last layer is not modulated
     with torch.no_grad():
         for stack in module.modules():
             if isinstance(stack, ModulatedLayers) and isinstance(stack.layers[0], nn.Linear):
                 stack.layers[0].weight[:, -CLASSES:] = 0
         for modulation in modulations:
             modulation.table.zero_()
-        assert not changes().any()
+        assert not label_effects().any()
         for modulation in modulations:
             modulation.table.normal_()
-            assert changes().all()
+            assert label_effects().all()
             modulation.table.zero_()
 
 
 # Refusals.
 
 
-def test_a_conditional_model_needs_labels(build):
+def test_cvae_without_labels_is_refused(build):
     with pytest.raises(InstantiationException) as error:
         build("model=cvae", num_classes=0)
     assert isinstance(error.value.__cause__, UserError)
@@ -424,7 +442,7 @@ def test_a_conditional_model_needs_labels(build):
     ("likelihood", "pixels"),
     [("bernoulli", "grey"), ("bernoulli", "dequantized"), ("gaussian", "binary")],
 )
-def test_a_likelihood_refuses_pixels_it_does_not_model(build, likelihood, pixels):
+def test_likelihood_refuses_unsupported_pixels(build, likelihood, pixels):
     with pytest.raises(InstantiationException) as error:
         build(f"likelihood={likelihood}", f"data.pixels={pixels}")
     assert isinstance(error.value.__cause__, UserError)
@@ -439,17 +457,15 @@ def test_a_likelihood_refuses_pixels_it_does_not_model(build, likelihood, pixels
         ("likelihood=gaussian data.pixels=grey", None),
     ],
 )
-def test_bits_per_dim_are_logged_where_they_are_defined(build, overrides, expected):
+def test_evaluation_scalars_add_bits_per_dim_where_defined(build, overrides, expected):
     model = build(*overrides.split(), x_shape=SHAPE)
-    logged = {}
-    model.log_dict = lambda values, **_: logged.update(values)
     nats = 64 * math.log(2) if expected == 1.0 else 0.0
-    model.log_scalars("val", {"elbo": -nats, "rate": 2.0})
-    assert logged.pop("val/bits_per_dim", None) == expected
-    assert logged == {"val/elbo": -nats, "val/rate": 2.0}
+    scalars = dict(model.evaluation_scalars({"elbo": -nats, "rate": 2.0}))
+    assert scalars.pop("bits_per_dim", None) == expected
+    assert scalars == {"elbo": -nats, "rate": 2.0}
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(build):
+def test_on_load_checkpoint_refuses_other_or_missing_weights(build):
     model, wider = build("model.latent_dim=2"), build("model.latent_dim=3")
     model.on_load_checkpoint({"state_dict": model.state_dict()})
     with pytest.raises(UserError, match="another architecture"):
@@ -458,13 +474,14 @@ def test_a_checkpoint_of_another_architecture_is_refused(build):
         model.on_load_checkpoint({"state_dict": {}})
 
 
-def test_nothing_that_is_not_finite_reaches_a_checkpoint(small):
-    model = small()
-    model._trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=6))
-    model.window.append(torch.ones(2), torch.tensor([1.0, float("nan")]), torch.tensor(1.0))
+def test_checkpoint_is_refused_if_a_scalar_is_not_finite(build_randomized):
+    (callback,) = build_randomized().configure_callbacks()
+    trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=6))
+    callback.window.append(torch.ones(2), torch.tensor([1.0, float("nan")]), torch.tensor(1.0))
     with pytest.raises(UserError, match="rate became nan at training step 6"):
-        model.on_save_checkpoint({})
+        callback.on_save_checkpoint(trainer, None, {})
 
 
-def test_validation_of_distributions_is_on():
+def test_distributions_validate_arguments_in_tests():
+    """Set by the fixture `repeatable` of tests/conftest.py."""
     assert Distribution._validate_args

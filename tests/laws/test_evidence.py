@@ -1,4 +1,4 @@
-"""The log evidence by importance sampling."""
+"""Log evidence by importance sampling, against exact log evidences; chunk and sample sizes."""
 
 import math
 
@@ -15,14 +15,14 @@ from vaelab.metrics.evidence import evidence_estimates
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]
 
 
-def test_with_the_exact_posterior_one_sample_is_enough(linear):
+def test_evidence_is_exact_with_one_sample_of_exact_posterior(linear):
     make_exact(linear)
     x = torch.rand(6, 1, 8, 8).double()
     found = evidence_estimates(linear, x, x.new_zeros(6, 0), num_samples=1)
     assert_close(found["nll"], -log_evidence(linear, x).detach())
 
 
-def test_it_tends_to_the_log_evidence_from_above(linear):
+def test_evidence_nll_falls_to_exact_nll_with_more_samples(linear):
     make_exact(linear)
     with torch.no_grad():
         linear.posterior.params.bias[4:] += 0.3
@@ -37,17 +37,19 @@ def test_it_tends_to_the_log_evidence_from_above(linear):
     assert abs(gaps[-1]) < 0.01 < gaps[0]
 
 
-@pytest.mark.parametrize("rows", [1, 7, 64, 10_000])
-def test_the_chunks_do_not_matter(build, monkeypatch, rows):
-    """The same z in whatever portions: the sampler is replaced by a fixed list of them."""
+@pytest.mark.parametrize("chunk_size", [1, 7, 64, 10_000])
+def test_evidence_estimates_do_not_depend_on_chunk_size(build, monkeypatch, chunk_size):
+    """A replaced `sample` gives the same z for every chunk size."""
     model = build(*SMALL, x_shape=(1, 8, 8), num_classes=0).eval()
     x, y = torch.rand(5, 1, 8, 8).round(), torch.zeros(5, 0)
     q = model.encode(x, y)
     z = q.sample((30,))
-    given = iter(z)
-    monkeypatch.setattr(evidence_module, "images_per_chunk", lambda *_: rows)
+    remaining = iter(z)
+    monkeypatch.setattr(evidence_module, "images_per_chunk", lambda *_: chunk_size)
     monkeypatch.setattr(
-        type(q), "sample", lambda self, shape: torch.stack([next(given) for _ in range(shape[0])])
+        type(q),
+        "sample",
+        lambda self, shape: torch.stack([next(remaining) for _ in range(shape[0])]),
     )
     found = evidence_estimates(model, x, y, 30)
     with torch.no_grad():
@@ -59,7 +61,7 @@ def test_the_chunks_do_not_matter(build, monkeypatch, rows):
     assert_close(found["rate_per_latent"].sum(1), found["rate"])
 
 
-def test_a_portion_is_of_equal_size_in_memory():
+def test_chunk_sizes_by_image_shape_and_device():
     cpu, cuda, other = (torch.device(name) for name in ("cpu", "cuda", "xpu"))
     small, large = images_per_chunk((1, 8, 8), cpu), images_per_chunk((3, 64, 64), cpu)
     assert small * 64 == pytest.approx(large * 3 * 64 * 64, rel=0.01)
@@ -68,6 +70,6 @@ def test_a_portion_is_of_equal_size_in_memory():
     assert entries_per_chunk(cuda) > entries_per_chunk(cpu) == entries_per_chunk(other)
 
 
-def test_dense_models_are_small_and_get_5000_samples(build):
+def test_default_num_samples_is_5000_for_dense_and_100_for_conv(build):
     assert default_num_samples(build()) == 5_000
     assert default_num_samples(build("network=conv", x_shape=(3, 32, 32))) == 100

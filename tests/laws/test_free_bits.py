@@ -1,4 +1,4 @@
-"""Free bits: a lower limit to what each group of latents costs, of the batch's mean."""
+"""Free bits: a lower limit to the batch mean of each group's rate, against loops."""
 
 import pytest
 import torch
@@ -10,20 +10,20 @@ SMALL = ["model.latent_dim=4", "model.encoder.hidden=[8]", "model.decoder.hidden
 
 
 @pytest.fixture
-def subject(build):
-    """(*overrides) -> a model whose latents cost different amounts, and a batch."""
+def build_model_and_batch(build):
+    """(*overrides) -> a small float64 model whose latents have different rates, and a batch."""
 
-    def make(*overrides):
+    def build_example(*overrides):
         model = build(*SMALL, *overrides, x_shape=(1, 8, 8), num_classes=3).double()
         with torch.no_grad():
             model.posterior.params.bias[:4] += torch.tensor([0.1, 0.5, 1.0, 2.0])
         return model, torch.rand(10, 1, 8, 8).double().round(), torch.eye(3).double()[[0] * 10]
 
-    return make
+    return build_example
 
 
-def loss_by_hand(terms, free_bits, group, beta=1.0):
-    """Image by image and latent by latent, from the parameters of q."""
+def loss_by_loops(terms, free_bits, group, beta=1.0):
+    """The loss and the rate of each group, by loops over images and latents."""
     means, scales = terms.q.base_dist.loc.tolist(), terms.q.base_dist.scale
     count, latents = len(means), len(means[0])
     rates = [0.0] * latents
@@ -38,36 +38,36 @@ def loss_by_hand(terms, free_bits, group, beta=1.0):
 
 @pytest.mark.parametrize("group", [1, 2, 4])
 @pytest.mark.parametrize("free_bits", [0.2, 0.7, 100.0])
-def test_the_loss(subject, free_bits, group):
+def test_free_bits_loss_agrees_with_loops(build_model_and_batch, free_bits, group):
     settings = [f"model.free_bits={free_bits}", f"model.free_bits_group={group}"]
-    model, x, y = subject("model=beta_vae", "model.beta=3", *settings)
+    model, x, y = build_model_and_batch("model=beta_vae", "model.beta=3", *settings)
     terms = model.terms(x, y)
-    expected, _ = loss_by_hand(terms, free_bits, group, beta=3.0)
+    expected, _ = loss_by_loops(terms, free_bits, group, beta=3.0)
     assert float(model.objective(terms)) == pytest.approx(expected, rel=1e-9)
-    assert_close(terms.elbo, -(terms.distortion + terms.rate))  # as ever
+    assert_close(terms.elbo, -(terms.distortion + terms.rate))  # without free bits
 
 
-def test_none_by_itself_and_none_that_matter(subject):
-    model, x, y = subject()
+def test_objective_without_or_with_tiny_free_bits_is_negative_elbo(build_model_and_batch):
+    model, x, y = build_model_and_batch()
     terms = model.terms(x, y)
     assert_close(model.objective(terms), -terms.elbo.mean())
     model.free_bits = 1e-9
     assert_close(model.objective(terms), -terms.elbo.mean())
 
 
-def test_only_groups_that_cost_more_are_pressed_to_cost_less(subject):
-    model, x, y = subject("model.free_bits=0.7")
+def test_free_bits_give_gradient_only_to_groups_above_limit(build_model_and_batch):
+    model, x, y = build_model_and_batch("model.free_bits=0.7")
     terms = model.terms(x, y)
-    _, rates = loss_by_hand(terms, 0.7, 1)
+    _, rates = loss_by_loops(terms, 0.7, 1)
     assert [rate > 0.7 for rate in rates] == [False, False, False, True]
     (gradient,) = torch.autograd.grad(model.rate_with_free_bits(terms), terms.q.base_dist.loc)
     assert gradient[:, :3].eq(0).all()
     assert gradient[:, 3].ne(0).all()
 
 
-def test_it_is_the_mean_over_the_batch_that_is_free(subject):
-    """An image above the limit in a batch below it is free, and the other way round."""
-    model, x, y = subject("model.free_bits=2.5")
+def test_free_bits_apply_to_batch_mean_not_single_images(build_model_and_batch):
+    """A batch mean below the limit costs the limit, even if single images are above it."""
+    model, x, y = build_model_and_batch("model.free_bits=2.5")
     terms = model.terms(x, y)
     each = terms.rate_per_latent[:, 3]
     model.free_bits = float(each.mean()) + 1e-6
@@ -75,17 +75,17 @@ def test_it_is_the_mean_over_the_batch_that_is_free(subject):
     assert float(model.rate_with_free_bits(terms)) == pytest.approx(4 * model.free_bits)
 
 
-def test_what_does_not_split_is_one_group(subject):
+def test_free_bits_with_flow_prior_need_one_group(build_model_and_batch):
     flow = ["prior=flow", "model.prior.transforms=1", "model.prior.hidden=[4]"]
-    model, x, y = subject("model.free_bits=0.5", "model.free_bits_group=4", *flow)
+    model, x, y = build_model_and_batch("model.free_bits=0.5", "model.free_bits_group=4", *flow)
     terms = model.terms(x, y)
     expected = terms.distortion.mean() + terms.rate.mean().clamp(min=0.5)
     assert_close(model.objective(terms), expected)
-    model, x, y = subject("model.free_bits=0.5", *flow)
+    model, x, y = build_model_and_batch("model.free_bits=0.5", *flow)
     with pytest.raises(UserError, match=r"does not split over latents; .*free_bits_group=4"):
         model.objective(model.terms(x, y))
 
 
-def test_groups_are_equal(build):
+def test_free_bits_group_must_divide_latents(build):
     with pytest.raises(Exception, match="free_bits_group=3 does not divide the 4 latents"):
         build(*SMALL, "model.free_bits=1", "model.free_bits_group=3")

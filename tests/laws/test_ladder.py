@@ -1,4 +1,7 @@
-"""The ladder VAE: levels of latents whose bound is that of the paper's, in other units."""
+"""`LadderVAE` and `Hierarchy` against the formulas of the paper, `VAE` and an equivalent Gaussian.
+
+The model's latents z are the paper's v, standardised by their prior.
+"""
 
 import math
 import sys
@@ -33,10 +36,13 @@ WIDTHS = [2, 3, 4]  # from the top down
 
 
 @pytest.fixture
-def small(build):
-    """(*overrides) -> a small model in double precision, none of whose weights is special."""
+def build_randomized(build):
+    """(*overrides) -> a small model in double precision with noise added to all weights.
 
-    def build_small(*overrides):
+    The statistics that standardise the features of a ladder are random too.
+    """
+
+    def build_model(*overrides):
         words = " ".join([SMALL, *overrides]).split()
         model = build(*words, x_shape=SHAPE, num_classes=CLASSES).double()
         torch.manual_seed(1)
@@ -48,15 +54,17 @@ def small(build):
                 told.scale.uniform_(0.5, 2.0)
         return model
 
-    return build_small
+    return build_model
 
 
 @pytest.fixture
-def ladder(small):
-    return partial(small, LADDER)
+def build_ladder(build_randomized):
+    """(*overrides) -> a small ladder VAE with three levels, by `build_randomized`."""
+    return partial(build_randomized, LADDER)
 
 
 def batch(count=6):
+    """Random binary images [B, 1, 8, 8] and one-hot labels [B, Y] in turn, in double precision."""
     x = torch.rand(count, *SHAPE).double().round()
     return x, torch.eye(CLASSES).double()[torch.arange(count) % CLASSES]
 
@@ -76,11 +84,14 @@ def batch(count=6):
         "posterior=iaf prior=flow",
     ],
 )
-def test_one_level_is_the_vae(small, parts, samples):
-    """With the same weights and the same noise: every number, and every gradient."""
+def test_ladder_with_one_level_equals_vae(build_randomized, parts, samples):
+    """Compares values, gradients and samples, with the same weights and the same noise."""
     parts = f"{parts} model.num_samples={samples} model.free_bits=0"
     parts += " model.prior.components=6" if "mixture" in parts or "vamp" in parts else ""
-    vae, one = small(parts), small("model=ladder_vae model.above=[] model.hidden=7", parts)
+    vae, one = (
+        build_randomized(parts),
+        build_randomized("model=ladder_vae model.above=[] model.hidden=7", parts),
+    )
     assert isinstance(one, LadderVAE)
     assert type(vae) is VAE
     one.load_state_dict(vae.state_dict())
@@ -99,8 +110,8 @@ def test_one_level_is_the_vae(small, parts, samples):
     assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
 
 
-def by_hand(model, x, y, z):
-    """The bound of one image from one z in the paper's own coordinates, by full covariances.
+def bound_by_hand(model, x, y, z):
+    """The terms of the bound of one image from one z, by the paper's v and full covariances.
 
     Args:
         model: The model.
@@ -130,7 +141,7 @@ def by_hand(model, x, y, z):
         m_p, log_p = down.params(h)[0].chunk(2)
         m_hat, low = linear[0].chunk(2)
         var_p, var_hat = log_p.exp() ** 2, (1 + low.exp()).log()
-        var_q = 1 / (1 / var_hat + 1 / var_p)  # the paper's, by their letters
+        var_q = 1 / (1 / var_hat + 1 / var_p)  # in the symbols of the paper
         m_q = (m_hat / var_hat + m_p / var_p) / (1 / var_hat + 1 / var_p)
         q, p = MultivariateNormal(m_q, var_q.diag()), MultivariateNormal(m_p, var_p.diag())
         v = m_p + var_p.sqrt() * latents
@@ -142,8 +153,8 @@ def by_hand(model, x, y, z):
 
 
 @pytest.mark.parametrize("parts", ["", "condition=one_hot prior=conditional_normal"])
-def test_the_bound_is_the_papers(ladder, parts):
-    model = ladder(parts, "model.num_samples=2")
+def test_ladder_bound_matches_formula_of_paper(build_ladder, parts):
+    model = build_ladder(parts, "model.num_samples=2")
     x, y = batch()
     torch.manual_seed(2)
     terms = model.terms(x, y)
@@ -151,7 +162,7 @@ def test_the_bound_is_the_papers(ladder, parts):
     loss, distortion, rate = model.loss(x, y)
     assert terms.z.shape == (2, 6, 9)
     found = [
-        [by_hand(model, x[i : i + 1], y[i : i + 1], terms.z[k, i]) for i in range(len(x))]
+        [bound_by_hand(model, x[i : i + 1], y[i : i + 1], terms.z[k, i]) for i in range(len(x))]
         for k in range(2)
     ]
     likelihoods, rates, ratios = (
@@ -164,13 +175,13 @@ def test_the_bound_is_the_papers(ladder, parts):
     assert_close(terms.log_weights, likelihoods - ratios, rtol=0, atol=1e-9)
     assert_close(loss, (rates.sum(2) - likelihoods).mean(), rtol=0, atol=1e-9)
     assert_close([distortion, rate], [-likelihoods.mean(0), rates.sum(2).mean(0)])
-    assert (levels > 0.01).all()  # no level is out of use here
+    assert (levels > 0.01).all()  # the comparison would say nothing of a level without a rate
 
 
 @pytest.mark.parametrize("parts", ["", "posterior=full_gaussian", "prior=mixture", "posterior=iaf"])
-def test_the_rate_is_the_mean_of_the_log_ratio(ladder, parts):
-    """It is the KL of a model: that of the joint distributions, for each level too."""
-    model = ladder(parts)
+def test_ladder_rate_matches_monte_carlo_estimate(build_ladder, parts):
+    """The KL of the joint distributions of all levels, and of each level where the rate splits."""
+    model = build_ladder(parts)
     x, y = batch(3)
     with torch.no_grad():
         terms = model.terms(x, y, num_samples=20_000)
@@ -190,9 +201,9 @@ def test_the_rate_is_the_mean_of_the_log_ratio(ladder, parts):
     assert (error < 0.05 * terms.rate).all()
 
 
-def test_the_rate_of_a_level_varies_less_than_its_log_ratio(ladder):
-    """Which is what a closed form given the levels above is for; the top one's does not vary."""
-    model = ladder()
+def test_level_rate_varies_less_than_sampled_log_ratio(build_ladder):
+    """This is the reason for a closed form given the levels above; at the top it is constant."""
+    model = build_ladder()
     x, y = batch(2)
     with torch.no_grad():
         terms = model.terms(x, y, num_samples=500)
@@ -203,8 +214,8 @@ def test_the_rate_of_a_level_varies_less_than_its_log_ratio(ladder):
             assert (rate.std(0) < 0.9 * ratio.std(0)).all()
 
 
-def test_more_samples_tighten_the_bound(ladder):
-    model = ladder()
+def test_ladder_importance_weighted_bound_tightens_with_more_samples(build_ladder):
+    model = build_ladder()
     x, y = batch(20)
     with torch.no_grad():
         terms = model.terms(x, y, num_samples=2_000)
@@ -220,26 +231,27 @@ def test_more_samples_tighten_the_bound(ladder):
     assert found["rate_per_latent"].shape == (20, 9)
 
 
-def test_what_says_nothing_costs_nothing_and_what_says_all_is_believed():
+def test_precision_weighted_posterior_tends_to_prior_or_likelihood():
+    """It tends to the prior for a flat likelihood, and to the likelihood for a sharp one."""
     mean, log_scale, a = torch.randn(3, 5, 4).double().unbind(0)
 
-    def q(log_b):
+    def posterior_and_moments(log_b):
+        """The posterior of z, and mean and standard deviation of v, for a likelihood's log b."""
         level, follow = precision_weighted_posterior(lambda _: (mean, log_scale), a, log_b, mean)
         return level, follow(level.mean), follow(level.mean + level.stddev) - follow(level.mean)
 
-    level, expected, spread = q(torch.full_like(a, 40.0))
+    level, expected, spread = posterior_and_moments(torch.full_like(a, 40.0))
     assert_close(expected, mean)
     assert_close(spread, log_scale.exp())
     assert_close(level.mean, torch.zeros_like(mean))
     assert_close(level.stddev, torch.ones_like(mean))
-    _, believed, spread = q(torch.full_like(a, -20.0))
+    _, believed, spread = posterior_and_moments(torch.full_like(a, -20.0))
     assert_close(believed, a)
     assert_close(spread, torch.full_like(a, math.exp(-20.0)))
 
 
-def test_the_gradient_is_that_of_the_loss(ladder):
-    """Against differences of the loss, with the same noise."""
-    model = ladder("condition=one_hot prior=conditional_normal model.num_samples=2")
+def test_ladder_gradients_match_finite_differences(build_ladder):
+    model = build_ladder("condition=one_hot prior=conditional_normal model.num_samples=2")
     x, y = batch()
 
     def loss():
@@ -251,8 +263,8 @@ def test_the_gradient_is_that_of_the_loss(ladder):
         assert parameter.grad.any(), name
 
 
-def test_beta_and_free_bits_are_those_of_the_vae(ladder):
-    model = ladder("model.free_bits=1.0 model.free_bits_group=3")
+def test_ladder_objective_applies_beta_and_free_bits(build_ladder):
+    model = build_ladder("model.free_bits=1.0 model.free_bits_group=3")
     model.beta.fill_(0.5)
     terms = model.terms(*batch())
     groups = terms.rate_per_latent.mean(0).unflatten(0, (3, 3)).sum(1)
@@ -263,22 +275,25 @@ def test_beta_and_free_bits_are_those_of_the_vae(ladder):
     assert_close(model.objective(terms), expected)
 
 
-# The distribution.
+# Distributions over levels.
 
 
-def linear_gaussian():
-    """A hierarchy of linear maps in three levels, which is one Gaussian, and that Gaussian."""
+def linear_hierarchy_and_gaussian():
+    """A `Hierarchy` of three levels with linear means, and the MultivariateNormal equal to it."""
     torch.manual_seed(4)
     down = [0.7 * torch.randn(b, a).double() for a, b in ((2, 3), (3, 4))]
     scales = [torch.rand(width).double() + 0.5 for width in WIDTHS]
     means = [torch.randn(width).double() for width in WIDTHS]
 
-    def step(weight, mean, scale, above):
+    def linear_step(weight, mean, scale, above):
+        """A step of `Hierarchy`: a normal distribution with a mean linear in `above`."""
         return Independent(Normal(above @ weight.T + mean, scale), 1), lambda z: z
 
-    steps = [partial(step, w, m, s) for w, m, s in zip(down, means[1:], scales[1:], strict=True)]
+    steps = [
+        partial(linear_step, w, m, s) for w, m, s in zip(down, means[1:], scales[1:], strict=True)
+    ]
     hierarchy = Hierarchy(Independent(Normal(means[0], scales[0]), 1), steps, WIDTHS)
-    # z = S e with e independent.
+    # z = mix @ e, with independent e.
     first, second = down
     mix = torch.eye(9).double()
     mix[2:5, :2], mix[5:, 2:5], mix[5:, :2] = first, second, second @ first
@@ -287,8 +302,8 @@ def linear_gaussian():
     return hierarchy, MultivariateNormal(mean, covariance)
 
 
-def test_a_hierarchy_of_linear_maps_is_a_gaussian():
-    hierarchy, gaussian = linear_gaussian()
+def test_linear_hierarchy_equals_multivariate_normal():
+    hierarchy, gaussian = linear_hierarchy_and_gaussian()
     z = 2 * torch.randn(5, 6, 9).double()
     assert_close(hierarchy.log_prob(z), gaussian.log_prob(z))
     assert_close(hierarchy.mean, gaussian.mean)
@@ -299,8 +314,8 @@ def test_a_hierarchy_of_linear_maps_is_a_gaussian():
     assert hierarchy.variance.shape == (9,)
 
 
-def test_each_process_draws_its_part_of_the_noise(ladder, monkeypatch):
-    model = ladder("condition=one_hot")
+def test_ladder_draw_in_two_processes_matches_one_process(build_ladder, monkeypatch):
+    model = build_ladder("condition=one_hot")
     x, y = batch(6)
     torch.manual_seed(2)
     whole = model.draw(model.encode(x, y), 2)
@@ -311,9 +326,9 @@ def test_each_process_draws_its_part_of_the_noise(ladder, monkeypatch):
         assert_close(model.draw(model.encode(x[part], y[part]), 2), whole[:, part])
 
 
-def test_latents_are_in_units_of_what_is_expected(ladder):
-    """A sample of the prior is N(0, I) throughout, and its images are those of the paper's."""
-    model = ladder()
+def test_ladder_latents_are_standardised_by_their_prior(build_ladder):
+    """The prior of z is N(0, I); the latents of the paper are v = m + s z, and give the images."""
+    model = build_ladder()
     y = batch(4)[1]
     prior = model.latent_prior(y)
     assert prior.batch_shape == ()
@@ -330,9 +345,9 @@ def test_latents_are_in_units_of_what_is_expected(ladder):
 
 
 @pytest.mark.parametrize("parts", ["", "condition=one_hot prior=conditional_normal"])
-def test_densities_of_any_shape(ladder, parts):
-    """Points of one axis and images of another, as `evaluate=latents` asks for them."""
-    model = ladder(parts)
+def test_ladder_log_prob_broadcasts_points_against_images(build_ladder, parts):
+    """Points on one axis and images on another, as `elbo_surgery` uses them."""
+    model = build_ladder(parts)
     x, y = batch(5)
     with torch.no_grad():
         q, z = model.encode(x, y), torch.randn(7, 9).double()
@@ -348,13 +363,14 @@ def test_densities_of_any_shape(ladder, parts):
 # Labels.
 
 
-def test_the_label_reaches_every_network(ladder):
-    """Each layer between levels alone hears of it, when all else is deaf."""
-    model = ladder("condition=one_hot")
+def test_label_reaches_every_layer_between_levels(build_ladder):
+    """One layer is enough: the label is removed from all other layers and inputs."""
+    model = build_ladder("condition=one_hot")
     x, y = batch()
     z = torch.randn(6, 9).double()
 
-    def heard():
+    def label_effects():
+        """Whether another label changes the mean of q, and the latents of the lowest level."""
         q, other = model.encode(x, y), model.encode(x, y.roll(1, 0))
         v, others = model.level_latents(z, y)[-1], model.level_latents(z, y.roll(1, 0))[-1]
         return (q.mean != other.mean).any(), (v != others).any()
@@ -365,24 +381,24 @@ def test_the_label_reaches_every_network(ladder):
                 parameter.zero_()
             elif name.endswith("layers.0.weight"):
                 parameter[:, -CLASSES:] = 0
-        assert not any(heard())
+        assert not any(label_effects())
         for stack, down in ((model.up, False), (model.down, True)):
             for layer in stack:
                 layers = layer.layers if down else layer
                 for weights in (layers.modulations[0].table, layers.layers[0].weight[:, -CLASSES:]):
                     weights.normal_()
-                    assert heard() == (True, down)
+                    assert label_effects() == (True, down)
                     weights.zero_()
 
 
-# With other parts.
+# Vamp prior, initialisation and refusals.
 
 
-def test_the_vamp_prior_is_that_of_the_top_level(ladder):
-    model = ladder("prior=vamp model.prior.components=6 condition=one_hot")
+def test_ladder_vamp_prior_is_mixture_of_top_level_posteriors(build_ladder):
+    model = build_ladder("prior=vamp model.prior.components=6 condition=one_hot")
     x, y = batch()
     terms = model.terms(x, y)
-    components = model.encode_top(model.prior.pseudo_inputs.clamp(0, 1), model.prior.labels)
+    components = model.encode_for_prior(model.prior.pseudo_inputs.clamp(0, 1), model.prior.labels)
     own = torch.stack([components.log_prob(z) for z in terms.z[0, :, :2]])  # [B, M]
     same = y @ model.prior.labels.T > 0
     expected = own.masked_fill(~same, -torch.inf).logsumexp(1) - math.log(2)
@@ -391,8 +407,8 @@ def test_the_vamp_prior_is_that_of_the_top_level(ladder):
     assert model.prior.pseudo_inputs.grad.any()
 
 
-def test_the_first_batch_standardises_what_levels_are_told_from(build, compose):
-    """Of a fresh model only, and the noise of no other batch matters to the bound."""
+def test_setup_standardises_ladder_features_by_first_batch(build, compose):
+    """Only for `fit` of a fresh model. Each process uses the whole batch, not its share of it."""
     model = build(*SMALL.split(), *LADDER.split(), num_classes=0)
     x = torch.rand(50, 1, 28, 28)
     images = (255 * x).byte()
@@ -419,7 +435,7 @@ def test_the_first_batch_standardises_what_levels_are_told_from(build, compose):
 
 
 @pytest.mark.parametrize("overrides", ["model.above=[0]", "model.hidden=0", "model.above=3"])
-def test_refuses(compose, overrides):
+def test_invalid_ladder_settings_are_refused(compose, overrides):
     with pytest.raises((UserError, InstantiationException), match=overrides.partition("=")[0]):
         validation.check_config(compose("model=ladder_vae", overrides), train.settings_schema)
 
@@ -427,8 +443,8 @@ def test_refuses(compose, overrides):
 # Pictures.
 
 
-def test_a_latent_of_any_level_moves_the_image(ladder):
-    model = ladder().eval().float()
+def test_traversal_varies_latents_of_all_ladder_levels(build_ladder):
+    model = build_ladder().eval().float()
     x, y = (part.float() for part in batch(20))
     found = pictures.draw("traversal", model, Request(x, y, CLASSES, count=9)).arrays
     assert sorted(found["latents"].tolist()) == [*range(9)]
@@ -439,8 +455,8 @@ def test_a_latent_of_any_level_moves_the_image(ladder):
     assert_close(found["images"][:, middle], model(x, y)[:1].expand(9, -1, -1, -1))
 
 
-def test_all_pictures_can_be_drawn(ladder):
-    model = ladder("condition=one_hot").eval().float()
+def test_ladder_overview_pictures_and_samples_at_temperature_zero(build_ladder):
+    model = build_ladder("condition=one_hot").eval().float()
     x, y = (part.float() for part in batch(20))
     names = {*pictures.draw_overview(model, x, y)}
     assert names == {"reconstructions", "samples", "class_grid", "traversal", "interpolation"}
@@ -452,25 +468,28 @@ def test_all_pictures_can_be_drawn(ladder):
 # From the command line.
 
 
-def run(command, *overrides):
+def run_command(command, *overrides):
+    """Runs the main function of a command module with overrides as its command line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
         return command.main()
 
 
-def test_a_run_is_trained_logged_loaded_and_exported(tmp_path):
+def test_ladder_train_evaluate_export_and_load(tmp_path):
     digits = f"paths.data={tmp_path}/digits"
     words = f"{LADDER} {SMALL} {digits} trainer.max_epochs=2 logger=csv data.batch_size=500"
-    run(train, *words.split(), f"hydra.run.dir={tmp_path}/run", f"logger.save_dir={tmp_path}")
+    run_command(
+        train, *words.split(), f"hydra.run.dir={tmp_path}/run", f"logger.save_dir={tmp_path}"
+    )
     (log,) = Path(tmp_path).rglob("metrics.csv")
     assert "val/rate_1,val/rate_2,val/rate_3" in log.read_text()
     results = vaelab.training.json_files.read_json(tmp_path / "run" / "results.json")
     levels = [results[f"test/rate_{level}"] for level in (1, 2, 3)]
     assert sum(levels) == pytest.approx(results["test/rate"], rel=1e-5)
-    run(evaluate, f"run={tmp_path}/run", "what=[likelihood]", "num_samples=20", digits)
+    run_command(evaluate, f"run={tmp_path}/run", "what=[likelihood]", "num_samples=20", digits)
     found = vaelab.training.json_files.read_json(tmp_path / "run" / "evaluation.json")
     assert found["nll"]["value"] < -results["test/elbo"] + 1.0
-    run(export, f"run={tmp_path}/run", "what=safetensors")
+    run_command(export, f"run={tmp_path}/run", "what=safetensors")
     models = [vaelab.load(tmp_path / "run"), vaelab.load(tmp_path / "run" / "export")]
     x = torch.rand(4, 1, 28, 28).round()
     pair = []

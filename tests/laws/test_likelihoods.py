@@ -1,3 +1,5 @@
+"""Likelihoods, against scipy, numerical integrals, sums over all pixel values and formulas."""
+
 import math
 
 import pytest
@@ -48,7 +50,7 @@ def test_bernoulli_agrees_with_scipy():
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32), (1, 1, 67)])
-def test_bernoulli_is_exact_in_single_precision(shape):
+def test_bernoulli_float32_log_prob_agrees_with_float64(shape):
     logits = 8 * torch.randn(50, *shape) - 6
     x = torch.rand_like(logits).round()
     exact = torch.distributions.Bernoulli(logits=logits.double()).log_prob(x.double())
@@ -56,13 +58,13 @@ def test_bernoulli_is_exact_in_single_precision(shape):
     assert mistake.abs().max() < 3e-7 * logits[0].abs().sum()
 
 
-def test_bernoulli_of_a_certain_pixel():
+def test_bernoulli_log_prob_is_exact_at_logits_of_10000():
     logits, x = torch.tensor([1e4, -1e4, 1e4]), torch.tensor([1.0, 0.0, 0.0])
     log_prob = Bernoulli()(logits.view(3, 1, 1, 1)).log_prob(x.view(3, 1, 1, 1))
     assert log_prob.tolist() == [0.0, 0.0, -1e4]
 
 
-def test_gradients_of_bernoulli_are_those_of_differences():
+def test_bernoulli_gradients_agree_with_finite_differences():
     logits = torch.randn(2, 3, 1, 2, 3).double().requires_grad_()
     x = torch.rand(3, 1, 2, 3).double().requires_grad_()
 
@@ -83,30 +85,30 @@ def test_gaussian_agrees_with_scipy(scale):
 
 
 @pytest.mark.parametrize(("scale", "factor"), [(1.0, 0.5), (math.sqrt(0.5), 1.0)])
-def test_gaussian_is_a_squared_error_and_its_constant(scale, factor):
+def test_gaussian_negative_log_prob_is_squared_error_plus_constant(scale, factor):
     params, x = torch.randn(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
     squares = (x - params - 0.5).square().sum((1, 2, 3))
     constant = 16 * (math.log(scale) + 0.5 * math.log(2 * math.pi))
     assert_close(-Gaussian(scale)(params).log_prob(x), factor * squares + constant)
 
 
-def test_a_fresh_gaussian_is_grey_and_of_one_scale():
+def test_gaussian_starts_at_mid_grey_with_stddev_0_25():
     p = Gaussian()(torch.zeros(2, 3, 4, 4))
     assert_close(p.mean, torch.full((2, 3, 4, 4), 0.5))
     assert_close(p.stddev, torch.full((2, 3, 4, 4), 0.25))
 
 
 @pytest.mark.parametrize(("scale", "learned"), [("learned", True), (0.25, False)])
-def test_only_a_learned_scale_is_learned(scale, learned):
+def test_gaussian_scale_has_gradient_only_if_learned(scale, learned):
     likelihood = Gaussian(scale)
     before = likelihood.log_scale.clone()
     p = likelihood(torch.zeros(1, 1, 8, 8, requires_grad=True))
     p.log_prob(torch.rand(1, 1, 8, 8)).sum().backward()
     assert (likelihood.log_scale.grad is not None) is learned
-    assert torch.equal(likelihood.log_scale, before)  # no batch sets it
+    assert torch.equal(likelihood.log_scale, before)  # log_prob does not update it
 
 
-EVERY = [
+ALL_LIKELIHOODS = [
     Bernoulli(),
     ContinuousBernoulli(),
     Gaussian("learned"),
@@ -122,13 +124,14 @@ EVERY = [
 ]
 
 
-def named(likelihood) -> str:
+def likelihood_id(likelihood) -> str:
+    """The pytest id: class name, and decoder outputs per pixel where they are fixed."""
     return f"{type(likelihood).__name__} {getattr(likelihood, 'params', '')}"
 
 
-@pytest.mark.parametrize("likelihood", EVERY, ids=named)
+@pytest.mark.parametrize("likelihood", ALL_LIKELIHOODS, ids=likelihood_id)
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_batch_and_event(likelihood, channels):
+def test_likelihood_shapes_gradients_and_batch_independence(likelihood, channels):
     params = torch.randn(5, 2, likelihood.channels(channels), 4, 6, requires_grad=True)
     p, shape = likelihood(params), (channels, 4, 6)
     assert p.batch_shape == (5, 2)
@@ -139,29 +142,33 @@ def test_batch_and_event(likelihood, channels):
     assert p.expand((3, 5, 2)).sample().shape == (3, 5, 2, *shape)
     x = torch.randint(256, (2, *shape)) / 255
     x = x.round() if "binary" in likelihood.pixels else x
-    log_prob = p.log_prob(x)  # of K samples each, as in the bound
+    log_prob = p.log_prob(x)  # x [B, ...] for params [K, B, ...], as in the ELBO
     assert log_prob.shape == (5, 2)
     log_prob.sum().backward()
     assert (params.grad != 0).flatten(2).any(-1).all()
     alone = likelihood(params.detach()[3:4, 1:2]).log_prob(x[1:2])
-    if not getattr(likelihood, "optimal", False):  # whose scale is that of the batch
+    if not getattr(likelihood, "optimal", False):  # the optimal scale depends on the batch
         assert_close(alone[0, 0], log_prob[3, 1].detach())
 
 
 LEVELS = torch.arange(256).double() / 255
-WHOLE = [likelihood for likelihood in EVERY if likelihood.pixels == {"grey": 0.0}]
-DENSE = [likelihood for likelihood in EVERY if "dequantized" in likelihood.pixels]
+DISCRETE_LIKELIHOODS = [
+    likelihood for likelihood in ALL_LIKELIHOODS if likelihood.pixels == {"grey": 0.0}
+]
+CONTINUOUS_LIKELIHOODS = [
+    likelihood for likelihood in ALL_LIKELIHOODS if "dequantized" in likelihood.pixels
+]
 
 
-@pytest.mark.parametrize("likelihood", WHOLE, ids=named)
+@pytest.mark.parametrize("likelihood", DISCRETE_LIKELIHOODS, ids=likelihood_id)
 @pytest.mark.parametrize("spread", [0.0, 1.0, 10.0])
-def test_masses_of_all_levels_sum_to_one(likelihood, spread):
+def test_discrete_likelihood_sums_to_one_over_levels(likelihood, spread):
     p = likelihood.double()(spread * torch.randn(20, likelihood.channels(1), 1, 1).double())
     log_masses = p.log_prob(LEVELS[:, None, None, None, None])
     assert_close(log_masses.logsumexp(0), torch.zeros(20).double(), atol=1e-12, rtol=0)
 
 
-def test_masses_of_all_pixels_of_a_mixture_sum_to_one():
+def test_logistic_mixture_sums_to_one_and_matches_mean_and_samples():
     likelihood = DiscretizedLogisticMixture(3)
     p = likelihood(torch.randn(1, likelihood.channels(2), 1, 1).double())
     x = torch.cartesian_prod(LEVELS, LEVELS)[:, None, :, None, None]
@@ -173,8 +180,10 @@ def test_masses_of_all_pixels_of_a_mixture_sum_to_one():
     assert p.mean[0, 0].item() == pytest.approx(exact[0, 0].item(), abs=1e-4)
 
 
-@pytest.mark.parametrize("likelihood", [d for d in DENSE if type(d) is not ContinuousBernoulli])
-def test_densities_integrate_to_one(likelihood):
+@pytest.mark.parametrize(
+    "likelihood", [d for d in CONTINUOUS_LIKELIHOODS if type(d) is not ContinuousBernoulli]
+)
+def test_continuous_likelihoods_integrate_to_one(likelihood):
     x = torch.linspace(-15, 15, 300_001).double()
     params = 0.3 * torch.randn(likelihood.channels(1), 1, 1).double()
     density = likelihood.double().eval()(params).log_prob(x[:, None, None, None]).exp()
@@ -182,7 +191,7 @@ def test_densities_integrate_to_one(likelihood):
 
 
 @pytest.mark.parametrize("logit", [-30.0, -1.0, -1e-3, 0.0, 1e-3, 5.0])
-def test_continuous_bernoulli_integrates_to_one(logit):
+def test_continuous_bernoulli_integrates_to_one_with_published_constant(logit):
     x = torch.linspace(0, 1, 100_001).double()
     p = ContinuousBernoulli()(torch.full((1, 1, 1), logit).double())
     density = p.log_prob(x[:, None, None, None]).exp()
@@ -190,14 +199,15 @@ def test_continuous_bernoulli_integrates_to_one(logit):
     unnormalised = math.exp(logit * 0.8 - math.log1p(math.exp(logit)))
     log_c = p.log_prob(torch.full((1, 1, 1), 0.8).double()).item() - math.log(unnormalised)
     m = 1 / (1 + math.exp(-logit))
-    exact = (
-        2.0 if logit == 0 else math.log((1 - m) / m) / (1 - 2 * m)
-    )  # eq. 6: 2 atanh(1-2m)/(1-2m)
+    # Loaiza-Ganem & Cunningham (2019), arXiv:1907.06845, eq. 6: 2 atanh(1 - 2m) / (1 - 2m)
+    exact = 2.0 if logit == 0 else math.log((1 - m) / m) / (1 - 2 * m)
     assert log_c == pytest.approx(math.log(exact), abs=1e-4)
 
 
-@pytest.mark.parametrize("likelihood", [DiscretizedLogistic("learned"), Categorical()], ids=named)
-def test_means_and_samples_of_levels_agree_with_the_masses(likelihood):
+@pytest.mark.parametrize(
+    "likelihood", [DiscretizedLogistic("learned"), Categorical()], ids=likelihood_id
+)
+def test_discrete_likelihood_mean_and_samples_agree_with_masses(likelihood):
     p = likelihood.double()(torch.randn(50, likelihood.channels(1), 1, 1).double())
     exact = (p.log_prob(LEVELS[:, None, None, None, None]).exp() * LEVELS[:, None]).sum(0)
     assert_close(p.mean.flatten(), exact, atol=2e-4, rtol=0)
@@ -207,17 +217,17 @@ def test_means_and_samples_of_levels_agree_with_the_masses(likelihood):
 
 
 @pytest.mark.parametrize("scale", [0.002, 0.05, 1.0])
-def test_discretized_logistic_is_a_difference_of_distribution_functions(scale):
+def test_discretized_logistic_mass_is_difference_of_logistic_cdfs(scale):
     loc, k = torch.tensor(0.3), torch.tensor([0, 1, 76, 77, 254, 255])
     p = DiscretizedLogistic(scale).double()((loc - 0.5).reshape(1, 1, 1).double())
     logistic = stats.logistic(loc.item(), scale)
     upper, lower = logistic.cdf((k + 0.5) / 255), logistic.cdf((k - 0.5) / 255)
-    upper[-1], lower[0] = 1.0, 0.0  # the edges' bins are open
+    upper[-1], lower[0] = 1.0, 0.0  # the first and last bins are unbounded
     found = p.log_prob((k.double() / 255)[:, None, None, None]).exp()
     assert_close(found, torch.from_numpy(upper - lower), atol=1e-6, rtol=1e-6)
 
 
-def test_an_unlikely_level_has_a_finite_mass_and_gradient():
+def test_discretized_logistic_log_mass_and_gradient_of_unlikely_level():
     params = torch.tensor([60.0, -60.0]).reshape(2, 1, 1, 1).requires_grad_()
     log_mass = DiscretizedLogistic(1e-3)(params).log_prob(torch.full((1, 1, 1), 0.5))
     assert_close(log_mass, torch.full((2,), -60.0 / 1e-3), rtol=1e-3, atol=0)
@@ -225,8 +235,8 @@ def test_an_unlikely_level_has_a_finite_mass_and_gradient():
     assert_close(params.grad.flatten().abs(), torch.full((2,), 1e3), rtol=1e-3, atol=0)
 
 
-def test_a_mixture_is_what_pixelcnn_says():
-    """Salimans et al. (2017), eqs. 2 and 3, pixel by pixel in loops."""
+def test_logistic_mixture_agrees_with_pixelcnn_plus_plus_formula():
+    """Salimans et al. (2017), eqs. 2 and 3, by loops over pixels, components and channels."""
     likelihood = DiscretizedLogisticMixture(2)
     params = torch.randn(likelihood.channels(3), 1, 2).double()
     x = LEVELS[torch.tensor([[0, 255], [13, 200], [255, 0]])].reshape(3, 1, 2)
@@ -252,7 +262,7 @@ def test_a_mixture_is_what_pixelcnn_says():
     assert_close(likelihood(params).log_prob(x), total)
 
 
-def test_optimal_gaussian_is_the_best_in_training_and_stands_still_after():
+def test_optimal_gaussian_maximises_training_likelihood_and_is_fixed_in_evaluation():
     likelihood = Gaussian("optimal")
     params, x = torch.randn(4, 1, 8, 8).double(), torch.rand(4, 1, 8, 8).double()
     best = (x - params - 0.5).square().mean().sqrt().item()
@@ -270,7 +280,7 @@ def test_optimal_gaussian_is_the_best_in_training_and_stands_still_after():
     assert "variance" in likelihood.state_dict()
 
 
-def test_the_held_scale_is_a_running_mean():
+def test_optimal_gaussian_variance_is_running_mean_over_batches():
     likelihood = Gaussian("optimal")
     for size in (1.0, 3.0):
         likelihood(torch.full((1, 1, 2, 2), -0.5)).log_prob(torch.full((1, 1, 2, 2), size))
@@ -285,7 +295,7 @@ def test_laplace_agrees_with_scipy():
     )
 
 
-def test_a_scale_of_each_pixel_comes_from_the_decoder():
+def test_gaussian_per_pixel_scale_agrees_with_scipy():
     params = torch.randn(2, 6, 4, 4).double()
     x = torch.rand(2, 3, 4, 4).double()
     mean, scale = params[:, :3].numpy() + 0.5, 0.25 * params[:, 3:].exp().numpy()
@@ -293,7 +303,7 @@ def test_a_scale_of_each_pixel_comes_from_the_decoder():
     assert_close(Gaussian("per_pixel").double()(params).log_prob(x), torch.from_numpy(expected))
 
 
-def test_pixels_of_the_likelihoods():
+def test_likelihood_pixels_give_kinds_and_bits_offsets():
     assert Bernoulli.pixels == {"binary": 0.0}
     for density in (Gaussian, Laplace, ContinuousBernoulli):
         assert density.pixels == {"dequantized": 8.0, "grey": None}
@@ -301,13 +311,13 @@ def test_pixels_of_the_likelihoods():
         assert mass.pixels == {"grey": 0.0}
 
 
-def test_a_coin_for_each_pixel_is_one_bit():
+def test_bits_per_dim_is_1_for_bernoulli_half():
     log_mass = Bernoulli()(torch.zeros(3, 8, 8)).log_prob(torch.ones(3, 8, 8))
     offset = Bernoulli.pixels["binary"]
     assert bits_per_dim(log_mass.item(), (3, 8, 8), offset) == pytest.approx(1.0, abs=1e-6)
 
 
-def test_a_uniform_density_is_eight_bits():
+def test_bits_per_dim_is_8_for_uniform_density():
     density = torch.distributions.Uniform(torch.zeros(3, 8, 8), torch.ones(3, 8, 8))
     nats = density.log_prob(torch.full((3, 8, 8), 0.7)).sum().item()
     assert bits_per_dim(nats, (3, 8, 8), Gaussian.pixels["dequantized"]) == 8.0
@@ -317,7 +327,7 @@ def test_a_uniform_density_is_eight_bits():
     ("logit", "x", "expected"),
     [(200.0, 1.0, 0.0), (200.0, 0.0, -200.0), (-200.0, 1.0, -200.0), (-200.0, 0.0, 0.0)],
 )
-def test_extreme_logits_are_not_clamped(logit, x, expected):
+def test_bernoulli_does_not_clamp_extreme_logits(logit, x, expected):
     logits = torch.full((1, 2, 2), logit, requires_grad=True)
     log_mass = Bernoulli()(logits).log_prob(torch.full((1, 2, 2), x))
     assert log_mass.item() == pytest.approx(4 * expected, abs=1e-6)

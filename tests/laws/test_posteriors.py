@@ -1,3 +1,8 @@
+"""Posteriors, against torch distributions, autograd Jacobians and numerical integrals.
+
+Also every combination of model, prior and posterior.
+"""
+
 import math
 
 import pytest
@@ -11,10 +16,10 @@ from vaelab.priors import ConditionalNormal, StandardNormal
 from vaelab.training.checkpoint_format import check_architecture
 
 FEATURES = 5
-STEPS = {"transforms": 3, "hidden": [8], "context": 4}
+FLOW_SETTINGS = {"transforms": 3, "hidden": [8], "context": 4}
 FLOWS = {
-    "iaf": lambda latents: InverseAutoregressiveFlow(FEATURES, latents, **STEPS),
-    "spline": lambda latents: SplineFlow(FEATURES, latents, bins=6, **STEPS),
+    "iaf": lambda latents: InverseAutoregressiveFlow(FEATURES, latents, **FLOW_SETTINGS),
+    "spline": lambda latents: SplineFlow(FEATURES, latents, bins=6, **FLOW_SETTINGS),
 }
 POSTERIORS = FLOWS | {
     "gaussian": lambda latents: Gaussian(FEATURES, latents),
@@ -22,8 +27,8 @@ POSTERIORS = FLOWS | {
 }
 
 
-def trained(name, latents):
-    """A posterior none of whose weights is at a special value."""
+def build_perturbed_posterior(name, latents):
+    """Returns a new posterior with noise added to its initial weights."""
     posterior = POSTERIORS[name](latents)
     with torch.no_grad():
         for parameter in posterior.parameters():
@@ -33,8 +38,8 @@ def trained(name, latents):
 
 @pytest.mark.parametrize("latents", [1, 2])
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_the_density_integrates_to_one(name, latents):
-    q = trained(name, latents)(torch.randn(2, FEATURES))
+def test_posterior_density_integrates_to_one(name, latents):
+    q = build_perturbed_posterior(name, latents)(torch.randn(2, FEATURES))
     line = torch.linspace(-9, 9, 451)  # standard deviations
     grid = torch.cartesian_prod(*[line] * latents).view(-1, 1, latents)
     with torch.no_grad():
@@ -45,20 +50,20 @@ def test_the_density_integrates_to_one(name, latents):
 
 @pytest.mark.parametrize("latents", [1, 4])
 @pytest.mark.parametrize("name", FLOWS)
-def test_the_density_is_that_of_the_noise_by_the_jacobian(name, latents):
-    q = trained(name, latents).double()(torch.randn(3, FEATURES).double())
+def test_flow_log_prob_agrees_with_autograd_jacobian(name, latents):
+    q = build_perturbed_posterior(name, latents).double()(torch.randn(3, FEATURES).double())
     noise = torch.randn(3, latents).double()
     z = q.transform_noise(noise)
     by_autograd = torch.autograd.functional.jacobian(q.transform, noise)
     jacobians = torch.stack([by_autograd[i, :, i] for i in range(3)])
     expected = Normal(0.0, 1.0).log_prob(noise).sum(1) - jacobians.det().abs().log()
-    assert_close(q.log_prob(z), expected)  # as remembered
-    assert_close(q.log_prob(z.clone()), expected)  # by the inverse
+    assert_close(q.log_prob(z), expected)  # the log-density kept from drawing z
+    assert_close(q.log_prob(z.clone()), expected)  # by the inverse of the flow
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_the_density_of_a_sample_costs_no_second_pass(name, monkeypatch):
-    q = trained(name, 4)(torch.randn(3, FEATURES))
+def test_flow_log_prob_of_last_sample_skips_the_inverse(name, monkeypatch):
+    q = build_perturbed_posterior(name, 4)(torch.randn(3, FEATURES))
     z = q.rsample((2,))
     found = q.log_prob(z)
     monkeypatch.setattr(type(q.transform), "inv", None)
@@ -68,8 +73,8 @@ def test_the_density_of_a_sample_costs_no_second_pass(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_what_was_drawn_without_gradients_has_its_density_with_them(name):
-    posterior = trained(name, 4)
+def test_flow_log_prob_has_gradients_for_sample_without_gradients(name):
+    posterior = build_perturbed_posterior(name, 4)
     q = posterior(torch.randn(3, FEATURES))
     z = q.sample()
     q.log_prob(z).sum().backward()
@@ -77,8 +82,8 @@ def test_what_was_drawn_without_gradients_has_its_density_with_them(name):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_remembered_and_inverted_densities_have_the_same_gradients(name):
-    posterior = trained(name, 4).double()
+def test_flow_cached_and_inverted_log_prob_have_equal_gradients(name):
+    posterior = build_perturbed_posterior(name, 4).double()
     h = torch.randn(3, FEATURES).double()
     gradients = []
     for copied in (False, True):
@@ -91,7 +96,7 @@ def test_remembered_and_inverted_densities_have_the_same_gradients(name):
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_flow_starts_near_the_gaussian(name):
+def test_flow_posterior_starts_near_gaussian(name):
     posterior = POSTERIORS[name](4)
     h = torch.randn(3, FEATURES)
     mean, log_scale, _ = posterior.params(h).split([4, 4, 4], 1)
@@ -104,18 +109,18 @@ def test_flow_starts_near_the_gaussian(name):
 
 
 @pytest.mark.parametrize("name", POSTERIORS)
-def test_samples_have_the_mean_and_deviation(name):
-    q = trained(name, 3)(torch.randn(2, FEATURES))
+def test_posterior_samples_have_its_mean_and_stddev(name):
+    q = build_perturbed_posterior(name, 3)(torch.randn(2, FEATURES))
     z = q.sample((40_000,))
-    tolerance = 0.15 if name in FLOWS else 0.03  # from 64 fixed draws
+    tolerance = 0.15 if name in FLOWS else 0.03  # a flow estimates its moments from 64 fixed draws
     assert ((q.mean - z.mean(0)).abs() < tolerance * q.stddev).all()
     assert_close(q.stddev, z.std(0), atol=0, rtol=tolerance)
 
 
 @pytest.mark.parametrize("name", FLOWS)
-def test_samples_are_of_the_density(name):
-    """The second moments by the density, on a grid, against those of samples."""
-    q = trained(name, 2)(torch.randn(1, FEATURES))
+def test_flow_sample_second_moments_agree_with_density(name):
+    """The expected moments are integrals of the density over a grid."""
+    q = build_perturbed_posterior(name, 2)(torch.randn(1, FEATURES))
     line = torch.linspace(-9, 9, 451)
     grid = torch.cartesian_prod(line, line)
     with torch.no_grad():
@@ -126,11 +131,11 @@ def test_samples_are_of_the_density(name):
     assert_close(moments, (z.T @ z / len(z)).double(), atol=0.05, rtol=0.05)
 
 
-# The full Gaussian.
+# FullGaussian
 
 
-def test_full_gaussian_against_torch():
-    posterior = trained("full_gaussian", 4)
+def test_full_gaussian_agrees_with_torch_multivariate_normal():
+    posterior = build_perturbed_posterior("full_gaussian", 4)
     h = torch.randn(3, FEATURES)
     q = posterior(h)
     mean, log_diagonal, below = posterior.params(h).split([4, 4, 6], 1)
@@ -147,8 +152,8 @@ def test_full_gaussian_against_torch():
     assert q.expand((2, 3)).rsample((5,)).shape == (5, 2, 3, 4)
 
 
-def test_full_gaussian_with_nothing_below_is_the_gaussian():
-    posterior = trained("full_gaussian", 4)
+def test_full_gaussian_with_diagonal_covariance_equals_gaussian():
+    posterior = build_perturbed_posterior("full_gaussian", 4)
     with torch.no_grad():
         posterior.params.weight[8:] = 0
         posterior.params.bias[8:] = 0
@@ -162,8 +167,8 @@ def test_full_gaussian_with_nothing_below_is_the_gaussian():
 
 
 @pytest.mark.parametrize("prior", [StandardNormal, ConditionalNormal])
-def test_rate_of_the_full_gaussian(prior):
-    posterior, prior = trained("full_gaussian", 4), prior(4, 3)
+def test_full_gaussian_kl_agrees_with_torch_and_samples(prior):
+    posterior, prior = build_perturbed_posterior("full_gaussian", 4), prior(4, 3)
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.normal_()
@@ -181,10 +186,10 @@ def test_rate_of_the_full_gaussian(prior):
     assert ((ratio.mean(0) - found).abs() < 5 * error).all()
 
 
-# Every combination.
+# Every combination of model, prior and posterior
 
 SHAPE, CLASSES, LATENTS = (1, 8, 8), 3, 3
-SETTINGS = {
+SMALL_SETTINGS = {
     "prior=mixture": "model.prior.components=4",
     "prior=vamp": "model.prior.components=6",
     "prior=flow": "model.prior.transforms=2 model.prior.hidden=[6]",
@@ -195,19 +200,20 @@ PRIORS = ["standard_normal", "conditional_normal", "mixture", "vamp", "flow"]
 
 
 @pytest.fixture
-def small(build):
-    """(model, prior, posterior, *overrides) -> a small model, as training finds it."""
+def build_small(build):
+    """(model, prior, posterior, *overrides) -> a new small model with its initial weights."""
 
-    def build_small(model, prior, posterior, *overrides):
+    def build_combination(model, prior, posterior, *overrides):
         words = [f"model={model}", f"prior={prior}", f"posterior={posterior}", *overrides]
-        words += [word for key in words[1:3] for word in SETTINGS.get(key, "").split()]
+        words += [word for key in words[1:3] for word in SMALL_SETTINGS.get(key, "").split()]
         words += [f"model.latent_dim={LATENTS}", "model.encoder.hidden=[10]"]
         return build(*words, "model.decoder.hidden=[10]", x_shape=SHAPE, num_classes=CLASSES)
 
-    return build_small
+    return build_combination
 
 
-def batch(count=6):
+def make_batch(count=6):
+    """Draws binary images [B, 1, 8, 8], and one-hot labels [B, 3]."""
     return torch.rand(count, *SHAPE).round(), torch.eye(CLASSES)[torch.arange(count) % CLASSES]
 
 
@@ -221,10 +227,10 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize(("model", "prior", "posterior"), COMBINATIONS)
-def test_every_combination(small, model, prior, posterior):
-    """A step, the bounds, a round trip and pictures' needs of each."""
-    built = small(model, prior, posterior, "model.num_samples=2")
-    x, y = batch()
+def test_every_combination_trains_bounds_evidence_and_reloads(build_small, model, prior, posterior):
+    """Checks gradients, the order of both bounds, the reloaded weights and shapes of the output."""
+    built = build_small(model, prior, posterior, "model.num_samples=2")
+    x, y = make_batch()
     loss, _, _ = built.loss(x, y)
     loss.backward()
     for name, parameter in built.named_parameters():
@@ -244,7 +250,7 @@ def test_every_combination(small, model, prior, posterior):
     slack = 3 * built.terms(x, y, 400).log_weights.std() / 20
     assert (-bounds["nll"].mean() > bounds["elbo"].mean() - slack).all()
 
-    fresh = small(model, prior, posterior)
+    fresh = build_small(model, prior, posterior)
     built.eval(), fresh.eval()
     built_state = {name: value.clone() for name, value in built.state_dict().items()}
     assert built_state.keys() == {name for name, _ in built.named_parameters()}
@@ -261,13 +267,15 @@ def test_every_combination(small, model, prior, posterior):
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
 @pytest.mark.parametrize("prior", PRIORS)
-def test_half_precision_ends_before_the_latents(small, prior, posterior):
-    """Given the same parameters, the densities are those without autocast, bit by bit."""
-    model = small("cvae", prior, posterior)
-    x, y = batch()
+def test_prior_and_posterior_densities_are_unchanged_by_autocast(build_small, prior, posterior):
+    """Bit for bit, given parameters that were computed without autocast."""
+    model = build_small("cvae", prior, posterior)
+    x, y = make_batch()
     q = model.encode(x, y)
     z = q.rsample((2,)).detach()
-    p = small("cvae", "standard_normal" if prior == "vamp" else prior, posterior).latent_prior(y)
+    p = build_small(
+        "cvae", "standard_normal" if prior == "vamp" else prior, posterior
+    ).latent_prior(y)
     full = [q.log_prob(z), p.log_prob(z)]
     torch.manual_seed(1)
     drawn = q.rsample((2,))
@@ -280,9 +288,9 @@ def test_half_precision_ends_before_the_latents(small, prior, posterior):
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
-def test_two_processes_draw_what_one_does(small, posterior, monkeypatch):
-    model = small("vae", "standard_normal", posterior)
-    x, y = batch()
+def test_draw_in_two_processes_equals_draw_in_one(build_small, posterior, monkeypatch):
+    model = build_small("vae", "standard_normal", posterior)
+    x, y = make_batch()
     torch.manual_seed(1)
     q = model.encode(x, y)
     whole = model.draw(q, 2)

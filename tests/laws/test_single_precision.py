@@ -1,7 +1,8 @@
-"""Likelihoods, posteriors and priors in float32, at parameters that trained networks reach.
+"""Float32 likelihoods, posteriors, priors and rates at extreme parameters, against float64.
 
-Logits and means to +-300, scales from e^-9 to e^5, pixels at both edges; against float64, which
-other tests hold against other people's code, or against many digits.
+Logits and means reach +-300, scales e^-9 to e^5 and pixels 0 and 1, as in trained networks. Other
+tests compare the float64 results with independent code. `ContinuousBernoulli` is compared with
+mpmath at 100 digits.
 """
 
 import copy
@@ -13,6 +14,7 @@ import torch
 from torch.distributions import MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
+from vaelab.distributions.divergence import kl_per_group
 from vaelab.likelihoods import (
     Bernoulli,
     Categorical,
@@ -25,9 +27,8 @@ from vaelab.likelihoods import (
 from vaelab.posteriors import FullGaussian, InverseAutoregressiveFlow, SplineFlow
 from vaelab.posteriors import Gaussian as GaussianPosterior
 from vaelab.priors import ConditionalNormal, CouplingFlow, GaussianMixture, StandardNormal
-from vaelab.terms import kl_per_group
 
-IMAGES, LATENTS, LABELS = 20, 8, 10
+IMAGES, LATENTS, CLASSES = 20, 8, 10
 LIKELIHOODS = {
     "bernoulli": Bernoulli(),
     "continuous_bernoulli": ContinuousBernoulli(),
@@ -42,24 +43,24 @@ LIKELIHOODS = {
 }
 
 
-def log_scales(*shape):
-    """From e^-9 to e^5."""
+def draw_log_scales(*shape):
+    """Draws log-scales uniformly from [-9, 5]."""
     return -9 + 14 * torch.rand(shape)
 
 
-def extreme(name, size):
-    """A likelihood's parameters [20, P, 8, 8] for images of three channels."""
+def draw_extreme_params(name, size):
+    """Draws params [20, P, 8, 8] of a likelihood of RGB images, logits and means up to +-size."""
     likelihood = LIKELIHOODS[name]
     params = size * (2 * torch.rand(IMAGES, likelihood.channels(3), 8, 8) - 1)
     if name.endswith("per_pixel"):
-        params[:, 3:] = log_scales(IMAGES, 3, 8, 8)
+        params[:, 3:] = draw_log_scales(IMAGES, 3, 8, 8)
     if name == "discretized_logistic_mixture":  # a view: weights, means, scales, coefficients
-        params.unflatten(1, (3, -1))[:, :, 4:7] = log_scales(IMAGES, 3, 3, 8, 8)
+        params.unflatten(1, (3, -1))[:, :, 4:7] = draw_log_scales(IMAGES, 3, 3, 8, 8)
     return params
 
 
-def images(likelihood):
-    """Images [20, 3, 8, 8], a quarter of them black and a quarter white."""
+def draw_images(likelihood):
+    """Draws images [20, 3, 8, 8], a quarter of their pixels 0 and a quarter 1."""
     x = torch.randint(256, (IMAGES, 3, 8, 8)) / 255
     x[:, :, :2], x[:, :, 2:4] = 0, 1
     return x.round() if "binary" in likelihood.pixels else x
@@ -67,13 +68,13 @@ def images(likelihood):
 
 @pytest.mark.parametrize("size", [1, 30, 300])
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_likelihood_is_that_of_float64(name, size):
+def test_likelihood_in_float32_agrees_with_float64(name, size):
     likelihood = LIKELIHOODS[name]
-    params, x = extreme(name, size), images(likelihood)
+    params, x = draw_extreme_params(name, size), draw_images(likelihood)
     p = copy.deepcopy(likelihood).eval()(params)
     exact = copy.deepcopy(likelihood).double().eval()(params.double())
     x_exact = x.double()
-    if likelihood.pixels == {"grey": 0.0}:  # the levels themselves, as near as float64 gets
+    if likelihood.pixels == {"grey": 0.0}:  # the levels k / 255 rounded to float64
         x_exact = (x_exact * 255).round() / 255
     found, expected = p.log_prob(x), exact.log_prob(x_exact)
     assert found.dtype == torch.float32
@@ -87,15 +88,15 @@ def test_likelihood_is_that_of_float64(name, size):
 
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
-def test_gradients_of_likelihoods_are_finite(name):
-    likelihood, params = LIKELIHOODS[name], extreme(name, 300).requires_grad_()
+def test_likelihood_gradients_are_finite_at_extreme_params(name):
+    likelihood, params = LIKELIHOODS[name], draw_extreme_params(name, 300).requires_grad_()
     p = copy.deepcopy(likelihood)(params)
-    p.log_prob(images(likelihood)).sum().backward()
+    p.log_prob(draw_images(likelihood)).sum().backward()
     assert params.grad.isfinite().all()
 
 
 def exact_continuous_bernoulli(logit, x):
-    """Log-density, its derivative by the logit, mean, variance."""
+    """The log-density, its derivative by the logit, the mean and the variance, by mpmath."""
     mpmath.mp.dps = 100
     logit, x = mpmath.mpf(logit), mpmath.mpf(x)
     if logit == 0:
@@ -106,12 +107,12 @@ def exact_continuous_bernoulli(logit, x):
     return tuple(map(float, (log_density, x - mean, mean, variance)))
 
 
-SIZES = [0, 1e-20, 1e-6, 0.05, 0.0999, 0.1001, 1, 5, 15.9, 16, 20, 50, 90, 300]
+LOGIT_SIZES = [0, 1e-20, 1e-6, 0.05, 0.0999, 0.1001, 1, 5, 15.9, 16, 20, 50, 90, 300]
 PIXELS = [0.0, 1 / 512, 0.3, 0.5, 0.8, 254.5 / 256, 1 - 2**-24, 1.0]
 
 
-@pytest.mark.parametrize("logit", [*SIZES, *(-size for size in SIZES)])
-def test_continuous_bernoulli_against_many_digits(logit):
+@pytest.mark.parametrize("logit", [*LOGIT_SIZES, *(-size for size in LOGIT_SIZES)])
+def test_continuous_bernoulli_agrees_with_mpmath(logit):
     logits = torch.full((len(PIXELS), 1, 1, 1), float(logit), requires_grad=True)
     x = torch.tensor(PIXELS).view(-1, 1, 1, 1)
     p = ContinuousBernoulli()(logits)
@@ -126,7 +127,7 @@ def test_continuous_bernoulli_against_many_digits(logit):
 
 
 @pytest.mark.parametrize("logit", [-300.0, -20.0, -1.0, -1e-4, 0.0, 1e-4, 1.0, 20.0, 300.0])
-def test_continuous_bernoulli_draws_by_its_distribution_function(logit):
+def test_continuous_bernoulli_icdf_inverts_cdf_and_samples_have_moments(logit):
     p = ContinuousBernoulli()(torch.full((1, 1, 1), logit)).base_dist
     u = torch.linspace(0, 1, 1001)[:, None, None, None]
     x = p.icdf(u).double()
@@ -139,12 +140,12 @@ def test_continuous_bernoulli_draws_by_its_distribution_function(logit):
     assert drawn.var().item() == pytest.approx(exact[3], rel=0.1)
 
 
-def test_a_continuous_bernoulli_can_be_black_and_white():
+def test_continuous_bernoulli_mean_at_extreme_logits():
     p = ContinuousBernoulli()(torch.tensor([-300.0, 300.0]).view(2, 1, 1, 1))
     assert_close(p.mean.flatten(), torch.tensor([1 / 300, 1 - 1 / 300]))
 
 
-def test_a_perfect_batch_has_a_finite_optimal_density():
+def test_optimal_gaussian_is_finite_at_perfect_reconstruction():
     params = torch.zeros(2, 1, 4, 4, requires_grad=True)
     likelihood = Gaussian("optimal")
     log_density = likelihood(params).log_prob(torch.full((2, 1, 4, 4), 0.5))
@@ -153,12 +154,12 @@ def test_a_perfect_batch_has_a_finite_optimal_density():
     assert params.grad.isfinite().all()
 
 
-FLOW = {"transforms": 2, "hidden": [16], "context": 4}
+FLOW_SETTINGS = {"transforms": 2, "hidden": [16], "context": 4}
 POSTERIORS = {
     "gaussian": GaussianPosterior,
     "full_gaussian": FullGaussian,
-    "iaf": lambda *sizes: InverseAutoregressiveFlow(*sizes, **FLOW),
-    "spline": lambda *sizes: SplineFlow(*sizes, bins=8, **FLOW),
+    "iaf": lambda *sizes: InverseAutoregressiveFlow(*sizes, **FLOW_SETTINGS),
+    "spline": lambda *sizes: SplineFlow(*sizes, bins=8, **FLOW_SETTINGS),
 }
 PRIORS = {
     "standard_normal": StandardNormal,
@@ -166,60 +167,60 @@ PRIORS = {
     "mixture": lambda *sizes: GaussianMixture(*sizes, components=6),
     "flow": lambda *sizes: CouplingFlow(*sizes, transforms=3, hidden=[16]),
 }
-TOLERANCE = {"iaf": 1e-4, "spline": 1e-3}  # of the inverse, by which it is compared
-LABEL = torch.eye(LABELS)[torch.arange(IMAGES) % LABELS]
+FLOW_TOLERANCES = {"iaf": 1e-4, "spline": 1e-3}  # wider, for log_prob by the inverse
+ONE_HOT_LABELS = torch.eye(CLASSES)[torch.arange(IMAGES) % CLASSES]
 
 
-def shaken(module):
-    """The same with weights as after some training."""
+def perturb_weights(module):
+    """Adds noise to the weights of a module, in place, and returns it."""
     with torch.no_grad():
         for parameter in module.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return module
 
 
-def extreme_posterior(name, size):
-    """Posteriors of 20 images, in float32 and in float64."""
-    posterior = shaken(POSTERIORS[name](IMAGES, LATENTS))
+def build_extreme_posterior(name, size):
+    """Returns the posteriors of 20 images, in float32 and in float64, of the same weights."""
+    posterior = perturb_weights(POSTERIORS[name](IMAGES, LATENTS))
     with torch.no_grad():
         posterior.params.bias.zero_()
         means, scales, *rest = posterior.params.weight.split(LATENTS)
         means.copy_(size * (2 * torch.rand_like(means) - 1))
-        scales.copy_(log_scales(*scales.shape))
+        scales.copy_(draw_log_scales(*scales.shape))
         for weights in rest:
             weights.mul_(3)
         h = torch.eye(IMAGES)
         return posterior(h), copy.deepcopy(posterior).double()(h.double())
 
 
-def extreme_prior(name):
-    """A prior, in float32 and in float64."""
-    prior = shaken(PRIORS[name](LATENTS, LABELS))
+def build_extreme_prior(name):
+    """Returns the priors given 20 labels, in float32 and in float64, of the same weights."""
+    prior = perturb_weights(PRIORS[name](LATENTS, CLASSES))
     with torch.no_grad():
         if name == "mixture":
             prior.means.mul_(20)
-            prior.log_scales.copy_(log_scales(*prior.log_scales.shape))
+            prior.log_scales.copy_(draw_log_scales(*prior.log_scales.shape))
         if name == "conditional_normal":
-            prior.params.weight[:LATENTS] = 10 * torch.randn(LATENTS, LABELS)
-            prior.params.weight[LATENTS:] = log_scales(LATENTS, LABELS)
-        return prior(LABEL), copy.deepcopy(prior).double()(LABEL.double())
+            prior.params.weight[:LATENTS] = 10 * torch.randn(LATENTS, CLASSES)
+            prior.params.weight[LATENTS:] = draw_log_scales(LATENTS, CLASSES)
+        return prior(ONE_HOT_LABELS), copy.deepcopy(prior).double()(ONE_HOT_LABELS.double())
 
 
 @pytest.mark.parametrize("size", [1, 30, 300])
 @pytest.mark.parametrize("name", ["gaussian", "iaf", "spline"])
-def test_posterior_is_that_of_float64(name, size):
-    q, exact = extreme_posterior(name, size)
+def test_posterior_log_prob_in_float32_agrees_with_float64(name, size):
+    q, exact = build_extreme_posterior(name, size)
     with torch.no_grad():
         z = q.sample((5,))
         found, expected = q.log_prob(z.clone()), exact.log_prob(z.double())
     assert found.dtype == torch.float32
-    tolerance = TOLERANCE.get(name, 1e-6)
+    tolerance = FLOW_TOLERANCES.get(name, 1e-6)
     assert_close(found.double(), expected, rtol=tolerance, atol=max(1e-5, tolerance))
 
 
 @pytest.mark.parametrize("name", ["iaf", "spline"])
-def test_a_drawn_latent_has_the_density_of_its_noise(name):
-    q, exact = extreme_posterior(name, 300)
+def test_flow_sample_and_its_log_prob_agree_with_float64(name):
+    q, exact = build_extreme_posterior(name, 300)
     with torch.no_grad():
         noise = torch.randn(5, IMAGES, LATENTS)
         z, z_exact = q.transform_noise(noise), exact.transform_noise(noise.double())
@@ -227,9 +228,9 @@ def test_a_drawn_latent_has_the_density_of_its_noise(name):
         assert_close(q.log_prob(z).double(), exact.log_prob(z_exact), rtol=1e-5, atol=1e-4)
 
 
-def test_full_gaussian_is_that_of_torch_in_float64():
-    # Of its very parameters: those of float64 differ by rounding, which L^-1 multiplies.
-    q, _ = extreme_posterior("full_gaussian", 30)
+def test_full_gaussian_log_prob_agrees_with_torch_in_float64():
+    # From the same float32 parameters: L^-1 would multiply differences of rounding.
+    q, _ = build_extreme_posterior("full_gaussian", 30)
     z = q.sample((5,))
     expected = MultivariateNormal(q.loc.double(), scale_tril=q.scale_tril.double())
     assert_close(q.log_prob(z).double(), expected.log_prob(z.double()), rtol=1e-6, atol=1e-5)
@@ -237,8 +238,8 @@ def test_full_gaussian_is_that_of_torch_in_float64():
 
 @pytest.mark.parametrize("size", [1, 30, 300])
 @pytest.mark.parametrize("name", PRIORS)
-def test_prior_is_that_of_float64(name, size):
-    p, exact = extreme_prior(name)
+def test_prior_log_prob_in_float32_agrees_with_float64(name, size):
+    p, exact = build_extreme_prior(name)
     z = size * torch.randn(5, IMAGES, LATENTS)
     with torch.no_grad():
         found, expected = p.log_prob(z), exact.log_prob(z.double())
@@ -249,8 +250,11 @@ def test_prior_is_that_of_float64(name, size):
 
 @pytest.mark.parametrize("size", [1, 300])
 @pytest.mark.parametrize("prior", PRIORS)
-def test_rate_is_that_of_float64(prior, size):
-    (q, exact_q), (p, exact_p) = extreme_posterior("gaussian", size), extreme_prior(prior)
+def test_kl_per_group_in_float32_agrees_with_float64(prior, size):
+    (q, exact_q), (p, exact_p) = (
+        build_extreme_posterior("gaussian", size),
+        build_extreme_prior(prior),
+    )
     with torch.no_grad():
         z = q.sample((5,))
         found = kl_per_group(q, p, z).sum(-1)
@@ -261,8 +265,11 @@ def test_rate_is_that_of_float64(prior, size):
 
 @pytest.mark.parametrize("size", [1, 300])
 @pytest.mark.parametrize("prior", ["standard_normal", "conditional_normal"])
-def test_rate_of_the_full_gaussian_is_that_of_float64(prior, size):
-    (q, exact_q), (p, exact_p) = extreme_posterior("full_gaussian", size), extreme_prior(prior)
+def test_full_gaussian_kl_in_float32_agrees_with_float64(prior, size):
+    (q, exact_q), (p, exact_p) = (
+        build_extreme_posterior("full_gaussian", size),
+        build_extreme_prior(prior),
+    )
     with torch.no_grad():
         found, expected = kl_divergence(q, p), kl_divergence(exact_q, exact_p)
     assert_close(found.double(), expected, rtol=1e-6, atol=1e-4)

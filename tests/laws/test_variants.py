@@ -1,4 +1,7 @@
-"""Every variant is its formula: against slow sums, its neutral setting, and the parts it takes."""
+"""The objectives of variants against formulas in loops over numbers, and against simpler models.
+
+Also tests the squared MMD, and the posteriors and priors that each variant trains or refuses.
+"""
 
 import math
 from functools import partial
@@ -18,52 +21,55 @@ from vaelab.errors import UserError
 
 
 @pytest.fixture
-def make(build):
-    """(*overrides) -> a small model in double precision, at no special point."""
+def build_randomized(build):
+    """(*overrides) -> a small model in double precision with noise added to all weights."""
     return partial(small, build)
 
 
-# At its neutral setting a variant is the VAE, or what it says it is.
+# At its neutral setting a variant equals the VAE, or another simpler model.
 
 NEUTRAL = {
-    "beta": ("model=beta_vae model.beta=1", "model=vae"),
-    "capacity": ("model=capacity_vae model.capacity=0 model.gamma=1", "model=vae"),
-    "stratified": ("model=beta_tcvae model.beta=1", "model=vae"),
-    "weighted": ("model=beta_tcvae model.beta=1 model.estimator=weighted", "model=vae"),
-    "dip": ("model=dip_vae model.off_diagonal=0 model.diagonal=0", "model=vae"),
-    "dip of codes": (
+    "beta_vae": ("model=beta_vae model.beta=1", "model=vae"),
+    "capacity_vae": ("model=capacity_vae model.capacity=0 model.gamma=1", "model=vae"),
+    "beta_tcvae stratified": ("model=beta_tcvae model.beta=1", "model=vae"),
+    "beta_tcvae weighted": ("model=beta_tcvae model.beta=1 model.estimator=weighted", "model=vae"),
+    "dip_vae means": ("model=dip_vae model.off_diagonal=0 model.diagonal=0", "model=vae"),
+    "dip_vae codes": (
         "model=dip_vae model.covariance=codes model.off_diagonal=0 model.diagonal=0",
         "model=vae",
     ),
-    "info": ("model=info_vae model.alpha=0 model.divergence_weight=1", "model=vae"),
-    "info is wae": (
+    "info_vae": ("model=info_vae model.alpha=0 model.divergence_weight=1", "model=vae"),
+    "info_vae as wae": (
         "model=info_vae model.alpha=1 model.divergence_weight=7 model.kernel=gaussian",
         "model=wae posterior=gaussian model.divergence_weight=7 model.kernel=gaussian "
         "model.scales=[1.0]",
     ),
     "wae": ("model=wae model.divergence_weight=0", "model=ae"),
     "rae": ("model=rae model.code_weight=0 model.decoder_weight=0", "model=ae"),
-    "rae of none": ("model=rae model.code_weight=0 model.regulariser=none", "model=ae"),
-    "noisy ae": ("model=ae posterior=gaussian", "model=beta_vae model.beta=0"),
+    "rae without regulariser": ("model=rae model.code_weight=0 model.regulariser=none", "model=ae"),
+    "ae with gaussian posterior": ("model=ae posterior=gaussian", "model=beta_vae model.beta=0"),
     # The rate of a mixture prior is estimated from the samples, as importance weights are.
-    "iwae": ("model=iwae model.num_samples=1 prior=mixture", "model=vae prior=mixture"),
-    "miwae": (
+    "iwae with one sample": (
+        "model=iwae model.num_samples=1 prior=mixture",
+        "model=vae prior=mixture",
+    ),
+    "miwae with one sample a group": (
         "model=miwae model.num_samples=4 model.groups=4 prior=mixture",
         "model=vae model.num_samples=4 prior=mixture",
     ),
-    "ciwae": (
+    "ciwae with beta 1": (
         "model=ciwae model.num_samples=4 model.beta=1 prior=mixture",
         "model=vae model.num_samples=4 prior=mixture",
     ),
-    "miwae of one": (
+    "miwae with one group": (
         "model=miwae model.num_samples=4 model.groups=1",
         "model=iwae model.num_samples=4",
     ),
-    "piwae of one": (
+    "piwae with one group": (
         "model=piwae model.num_samples=4 model.groups=1",
         "model=iwae model.num_samples=4",
     ),
-    "ciwae of none": (
+    "ciwae with beta 0": (
         "model=ciwae model.num_samples=4 model.beta=0",
         "model=iwae model.num_samples=4",
     ),
@@ -71,9 +77,9 @@ NEUTRAL = {
 
 
 @pytest.mark.parametrize("case", NEUTRAL)
-def test_neutral_settings(make, case):
-    """The value and every gradient."""
-    variant, reference = map(make, NEUTRAL[case])
+def test_variant_at_neutral_setting_equals_simpler_model(build_randomized, case):
+    """Compares the loss and every gradient."""
+    variant, reference = map(build_randomized, NEUTRAL[case])
     reference.load_state_dict(variant.state_dict())
     x, y = images(variant)
     found, expected = objective(variant, x, y), objective(reference, x, y)
@@ -83,18 +89,21 @@ def test_neutral_settings(make, case):
         assert_close(found[name], expected[name], atol=1e-9, rtol=1e-9)
 
 
-# Each formula, one number at a time.
+# Each formula in loops over numbers.
 
 
-class Numbers:
-    """Arrays of what a formula is of, each made anew from the outputs of the networks."""
+class FormulaInputs:
+    """NumPy arrays that a formula uses, computed from the outputs of the networks.
+
+    A deterministic posterior has neither `scale` nor `rate`.
+    """
 
     def __init__(self, model, terms, x, y):
         context = model.context(y)
         params = model.posterior.params(model.encoder(x, context))
         self.z = terms.z.detach().numpy()  # [K, B, D]
         if params.shape[1] == LATENTS:
-            self.mean = params.detach().numpy()
+            self.mean = params.detach().numpy()  # [B, D]
         else:
             mean, log_scale = params.chunk(2, 1)
             self.mean, self.scale = mean.detach().numpy(), log_scale.exp().detach().numpy()
@@ -109,34 +118,40 @@ class Numbers:
         self.weights = [p.detach().numpy() for p in model.decoder.parameters()]
 
 
-def capacity(n):
+def capacity_loss(n):
+    """The loss of `CapacityVAE` with capacity 1.5 and gamma 3."""
     return n.distortion.mean() + 3 * abs(n.rate.mean() - 1.5)
 
 
-def total_correlation(n, log_estimate):
-    """2 * mutual information + 5 * total correlation + 0.5 * dimension-wise KL, by the rate."""
+def beta_tc_loss(n, log_estimate):
+    """The loss of `BetaTCVAE` with alpha 2, beta 5 and gamma 0.5.
+
+    It is distortion + rate + the sum over the rate's parts of (weight - 1) * part. `log_estimate`
+    estimates log q(z), see `LOG_ESTIMATES`.
+    """
     loss = n.distortion.mean() + n.rate.mean()
     samples, count, latents = n.z.shape
     for k in range(samples):
         for i in range(count):
             densities = [
-                [normal(n.z[k, i, d], n.mean[j, d], n.scale[j, d]) for d in range(latents)]
+                [normal_density(n.z[k, i, d], n.mean[j, d], n.scale[j, d]) for d in range(latents)]
                 for j in range(count)
             ]
             joint = log_estimate(i, [math.prod(each) for each in densities], IMAGES)
             product = sum(log_estimate(i, each, IMAGES) for each in zip(*densities, strict=True))
             own = math.log(math.prod(densities[i]))
-            prior = sum(math.log(normal(n.z[k, i, d], 0, 1)) for d in range(latents))
+            prior = sum(math.log(normal_density(n.z[k, i, d], 0, 1)) for d in range(latents))
             parts = 1 * (own - joint) + 4 * (joint - product) - 0.5 * (product - prior)
             loss += parts / (samples * count)
     return loss
 
 
-def normal(z, mean, scale):
+def normal_density(z, mean, scale):
     return math.exp(-0.5 * ((z - mean) / scale) ** 2) / (scale * math.sqrt(2 * math.pi))
 
 
-def dip(n, codes):
+def dip_loss(n, codes):
+    """The loss of `DIPVAE` with weights 2 and 3, for the covariance of codes or of means."""
     count, latents = n.mean.shape
     centre = [sum(n.mean[i, d] for i in range(count)) / count for d in range(latents)]
     loss = n.distortion.mean() + n.rate.mean()
@@ -152,8 +167,8 @@ def dip(n, codes):
     return loss
 
 
-def mmd(a, b, kernel, scales):
-    """Algorithm 2 of Tolstikhin et al., for [B, D] each."""
+def squared_mmd_by_loops(a, b, kernel, scales):
+    """The unbiased squared MMD of a and b, [B, D] each: Tolstikhin et al. (2018), algorithm 2."""
     count, latents = a.shape
 
     def k(u, v):
@@ -172,37 +187,48 @@ def mmd(a, b, kernel, scales):
     return total
 
 
-def drawn(model, x, y):
-    """What the objective draws from N(0, I), after the noise of z."""
+def draw_prior_samples(model, x, y):
+    """The samples [K, B, D] of N(0, I) that the objective draws, after the noise of z."""
     torch.manual_seed(1)
     shape = model.terms(x, y).z.shape
     return torch.randn(shape, dtype=torch.float64).numpy()
 
 
 FORMULAS = {
-    "model=capacity_vae model.capacity=1.5 model.gamma=3": lambda n, draws: capacity(n),
-    "model=beta_tcvae model.alpha=2 model.beta=5 model.gamma=0.5": lambda n, draws: (
-        total_correlation(n, LOG_ESTIMATES["stratified"])
+    "model=capacity_vae model.capacity=1.5 model.gamma=3": lambda n, draws: capacity_loss(n),
+    "model=beta_tcvae model.alpha=2 model.beta=5 model.gamma=0.5": lambda n, draws: beta_tc_loss(
+        n, LOG_ESTIMATES["stratified"]
     ),
     "model=beta_tcvae model.alpha=2 model.beta=5 model.gamma=0.5 model.estimator=weighted": (
-        lambda n, draws: total_correlation(n, LOG_ESTIMATES["weighted"])
+        lambda n, draws: beta_tc_loss(n, LOG_ESTIMATES["weighted"])
     ),
-    "model=dip_vae model.off_diagonal=2 model.diagonal=3": lambda n, draws: dip(n, codes=False),
+    "model=dip_vae model.off_diagonal=2 model.diagonal=3": lambda n, draws: dip_loss(
+        n, codes=False
+    ),
     "model=dip_vae model.off_diagonal=2 model.diagonal=3 model.covariance=codes": (
-        lambda n, draws: dip(n, codes=True)
+        lambda n, draws: dip_loss(n, codes=True)
     ),
     "model=info_vae model.alpha=-0.5 model.divergence_weight=4 model.scales=[0.5,2]": (
         lambda n, draws: (
             n.distortion.mean()
             + 1.5 * n.rate.mean()
-            + 2.5 * np.mean([mmd(*ab, "gaussian", [0.5, 2]) for ab in zip(n.z, draws, strict=True)])
+            + 2.5
+            * np.mean(
+                [
+                    squared_mmd_by_loops(*ab, "gaussian", [0.5, 2])
+                    for ab in zip(n.z, draws, strict=True)
+                ]
+            )
         )
     ),
     "model=wae model.divergence_weight=4 model.scales=[0.5,2]": lambda n, draws: (
         n.distortion.mean()
         + 4
         * np.mean(
-            [mmd(*ab, "inverse_multiquadratic", [0.5, 2]) for ab in zip(n.z, draws, strict=True)]
+            [
+                squared_mmd_by_loops(*ab, "inverse_multiquadratic", [0.5, 2])
+                for ab in zip(n.z, draws, strict=True)
+            ]
         )
     ),
     "model=ae": lambda n, draws: n.distortion.mean(),
@@ -216,19 +242,19 @@ FORMULAS = {
 
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("overrides", FORMULAS)
-def test_objectives_are_their_formulas(make, overrides, samples):
-    model = make(overrides, f"model.num_samples={samples}")
+def test_variant_objective_matches_formula_by_loops(build_randomized, overrides, samples):
+    model = build_randomized(overrides, f"model.num_samples={samples}")
     x, y = images(model)
     with torch.no_grad():
         torch.manual_seed(1)
-        numbers = Numbers(model, model.terms(x, y), x, y)
-        expected = FORMULAS[overrides](numbers, drawn(model, x, y))
+        numbers = FormulaInputs(model, model.terms(x, y), x, y)
+        expected = FORMULAS[overrides](numbers, draw_prior_samples(model, x, y))
         assert_close(objective(model, x, y).item(), float(expected), atol=1e-8, rtol=0)
 
 
-def test_capacity_is_of_the_mean_rate(make):
-    """Not the mean of each image's distance: codes on both sides of C cancel."""
-    model = make("model=capacity_vae", "model.gamma=3")
+def test_capacity_applies_to_mean_rate_of_batch(build_randomized):
+    """Not to the rate of each image: rates above and below C cancel."""
+    model = build_randomized("model=capacity_vae", "model.gamma=3")
     terms = model.terms(*images(model))
     rates = terms.rate.detach()
     model.capacity.fill_(rates.mean())
@@ -238,11 +264,11 @@ def test_capacity_is_of_the_mean_rate(make):
     below = gradients(model, model.objective(terms))["posterior.params.bias"]
     terms = model.terms(*images(model))
     rate_up = gradients(model, terms.rate.mean())["posterior.params.bias"]
-    assert below @ rate_up < 0  # too little is held, so the rate is driven up
+    assert below @ rate_up < 0  # the rate is below C, so the loss raises it
 
 
-def test_dip_of_codes_counts_the_correlations_of_a_full_gaussian(make):
-    model = make(
+def test_dip_codes_penalty_includes_full_gaussian_covariances(build_randomized):
+    model = build_randomized(
         "model=dip_vae posterior=full_gaussian model.covariance=codes",
         "model.off_diagonal=2 model.diagonal=0",
     )
@@ -254,32 +280,33 @@ def test_dip_of_codes_counts_the_correlations_of_a_full_gaussian(make):
     assert_close(model.penalty(terms.q), 2 * off_diagonal.square().sum(), rtol=0.05, atol=0.01)
 
 
-# The discrepancy.
+# The squared maximum mean discrepancy (MMD).
 
 
 @pytest.mark.parametrize("kernel", ["gaussian", "inverse_multiquadratic"])
-def test_the_discrepancy_is_unbiased_and_tells_distributions_apart(kernel):
+def test_squared_mmd_is_unbiased_and_grows_with_shift(kernel):
     a, b = torch.randn(2, 3_000, 20, 3).double()
     same = squared_mmd(a, b, kernel, [0.5, 2.0])
     assert same.shape == (3_000,)
     error = same.std() / math.sqrt(3_000)
     assert same.mean().abs() < 4 * error
-    assert (same < 0).any()  # which an estimate with its diagonals never is
+    assert (same < 0).any()  # a biased estimate, with its diagonals, is never negative
     shifts = [squared_mmd(a + shift, b, kernel, [0.5, 2.0]).mean() for shift in (0, 0.5, 1, 2)]
     assert all(second > first + 4 * error for first, second in pairwise(shifts))
 
 
-def test_the_discrepancy_of_gaussians():
-    """Against its closed form, E k = (C / (C + 2 s))^(D/2) exp(-m^2 / (C + 2 s)) for N(m, s)."""
+def test_squared_mmd_of_gaussians_matches_closed_form():
+    """The closed form E k = (C / (C + 2 s))^(D/2) exp(-|m|^2 / (C + 2 s)) if a - b ~ N(m, s I)."""
     latents, shift = 3, 0.7
     a, b = torch.randn(2, 2_000, 50, latents).double()
     values = squared_mmd(a + shift, b, "gaussian", [1.0])
     width = 2 * latents
 
-    def mean(squares):
+    def mean_kernel(squares):
+        """E k of a - b, with C = `width`, s = 2 and |m|^2 = `squares`."""
         return (width / (width + 4)) ** (latents / 2) * math.exp(-squares / (width + 4))
 
-    expected = 2 * mean(0) - 2 * mean(latents * shift**2)
+    expected = 2 * mean_kernel(0) - 2 * mean_kernel(latents * shift**2)
     assert (values.mean() - expected).abs() < 4 * values.std() / math.sqrt(2_000)
 
 
@@ -294,9 +321,9 @@ def test_the_discrepancy_of_gaussians():
         ("model=dip_vae model.covariance=codes", 1.0),
     ],
 )
-def test_of_one_image_what_compares_images_is_zero(make, overrides, rate):
-    """Such as the last one of an evaluation, left over from full batches."""
-    model = make(overrides)
+def test_terms_that_compare_images_are_zero_for_one_image(build_randomized, overrides, rate):
+    """The last batch of an evaluation may have one image."""
+    model = build_randomized(overrides)
     with torch.no_grad():
         torch.manual_seed(1)
         terms = model.terms(*images(model, count=1))
@@ -308,26 +335,26 @@ def test_of_one_image_what_compares_images_is_zero(make, overrides, rate):
         assert_close(details[name].sum().item(), 0.0)
 
 
-# Parts. What a formula takes trains all of its parameters; what it does not take is refused.
+# Posteriors and priors: a variant trains all of their parameters, or refuses them.
 
 MODELS = {
-    "capacity": "model=capacity_vae",
-    "tc": "model=beta_tcvae",
-    "dip": "model=dip_vae",
-    "dip of codes": "model=dip_vae model.covariance=codes",
-    "info": "model=info_vae",
+    "capacity_vae": "model=capacity_vae",
+    "beta_tcvae": "model=beta_tcvae",
+    "dip_vae means": "model=dip_vae",
+    "dip_vae codes": "model=dip_vae model.covariance=codes",
+    "info_vae": "model=info_vae",
     "wae": "model=wae",
     "ae": "model=ae",
     "rae": "model=rae",
-    "rae by gradient": "model=rae model.regulariser=gradient",
+    "rae gradient": "model=rae model.regulariser=gradient",
     "iwae": "model=iwae",
-    "dreg": "model=iwae model.gradient=dreg",
+    "iwae dreg": "model=iwae model.gradient=dreg",
     "miwae": "model=miwae",
     "piwae": "model=piwae",
     "ciwae": "model=ciwae",
 }
 PARTS = {
-    "by itself": "",
+    "default": "",
     "full_gaussian": "posterior=full_gaussian",
     "iaf": "posterior=iaf",
     "spline": "posterior=spline",
@@ -336,32 +363,39 @@ PARTS = {
     "vamp": "prior=vamp model.prior.components=7",
     "coupling flow": "prior=flow",
 }
-NO_DENSITY, FLOW, LEARNED = "has no density", "needs posterior=gaussian", "does not train a prior"
-UNSAMPLED, FACTORS = "needs draws from the prior with gradients", "the total correlation needs"
+NO_DENSITY = "has no density"
+NEEDS_GAUSSIAN = "needs posterior=gaussian"
+NO_LEARNED_PRIOR = "does not train a prior"
+NEEDS_DRAWS = "needs draws from the prior with gradients"
+NEEDS_FACTORISED = "the total correlation needs"
 REFUSED = {
-    **{("tc", part): FACTORS for part in PARTS if part != "by itself"},
-    **{("dip of codes", part): FLOW for part in ("iaf", "spline", "deterministic")},
-    **{("dreg", part): FLOW for part in ("iaf", "spline", "deterministic")},
+    **{("beta_tcvae", part): NEEDS_FACTORISED for part in PARTS if part != "default"},
+    **{("dip_vae codes", part): NEEDS_GAUSSIAN for part in ("iaf", "spline", "deterministic")},
+    **{("iwae dreg", part): NEEDS_GAUSSIAN for part in ("iaf", "spline", "deterministic")},
     **{(name, "deterministic"): NO_DENSITY for name in ("iwae", "miwae", "piwae", "ciwae")},
-    **{(name, part): UNSAMPLED for name in ("info", "wae") for part in ("mixture", "vamp")},
+    **{(name, part): NEEDS_DRAWS for name in ("info_vae", "wae") for part in ("mixture", "vamp")},
     **{
-        (name, part): LEARNED
-        for name in ("ae", "rae", "rae by gradient")
+        (name, part): NO_LEARNED_PRIOR
+        for name in ("ae", "rae", "rae gradient")
         for part in ("mixture", "vamp", "coupling flow")
     },
 }
-BOUNDLESS = {("capacity", "deterministic"), ("dip", "deterministic"), ("info", "deterministic")}
+INFINITE_LOSS = {
+    ("capacity_vae", "deterministic"),
+    ("dip_vae means", "deterministic"),
+    ("info_vae", "deterministic"),
+}
 
 
-def refusal(make, *overrides):
-    """What the user is told, in one line, when the model is made or takes its first step."""
+def refusal_message(build_randomized, *overrides):
+    """The one-line message of the UserError that the model raises when built or in its loss."""
 
-    def first_step():
-        model = make(*overrides)
+    def build_and_compute_loss():
+        model = build_randomized(*overrides)
         model.loss(*images(model))
 
     with pytest.raises((UserError, InstantiationException)) as error:
-        first_step()
+        build_and_compute_loss()
     found = error.value if isinstance(error.value, UserError) else error.value.__cause__
     assert isinstance(found, UserError)
     assert "\n" not in str(found)
@@ -370,15 +404,15 @@ def refusal(make, *overrides):
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", MODELS)
-def test_parts_train_or_are_refused(make, name, part):
+def test_variant_trains_or_refuses_each_posterior_and_prior(build_randomized, name, part):
     overrides = [MODELS[name], PARTS[part]]
     if message := REFUSED.get((name, part)):
-        assert message in refusal(make, *overrides)
+        assert message in refusal_message(build_randomized, *overrides)
         return
-    model = make(*overrides)
+    model = build_randomized(*overrides)
     loss, distortion, _ = model.loss(*images(model))
     assert distortion.isfinite().all()
-    if (name, part) in BOUNDLESS:  # which ends training, by name
+    if (name, part) in INFINITE_LOSS:  # a training run then stops with an error
         assert not loss.isfinite()
         return
     assert loss.isfinite()
@@ -389,48 +423,53 @@ def test_parts_train_or_are_refused(make, name, part):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_labels_with_a_prior_of_their_own(make, name):
-    """p(z | y): each sample against its own label's; TC is of one p(z), and AE of none learned."""
+def test_variant_trains_or_refuses_conditional_normal_prior(build_randomized, name):
+    """`BetaTCVAE` needs one p(z) for all labels; `AE` and `RAE` take no prior to be learned."""
     overrides = [MODELS[name], "condition=one_hot prior=conditional_normal"]
-    refused = {"tc": FACTORS, "ae": LEARNED, "rae": LEARNED, "rae by gradient": LEARNED}
+    refused = {
+        "beta_tcvae": NEEDS_FACTORISED,
+        "ae": NO_LEARNED_PRIOR,
+        "rae": NO_LEARNED_PRIOR,
+        "rae gradient": NO_LEARNED_PRIOR,
+    }
     if name in refused:
-        assert refused[name] in refusal(make, *overrides)
+        assert refused[name] in refusal_message(build_randomized, *overrides)
         return
-    model = make(*overrides)
+    model = build_randomized(*overrides)
     found = gradients(model, model.loss(*images(model))[0])
     assert all(gradient.any() for gradient in found.values())
 
 
-def test_details_are_of_the_images_or_of_the_batch(make):
+def test_extra_metrics_have_expected_names_and_shapes(build_randomized):
     expected = {
-        "tc": {
+        "beta_tcvae": {
             "minibatch_mutual_information",
             "minibatch_total_correlation",
             "minibatch_dimension_wise_kl",
         },
-        "dip": {"penalty"},
-        "info": {"divergence"},
+        "dip_vae means": {"penalty"},
+        "info_vae": {"divergence"},
         "wae": {"divergence"},
         "iwae": {"importance_weighted_elbo"},
         "piwae": {"importance_weighted_elbo"},
-        "capacity": set(),
+        "capacity_vae": set(),
     }
     for name, names in expected.items():
-        model = make(MODELS[name])
+        model = build_randomized(MODELS[name])
         details = model.extra_metrics(model.terms(*images(model)))
         assert details.keys() == names
         assert all(value.shape in ((), (10,)) for value in details.values())
 
 
-def test_the_parts_reported_add_up_to_the_rate(make):
-    model = make(MODELS["tc"])
+def test_beta_tcvae_extra_metrics_sum_to_sampled_rate(build_randomized):
+    model = build_randomized(MODELS["beta_tcvae"])
     x, y = images(model, count=4)
     terms = model.terms(x, y, num_samples=3)
     ratio = terms.q.log_prob(terms.z) - terms.prior.log_prob(terms.z)
     assert_close(sum(model.extra_metrics(terms).values()), ratio.mean(0))
 
 
-def test_the_number_of_training_images_must_be_known(build):
+def test_beta_tcvae_loss_needs_number_of_training_images(build):
     model = build("model=beta_tcvae", x_shape=SHAPE)
     assert not any("num_images" in name for name in model.state_dict())
     with pytest.raises(UserError, match="number of training images is not known"):
@@ -438,19 +477,19 @@ def test_the_number_of_training_images_must_be_known(build):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_checkpoints_hold_the_parameters_alone(make, name):
-    model = make(MODELS[name])
+def test_variant_state_dict_holds_only_parameters(build_randomized, name):
+    model = build_randomized(MODELS[name])
     assert model.state_dict().keys() == dict(model.named_parameters()).keys()
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_compiled_step_has_the_same_gradient(make, name):
-    """Of one graph, but where the objective takes a gradient itself, which is not compiled."""
-    model = make(MODELS[name])
-    assert model.can_compile == (name not in ("rae by gradient", "dreg", "piwae"))
+def test_compiled_loss_has_same_gradients_as_eager(build_randomized, name):
+    """Compiles the loss as one graph. Variants whose objective calls autograd cannot compile."""
+    model = build_randomized(MODELS[name])
+    assert model.can_compile == (name not in ("rae gradient", "iwae dreg", "piwae"))
     if not model.can_compile:
         return
-    torch.compiler.reset()  # or it is the loss compiled anew too often
+    torch.compiler.reset()  # else torch reaches its recompilation limit
     x, y = images(model)
     found = []
     Distribution.set_default_validate_args(False)  # as in training

@@ -1,4 +1,7 @@
-"""VQ-VAE: its loss by hand, where each gradient goes, and a bound that is one."""
+"""`VQVAE` with its codebook and prior against loops over positions and sums over all codes.
+
+Also tests which parameters get a gradient from which term, the pictures and the commands.
+"""
 
 import itertools
 import math
@@ -28,37 +31,42 @@ CODES, WIDTH, POSITIONS = 4, 2, 3
 
 
 @pytest.fixture
-def fresh(build):
-    """(*overrides) -> a small model in double precision, as training finds it."""
+def build_fresh(build):
+    """(*overrides) -> a small fresh model in double precision, as at the start of training."""
     shapes = {"x_shape": SHAPE, "num_classes": CLASSES}
     return lambda *overrides: build(*" ".join([SMALL, *overrides]).split(), **shapes).double()
 
 
 @pytest.fixture
-def small(fresh):
-    """The same with no weight at a special value."""
+def build_randomized(build_fresh):
+    """(*overrides) -> a model of `build_fresh` with noise added to all weights."""
 
-    def make(*overrides):
-        model = fresh(*overrides)
+    def build_model(*overrides):
+        model = build_fresh(*overrides)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter += 0.5 * torch.randn_like(parameter)
         return model
 
-    return make
+    return build_model
 
 
 def batch(count=6):
+    """Random binary images [B, 1, 8, 8] and one-hot labels [B, Y] in turn, in double precision."""
     x = torch.rand(count, *SHAPE).double().round()
     return x, torch.eye(CLASSES).double()[torch.arange(count) % CLASSES]
 
 
-def every_code():
+def all_code_sequences():
+    """All M^N = 64 sequences of codes, [64, N]."""
     return torch.tensor([*itertools.product(range(CODES), repeat=POSITIONS)])
 
 
 def log_prior_by_hand(model, codes, context):
-    """Position by position: the network of a position is given the codes before it and no other."""
+    """Log p(codes | context) of one image, with the later codes of each position set to zero.
+
+    Codes are [N], the context is [C].
+    """
     total = 0.0
     for position, code in enumerate(codes):
         inputs = np.zeros((POSITIONS, CODES))
@@ -77,9 +85,9 @@ def log_prior_by_hand(model, codes, context):
 
 @pytest.mark.parametrize("condition", ["none", "one_hot"])
 @pytest.mark.parametrize("commitment", [0.0, 0.25, 3.0])
-def test_the_loss_by_hand(small, commitment, condition):
-    """Equation 3 of the paper for each image and position by itself, and the prior's term."""
-    model = small(f"model.commitment={commitment} condition={condition}")
+def test_vq_loss_and_elbo_match_loops_over_positions(build_randomized, commitment, condition):
+    """Equation 3 of van den Oord et al. (2017), plus the rate of the learned prior."""
+    model = build_randomized(f"model.commitment={commitment} condition={condition}")
     x, y = batch()
     context = y if condition == "one_hot" else y[:, :0]
     encoded = model.posterior.params(model.encoder(x, context)).detach().numpy()
@@ -109,10 +117,10 @@ def test_the_loss_by_hand(small, commitment, condition):
 
 @pytest.mark.parametrize("hidden", ["[9]", "[]", "[7,2]"])
 @pytest.mark.parametrize("condition", ["none", "one_hot"])
-def test_the_prior_is_a_distribution_over_codes(small, condition, hidden):
-    model = small(f"condition={condition} model.prior.hidden={hidden}")
+def test_codes_prior_sums_to_one_and_matches_samples(build_randomized, condition, hidden):
+    model = build_randomized(f"condition={condition} model.prior.hidden={hidden}")
     y = batch(CLASSES)[1]
-    prior, codes = model.latent_prior(y), every_code()
+    prior, codes = model.latent_prior(y), all_code_sequences()
     assert prior.batch_shape == ((CLASSES,) if condition == "one_hot" else ())
     masses = prior.expand([CLASSES]).log_mass(codes[:, None]).exp()
     assert_close(masses.sum(0), torch.ones(CLASSES).double())
@@ -125,8 +133,8 @@ def test_the_prior_is_a_distribution_over_codes(small, condition, hidden):
     assert_close(found, masses, atol=5 * 0.5 / math.sqrt(20_000), rtol=0)
 
 
-def test_a_cold_prior_draws_the_likeliest_code(small):
-    model = small()
+def test_codes_prior_at_temperature_zero_draws_likeliest_codes(build_randomized):
+    model = build_randomized()
     cold = model.latent_prior(batch()[1]).with_temperature(0.0).sample((5,))
     codes = []
     for position in range(POSITIONS):
@@ -136,19 +144,19 @@ def test_a_cold_prior_draws_the_likeliest_code(small):
     assert_close(cold, model.posterior.code_vectors(torch.tensor(codes)).expand(5, -1))
 
 
-def test_a_fresh_prior_is_uniform(fresh):
-    terms = fresh().terms(*batch())
+def test_fresh_codes_prior_is_uniform(build_fresh):
+    terms = build_fresh().terms(*batch())
     assert_close(terms.rate, torch.full((6,), POSITIONS * math.log(CODES)).double())
-    one = fresh("model.posterior.codes=1").terms(*batch())  # nothing to tell, and nothing told
+    one = build_fresh("model.posterior.codes=1").terms(*batch())  # one code has no information
     assert_close(one.rate, torch.zeros(6).double())
     assert_close(one.p.mean[0, 0], one.p.mean[0, 1])
 
 
-def test_the_bound_is_below_the_evidence(small):
-    """Which is the sum over all codes; with one code at each position it is exact."""
-    model = small()
+def test_vq_elbo_is_below_evidence_summed_over_codes(build_randomized):
+    """The bound is the joint density of one code sequence, so more samples do not tighten it."""
+    model = build_randomized()
     x, y = batch()
-    codes = every_code()
+    codes = all_code_sequences()
     log_joint = torch.stack(
         [
             model.latent_prior(y).log_mass(c)
@@ -168,18 +176,18 @@ def test_the_bound_is_below_the_evidence(small):
     assert_close(few["nll"], -terms.elbo)
 
 
-def test_all_mass_is_on_the_nearest_codes(small):
-    model = small()
+def test_vq_posterior_has_all_mass_on_nearest_codes(build_randomized):
+    model = build_randomized()
     x, y = batch()
     q = model.encode(x, y)
-    z = model.posterior.code_vectors(every_code())
+    z = model.posterior.code_vectors(all_code_sequences())
     assert_close(q.log_prob(z[:, None]).exp().sum(0), torch.ones(6).double())
     assert (q.log_prob(q.sample((3,))) == 0).all()
-    assert torch.equal(q.mean, model.posterior.code_vectors(q.codes))  # to the last bit
+    assert torch.equal(q.mean, model.posterior.code_vectors(q.codes))  # bit for bit
 
 
-def test_information_is_the_entropy_of_the_codes(small):
-    model = small()
+def test_vq_mutual_information_is_entropy_of_codes(build_randomized):
+    model = build_randomized()
     x, y = batch(40)
     found = elbo_surgery(model, x, y)
     codes = [tuple(c) for c in model.encode(x, y).codes.tolist()]
@@ -193,7 +201,8 @@ def test_information_is_the_entropy_of_the_codes(small):
 # Gradients.
 
 
-def gradients(model, loss):
+def gradients_by_part(model, loss):
+    """The gradients of the loss [] to the parameters of encoder, codebook, decoder and prior."""
     parts = {"encoder": [*model.encoder.parameters(), *model.posterior.params.parameters()]}
     parts |= {"codebook": [model.posterior.vectors]}
     parts |= {"decoder": [*model.decoder.parameters()], "prior": [*model.prior.parameters()]}
@@ -203,30 +212,31 @@ def gradients(model, loss):
     return {name: [g for n, g in zip(names, found, strict=True) if n == name] for name in parts}
 
 
-def reached(model, loss):
-    found = gradients(model, loss)
+def parts_with_gradient(model, loss):
+    """The names of the parts that the loss has a nonzero gradient to."""
+    found = gradients_by_part(model, loss)
     return {name for name in found if any(g is not None and g.any() for g in found[name])}
 
 
-def test_each_term_reaches_what_it_should_and_nothing_else(small):
-    model = small("model.commitment=0")
+def test_vq_loss_terms_have_gradients_to_intended_parts_only(build_randomized):
+    model = build_randomized("model.commitment=0")
     x, y = batch()
     terms = model.terms(x, y)
-    assert reached(model, terms.distortion.sum()) == {"encoder", "decoder"}
-    assert reached(model, terms.rate.sum()) == {"prior"}
+    assert parts_with_gradient(model, terms.distortion.sum()) == {"encoder", "decoder"}
+    assert parts_with_gradient(model, terms.rate.sum()) == {"prior"}
     errors = model.objective(terms) - terms.distortion.mean() - terms.rate.mean()
-    assert reached(model, errors) == {"codebook"}
+    assert parts_with_gradient(model, errors) == {"codebook"}
     model.commitment.fill_(0.5)
     errors = model.objective(terms) - terms.distortion.mean() - terms.rate.mean()
-    assert reached(model, errors) == {"encoder", "codebook"}
+    assert parts_with_gradient(model, errors) == {"encoder", "codebook"}
     codebook = (terms.q.encoded.detach() - model.posterior.code_vectors(terms.q.codes)).square()
     expected = torch.autograd.grad(codebook.sum() / 6 / POSITIONS, model.posterior.vectors)[0]
-    assert_close(gradients(model, model.objective(terms))["codebook"][0], expected)
+    assert_close(gradients_by_part(model, model.objective(terms))["codebook"][0], expected)
 
 
-def test_the_gradient_of_the_decoder_passes_straight_through(small):
-    """That of the encoder is that at the codes' vectors, as if it had given these itself."""
-    model = small("model.commitment=0.5")
+def test_vq_encoder_gradient_is_straight_through(build_randomized):
+    """The encoder gets the gradient at the codes' vectors, as if these were its output."""
+    model = build_randomized("model.commitment=0.5")
     x, y = batch()
     terms = model.terms(x, y)
     z = terms.q.quantized.detach().requires_grad_()
@@ -239,8 +249,8 @@ def test_the_gradient_of_the_decoder_passes_straight_through(small):
     assert_close(found, through)
 
 
-def test_everything_learns(fresh):
-    model = fresh("condition=one_hot")
+def test_vq_training_raises_elbo_and_lowers_rate(build_fresh):
+    model = build_fresh("condition=one_hot")
     x, y = batch(30)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.03)
     before = model.terms(x, y).elbo.mean().item()
@@ -255,11 +265,11 @@ def test_everything_learns(fresh):
     assert all(p.grad is not None and p.grad.any() for p in model.parameters())
 
 
-# What is logged, drawn and refused.
+# Metrics, pictures and refusals.
 
 
-def test_codes_are_counted(small):
-    model = small()
+def test_code_totals_count_codes_and_perplexity(build_randomized):
+    model = build_randomized()
     totals = CodeTotals(CODES)
     codes = []
     for count in (6, 3):
@@ -274,8 +284,8 @@ def test_codes_are_counted(small):
     assert 1 < values["perplexity"] < CODES
 
 
-def test_each_process_takes_its_part(small, monkeypatch):
-    model = small()
+def test_vq_draw_in_two_processes_returns_posterior_mean(build_randomized, monkeypatch):
+    model = build_randomized()
     x, y = batch()
     monkeypatch.setattr("vaelab.distributed.rank_and_world_size", lambda: (1, 2))
     q = model.encode(x, y)
@@ -283,8 +293,8 @@ def test_each_process_takes_its_part(small, monkeypatch):
 
 
 @pytest.mark.parametrize("condition", ["none", "one_hot"])
-def test_pictures_of_codes(small, condition):
-    model = small(f"condition={condition}").eval().float()
+def test_vq_pictures_exclude_continuous_latents_and_samples_are_codes(build_randomized, condition):
+    model = build_randomized(f"condition={condition}").eval().float()
     x, y = (part.float() for part in batch(20))
     expected = {"reconstructions", "samples"} | (
         {"class_grid"} if condition == "one_hot" else set()
@@ -308,7 +318,7 @@ def test_pictures_of_codes(small, condition):
         ("posterior=gaussian", "takes posterior=codebook"),
     ],
 )
-def test_refuses(build, overrides, message):
+def test_invalid_vq_settings_are_refused(build, overrides, message):
     part = overrides.partition("=")[0]
     words = [w for w in SMALL.split() if "." in part or not w.startswith(f"model.{part}.")]
     with pytest.raises(InstantiationException) as error:
@@ -317,7 +327,7 @@ def test_refuses(build, overrides, message):
     assert message in str(error.value.__cause__)
 
 
-def test_other_models_take_no_codes(build):
+def test_other_models_refuse_codes_prior_and_codebook_posterior(build):
     with pytest.raises(InstantiationException, match="prior=codes is that of model=vq_vae"):
         build("model=vae", "prior=codes", "posterior=codebook", x_shape=SHAPE)
     model = build("model=vae", "posterior=codebook", x_shape=SHAPE)
@@ -328,24 +338,25 @@ def test_other_models_take_no_codes(build):
 # From the command line.
 
 
-def run(command, *overrides):
+def run_command(command, *overrides):
+    """Runs the main function of a command module with overrides as its command line."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
         return command.main()
 
 
-def test_a_run_is_trained_logged_loaded_and_exported(tmp_path, capsys):
+def test_vq_train_evaluate_generate_export_and_load(tmp_path, capsys):
     digits, folder = f"paths.data={tmp_path}/digits", tmp_path / "run"
     few = "trainer.max_epochs=2 logger=csv data.batch_size=500"
-    run(train, *SMALL.split(), *few.split(), digits, f"hydra.run.dir={folder}")
+    run_command(train, *SMALL.split(), *few.split(), digits, f"hydra.run.dir={folder}")
     results = vaelab.training.json_files.read_json(folder / "results.json")
     assert 1 <= results["test/perplexity"] <= CODES
     assert results["test/elbo"] == pytest.approx(-results["test/rate"] - results["test/distortion"])
     assert {p.stem for p in (folder / "figures").iterdir()} == {"reconstructions", "samples"}
-    run(evaluate, f"run={folder}", "what=[likelihood,latents]", "num_samples=5000", digits)
+    run_command(evaluate, f"run={folder}", "what=[likelihood,latents]", "num_samples=5000", digits)
     found = vaelab.training.json_files.read_json(folder / "evaluation.json")
     assert found["nll"]["value"] == pytest.approx(-results["test/elbo"], rel=1e-5)
-    run(generate, f"run={folder}", "what=samples", "temperature=0.5")
+    run_command(generate, f"run={folder}", "what=samples", "temperature=0.5")
     assert (folder / "generated" / "samples_temperature-0.5.png").exists()
     for words, reason in (
         ((generate, "what=traversal"), "those of this model are codes"),
@@ -354,10 +365,10 @@ def test_a_run_is_trained_logged_loaded_and_exported(tmp_path, capsys):
     ):
         capsys.readouterr()
         with pytest.raises(SystemExit):
-            run(words[0], f"run={folder}", *words[1:])
+            run_command(words[0], f"run={folder}", *words[1:])
         (line,) = capsys.readouterr().err.strip().splitlines()
         assert reason in line
-    run(export, f"run={folder}", "what=safetensors")
+    run_command(export, f"run={folder}", "what=safetensors")
     x = torch.rand(4, 1, 28, 28).round()
     terms = [
         vaelab.load(where).terms(x, torch.zeros(4, 10)) for where in (folder, folder / "export")

@@ -1,4 +1,7 @@
-"""The benchmarks run, on images of noise and for a few steps; no time is judged."""
+"""Tests of the benchmark scripts, against the loss of vaelab's model and against autograd.
+
+The training benchmark itself runs for a few steps on random images. Its times are not judged.
+"""
 
 import os
 import re
@@ -16,8 +19,8 @@ CONTENDERS = ROOT / "benchmarks" / "contenders"
 
 
 @pytest.fixture
-def contenders(monkeypatch):
-    """Its modules can be imported, as the contenders do it."""
+def contenders_on_path(monkeypatch):
+    """Adds benchmarks/contenders to `sys.path`, where its scripts find their modules."""
     monkeypatch.syspath_prepend(str(CONTENDERS))
 
 
@@ -27,8 +30,11 @@ def contenders(monkeypatch):
         ("mlp", (1, 28, 28), ["model.encoder.hidden=[50]", "model.decoder.hidden=[50]"]),
         ("conv", (3, 32, 32), []),
     ],
+    ids=["mlp", "conv"],
 )
-def test_contenders_train_the_same_network(build, contenders, name, shape, overrides):
+def test_contender_bound_equals_loss_of_vaelab_network(
+    build, contenders_on_path, name, shape, overrides
+):
     from networks import bound, network
 
     model = build(f"network={name}", "model.latent_dim=5", *overrides, x_shape=shape)
@@ -46,7 +52,7 @@ def test_contenders_train_the_same_network(build, contenders, name, shape, overr
     torch.testing.assert_close(bound(encoder, decoder, x), tuple(expected))
 
 
-def test_written_out_gradient_is_that_of_autograd(contenders):
+def test_write_gradient_equals_autograd(contenders_on_path):
     from gradient import write_gradient
     from networks import bound
 
@@ -67,8 +73,8 @@ def test_written_out_gradient_is_that_of_autograd(contenders):
         torch.testing.assert_close(parameter.grad, gradient)
 
 
-def benchmark(name: str, *options: str) -> str:
-    """What it prints."""
+def run_benchmark(name: str, *options: str) -> str:
+    """Runs a benchmark script with one thread and returns what it prints to stdout."""
     return subprocess.run(
         [sys.executable, f"benchmarks/{name}", *options],
         cwd=ROOT,
@@ -80,19 +86,19 @@ def benchmark(name: str, *options: str) -> str:
     ).stdout
 
 
-def test_training_speeds_are_a_table():
-    """A contender that ends by itself is shown as failed, and stops no other."""
+def test_training_benchmark_table_shows_speeds_and_failed_contender():
+    """The command `false` in place of pythae's Python makes one contender fail."""
     few = ["--images", "600", "--batch", "128", "--rounds", "1", "--starts", "2", "--steps", "2"]
     names = ["by_hand", "written_out", "lightning", "vaelab"]
     options = [*few, "--markdown", "--pythae", "false", "--only", *names, "pythae"]
-    said = benchmark("training.py", *options)
+    output = run_benchmark("training.py", *options)
     table = {
-        row[0]: row[1:] for row in re.findall(r"^\| (\w+) \|" + r" ([^|]*) \|" * 5, said, re.M)
+        row[0]: row[1:] for row in re.findall(r"^\| (\w+) \|" + r" ([^|]*) \|" * 5, output, re.M)
     }
     for name in names:
         speed, ratio, _, cpu_ratio, memory = table[name]
         values = [float(text.replace(",", "")) for text in (speed, ratio, cpu_ratio, memory)]
-        assert all(value > 0 for value in values), said
+        assert all(value > 0 for value in values), output
     assert table["by_hand"][1] == "1.00"
     assert table["pythae"][0] == "failed"
-    assert "pythae failed: ended with code 1" in said
+    assert "pythae failed: ended with code 1" in output

@@ -1,19 +1,24 @@
-"""Estimates of q(z) on a batch, one number at a time."""
+"""Estimates of the aggregate posterior log q(z) on a batch, by plain Python loops.
+
+For z drawn from q(z | x_i): `densities` are q(z | x_j) of the batch, and `images` is N, the size of
+the data set.
+"""
 
 import math
 
 
 def log_weighted(i, densities, images):
-    """Log q(z) at z from x_i, by the q(z | x_j) of a batch."""
+    """Returns log q(z), estimated with all images of the batch weighted alike."""
     return math.log(sum(densities) / (images * len(densities)))
 
 
 def log_stratified(i, densities, images):
-    """The same; with the jackknife over the images that stand for all others."""
+    """Returns log q(z) with weight 1 / N for x_i; the others, jackknifed, stand for the rest."""
     own, others = densities[i], [d for j, d in enumerate(densities) if j != i]
     count = len(others)
 
     def log_estimate(others):
+        """Returns the estimate without bias correction from some other images."""
         return math.log((own + (images - 1) * sum(others) / len(others)) / images)
 
     plain = log_estimate(others)

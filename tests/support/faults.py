@@ -1,4 +1,4 @@
-"""Callbacks for tests, named in a configuration as a user's own would be."""
+"""Callbacks that make a run fail or stop; a configuration names them by `_target_`."""
 
 import os
 import signal
@@ -9,18 +9,19 @@ from lightning import Callback, LightningModule, Trainer
 
 
 class Fault(Callback):
-    """Breaks a weight before a training step."""
+    """Sets a bias of the decoder to NaN before a training step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
+        """Called by Lightning before each training step."""
         if trainer.fit_loop.total_batch_idx == self.step:
             module.decoder.out.bias.data[0] = float("nan")
 
 
 class Stop(Callback):
-    """Sends the process a signal, before a training step or in the middle of a validation."""
+    """Sends a signal to its own process, before a training step or a validation batch."""
 
     def __init__(self, number: int, step: int, validating: bool = False) -> None:
         self.number = number
@@ -28,21 +29,27 @@ class Stop(Callback):
         self.validating = validating
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Called by Lightning before each training step."""
         if not self.validating and trainer.global_step == self.step:
             os.kill(os.getpid(), self.number)
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Called by Lightning before each validation batch."""
         if self.validating and trainer.global_step >= self.step:
             os.kill(os.getpid(), self.number)
 
 
 class Trouble(Callback):
-    """Does to the jobs of a sweep what TROUBLE says, as in `beta-1_seed-2=SIGKILL beta-4=raise`."""
+    """Raises an error in, or kills, the jobs that the environment variable TROUBLE lists.
+
+    It maps names of run folders to a signal or `raise`: `beta-1_seed-2=SIGKILL beta-4=raise`.
+    """
 
     def __init__(self, step: int) -> None:
         self.step = step
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Called by Lightning before each training step."""
         folder = Path(trainer.default_root_dir).name
         wanted = dict(pair.split("=") for pair in os.environ.get("TROUBLE", "").split())
         if trainer.global_step != self.step or folder not in wanted:

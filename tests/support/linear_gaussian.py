@@ -1,12 +1,13 @@
-"""A linear-Gaussian model, whose log evidence and posterior are known exactly."""
+"""A linear-Gaussian model, whose log evidence and posterior are known exactly.
+
+p(z) = N(0, I) and p(x | z) = N(W z + mu, s^2 I): W is the weight of the decoder's output layer.
+"""
 
 import math
 
 import torch
 from torch import nn
-from torch.distributions import (
-    MultivariateNormal,
-)
+from torch.distributions import MultivariateNormal
 
 from support.models import LATENTS, SHAPE
 from vaelab import likelihoods, posteriors
@@ -16,6 +17,8 @@ from vaelab.priors import StandardNormal
 
 
 class PixelsAsFeatures(nn.Module):
+    """Encoder network without parameters: flattens x [B, C, H, W] and appends y."""
+
     def __init__(self, x_shape, context_dim):
         super().__init__()
         self.features = math.prod(x_shape) + context_dim
@@ -25,6 +28,8 @@ class PixelsAsFeatures(nn.Module):
 
 
 class LinearDecoder(nn.Module):
+    """Decoder of one linear layer, from z and y to [B, *out_shape]."""
+
     def __init__(self, latent_dim, context_dim, out_shape):
         super().__init__()
         self.out_shape = out_shape
@@ -35,7 +40,10 @@ class LinearDecoder(nn.Module):
 
 
 def make_exact(model):
-    """Gives the encoder the posterior: precision M / s^2, mean M^-1 W'(x - mu), M = W'W + s^2."""
+    """Sets the encoder's weights, in place, so that q(z | x) is the exact posterior.
+
+    It has precision M / s^2 and mean M^-1 W'(x - mu), M = W'W + s^2, which has to be diagonal.
+    """
     loadings, offset = model.decoder.out.weight, model.decoder.out.bias + 0.5
     variance = model.likelihood.log_scale.mul(2).exp()
     precision = loadings.square().sum(0) + variance
@@ -47,7 +55,7 @@ def make_exact(model):
 
 
 def log_evidence(model, x):
-    """Log N(x; mu, W W' + s^2 I)."""
+    """Returns log N(x; mu, W W' + s^2 I), [B], of images x [B, 1, 8, 8]."""
     loadings, offset = model.decoder.out.weight, model.decoder.out.bias + 0.5
     variance = model.likelihood.log_scale.mul(2).exp()
     noise = variance * torch.eye(64).double()
@@ -55,7 +63,11 @@ def log_evidence(model, x):
 
 
 def principal_components(kind=VAE, **settings):
-    """Probabilistic PCA with orthogonal loadings, where p(z | x) is a diagonal Gaussian."""
+    """Returns probabilistic PCA with random orthogonal loadings W, as an unconditional model.
+
+    Then p(z | x) is a diagonal Gaussian. In double precision; the encoder is not exact yet, see
+    `make_exact`. The loadings are drawn from torch's global random state.
+    """
     model = kind(
         x_shape=SHAPE,
         classes={},

@@ -1,4 +1,8 @@
-"""Jobs on other nodes: what a worker and its launcher see of each other, Ray, and SLURM."""
+"""Tests of jobs on other nodes: worker, remote handle, and the Ray and SLURM engines.
+
+Worker and handle each face files written by the test instead of the other side. The engines are
+compared with exact numbers, and run whole sweeps on a Ray cluster and a SLURM of this machine.
+"""
 
 import json
 import os
@@ -25,14 +29,18 @@ from vaelab.sweeps.worker import NOT_BEGUN, Worker, request_file, start_file
 from vaelab.training.json_files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
-STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
-CHECKPOINT = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
-FOREVER = "signal.alarm(60)\nprint('sitting', flush=True)\nwhile True: signal.pause()"
+IGNORE_SIGTERM = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+EXIT_ON_SIGTERM = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))"
+WAIT_FOR_SIGNAL = "signal.alarm(60)\nprint('sitting', flush=True)\nwhile True: signal.pause()"
 
 
 @pytest.fixture
-def order(tmp_path, monkeypatch) -> Callable[..., Order]:
-    """(*lines of Python) -> that as a job, of a launcher elsewhere, which has shown life once."""
+def make_order(tmp_path, monkeypatch) -> Callable[..., Order]:
+    """(*lines of Python, **heartbeat) -> a job that runs these lines, and its exchange files.
+
+    By default the launcher is on another machine. Its heartbeat file has one beat and does not
+    count as too old.
+    """
     monkeypatch.setattr(worker, "LOOK", 0.02)
     monkeypatch.setattr(worker, "HASTE", 1.0)
     monkeypatch.setattr(worker, "SILENT", 10**6)
@@ -47,8 +55,8 @@ def order(tmp_path, monkeypatch) -> Callable[..., Order]:
     return make
 
 
-class Running:
-    """A worker at work, in a thread."""
+class WorkerThread:
+    """A `Worker` that runs a job in a thread."""
 
     def __init__(self, given: Order) -> None:
         self.order, self.code = given, None
@@ -58,18 +66,21 @@ class Running:
     def run(self) -> None:
         self.code = Worker(self.order)()
 
-    def printed(self, text: str) -> None:
-        until(lambda: self.order.log.exists() and text in self.order.log.read_text())
+    def wait_for_output(self, text: str) -> None:
+        """Waits until the log of the job contains a text."""
+        wait_until(lambda: self.order.log.exists() and text in self.order.log.read_text())
 
-    def ends(self, within: float = 20.0) -> int:
+    def wait_for_exit(self, within: float = 20.0) -> int:
+        """Returns the worker's exit code; fails the test unless it ends within so many seconds."""
         self.thread.join(within)
         assert not self.thread.is_alive()
         return self.code
 
 
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    """Waits for a condition to become true; fails the test after so many seconds."""
     end = time.monotonic() + seconds
-    while not true():
+    while not condition():
         assert time.monotonic() < end
         time.sleep(0.02)
 
@@ -81,97 +92,99 @@ def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
         ("import sys; print('hello'); sys.exit(3)", 3),
         ("import os; print('hello', flush=True); os.kill(os.getpid(), 9)", -9),
     ],
+    ids=["success", "exit code 3", "SIGKILL"],
 )
-def test_the_exit_code_of_a_job(order, line, code):
-    given = order(line)
+def test_worker_returns_exit_code_and_logs_output_of_job(make_order, line, code):
+    given = make_order(line)
     assert Worker(given)() == code
     assert given.log.read_text() == "hello\n"
 
 
-def test_it_says_where_it_is(order, monkeypatch):
+def test_worker_writes_host_and_gpus_to_start_file(make_order, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
-    given = order()
+    given = make_order()
     Worker(given)()
     assert read_json(start_file(given)) == {"host": socket.gethostname(), "gpus": "2,3"}
 
 
-def test_a_job_stops_when_it_is_asked_to(order):
-    running = Running(order(CHECKPOINT, FOREVER))
-    running.printed("sitting")
+def test_worker_stops_job_on_requested_sigterm(make_order):
+    running = WorkerThread(make_order(EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL))
+    running.wait_for_output("sitting")
     write_json(request_file(running.order), {"signal": signal.SIGTERM})
-    assert running.ends() == 143
+    assert running.wait_for_exit() == 143
 
 
-def test_a_job_that_does_not_stop_is_killed_when_that_is_asked(order):
-    running = Running(order(STUBBORN, FOREVER))
-    running.printed("sitting")
+def test_worker_kills_job_on_requested_sigkill(make_order):
+    running = WorkerThread(make_order(IGNORE_SIGTERM, WAIT_FOR_SIGNAL))
+    running.wait_for_output("sitting")
     write_json(request_file(running.order), {"signal": signal.SIGTERM})
     time.sleep(0.3)
     assert running.code is None
     write_json(request_file(running.order), {"signal": signal.SIGKILL})
-    assert running.ends() == -9
+    assert running.wait_for_exit() == -9
 
 
-def test_a_launcher_that_waits_no_more_has_its_job_stopped(order):
-    running = Running(order(CHECKPOINT, FOREVER))
-    running.printed("sitting")
+def test_worker_stops_job_when_request_file_is_deleted(make_order):
+    running = WorkerThread(make_order(EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL))
+    running.wait_for_output("sitting")
     request_file(running.order).unlink()
-    assert running.ends() == 143
+    assert running.wait_for_exit() == 143
 
 
-def long_ago(given: Order) -> None:
+def age_heartbeat_file(given: Order) -> None:
+    """Makes the heartbeat file a minute older than the worker's limit of silence."""
     then = time.time() - worker.SILENT * worker.LOOK - 60
     os.utime(given.heartbeat_file, (then, then))
 
 
-UNWANTED = {
-    "asked to stop": lambda given: write_json(request_file(given), {"signal": signal.SIGTERM}),
-    "no longer waited for": lambda given: request_file(given).unlink(),
-    "launcher ended": lambda given: given.heartbeat_file.unlink(),
-    "launcher died long ago": long_ago,
-    "launcher died on this machine": lambda given: write_json(
-        given.heartbeat_file, {"host": socket.gethostname(), "pid": dead(), "beats": 1}
+REASONS_NOT_TO_START = {
+    "SIGTERM requested": lambda given: write_json(request_file(given), {"signal": signal.SIGTERM}),
+    "request file deleted": lambda given: request_file(given).unlink(),
+    "heartbeat file deleted": lambda given: given.heartbeat_file.unlink(),
+    "heartbeat too old": age_heartbeat_file,
+    "launcher process dead": lambda given: write_json(
+        given.heartbeat_file, {"host": socket.gethostname(), "pid": dead_pid(), "beats": 1}
     ),
 }
 
 
-def dead() -> int:
-    """A process that is no more."""
+def dead_pid() -> int:
+    """Starts a process, waits for its end and returns its id."""
     child = subprocess.Popen(["true"])
     child.wait()
     return child.pid
 
 
-@pytest.mark.parametrize("why", UNWANTED)
-def test_what_nobody_waits_for_does_not_begin(order, why):
-    given = order("print('hello')")
-    UNWANTED[why](given)
+@pytest.mark.parametrize("reason", REASONS_NOT_TO_START)
+def test_worker_does_not_start_cancelled_or_abandoned_job(make_order, reason):
+    given = make_order("print('hello')")
+    REASONS_NOT_TO_START[reason](given)
     assert Worker(given)() == NOT_BEGUN
     assert not given.log.exists()
 
 
-def test_a_job_stops_when_its_launcher_falls_silent(order, monkeypatch):
+def test_worker_stops_job_without_new_heartbeat(make_order, monkeypatch):
     monkeypatch.setattr(worker, "SILENT", 25)
-    running = Running(order(CHECKPOINT, FOREVER))
-    assert running.ends() == 143
+    running = WorkerThread(make_order(EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL))
+    assert running.wait_for_exit() == 143
     assert "no sign of life" in running.order.log.read_text()
     assert not request_file(running.order).exists()
     assert not start_file(running.order).exists()
 
 
-def test_a_job_that_does_not_stop_is_killed_when_its_launcher_is_dead(order):
-    given = order(STUBBORN, FOREVER, host=socket.gethostname(), pid=os.getpid())
-    running = Running(given)
-    running.printed("sitting")
-    write_json(given.heartbeat_file, {"host": socket.gethostname(), "pid": dead(), "beats": 1})
-    assert running.ends(within=3) == -9
+def test_worker_kills_unresponsive_job_of_dead_launcher(make_order):
+    given = make_order(IGNORE_SIGTERM, WAIT_FOR_SIGNAL, host=socket.gethostname(), pid=os.getpid())
+    running = WorkerThread(given)
+    running.wait_for_output("sitting")
+    write_json(given.heartbeat_file, {"host": socket.gethostname(), "pid": dead_pid(), "beats": 1})
+    assert running.wait_for_exit(within=3) == -9
 
 
-def test_a_launcher_that_beats_is_alive(order, monkeypatch):
-    """However long the job takes, and though a look now and then finds nothing."""
+def test_worker_continues_job_while_heartbeat_changes(make_order, monkeypatch):
+    """The job outlasts the limit of silence, and the heartbeat file is empty at times."""
     monkeypatch.setattr(worker, "SILENT", 25)
-    given = order("import time; time.sleep(2)")
-    running = Running(given)
+    given = make_order("import time; time.sleep(2)")
+    running = WorkerThread(given)
     beats = 1
     while running.code is None:
         beats += 1
@@ -179,28 +192,28 @@ def test_a_launcher_that_beats_is_alive(order, monkeypatch):
         time.sleep(0.1)
         given.heartbeat_file.write_text("")
         time.sleep(0.05)
-    assert running.ends() == 0
+    assert running.wait_for_exit() == 0
 
 
-def test_silence_is_over_before_another_launcher_may_have_the_job():
+def test_worker_time_limits_end_before_claims_are_lost():
     from vaelab.sweeps.claims import BEAT, LOST
 
     assert 3 * BEAT < worker.SILENT * worker.LOOK
     assert worker.SILENT * worker.LOOK + worker.HASTE < 0.75 * LOST
 
 
-def test_a_worker_that_cannot_start_a_job_says_so(order):
-    given = order()
+def test_worker_logs_error_if_job_cannot_start(make_order):
+    given = make_order()
     broken = Order(["/nowhere/python"], given.log, given.heartbeat_file)
     assert Worker(broken)() == 1
     assert "/nowhere/python" in last_error(given.log, 0)
 
 
-def test_a_job_has_the_environment_of_its_node_but_for_process_groups(order, monkeypatch):
+def test_process_inherits_environment_except_process_group_variables(make_order, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("OF_THE_NODE", "yes")
     monkeypatch.setenv("GIVEN", "by the node")
-    given = order("import json, os; print(json.dumps(dict(os.environ)))")
+    given = make_order("import json, os; print(json.dumps(dict(os.environ)))")
     given.environment["GIVEN"] = "by the launcher"
     assert Process(given).wait() == 0
     found = json.loads(given.log.read_text())
@@ -209,8 +222,8 @@ def test_a_job_has_the_environment_of_its_node_but_for_process_groups(order, mon
 
 
 @pytest.mark.slow
-def test_lightning_starts_the_processes_of_a_job_itself_under_slurm(order, monkeypatch):
-    given = order(
+def test_process_hides_slurm_from_lightning(make_order, monkeypatch):
+    given = make_order(
         "from lightning.fabric.plugins.environments import SLURMEnvironment",
         "print(SLURMEnvironment.detect())",
     )
@@ -219,8 +232,8 @@ def test_lightning_starts_the_processes_of_a_job_itself_under_slurm(order, monke
     assert given.log.read_text().splitlines()[-1] == "False"
 
 
-class Given:
-    """What Ray or SLURM would have of a job: a result, or an exception, once it is there."""
+class FakeTask:
+    """A `remote.Task` whose outcome, an exit code or an exception, is set by the test."""
 
     def __init__(self) -> None:
         self.outcome: int | Exception | None = None
@@ -236,70 +249,70 @@ class Given:
 
 
 @pytest.fixture
-def submitted(order, monkeypatch) -> tuple[RemoteHandle, Given, list[str]]:
-    """A job as its launcher has it, what stands for the cluster, and what was given back."""
+def submitted_job(make_order, monkeypatch) -> tuple[RemoteHandle, FakeTask, list[str]]:
+    """The handle of a job, its task, and a list that grows when the handle frees resources."""
     monkeypatch.setattr(worker, "LOOK", 0.0)
     monkeypatch.setattr(remote, "PATIENCE", 0.05)
-    given, back = Given(), []
-    return RemoteHandle(order(), lambda: given, lambda: back.append("all")), given, back
+    task, freed = FakeTask(), []
+    return RemoteHandle(make_order(), lambda: task, lambda: freed.append("all")), task, freed
 
 
-def test_the_launcher_learns_where_a_job_is_and_what_came_of_it(submitted):
-    handle, given, back = submitted
+def test_remote_handle_poll_returns_device_and_exit_code(submitted_job):
+    handle, task, freed = submitted_job
     assert (handle.poll(), handle.where) == (None, "")
     write_json(start_file(handle.order), {"host": "node7", "gpus": "0,1"})
     assert (handle.poll(), handle.where) == (None, "node7 GPU 0,1")
-    given.outcome = -9
+    task.outcome = -9
     assert handle.poll() == handle.poll() == -9
-    assert back == ["all"]
+    assert freed == ["all"]
     assert not request_file(handle.order).exists()
     assert not start_file(handle.order).exists()
 
 
-def test_places_as_the_screen_has_them():
+def test_device_label_names_host_only_if_remote():
     here = socket.gethostname()
     assert remote.device_label({"host": here, "gpus": "3"}) == "GPU 3"
     assert remote.device_label({"host": here, "gpus": ""}) == "CPU"
     assert remote.device_label({"host": "node7", "gpus": None}) == "node7 CPU"
 
 
-def test_a_job_that_is_lost_has_its_reason_in_its_log(submitted):
-    handle, given, _ = submitted
-    given.outcome = Lost("some\ndetail\nthe node died")
+def test_remote_handle_logs_reason_of_lost_job(submitted_job):
+    handle, task, _ = submitted_job
+    task.outcome = Lost("some\ndetail\nthe node died")
     assert handle.poll() == 1
     assert last_error(handle.order.log, 0) == "the node died"
 
 
-def test_a_job_in_the_queue_is_taken_from_it(submitted):
-    handle, given, _ = submitted
+def test_remote_handle_stop_cancels_queued_job_once(submitted_job):
+    handle, task, _ = submitted_job
     handle.stop()
     handle.stop()
-    assert given.cancelled == 1
-    given.outcome = Lost("cancelled")
+    assert task.cancelled == 1
+    task.outcome = Lost("cancelled")
     assert handle.poll() == -signal.SIGTERM
     assert not handle.order.log.exists()
 
 
-def test_a_job_that_runs_is_asked_and_then_given_up(submitted):
-    handle, given, _ = submitted
+def test_remote_handle_requests_signals_then_cancels_running_job(submitted_job):
+    handle, task, _ = submitted_job
     write_json(start_file(handle.order), {"host": "node7", "gpus": None})
     handle.stop()
     assert read_json(request_file(handle.order)) == {"signal": signal.SIGTERM}
     handle.kill()
     assert read_json(request_file(handle.order)) == {"signal": signal.SIGKILL}
-    assert (handle.poll(), given.cancelled) == (None, 0)
+    assert (handle.poll(), task.cancelled) == (None, 0)
     time.sleep(0.1)
     handle.kill()
-    assert (handle.poll(), given.cancelled) == (-9, 1)
+    assert (handle.poll(), task.cancelled) == (-9, 1)
 
 
-def job(accelerator: str = "auto", devices: int = 1) -> Job:
+def build_job(accelerator: str = "auto", devices: int = 1) -> Job:
     return Job([], {}, Path("folder"), accelerator=accelerator, devices=devices)
 
 
 @pytest.fixture
-def cluster(monkeypatch):
-    """(nodes as (processors, GPUs), **settings) -> the engine for a Ray cluster of these nodes."""
+def build_ray(monkeypatch):
+    """(nodes as (CPU cores, GPUs), **settings) -> the engine for a Ray cluster of these nodes."""
     pytest.importorskip("ray", reason="needs ray")
     from vaelab.sweeps.engines.ray import Ray, Share
 
@@ -312,105 +325,111 @@ def cluster(monkeypatch):
     return make
 
 
-FIT = [
-    ([(8, 4)], {}, {}, (2, 1), 4),
-    ([(8, 4)], {"gpus_per_job": 0.5}, {}, (1, 0.5), 8),
-    ([(8, 4)], {}, {"devices": 2}, (4, 2), 2),
-    ([(8, 4)], {}, {"devices": -1}, (8, 4), 1),
-    ([(8, 4)], {}, {"accelerator": "cpu"}, (1, 0), 8),
-    ([(8, 4)], {"gpus_per_job": 1}, {"accelerator": "cpu"}, (1, 0), 8),
-    ([(8, 4)], {"cpus_per_job": 3}, {}, (3, 1), 2),
-    ([(8, 4)], {"n_jobs": 50}, {}, (2, 1), 50),
-    ([(8, 4)], {"gpus_per_job": 3}, {}, (6, 3), 1),
-    ([(9, 3), (9, 3)], {}, {"devices": 2}, (6, 2), 2),  # and not three, over two nodes
-    ([(8, 0), (4, 4)], {}, {}, (1, 1), 4),
-    ([(2, 0)], {}, {"devices": 2}, (2, 0), 1),
-    ([(2, 0)], {}, {"devices": 8}, (2, 0), 1),  # more processes than processors: alone
-    ([(1, 3)], {"gpus_per_job": 0.3}, {}, (0.1, 0.3), 9),
+# nodes as (CPU cores, GPUs), settings, job settings, share of a job, startable jobs
+RAY_SHARES = [
+    pytest.param([(8, 4)], {}, {}, (2, 1), 4, id="defaults"),
+    pytest.param([(8, 4)], {"gpus_per_job": 0.5}, {}, (1, 0.5), 8, id="half a GPU"),
+    pytest.param([(8, 4)], {}, {"devices": 2}, (4, 2), 2, id="2 devices"),
+    pytest.param([(8, 4)], {}, {"devices": -1}, (8, 4), 1, id="all devices"),
+    pytest.param([(8, 4)], {}, {"accelerator": "cpu"}, (1, 0), 8, id="cpu"),
+    pytest.param(
+        [(8, 4)], {"gpus_per_job": 1}, {"accelerator": "cpu"}, (1, 0), 8, id="cpu and gpus_per_job"
+    ),
+    pytest.param([(8, 4)], {"cpus_per_job": 3}, {}, (3, 1), 2, id="3 cpus_per_job"),
+    pytest.param([(8, 4)], {"n_jobs": 50}, {}, (2, 1), 50, id="50 n_jobs"),
+    pytest.param([(8, 4)], {"gpus_per_job": 3}, {}, (6, 3), 1, id="3 gpus_per_job"),
+    # 2 jobs and not 3: a job needs its GPUs on one node
+    pytest.param([(9, 3), (9, 3)], {}, {"devices": 2}, (6, 2), 2, id="2 nodes of 3 GPUs"),
+    pytest.param([(8, 0), (4, 4)], {}, {}, (1, 1), 4, id="one node without GPUs"),
+    pytest.param([(2, 0)], {}, {"devices": 2}, (2, 0), 1, id="no GPUs"),
+    pytest.param([(2, 0)], {}, {"devices": 8}, (2, 0), 1, id="more devices than CPU cores"),
+    pytest.param([(1, 3)], {"gpus_per_job": 0.3}, {}, (0.1, 0.3), 9, id="three tenths of a GPU"),
 ]
 
 
-@pytest.mark.parametrize(("nodes", "settings", "of_job", "share", "room"), FIT)
-def test_what_a_job_takes_of_a_ray_cluster(cluster, nodes, settings, of_job, share, room):
-    place = cluster(*nodes, **settings)
-    assert place.share(job(**of_job)) == pytest.approx(share)
-    assert place.count_startable(job(**of_job)) == room
-    place.check_job(job(**of_job))
-    assert place.count_startable() == room
-    place.running[place.share(job(**of_job))] += 1
-    assert place.count_startable(job(**of_job)) == room - 1
+@pytest.mark.parametrize(("nodes", "settings", "job_settings", "share", "startable"), RAY_SHARES)
+def test_ray_share_and_count_startable_of_job(
+    build_ray, nodes, settings, job_settings, share, startable
+):
+    engine = build_ray(*nodes, **settings)
+    assert engine.share(build_job(**job_settings)) == pytest.approx(share)
+    assert engine.count_startable(build_job(**job_settings)) == startable
+    engine.check_job(build_job(**job_settings))
+    assert engine.count_startable() == startable
+    engine.running[engine.share(build_job(**job_settings))] += 1
+    assert engine.count_startable(build_job(**job_settings)) == startable - 1
 
 
-def test_jobs_of_two_sizes_share_a_ray_cluster(cluster):
-    place = cluster((8, 4))
-    place.running[place.share(job(devices=2))] += 1
-    assert place.count_startable(job()) == 2
-    place.running[place.share(job())] += 1
-    assert place.count_startable(job(devices=2)) == 0
-    assert place.count_startable(job()) == 1
+def test_ray_count_startable_with_jobs_of_two_sizes(build_ray):
+    engine = build_ray((8, 4))
+    engine.running[engine.share(build_job(devices=2))] += 1
+    assert engine.count_startable(build_job()) == 2
+    engine.running[engine.share(build_job())] += 1
+    assert engine.count_startable(build_job(devices=2)) == 0
+    assert engine.count_startable(build_job()) == 1
 
 
-def test_what_no_node_could_hold_is_refused(cluster):
+def test_ray_refuses_oversized_jobs_and_fractional_gpus_above_one(build_ray):
     with pytest.raises(UserError, match=r"asks for 5 GPUs .* at most 4 and 8"):
-        cluster((8, 4)).check_job(job(devices=5))
-    cluster((8, 4), n_jobs=2).check_job(job(devices=5))  # a cluster that grows may have it later
+        build_ray((8, 4)).check_job(build_job(devices=5))
+    # with n_jobs the job waits for a larger node
+    build_ray((8, 4), n_jobs=2).check_job(build_job(devices=5))
     with pytest.raises(UserError, match=r"gpus_per_job=1\.5: .* whole number"):
-        cluster((8, 4), gpus_per_job=1.5)
+        build_ray((8, 4), gpus_per_job=1.5)
 
 
-def test_a_sweep_that_is_done_needs_no_cluster(monkeypatch):
+def test_ray_does_not_connect_for_finished_jobs(monkeypatch):
     ray = pytest.importorskip("ray", reason="needs ray")
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("started"))
-    done = job()
+    done = build_job()
     done.state = "done"
-    place = build_engine("vaelab.sweeps.engines.ray.Ray", settings("ray"))
-    place.check_job(done)
-    assert place.count_startable() == 1
+    engine = build_engine("vaelab.sweeps.engines.ray.Ray", launcher_settings("ray"))
+    engine.check_job(done)
+    assert engine.count_startable() == 1
 
 
-def test_a_job_of_ray_has_the_environment_of_the_launcher(cluster, monkeypatch):
-    """But for what its node is to say."""
+def test_ray_job_environment_omits_node_variables_of_launcher(build_ray, monkeypatch):
     from vaelab.sweeps.engines.ray import Share, job_environment
 
-    of_a_node = ("CUDA_VISIBLE_DEVICES", "SLURM_NTASKS", "RAY_JOB_ID", "TMPDIR")
-    for name in (*of_a_node, "PYTHONPATH", "VAELAB_DATA", "CUDA_HOME"):
+    node_variables = ("CUDA_VISIBLE_DEVICES", "SLURM_NTASKS", "RAY_JOB_ID", "TMPDIR")
+    for name in (*node_variables, "PYTHONPATH", "VAELAB_DATA", "CUDA_HOME"):
         monkeypatch.setenv(name, "given")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    with_gpu = job_environment(job(devices=2), Share(8, 2))
-    assert not with_gpu.keys() & set(of_a_node)
+    with_gpu = job_environment(build_job(devices=2), Share(8, 2))
+    assert not with_gpu.keys() & set(node_variables)
     assert all(with_gpu[name] == "given" for name in ("PYTHONPATH", "VAELAB_DATA", "CUDA_HOME"))
     assert with_gpu["OMP_NUM_THREADS"] == "4"
-    without = job_environment(job(), Share(0.5, 0))
+    without = job_environment(build_job(), Share(0.5, 0))
     assert (without["OMP_NUM_THREADS"], without["CUDA_VISIBLE_DEVICES"]) == ("1", "")
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert job_environment(job(), Share(8, 0))["OMP_NUM_THREADS"] == "3"
+    assert job_environment(build_job(), Share(8, 0))["OMP_NUM_THREADS"] == "3"
 
 
-def test_a_job_of_ray_takes_its_share_until_it_has_ended(cluster, monkeypatch, tmp_path):
+def test_ray_start_takes_share_until_job_ends(build_ray, monkeypatch, tmp_path):
     given = []
     monkeypatch.setattr("vaelab.sweeps.engines.ray.RemoteHandle", lambda *all_: given.append(all_))
     monkeypatch.setenv("VAELAB_DATA", "of the launcher")
-    place = cluster((8, 4))
-    place.start(job(), Order([], tmp_path, tmp_path, {"VAELAB_SWEPT": "of the job"}))
-    assert place.count_startable(job()) == 3
+    engine = build_ray((8, 4))
+    engine.start(build_job(), Order([], tmp_path, tmp_path, {"VAELAB_SWEPT": "of the job"}))
+    assert engine.count_startable(build_job()) == 3
     ((order, _, give_back),) = given
     assert order.environment["VAELAB_SWEPT"] == "of the job"
     assert order.environment["VAELAB_DATA"] == "of the launcher"
     give_back()
-    assert place.count_startable(job()) == 4
+    assert engine.count_startable(build_job()) == 4
 
 
-def test_ray_leaves_signals_to_the_launcher(monkeypatch):
+def test_ray_connect_keeps_sigterm_handler(monkeypatch):
     ray = pytest.importorskip("ray", reason="needs ray")
     from vaelab.sweeps.engines.ray import Ray
 
-    mine = signal.getsignal(signal.SIGTERM)
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(ray, "init", lambda *_, **__: signal.signal(signal.SIGTERM, print))
-    Ray(**settings("ray")).connect()
-    assert signal.getsignal(signal.SIGTERM) == mine
+    Ray(**launcher_settings("ray")).connect()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_a_ray_cluster_that_cannot_be_reached_is_one_line(monkeypatch):
+def test_ray_connect_failure_is_one_line_error(monkeypatch):
     ray = pytest.importorskip("ray", reason="needs ray")
     from vaelab.sweeps.engines.ray import Ray
 
@@ -419,12 +438,12 @@ def test_a_ray_cluster_that_cannot_be_reached_is_one_line(monkeypatch):
 
     monkeypatch.setattr(ray, "init", fail)
     with pytest.raises(UserError) as error:
-        Ray(**settings("ray", address="node:6379")).connect()
+        Ray(**launcher_settings("ray", address="node:6379")).connect()
     assert str(error.value) == "hydra.launcher.address=node:6379: Failed to connect"
 
 
-def settings(launcher: str, **changes) -> dict:
-    """Those of an engine, as its file has them."""
+def launcher_settings(launcher: str, **changes) -> dict:
+    """Reads an engine's default settings from its file in `conf`, and changes some."""
     import yaml
 
     content = yaml.safe_load((ROOT / f"conf/hydra/launcher/{launcher}.yaml").read_text())
@@ -434,7 +453,7 @@ def settings(launcher: str, **changes) -> dict:
 
 
 @pytest.mark.parametrize(("launcher", "module"), [("ray", "ray"), ("slurm", "submitit")])
-def test_an_engine_that_is_not_installed_says_how_it_would_be(monkeypatch, launcher, module):
+def test_build_engine_names_install_command_of_missing_package(monkeypatch, launcher, module):
     name = f"vaelab.sweeps.engines.{launcher}"
     monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, module, None)
@@ -446,55 +465,65 @@ def test_an_engine_that_is_not_installed_says_how_it_would_be(monkeypatch, launc
     )
 
 
-def slurm(**changes):
+def build_slurm(**changes):
+    """Builds the SLURM engine; skips the test without submitit."""
     pytest.importorskip("submitit", reason="needs submitit")
-    return build_engine("vaelab.sweeps.engines.slurm.Slurm", settings("slurm", **changes))
+    return build_engine("vaelab.sweeps.engines.slurm.Slurm", launcher_settings("slurm", **changes))
 
 
-def test_what_is_asked_of_slurm():
-    place = slurm(cluster="local", partition="p", mem_gb=4, parameters={"slurm_account": "me"})
-    found = place.requested_resources(job())
+def test_slurm_requested_resources():
+    engine = build_slurm(
+        cluster="local", partition="p", mem_gb=4, parameters={"slurm_account": "me"}
+    )
+    found = engine.requested_resources(build_job())
     assert (found["slurm_partition"], found["slurm_account"], found["mem_gb"]) == ("p", "me", 4)
     assert (found["cpus_per_task"], found["gpus_per_node"]) == (1, None)
-    two = place.requested_resources(job("gpu", devices=2))
+    two = engine.requested_resources(build_job("gpu", devices=2))
     assert (two["cpus_per_task"], two["gpus_per_node"]) == (2, 2)
-    assert slurm(cluster="local", gpus_per_job=1).requested_resources(job())["gpus_per_node"] == 1
     assert (
-        slurm(cluster="local", gpus_per_job=1).requested_resources(job("cpu"))["gpus_per_node"]
+        build_slurm(cluster="local", gpus_per_job=1).requested_resources(build_job())[
+            "gpus_per_node"
+        ]
+        == 1
+    )
+    assert (
+        build_slurm(cluster="local", gpus_per_job=1).requested_resources(build_job("cpu"))[
+            "gpus_per_node"
+        ]
         is None
     )
 
 
-def test_what_slurm_cannot_do_is_refused(monkeypatch):
+def test_slurm_refuses_missing_srun_unknown_parameter_and_all_devices(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="no srun on this machine"):
-        slurm()
-    place = slurm(cluster="local", parameters={"slurm_acount": "me"})
+        build_slurm()
+    engine = build_slurm(cluster="local", parameters={"slurm_acount": "me"})
     with pytest.raises(UserError, match=r"hydra\.launcher\.parameters: Unknown argument 'acount'"):
-        place.check_job(job())
+        engine.check_job(build_job())
     with pytest.raises(UserError, match="how many"):
-        slurm(cluster="local").check_job(job("gpu", devices=-1))
+        build_slurm(cluster="local").check_job(build_job("gpu", devices=-1))
 
 
-def test_a_job_goes_on_after_its_time_limit(order, tmp_path):
+def test_requeuing_worker_checkpoint_stops_and_requeues_job(make_order, tmp_path):
     pytest.importorskip("submitit", reason="needs submitit")
     from submitit.core.utils import DelayedSubmission
 
     from vaelab.sweeps.engines.slurm import RequeuingWorker
 
-    given = order(CHECKPOINT, FOREVER)
+    given = make_order(EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL)
     running = RequeuingWorker(given)
     running.process = Process(given)
     write_json(start_file(given), {"host": "node7", "gpus": None})
-    until(lambda: "sitting" in given.log.read_text())
-    running.checkpoint().dump(tmp_path / "pickle")  # as submitit does before the limit
+    wait_until(lambda: "sitting" in given.log.read_text())
+    running.checkpoint().dump(tmp_path / "pickle")  # as submitit does before the time limit
     assert running.process.poll() == 143
-    assert not start_file(given).exists()  # it is in the queue again
+    assert not start_file(given).exists()  # since the job is in the queue again
     again = DelayedSubmission.load(tmp_path / "pickle").function
     assert (again.order, again.process) == (given, None)
 
 
-SQUEUE = """#!/bin/sh
+SQUEUE_SCRIPT = """#!/bin/sh
 echo asked >> {folder}/squeue.asked
 cat {folder}/squeue.says
 test ! -e {folder}/squeue.error || {{ cat {folder}/squeue.error >&2; exit 1; }}
@@ -502,34 +531,33 @@ test ! -e {folder}/squeue.error || {{ cat {folder}/squeue.error >&2; exit 1; }}
 
 
 @pytest.fixture
-def queue(tmp_path, monkeypatch) -> Callable[..., None]:
-    """(what squeue prints, its error) -> that it does."""
+def fake_squeue(tmp_path, monkeypatch) -> Callable[..., None]:
+    """Puts a fake `squeue` on PATH; returns a function that sets its output and its error."""
     (tmp_path / "bin").mkdir()
-    script(tmp_path / "bin" / "squeue", SQUEUE.format(folder=tmp_path))
+    write_script(tmp_path / "bin" / "squeue", SQUEUE_SCRIPT.format(folder=tmp_path))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
 
-    def says(text: str, error: str = "") -> None:
+    def set_output(text: str, error: str = "") -> None:
         (tmp_path / "squeue.says").write_text(text)
         (tmp_path / "squeue.error").unlink(missing_ok=True)
         if error:
             (tmp_path / "squeue.error").write_text(error)
 
-    return says
+    return set_output
 
 
-def script(path: Path, text: str) -> None:
+def write_script(path: Path, text: str) -> None:
+    """Writes an executable script."""
     path.write_text(text)
     path.chmod(0o755)
 
 
-def test_a_job_that_left_no_result_is_lost_once_it_is_out_of_the_queue(
-    tmp_path, queue, monkeypatch
-):
+def test_slurm_task_without_result_is_lost_after_leaving_queue(tmp_path, fake_squeue, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit")
     from vaelab.sweeps.engines import slurm
 
     class Submission:
-        """A job as submitit has it, whose state nobody may ask for."""
+        """Stands for submitit's job; it has no `state`, which needs SLURM's accounts."""
 
         job_id = "7"
 
@@ -538,22 +566,22 @@ def test_a_job_that_left_no_result_is_lost_once_it_is_out_of_the_queue(
         def stderr(self) -> str:
             return "slurmstepd: error: killed"
 
-    job = slurm.SlurmTask(Submission(), accounts=False)
-    queue("7 main vae R 0:17 node7")
-    assert [job.result() for _ in range(100)] == [None] * 100
-    assert not (tmp_path / "squeue.asked").exists()  # not before 20 seconds have gone by
+    task = slurm.SlurmTask(Submission(), accounts=False)
+    fake_squeue("7 main vae R 0:17 node7")
+    assert [task.result() for _ in range(100)] == [None] * 100
+    assert not (tmp_path / "squeue.asked").exists()  # within 20 seconds squeue is not run
     monkeypatch.setattr(slurm, "SELDOM", 0.0)
-    assert job.result() is None
-    queue("", "slurm_load_jobs error: Unable to contact slurm controller")
-    assert [job.result() for _ in range(20)] == [None] * 20
-    queue("", "slurm_load_jobs error: Invalid job id specified")
-    assert [job.result() for _ in range(slurm.WAIT - 1)] == [None] * (slurm.WAIT - 1)
+    assert task.result() is None
+    fake_squeue("", "slurm_load_jobs error: Unable to contact slurm controller")
+    assert [task.result() for _ in range(20)] == [None] * 20
+    fake_squeue("", "slurm_load_jobs error: Invalid job id specified")
+    assert [task.result() for _ in range(slurm.WAIT - 1)] == [None] * (slurm.WAIT - 1)
     with pytest.raises(Lost, match="killed\nSLURM: job 7 ended as one without a result"):
-        job.result()
+        task.result()
     assert (tmp_path / "squeue.asked").read_text().count("asked") == 1 + 20 + 1
 
 
-TASK = """
+TASK_SCRIPT = """
 import json, os, signal, sys, time
 from pathlib import Path
 
@@ -597,10 +625,14 @@ ENGINES = {
 
 
 @pytest.fixture(params=ENGINES)
-def sweep(request, tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
-    """(*overrides, trouble={seed: what}) -> a sweep of a quick task, just started."""
+def start_sweep(request, tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """(*overrides, trouble={seed: raise, kill or sit}) -> the process of a new launcher.
+
+    The test runs with each engine, named by the attribute `engine`; skips without its package.
+    Launchers are killed at the end of the test.
+    """
     pytest.importorskip({"slurm": "submitit"}.get(request.param, request.param))
-    (tmp_path / "task.py").write_text(TASK)
+    (tmp_path / "task.py").write_text(TASK_SCRIPT)
     fixed = [f"hydra/launcher={request.param}", *ENGINES[request.param], "hydra.sweep.dir=sweep"]
     started = []
 
@@ -623,79 +655,81 @@ def sweep(request, tmp_path) -> Iterator[Callable[..., subprocess.Popen]]:
 
 
 @pytest.mark.slow
-def test_a_sweep_with_failures_and_once_more(sweep, tmp_path):
+def test_cluster_sweep_lists_failures_and_reruns_only_failed_jobs(start_sweep, tmp_path):
     folder = tmp_path / "sweep"
-    first = sweep("seed=range(1,6)", trouble={2: "raise", 3: "kill"})
-    said = all_of(first, tmp_path)
-    assert first.returncode == 1, said
-    assert "failed  seed=2: RuntimeError: as asked  sweep/seed-2/job.log" in said
-    assert "failed  seed=3: killed by SIGKILL  sweep/seed-3/job.log" in said
-    assert "3 of 5 done, 2 failed" in said
-    beginnings = sorted(line.split()[1] for line in said.splitlines() if line.startswith("started"))
-    assert beginnings == [f"seed={seed}" for seed in range(1, 6)]  # each once
+    first = start_sweep("seed=range(1,6)", trouble={2: "raise", 3: "kill"})
+    output = output_after_exit(first, tmp_path)
+    assert first.returncode == 1, output
+    assert "failed  seed=2: RuntimeError: as asked  sweep/seed-2/job.log" in output
+    assert "failed  seed=3: killed by SIGKILL  sweep/seed-3/job.log" in output
+    assert "3 of 5 done, 2 failed" in output
+    started = sorted(line.split()[1] for line in output.splitlines() if line.startswith("started"))
+    assert started == [f"seed={seed}" for seed in range(1, 6)]  # each job once
     failures = {path.parent.name: read_json(path) for path in folder.glob("*/failure.json")}
     assert {name: failure["exit"] for name, failure in failures.items()} == {
         "seed-2": 1,
         "seed-3": -9,
     }
     assert "Traceback" in (folder / "seed-2" / "job.log").read_text()
-    assert no_more_than("started|done|failed|sweep|report|curves|best|go on", said)
+    assert has_only_lines("started|done|failed|sweep|report|curves|best|go on", output)
     left = {path.name for path in folder.iterdir()}
     assert left - {".lock"} == {"sweep.json", *(f"seed-{seed}" for seed in range(1, 6))}
 
-    second = sweep("seed=range(1,6)")
-    said = all_of(second, tmp_path)
-    assert second.returncode == 0, said
-    assert "5 of 5 done" in said
-    assert {line.split()[1] for line in said.splitlines() if line.startswith("done")} == {
+    second = start_sweep("seed=range(1,6)")
+    output = output_after_exit(second, tmp_path)
+    assert second.returncode == 0, output
+    assert "5 of 5 done" in output
+    assert {line.split()[1] for line in output.splitlines() if line.startswith("done")} == {
         "seed=2",
         "seed=3",
     }
     assert not [*folder.glob("*/failure.json")]
     runs = [read_json(folder / f"seed-{seed}" / "results.json") for seed in range(1, 6)]
-    if sweep.engine == "ray":  # each has had a GPU for itself
+    if start_sweep.engine == "ray":  # jobs at the same time have different GPUs
         assert {run["gpu"] for run in runs} == {"0", "1"}
         at_once = [[o["gpu"] for o in runs if o["begun"] <= r["begun"] < o["ended"]] for r in runs]
         assert all(len(gpus) == len(set(gpus)) for gpus in at_once)
 
 
-def all_of(launcher: subprocess.Popen, folder: Path) -> str:
-    """What it has said in the end."""
+def output_after_exit(launcher: subprocess.Popen, folder: Path) -> str:
+    """Waits for a launcher to end, two minutes at most, and returns its output."""
     launcher.wait(120)
     return (folder / "said").read_text()
 
 
-def deaf_to_ctrl_c(pid: int) -> bool:
-    """Whether SIGINT is blocked there, which in a terminal goes to all."""
+def is_sigint_blocked(pid: int) -> bool:
+    """True if a process blocks SIGINT, which Ctrl-C sends to all processes of a terminal."""
     blocked = re.search(r"SigBlk:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
     return bool(blocked) and bool(int(blocked[1], 16) >> (signal.SIGINT - 1) & 1)
 
 
-def no_more_than(beginnings: str, said: str) -> bool:
-    """Whether all lines are the launcher's, and no one else has had something to say."""
-    lines = [line for line in said.splitlines() if line]
+def has_only_lines(beginnings: str, output: str) -> bool:
+    """True if every line is a count of jobs or starts with one of `beginnings`, a regex."""
+    lines = [line for line in output.splitlines() if line]
     return all(re.match(rf"({beginnings}|\d+ of \d+ done)\b", line) for line in lines)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_nothing_is_left_running_of_a_launcher_that_ends(sweep, tmp_path, number, code):
-    launcher = sweep("seed=range(1,4)", trouble={1: "sit", 2: "sit"})
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["SIGTERM", "SIGKILL"]
+)
+def test_ended_launcher_leaves_no_job_running_on_cluster(start_sweep, tmp_path, number, code):
+    launcher = start_sweep("seed=range(1,4)", trouble={1: "sit", 2: "sit"})
     folders = [tmp_path / "sweep" / f"seed-{seed}" for seed in (1, 2)]
-    until(lambda: all((folder / "begun").exists() for folder in folders), 60)
+    wait_until(lambda: all((folder / "begun").exists() for folder in folders), 60)
     pids = [int((folder / "begun").read_text()) for folder in folders]
-    assert all(deaf_to_ctrl_c(pid) for pid in pids)
+    assert all(is_sigint_blocked(pid) for pid in pids)
     launcher.send_signal(number)
-    said = all_of(launcher, tmp_path)
-    assert launcher.returncode == code, said
-    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 45)
+    output = output_after_exit(launcher, tmp_path)
+    assert launcher.returncode == code, output
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 45)
     if number == signal.SIGTERM:
-        assert "2 stopped, 1 waiting" in said
+        assert "2 stopped, 1 waiting" in output
         assert all((folder / "checkpoint").exists() for folder in folders)
         assert not (tmp_path / "sweep" / ".claims").exists()
 
 
-WITHOUT_ACCOUNTS = {
+SLURM_WITHOUT_ACCOUNTING = {
     "sacct": """
         echo asked >> $HERE/sacct.asked
         echo Slurm accounting storage is disabled >&2
@@ -715,16 +749,16 @@ WITHOUT_ACCOUNTS = {
     """,
     "scontrol": "echo here",
 }
-"""A SLURM without a database, that runs everything at once and here."""
+"""Commands of a SLURM without accounting, which run each job at once on this machine."""
 
 
 @pytest.mark.slow
-def test_a_slurm_without_accounts_is_one_line(tmp_path, monkeypatch):
+def test_slurm_without_accounting_runs_jobs_with_one_notice(tmp_path, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit")
     (tmp_path / "bin").mkdir()
-    for name, lines in WITHOUT_ACCOUNTS.items():
-        script(tmp_path / "bin" / name, f"#!/bin/sh\nHERE={tmp_path}\n{lines}")
-    (tmp_path / "task.py").write_text(TASK)
+    for name, lines in SLURM_WITHOUT_ACCOUNTING.items():
+        write_script(tmp_path / "bin" / name, f"#!/bin/sh\nHERE={tmp_path}\n{lines}")
+    (tmp_path / "task.py").write_text(TASK_SCRIPT)
     fixed = ["hydra/launcher=slurm", "hydra.sweep.dir=sweep"]
     done = subprocess.run(
         [sys.executable, "task.py", "-m", *fixed, "seed=1,2"],
@@ -735,8 +769,8 @@ def test_a_slurm_without_accounts_is_one_line(tmp_path, monkeypatch):
         timeout=120,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    said = done.stdout.splitlines()
-    assert said[0].startswith("SLURM keeps no accounts here")
-    assert sum("accounts" in line for line in said) == 1
+    output = done.stdout.splitlines()
+    assert output[0].startswith("SLURM keeps no accounts here")
+    assert sum("accounts" in line for line in output) == 1
     assert "2 of 2 done" in done.stdout
     assert (tmp_path / "sacct.asked").read_text().splitlines() == ["asked"]

@@ -1,4 +1,8 @@
-"""Searches by Optuna: what is asked, what is told, and how one goes on."""
+"""Tests of Optuna searches: search space, study, journal, pruning callback and restarts.
+
+Most tests call `Study` through a stub of the launcher. It runs no jobs and writes results that are
+known functions of beta. The pruning callback is tested in trainings of three epochs.
+"""
 
 import json
 import signal
@@ -39,17 +43,18 @@ from vaelab.sweeps.objectives import read_numbers  # noqa: E402
 from vaelab.sweeps.space import Axis, parse_axis  # noqa: E402
 from vaelab.sweeps.study import Study  # noqa: E402
 
-BETA = "model.beta=interval(0.5,8)"
-TPE = {"_target_": "optuna.samplers.TPESampler", "seed": 0}
-MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1}
-BOTH = {"val/elbo": "maximize", "test/rate": "minimize"}
+BETA_AXIS = "model.beta=interval(0.5,8)"
+TPE_SAMPLER = {"_target_": "optuna.samplers.TPESampler", "seed": 0}
+MEDIAN_PRUNER = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1}
+TWO_OBJECTIVES = {"val/elbo": "maximize", "test/rate": "minimize"}
 
 
-def of(given: str) -> Axis:
+def parse_text(given: str) -> Axis:
+    """Returns the axis of an override such as `a=interval(0,1)`."""
     return parse_axis(OverridesParser.create().parse_override(given))
 
 
-SPACES = {
+DISTRIBUTIONS = {
     "a=interval(0.5,8)": FloatDistribution(0.5, 8),
     "a=interval(1,8)": FloatDistribution(1, 8),
     "a=tag(log,interval(0.1,16))": FloatDistribution(0.1, 16, log=True),
@@ -75,10 +80,10 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("given", SPACES)
-def test_the_command_line_says_what_is_searched(given):
-    found = of(given)
-    assert found.distribution == SPACES[given]
+@pytest.mark.parametrize("given", DISTRIBUTIONS)
+def test_parse_axis_returns_optuna_distribution(given):
+    found = parse_text(given)
+    assert found.distribution == DISTRIBUTIONS[given]
     assert found.given == given.partition("=")[2]
     for number in range(len(getattr(found.distribution, "choices", ""))):
         value = found.distribution.choices[number]
@@ -86,18 +91,18 @@ def test_the_command_line_says_what_is_searched(given):
         assert again == value or found.text(value) == value
 
 
-def test_values_go_to_the_command_line_and_back():
-    assert of("+m.a=1,2").key == "+m.a"
-    assert of("+m.a=1,2").name == "m.a"
-    assert of("a=interval(0,1)").text(0.1 + 0.2) == "0.30000000000000004"
-    assert of("a=range(0,1,0.1)").text(0.1 + 0.2) == "0.3"
-    assert of("a=range(0,8)").text(3) == "3"
-    assert of("a='x, y',z").text("x, y") == "'x, y'"
-    assert of("a=null,1").text(None) == "null"
+def test_axis_key_name_and_text_of_values():
+    assert parse_text("+m.a=1,2").key == "+m.a"
+    assert parse_text("+m.a=1,2").name == "m.a"
+    assert parse_text("a=interval(0,1)").text(0.1 + 0.2) == "0.30000000000000004"
+    assert parse_text("a=range(0,1,0.1)").text(0.1 + 0.2) == "0.3"
+    assert parse_text("a=range(0,8)").text(3) == "3"
+    assert parse_text("a='x, y',z").text("x, y") == "'x, y'"
+    assert parse_text("a=null,1").text(None) == "null"
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         ("a=interval(8,1)", "low <= high"),
         ("a=tag(log,interval(0,8))", "low > 0"),
@@ -108,21 +113,23 @@ def test_values_go_to_the_command_line_and_back():
         ("a=tag(log,choice(1,2))", "choices have no log scale"),
     ],
 )
-def test_what_optuna_cannot_search_is_refused(given, said):
-    with pytest.raises(UserError, match=said) as error:
-        of(given)
+def test_parse_axis_refuses_impossible_distributions(given, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse_text(given)
     assert str(error.value).startswith(given)
     assert "\n" not in str(error.value)
 
 
-class Launcher:
-    """One start of the command: asks a study for jobs, without running them.
+class StubLauncher:
+    """Launcher that runs no jobs: `finish_jobs` writes their results.
+
+    Each instance stands for one start of the command.
 
     Args:
-        folder: Of the sweep.
-        overrides: Of the command line.
-        refused: Overrides that no job can have.
-        settings: Of the study.
+        folder: The sweep folder.
+        overrides: Overrides of the command line; default: `BETA_AXIS`.
+        refused: True for an override that makes `plan` raise UserError; default: for none.
+        settings: Settings of the study; default: 4 trials, val/elbo, TPE and no pruner.
     """
 
     def __init__(
@@ -130,8 +137,13 @@ class Launcher:
     ) -> None:
         self.folder = folder
         self.refused = refused if refused is not bool else lambda override: False
-        parsed = OverridesParser.create().parse_overrides(list(overrides or [BETA]))
-        given = {"n_trials": 4, "objectives": None, "sampler": TPE, "pruner": None} | settings
+        parsed = OverridesParser.create().parse_overrides(list(overrides or [BETA_AXIS]))
+        given = {
+            "n_trials": 4,
+            "objectives": None,
+            "sampler": TPE_SAMPLER,
+            "pruner": None,
+        } | settings
         study = build_search(folder, parsed, given)
         assert isinstance(study, Study)
         self.study = study
@@ -139,6 +151,7 @@ class Launcher:
     def plan(
         self, overrides: list[str], environment: dict[str, str] | None = None, name: str = ""
     ) -> Job:
+        """Stands for a `Planner`: returns a job, done if it has results; may raise UserError."""
         for override in filter(self.refused, overrides):
             raise UserError(f"{override}: refused")
         swept = dict(override.split("=") for override in overrides)
@@ -147,32 +160,38 @@ class Launcher:
             job.state = "done"
         return job
 
-    def first(self) -> list[Job]:
+    def first_jobs(self) -> list[Job]:
+        """Opens the study and returns the jobs of its earlier trials."""
         return self.study.first_jobs(self.plan)
 
-    def ask(self) -> list[Job]:
+    def next_jobs(self) -> list[Job]:
+        """Returns the next job, or jobs of other launchers, without the usual wait."""
         self.study.quiet_until = 0.0
         return self.study.next_jobs(1)
 
-    def run(self, jobs: list[Job] | None = None, **results: Any) -> list[Job]:
-        """Runs these jobs, or all that there are to come, to their ends."""
+    def finish_jobs(self, jobs: list[Job] | None = None, **results: Any) -> list[Job]:
+        """Finishes and records the waiting jobs of a list, or all next jobs; returns them."""
         ran = []
-        while waiting := [job for job in jobs or self.ask() if job.state == "waiting"]:
+        while waiting := [job for job in jobs or self.next_jobs() if job.state == "waiting"]:
             for job in waiting:
-                finish(job, **results)
+                finish_job(job, **results)
                 self.study.record_end(job)
                 ran.append(job)
             if jobs is not None:
                 break
         return ran
 
-    def fail(self, job: Job, error: str = "trouble") -> None:
+    def fail_job(self, job: Job, error: str = "trouble") -> None:
+        """Marks a job as failed and records its end."""
         job.state, job.error = "failed", error
         self.study.record_end(job)
 
 
-def finish(job: Job, **results: Any) -> None:
-    """What a run leaves: by itself a bound that is best near beta = 2, and a rate that falls."""
+def finish_job(job: Job, **results: Any) -> None:
+    """Writes `results.json` of a job and marks it as done.
+
+    By default val/elbo is -(beta - 2)^2 and test/rate is 10 - beta.
+    """
     beta = float(job.swept.get("model.beta", 1))
     job.folder.mkdir(parents=True, exist_ok=True)
     content = {"val/elbo": -((beta - 2) ** 2), "test/rate": 10 - beta, "pruned": False}
@@ -180,26 +199,27 @@ def finish(job: Job, **results: Any) -> None:
     job.state = "done"
 
 
-def trials(folder: Path) -> list[Any]:
+def load_trials(folder: Path) -> list[Any]:
+    """Loads all trials of the study in a sweep folder."""
     store = journal.open_storage(folder / journal.FILE)
     return optuna.load_study(study_name=journal.STUDY, storage=store).trials
 
 
-def states(folder: Path) -> list[str]:
-    return [trial.state.name for trial in trials(folder)]
+def trial_states(folder: Path) -> list[str]:
+    return [trial.state.name for trial in load_trials(folder)]
 
 
 @pytest.fixture
-def launch(tmp_path) -> Callable[..., Launcher]:
-    """(*overrides, **settings) -> one start of the command in the same folder."""
-    return lambda *overrides, **settings: Launcher(tmp_path / "sweep", *overrides, **settings)
+def launch(tmp_path) -> Callable[..., StubLauncher]:
+    """(*overrides, **settings) -> a new `StubLauncher` in the folder `sweep` of the test."""
+    return lambda *overrides, **settings: StubLauncher(tmp_path / "sweep", *overrides, **settings)
 
 
-def test_every_free_place_gets_a_trial_until_all_are_done(launch, tmp_path):
-    launcher = launch("model=beta_vae", BETA, "model.latent_dim=2,8", "logger=none")
-    assert launcher.first() == []
+def test_study_proposes_n_trials_and_records_objectives(launch, tmp_path):
+    launcher = launch("model=beta_vae", BETA_AXIS, "model.latent_dim=2,8", "logger=none")
+    assert launcher.first_jobs() == []
     assert launcher.study.jobs_to_come() == 4
-    (one,), (two,) = launcher.ask(), launcher.ask()
+    (one,), (two,) = launcher.next_jobs(), launcher.next_jobs()
     assert launcher.study.jobs_to_come() == 2
     assert one.overrides[0] == "model=beta_vae"
     assert one.overrides[1] == f"model.beta={one.swept['model.beta']}"
@@ -209,405 +229,420 @@ def test_every_free_place_gets_a_trial_until_all_are_done(launch, tmp_path):
     assert two.name.startswith("trial-1_beta-")
     assert len(one.name) < 100
     assert one.environment == {}
-    launcher.run([one, two])
-    assert len(launcher.run()) == 2
-    assert launcher.ask() == []
+    launcher.finish_jobs([one, two])
+    assert len(launcher.finish_jobs()) == 2
+    assert launcher.next_jobs() == []
     assert launcher.study.jobs_to_come() == 0
-    found = trials(tmp_path / "sweep")
+    found = load_trials(tmp_path / "sweep")
     assert [trial.state.name for trial in found] == ["COMPLETE"] * 4
     beta = float(one.swept["model.beta"])
     assert found[0].params["model.beta"] == beta
     assert found[0].values == [-((beta - 2) ** 2)]
 
 
-def test_a_command_given_again_goes_on_with_the_interrupted_trials(launch, tmp_path):
+def test_restart_resumes_interrupted_trials(launch, tmp_path):
     launcher = launch()
-    launcher.first()
-    launcher.run(launcher.ask())
-    (killed,), (stopped,) = launcher.ask(), launcher.ask()
+    launcher.first_jobs()
+    launcher.finish_jobs(launcher.next_jobs())
+    (killed,), (stopped,) = launcher.next_jobs(), launcher.next_jobs()
     stopped.state = "stopped"
     launcher.study.record_end(stopped)
-    assert states(tmp_path / "sweep") == ["COMPLETE", "RUNNING", "RUNNING"]
+    assert trial_states(tmp_path / "sweep") == ["COMPLETE", "RUNNING", "RUNNING"]
     again = launch()
-    done, *open_ = again.first()
+    done, *open_ = again.first_jobs()
     assert done.state == "done"
     assert [job.folder for job in open_] == [killed.folder, stopped.folder]
     assert [job.overrides for job in open_] == [killed.overrides, stopped.overrides]
     assert again.study.jobs_to_come() == 1
-    again.run(open_)
-    assert len(again.run()) == 1
-    assert states(tmp_path / "sweep") == ["COMPLETE"] * 4
+    again.finish_jobs(open_)
+    assert len(again.finish_jobs()) == 1
+    assert trial_states(tmp_path / "sweep") == ["COMPLETE"] * 4
 
 
-def test_a_run_that_nobody_told_of_is_told_at_the_next_start(launch, tmp_path):
+def test_restart_records_finished_run_of_open_trial(launch, tmp_path):
     launcher = launch()
-    launcher.first()
-    (job,) = launcher.ask()
-    finish(job)
-    (found,) = launch().first()
+    launcher.first_jobs()
+    (job,) = launcher.next_jobs()
+    finish_job(job)
+    (found,) = launch().first_jobs()
     assert found.state == "done"
-    assert states(tmp_path / "sweep") == ["COMPLETE"]
+    assert trial_states(tmp_path / "sweep") == ["COMPLETE"]
 
 
-def test_a_trial_that_failed_is_tried_once_more_by_each_start(launch, tmp_path):
+def test_restart_retries_failed_trial_once(launch, tmp_path):
     launcher = launch(n_trials=2)
-    launcher.first()
-    (job,) = launcher.ask()
-    launcher.fail(job)
-    assert len(launcher.run()) == 1  # it keeps its place, so that no failure leads to another
+    launcher.first_jobs()
+    (job,) = launcher.next_jobs()
+    launcher.fail_job(job)
+    # the failed trial keeps its place, so that no other trial replaces it
+    assert len(launcher.finish_jobs()) == 1
     again = launch(n_trials=2)
-    tried, done = again.first()
+    tried, done = again.first_jobs()
     assert (tried.state, done.state) == ("waiting", "done")
     assert tried.folder == job.folder
     assert tried.overrides == job.overrides
-    again.fail(tried)
-    assert again.ask() == []
+    again.fail_job(tried)
+    assert again.next_jobs() == []
     once_more = launch(n_trials=2)
-    tried, _ = once_more.first()
+    tried, _ = once_more.first_jobs()
     assert tried.folder == job.folder
-    once_more.run([tried])
-    assert once_more.ask() == []
-    assert states(tmp_path / "sweep") == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
-    assert [job.state for job in launch(n_trials=2).first()] == ["done", "done"]
+    once_more.finish_jobs([tried])
+    assert once_more.next_jobs() == []
+    assert trial_states(tmp_path / "sweep") == ["FAIL", "COMPLETE", "FAIL", "COMPLETE"]
+    assert [job.state for job in launch(n_trials=2).first_jobs()] == ["done", "done"]
 
 
-def test_what_was_told_of_a_failed_trial_is_not_told_again(launch, tmp_path):
-    launcher = launch(pruner=MEDIAN)
-    launcher.first()
-    (job,) = launcher.ask()
+def test_retried_trial_keeps_intermediate_values(launch, tmp_path):
+    launcher = launch(pruner=MEDIAN_PRUNER)
+    launcher.first_jobs()
+    (job,) = launcher.next_jobs()
     number, _, path = job.environment[journal.TRIAL].partition(":")
     journal.load_trial(Path(path), int(number)).report(-3.0, 0)
-    launcher.fail(job)
-    (tried,) = launch(pruner=MEDIAN).first()
+    launcher.fail_job(job)
+    (tried,) = launch(pruner=MEDIAN_PRUNER).first_jobs()
     assert tried.environment[journal.TRIAL] == f"1:{path}"
-    assert trials(tmp_path / "sweep")[1].intermediate_values == {0: -3.0}
+    assert load_trials(tmp_path / "sweep")[1].intermediate_values == {0: -3.0}
 
 
-def test_a_larger_number_of_trials_goes_on_and_a_smaller_one_stops(launch, tmp_path):
+def test_larger_n_trials_continues_and_smaller_stops_search(launch, tmp_path):
     launcher = launch(n_trials=2)
-    launcher.first()
-    launcher.run()
+    launcher.first_jobs()
+    launcher.finish_jobs()
     more = launch(n_trials=3)
-    assert len(more.first()) == 2
-    assert len(more.run()) == 1
+    assert len(more.first_jobs()) == 2
+    assert len(more.finish_jobs()) == 1
     less = launch(n_trials=1)
-    assert len(less.first()) == 3
+    assert len(less.first_jobs()) == 3
     assert less.study.jobs_to_come() == 0
-    assert less.ask() == []
+    assert less.next_jobs() == []
 
 
 @pytest.mark.parametrize(
-    ("results", "said"),
+    ("results", "message"),
     [
         ({"mig": 0.1}, "migg was not measured; did you mean mig?"),
         ({"migg": float("nan")}, "migg is not a number"),
         ({"migg": [1.0]}, "migg was not measured"),
     ],
 )
-def test_a_run_without_an_objective_has_failed(launch, tmp_path, results, said):
+def test_run_without_valid_objective_fails(launch, tmp_path, results, message):
     launcher = launch(objectives={"migg": "maximize"})
-    launcher.first()
-    (job,) = launcher.run(launcher.ask(), **results)
+    launcher.first_jobs()
+    (job,) = launcher.finish_jobs(launcher.next_jobs(), **results)
     assert job.state == "failed"
-    assert said in job.error
-    assert states(tmp_path / "sweep") == ["FAIL"]
+    assert message in job.error
+    assert trial_states(tmp_path / "sweep") == ["FAIL"]
 
 
-def test_objectives_are_read_from_both_files_of_a_run(tmp_path):
+def test_read_numbers_merges_results_and_evaluation(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps({"val/elbo": -1, "pruned": True, "a": "b"}))
     entries = {"mig": {"value": 0.25, "se": 0.1}, "step": 3, "rates": {"value": [1.0], "se": None}}
     (tmp_path / "evaluation.json").write_text(json.dumps(entries))
     assert read_numbers(tmp_path) == {"val/elbo": -1.0, "mig": 0.25}
 
 
-def test_a_pruned_run_takes_its_place_as_a_pruned_trial(launch, tmp_path):
-    launcher = launch(n_trials=2, pruner=MEDIAN)
-    launcher.first()
-    (job,) = launcher.run(launcher.ask(), pruned=True)
+def test_pruned_run_counts_as_pruned_trial(launch, tmp_path):
+    launcher = launch(n_trials=2, pruner=MEDIAN_PRUNER)
+    launcher.first_jobs()
+    (job,) = launcher.finish_jobs(launcher.next_jobs(), pruned=True)
     assert (job.state, job.error) == ("done", "pruned")
-    assert len(launcher.run()) == 1
-    assert states(tmp_path / "sweep") == ["PRUNED", "COMPLETE"]
-    assert all(job.state == "done" for job in launch(n_trials=2, pruner=MEDIAN).first())
+    assert len(launcher.finish_jobs()) == 1
+    assert trial_states(tmp_path / "sweep") == ["PRUNED", "COMPLETE"]
+    assert all(job.state == "done" for job in launch(n_trials=2, pruner=MEDIAN_PRUNER).first_jobs())
 
 
-def test_directions_are_kept_whatever_their_order(launch):
-    launcher = launch(objectives=BOTH)
-    launcher.first()
-    launcher.run()
+def test_reordered_objectives_keep_their_directions(launch):
+    launcher = launch(objectives=TWO_OBJECTIVES)
+    launcher.first_jobs()
+    launcher.finish_jobs()
     assert [d.name for d in launcher.study.study.directions] == ["MAXIMIZE", "MINIMIZE"]
-    other = launch(objectives=dict(reversed(BOTH.items())), n_trials=5)
-    other.first()
-    (job,) = other.run()
+    other = launch(objectives=dict(reversed(TWO_OBJECTIVES.items())), n_trials=5)
+    other.first_jobs()
+    (job,) = other.finish_jobs()
     elbo, rate = other.study.trials()[-1].values
     beta = float(job.swept["model.beta"])
     assert (elbo, rate) == (-((beta - 2) ** 2), 10 - beta)
 
 
-def test_the_best_are_named_at_the_end(launch, tmp_path):
-    alone = Launcher(tmp_path / "one", n_trials=6)
-    alone.first()
-    ran = alone.run()
+def test_summary_lines_name_best_trial_or_pareto_front(launch, tmp_path):
+    alone = StubLauncher(tmp_path / "one", n_trials=6)
+    alone.first_jobs()
+    ran = alone.finish_jobs()
     best = min(ran, key=lambda job: abs(float(job.swept["model.beta"]) - 2))
-    said = alone.study.summary_lines()
-    assert said[0].startswith("study      6 complete")
-    assert best.name in said[-1]
-    assert len(said) == 4
-    launcher = launch(objectives=BOTH, n_trials=8)
-    assert launcher.first() == []
+    lines = alone.study.summary_lines()
+    assert lines[0].startswith("study      6 complete")
+    assert best.name in lines[-1]
+    assert len(lines) == 4
+    launcher = launch(objectives=TWO_OBJECTIVES, n_trials=8)
+    assert launcher.first_jobs() == []
     assert len(launcher.study.summary_lines()) == 1
-    ran = launcher.run()
+    ran = launcher.finish_jobs()
     pairs = [(float(job.swept["model.beta"]), job.name) for job in ran]
     front = [
         name
         for beta, name in pairs
         if not any(abs(b - 2) <= abs(beta - 2) and b > beta for b, _ in pairs)
     ]
-    said = launcher.study.summary_lines()
-    assert said[1] == f"Pareto front, {len(front)} of 8:"
-    assert said[2].split() == ["val/elbo", "test/rate", "model.beta", "folder"]
-    assert {line.rpartition("/")[2] for line in said[3:]} == set(front)
-    elbos = [float(line.split()[0]) for line in said[3:]]
+    lines = launcher.study.summary_lines()
+    assert lines[1] == f"Pareto front, {len(front)} of 8:"
+    assert lines[2].split() == ["val/elbo", "test/rate", "model.beta", "folder"]
+    assert {line.rpartition("/")[2] for line in lines[3:]} == set(front)
+    elbos = [float(line.split()[0]) for line in lines[3:]]
     assert elbos == sorted(elbos, reverse=True)
 
 
-def test_launchers_share_a_search_and_do_not_ask_for_too_many(launch, tmp_path):
+def test_two_launchers_share_n_trials(launch, tmp_path):
     here, there = launch(n_trials=3), launch(n_trials=3)
-    here.first()
-    there.first()
-    (mine,) = here.ask()
-    (followed,) = there.ask()  # what the other one has comes first
+    here.first_jobs()
+    there.first_jobs()
+    (mine,) = here.next_jobs()
+    (followed,) = there.next_jobs()  # jobs of another launcher come first
     assert followed.folder == mine.folder
-    (theirs,) = there.ask()
+    (theirs,) = there.next_jobs()
     assert theirs.folder != mine.folder
-    (followed,) = here.ask()
+    (followed,) = here.next_jobs()
     assert followed.folder == theirs.folder
-    (last,) = here.ask()
-    assert here.ask() == []
-    assert [job.folder for job in there.ask()] == [last.folder]
-    assert there.ask() == []
-    finish(mine)
+    (last,) = here.next_jobs()
+    assert here.next_jobs() == []
+    assert [job.folder for job in there.next_jobs()] == [last.folder]
+    assert there.next_jobs() == []
+    finish_job(mine)
     here.study.record_end(mine)
     mine_there = there.study.jobs[0]
     mine_there.state = "failed"
-    there.study.record_end(mine_there)  # too late
-    assert states(tmp_path / "sweep") == ["COMPLETE", "RUNNING", "RUNNING"]
+    there.study.record_end(mine_there)  # ignored: the trial has ended
+    assert trial_states(tmp_path / "sweep") == ["COMPLETE", "RUNNING", "RUNNING"]
 
 
-def test_launchers_that_ask_at_the_same_moment_ask_for_no_more(launch, tmp_path):
+def test_concurrent_launchers_do_not_exceed_n_trials(launch, tmp_path):
     launchers = [launch(n_trials=6) for _ in range(3)]
     for launcher in launchers:
-        launcher.first()
+        launcher.first_jobs()
 
-    def work(launcher: Launcher) -> None:
+    def ask_repeatedly(launcher: StubLauncher) -> None:
         for _ in range(12):
-            launcher.ask()
+            launcher.next_jobs()
 
-    threads = [Thread(target=work, args=[launcher]) for launcher in launchers]
+    threads = [Thread(target=ask_repeatedly, args=[launcher]) for launcher in launchers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert states(tmp_path / "sweep") == ["RUNNING"] * 6
+    assert trial_states(tmp_path / "sweep") == ["RUNNING"] * 6
     assert all(len(launcher.study.jobs) == 6 for launcher in launchers)
 
 
-def test_trials_of_others_are_counted_when_they_have_ended(launch):
+def test_launcher_counts_ended_trials_of_another_launcher(launch):
     here, there = launch(n_trials=2), launch(n_trials=2)
-    here.first()
-    there.first()
-    there.run(there.ask())
-    there.fail(*there.ask())
-    assert [job.state for job in here.ask()] == ["done", "failed"]
-    assert here.ask() == []
+    here.first_jobs()
+    there.first_jobs()
+    there.finish_jobs(there.next_jobs())
+    there.fail_job(*there.next_jobs())
+    assert [job.state for job in here.next_jobs()] == ["done", "failed"]
+    assert here.next_jobs() == []
 
 
-def test_proposals_follow_the_seed_and_never_begin_anew(launch, tmp_path):
-    def proposed(folder: Path, seed: int, starts: int) -> list[str]:
-        sampler = TPE | {"seed": seed}
+def test_proposals_depend_on_seed_and_continue_after_restart(launch, tmp_path):
+    def proposed_values(folder: Path, seed: int, starts: int) -> list[str]:
+        """Runs a search of six trials in so many starts and returns the values of beta."""
+        sampler = TPE_SAMPLER | {"seed": seed}
         for number in range(starts):
-            launcher = Launcher(folder, n_trials=6 * (number + 1) // starts, sampler=sampler)
-            launcher.first()
-            launcher.run()
-        return [trial.params["model.beta"] for trial in trials(folder)]
+            launcher = StubLauncher(folder, n_trials=6 * (number + 1) // starts, sampler=sampler)
+            launcher.first_jobs()
+            launcher.finish_jobs()
+        return [trial.params["model.beta"] for trial in load_trials(folder)]
 
-    at_once = proposed(tmp_path / "a", 0, 1)
-    assert proposed(tmp_path / "b", 0, 3) == at_once
+    at_once = proposed_values(tmp_path / "a", 0, 1)
+    assert proposed_values(tmp_path / "b", 0, 3) == at_once
     assert len(set(at_once)) == 6
-    assert not set(proposed(tmp_path / "c", 1, 1)) & set(at_once)
+    assert not set(proposed_values(tmp_path / "c", 1, 1)) & set(at_once)
 
 
-def test_a_sequence_that_is_not_random_goes_on_with_its_seed(launch, tmp_path):
+def test_qmc_sampler_continues_its_sequence_after_restart(launch, tmp_path):
     halton = {"_target_": "optuna.samplers.QMCSampler", "seed": 0, "scramble": True}
-    launch("a=interval(0,1)", sampler=halton, n_trials=3).first()
+    launch("a=interval(0,1)", sampler=halton, n_trials=3).first_jobs()
     for n_trials in (1, 2, 3):
         launcher = launch("a=interval(0,1)", sampler=halton, n_trials=n_trials)
-        launcher.first()
-        launcher.run()
+        launcher.first_jobs()
+        launcher.finish_jobs()
     drawn = optuna.create_study(sampler=instantiate(halton), direction="maximize")
     for _ in range(3):
         drawn.tell(drawn.ask({"a": FloatDistribution(0, 1)}), 0.0)
-    found = [trial.params["a"] for trial in trials(tmp_path / "sweep")][1:]
+    found = [trial.params["a"] for trial in load_trials(tmp_path / "sweep")][1:]
     assert found == [trial.params["a"] for trial in drawn.trials][1:]
 
 
-def test_a_search_ends_when_there_is_nothing_left_to_try(launch, tmp_path):
+def test_exhausted_brute_force_sampler_ends_search(launch, tmp_path):
     everything = {"_target_": "optuna.samplers.BruteForceSampler", "seed": 0}
     launcher = launch("model.beta=range(1,4)", sampler=everything, n_trials=9)
-    launcher.first()
-    launcher.run()
-    assert states(tmp_path / "sweep") == ["COMPLETE"] * 3
+    launcher.first_jobs()
+    launcher.finish_jobs()
+    assert trial_states(tmp_path / "sweep") == ["COMPLETE"] * 3
     assert launcher.study.jobs_to_come() == 0
     again = launch("model.beta=range(1,4)", sampler=everything, n_trials=9)
-    assert len(again.first()) == 3
-    assert again.ask() == []
+    assert len(again.first_jobs()) == 3
+    assert again.next_jobs() == []
     other = launch("model.beta=range(1,4)", n_trials=9)
-    other.first()
-    assert len(other.ask()) == 1
+    other.first_jobs()
+    assert len(other.next_jobs()) == 1
 
 
-def test_a_sampler_that_cannot_search_the_space_is_one_line(launch):
+def test_sampler_incompatible_with_space_is_refused(launch):
     launcher = launch(sampler={"_target_": "optuna.samplers.BruteForceSampler"})
-    launcher.first()
+    launcher.first_jobs()
     with pytest.raises(UserError, match=r"hydra\.sweeper\.sampler: FloatDistribution\.step must"):
-        launcher.ask()
+        launcher.next_jobs()
 
 
-def test_folders_are_named_after_what_is_searched_and_for():
+def test_short_number_and_sweep_name_of_search():
     assert naming.short_number("2.3184012") == "2.318"
     assert naming.short_number("1e-05") == "1e-05"
     assert naming.short_number("123456") == "123456"
     assert naming.short_number("-7") == "-7"
     assert naming.short_number("[8,16]") == "[8,16]"
     optuna_here = ["hydra/sweeper=optuna"]
-    plain = naming.sweep_name([BETA], optuna_here)
-    assert naming.sweep_name([BETA], [*optuna_here, "hydra.sweeper.n_trials=9"]) == plain
-    assert naming.sweep_name([BETA], [*optuna_here, "hydra.sweeper.objectives={a: b}"]) != plain
-    assert naming.sweep_name([BETA], []) != plain
+    plain = naming.sweep_name([BETA_AXIS], optuna_here)
+    assert naming.sweep_name([BETA_AXIS], [*optuna_here, "hydra.sweeper.n_trials=9"]) == plain
+    assert (
+        naming.sweep_name([BETA_AXIS], [*optuna_here, "hydra.sweeper.objectives={a: b}"]) != plain
+    )
+    assert naming.sweep_name([BETA_AXIS], []) != plain
 
 
 @pytest.mark.parametrize(
-    ("overrides", "settings", "said"),
+    ("overrides", "settings", "message"),
     [
         (["model.beta=interval(0.5,4)"], {}, "model.beta=interval(0.5,8), not interval(0.5,4)"),
-        ([BETA, "a=1,2"], {}, "with a=None, not 1,2"),
-        ([BETA], {"objectives": BOTH}, "hydra.sweeper.objectives"),
-        ([BETA, "trainer.max_epochs=3"], {}, "with trainer.max_epochs=None, not 3"),
+        ([BETA_AXIS, "a=1,2"], {}, "with a=None, not 1,2"),
+        ([BETA_AXIS], {"objectives": TWO_OBJECTIVES}, "hydra.sweeper.objectives"),
+        ([BETA_AXIS, "trainer.max_epochs=3"], {}, "with trainer.max_epochs=None, not 3"),
     ],
 )
-def test_another_search_in_the_folder_is_refused(launch, overrides, settings, said):
-    launch().first()
+def test_folder_with_another_search_is_refused(launch, overrides, settings, message):
+    launch().first_jobs()
     with pytest.raises(UserError, match="holds a search with") as error:
-        launch(*overrides, **settings).first()
-    assert said in str(error.value)
+        launch(*overrides, **settings).first_jobs()
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-MASS, DENSITY = ("MNIST", "binary pixels", "mass"), ("MNIST", "grey pixels", "density")
+MASS_KEY, DENSITY_KEY = ("MNIST", "binary pixels", "mass"), ("MNIST", "grey pixels", "density")
 
 
 @pytest.mark.parametrize("objective", ["val/elbo", "test/distortion", "nll"])
-def test_a_search_among_what_has_no_common_scale_is_refused(launch, objective):
-    keys = {"bernoulli": MASS, "gaussian": DENSITY}
-    launcher = launch(BETA, "likelihood=bernoulli,gaussian", objectives={objective: "maximize"})
+def test_objective_without_common_scale_is_refused(launch, objective):
+    keys = {"bernoulli": MASS_KEY, "gaussian": DENSITY_KEY}
+    launcher = launch(
+        BETA_AXIS, "likelihood=bernoulli,gaussian", objectives={objective: "maximize"}
+    )
     plan = launcher.plan
 
-    def told(overrides, **settings):
+    def plan_with_scale(overrides, **settings):
+        """Plans a job and sets the key of its scale by its likelihood."""
         job = plan(overrides, **settings)
         (job.compared,) = (key for name, key in keys.items() if f"likelihood={name}" in overrides)
         return job
 
-    launcher.plan = told
-    said = f"{objective} has no common scale for MNIST, binary pixels, mass and for MNIST, grey"
-    with pytest.raises(UserError, match=said):
-        launcher.first()
+    launcher.plan = plan_with_scale
+    message = f"{objective} has no common scale for MNIST, binary pixels, mass and for MNIST, grey"
+    with pytest.raises(UserError, match=message):
+        launcher.first_jobs()
 
 
-def test_what_does_not_change_the_trials_may_change(launch):
-    launch().first()
+def test_sampler_pruner_and_logger_may_change_at_restart(launch):
+    launch().first_jobs()
     random = {"_target_": "optuna.samplers.RandomSampler", "seed": 3}
-    launch("model.beta=interval(0.5, 8)", "logger=none", sampler=random, pruner=MEDIAN).first()
+    launch(
+        "model.beta=interval(0.5, 8)", "logger=none", sampler=random, pruner=MEDIAN_PRUNER
+    ).first_jobs()
 
 
 @pytest.mark.parametrize(
-    ("overrides", "settings", "said"),
+    ("overrides", "settings", "message"),
     [
         (["seed=1"], {}, "nothing to search"),
-        ([BETA, "rerun=true"], {}, "rerun=true is for runs"),
-        ([BETA], {"n_trials": 0}, "hydra.sweeper.n_trials=0: should be greater than 0"),
-        ([BETA], {"objectives": {"mig": "up"}}, "should be 'maximize' or 'minimize'"),
-        ([BETA], {"objectives": {}}, "at least 1"),
-        ([BETA], {"objectives": BOTH, "pruner": MEDIAN}, "only a search with one objective"),
+        ([BETA_AXIS, "rerun=true"], {}, "rerun=true is for runs"),
+        ([BETA_AXIS], {"n_trials": 0}, "hydra.sweeper.n_trials=0: should be greater than 0"),
+        ([BETA_AXIS], {"objectives": {"mig": "up"}}, "should be 'maximize' or 'minimize'"),
+        ([BETA_AXIS], {"objectives": {}}, "at least 1"),
         (
-            [BETA],
-            {"objectives": {"mig": "maximize"}, "pruner": MEDIAN},
+            [BETA_AXIS],
+            {"objectives": TWO_OBJECTIVES, "pruner": MEDIAN_PRUNER},
+            "only a search with one objective",
+        ),
+        (
+            [BETA_AXIS],
+            {"objectives": {"mig": "maximize"}, "pruner": MEDIAN_PRUNER},
             "mig is not measured during training",
         ),
-        ([BETA], {"pruner": {"_target_": "optuna.pruners.None"}}, "cannot be imported"),
-        ([BETA], {"pruner": MEDIAN | {"n": 1}}, "MedianPruner has no such setting"),
-        ([BETA], {"sampler": {"_target_": "optuna.pruners.NopPruner"}}, "is no sampler"),
-        ([BETA], {"pruner": TPE}, "TPESampler is no pruner"),
-        ([BETA], {"sampler": None}, "is no sampler"),
+        ([BETA_AXIS], {"pruner": {"_target_": "optuna.pruners.None"}}, "cannot be imported"),
+        ([BETA_AXIS], {"pruner": MEDIAN_PRUNER | {"n": 1}}, "MedianPruner has no such setting"),
+        ([BETA_AXIS], {"sampler": {"_target_": "optuna.pruners.NopPruner"}}, "is no sampler"),
+        ([BETA_AXIS], {"pruner": TPE_SAMPLER}, "TPESampler is no pruner"),
+        ([BETA_AXIS], {"sampler": None}, "is no sampler"),
     ],
 )
-def test_settings_of_a_search_are_checked(launch, tmp_path, overrides, settings, said):
+def test_study_refuses_invalid_settings(launch, tmp_path, overrides, settings, message):
     with pytest.raises(UserError) as error:
         launch(*overrides, **settings)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "sweep").exists()
 
 
-def test_the_ends_of_the_space_are_checked_before_anything_starts(launch, tmp_path):
+def test_first_jobs_checks_ends_of_search_space(launch, tmp_path):
     for refused in ("model.beta=0.5", "model.beta=8.0", "model=vae"):
         with pytest.raises(UserError, match=refused):
-            launch(BETA, "model=beta_vae,cvae,vae", refused=lambda o, r=refused: o == r).first()
+            launch(
+                BETA_AXIS, "model=beta_vae,cvae,vae", refused=lambda o, r=refused: o == r
+            ).first_jobs()
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_trial_that_cannot_start_has_failed_and_the_others_go_on(launch, tmp_path):
+def test_trial_with_invalid_configuration_fails_and_search_continues(launch, tmp_path):
     launcher = launch(n_trials=3, refused=lambda o: o.partition("=")[2] not in ("0.5", "8.0"))
-    launcher.first()
-    (job,) = launcher.ask()
+    launcher.first_jobs()
+    (job,) = launcher.next_jobs()
     assert job.state == "failed"
     assert job.error.endswith("refused")
     launcher.refused = lambda override: False
-    assert len(launcher.run()) == 2
-    assert states(tmp_path / "sweep") == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert len(launcher.finish_jobs()) == 2
+    assert trial_states(tmp_path / "sweep") == ["FAIL", "COMPLETE", "COMPLETE"]
 
 
-def test_a_trial_without_parameters_is_forgotten(launch, tmp_path):
+def test_abandoned_trial_without_parameters_is_replaced(launch, tmp_path):
     launcher = launch(n_trials=2)
-    launcher.first()
-    launcher.study.study.ask()  # and killed before it had any
+    launcher.first_jobs()
+    launcher.study.study.ask()  # as if killed before the trial had parameters
     again = launch(n_trials=2)
-    assert again.first() == []
-    assert len(again.run()) == 2
-    assert states(tmp_path / "sweep") == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert [job.state for job in launch(n_trials=2).first()] == ["done", "done"]
+    assert again.first_jobs() == []
+    assert len(again.finish_jobs()) == 2
+    assert trial_states(tmp_path / "sweep") == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert [job.state for job in launch(n_trials=2).first_jobs()] == ["done", "done"]
 
 
-def test_half_a_line_at_the_end_of_the_journal_is_mended(launch, tmp_path):
+def test_partial_last_line_of_journal_is_dropped(launch, tmp_path):
     launcher = launch(n_trials=2)
-    launcher.first()
-    launcher.run(launcher.ask())
+    launcher.first_jobs()
+    launcher.finish_jobs(launcher.next_jobs())
     path = tmp_path / "sweep" / journal.FILE
     whole = path.read_bytes()
     path.write_bytes(whole + whole[:30])
     again = launch(n_trials=2)
-    assert len(again.first()) == 1
-    again.run()
-    assert states(tmp_path / "sweep") == ["COMPLETE", "COMPLETE"]
+    assert len(again.first_jobs()) == 1
+    again.finish_jobs()
+    assert trial_states(tmp_path / "sweep") == ["COMPLETE", "COMPLETE"]
 
 
-def test_a_damaged_journal_is_one_line(launch, tmp_path):
-    launch().first()
+def test_damaged_journal_is_refused(launch, tmp_path):
+    launch().first_jobs()
     path = tmp_path / "sweep" / journal.FILE
     path.write_bytes(b"nonsense\n" + path.read_bytes())
     with pytest.raises(UserError, match=r"study\.journal: damaged"):
-        launch().first()
+        launch().first_jobs()
 
 
-def test_without_optuna_it_says_how_to_get_it(launch, monkeypatch):
+def test_build_search_without_optuna_names_install_command(launch, monkeypatch):
     for name in ("study", "journal", "objectives", "space"):
         monkeypatch.delitem(sys.modules, f"vaelab.sweeps.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -617,7 +652,8 @@ def test_without_optuna_it_says_how_to_get_it(launch, monkeypatch):
         launch()
 
 
-def splits() -> Splits:
+def random_splits() -> Splits:
+    """Returns 60 random uint8 images [60, 1, 8, 8] of 3 classes, and no test images."""
     import torch
 
     images = torch.randint(256, (60, 1, 8, 8), generator=torch.Generator().manual_seed(0))
@@ -627,8 +663,8 @@ def splits() -> Splits:
 
 
 @pytest.fixture
-def fit(build, tmp_path):
-    """(*callbacks, **trainer options) -> the trainer, after three epochs of five batches."""
+def fit_small(build, tmp_path):
+    """(*callbacks, **trainer options) -> the trainer, after 3 epochs of 5 batches by default."""
 
     def run(*callbacks, ckpt_path=None, **options):
         small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
@@ -642,7 +678,7 @@ def fit(build, tmp_path):
             enable_progress_bar=False,
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         )
-        data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
+        data = Images(source=random_splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
         trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
         return trainer
 
@@ -650,36 +686,36 @@ def fit(build, tmp_path):
 
 
 @pytest.fixture
-def trial(launch, tmp_path) -> Callable[..., str]:
-    """(pruner) -> what a job is told of its trial."""
+def start_trial(launch, tmp_path) -> Callable[..., str]:
+    """(pruner) -> the `NUMBER:FILE` of a new trial, as its job gets it in VAELAB_TRIAL."""
 
-    def ask(pruner: dict[str, Any] = MEDIAN) -> str:
+    def ask(pruner: dict[str, Any] = MEDIAN_PRUNER) -> str:
         launcher = launch(pruner=pruner)
-        launcher.first()
-        (job,) = launcher.ask()
+        launcher.first_jobs()
+        (job,) = launcher.next_jobs()
         return job.environment[journal.TRIAL]
 
     return ask
 
 
-BELOW = {"_target_": "optuna.pruners.ThresholdPruner", "lower": 0.0}
-"""Ends every trial whose bound is negative, as all are."""
+PRUNE_NEGATIVE = {"_target_": "optuna.pruners.ThresholdPruner", "lower": 0.0}
+"""Prunes every trial with a negative val/elbo, that is every trial."""
 
 
-def test_a_run_tells_of_each_epoch(fit, trial, tmp_path):
-    callback = Pruning.of(trial())
-    trainer = fit(callback)
+def test_pruning_reports_objective_of_each_epoch(fit_small, start_trial, tmp_path):
+    callback = Pruning.of(start_trial())
+    trainer = fit_small(callback)
     elbo = float(trainer.callback_metrics["val/elbo"])
     trainer.validate(trainer.lightning_module, trainer.datamodule, verbose=False)
-    (found,) = trials(tmp_path / "sweep")
+    (found,) = load_trials(tmp_path / "sweep")
     assert list(found.intermediate_values) == [0, 1, 2]
     assert found.intermediate_values[2] == pytest.approx(elbo)
     assert not callback.pruned
 
 
-def test_a_hopeless_run_ends_in_good_order(fit, trial, tmp_path, capsys):
-    callback = Pruning.of(trial(BELOW | {"n_warmup_steps": 1}))
-    trainer = fit(callback, Checkpoint(str(tmp_path)), max_epochs=5)
+def test_pruned_run_stops_and_saves_checkpoint(fit_small, start_trial, tmp_path, capsys):
+    callback = Pruning.of(start_trial(PRUNE_NEGATIVE | {"n_warmup_steps": 1}))
+    trainer = fit_small(callback, Checkpoint(str(tmp_path)), max_epochs=5)
     assert trainer.global_step == 10
     assert callback.pruned
     assert trainer.state.finished
@@ -687,44 +723,48 @@ def test_a_hopeless_run_ends_in_good_order(fit, trial, tmp_path, capsys):
     assert "pruned in epoch 2" in capsys.readouterr().out
 
 
-def test_a_run_that_ended_early_does_not_go_on(fit, trial, tmp_path):
-    given = trial(BELOW)
-    fit(Pruning.of(given), Checkpoint(str(tmp_path)))
+def test_pruned_run_stops_again_when_resumed(fit_small, start_trial, tmp_path):
+    given = start_trial(PRUNE_NEGATIVE)
+    fit_small(Pruning.of(given), Checkpoint(str(tmp_path)))
     callback = Pruning.of(given)
-    trainer = fit(callback, ckpt_path=tmp_path / "last.ckpt")
+    trainer = fit_small(callback, ckpt_path=tmp_path / "last.ckpt")
     assert trainer.global_step == 5
     assert callback.pruned
-    (found,) = trials(tmp_path / "sweep")
+    (found,) = load_trials(tmp_path / "sweep")
     assert list(found.intermediate_values) == [0]
 
 
-def test_a_run_that_goes_on_tells_no_epoch_twice(fit, trial, tmp_path, recwarn):
-    given = trial()
-    fit(Pruning.of(given), Checkpoint(str(tmp_path)), max_epochs=2)
-    before = trials(tmp_path / "sweep")[0].intermediate_values
-    fit(Pruning.of(given), max_epochs=3)  # from the beginning
-    after = trials(tmp_path / "sweep")[0].intermediate_values
+def test_restarted_run_does_not_report_epochs_twice(fit_small, start_trial, tmp_path, recwarn):
+    given = start_trial()
+    fit_small(Pruning.of(given), Checkpoint(str(tmp_path)), max_epochs=2)
+    before = load_trials(tmp_path / "sweep")[0].intermediate_values
+    fit_small(Pruning.of(given), max_epochs=3)  # without a checkpoint, from the first epoch
+    after = load_trials(tmp_path / "sweep")[0].intermediate_values
     assert list(after) == [0, 1, 2]
     assert {epoch: after[epoch] for epoch in before} == before
     assert not [warning for warning in recwarn if "already reported" in str(warning.message)]
 
 
-@pytest.mark.parametrize("options", [{"max_epochs": 1}, {"max_epochs": -1, "max_steps": 5}])
-def test_a_run_at_its_end_is_not_pruned(fit, trial, options):
-    callback = Pruning.of(trial(BELOW))
-    fit(callback, **options)
+@pytest.mark.parametrize(
+    "options",
+    [{"max_epochs": 1}, {"max_epochs": -1, "max_steps": 5}],
+    ids=["max_epochs", "max_steps"],
+)
+def test_run_is_not_pruned_in_last_epoch(fit_small, start_trial, options):
+    callback = Pruning.of(start_trial(PRUNE_NEGATIVE))
+    fit_small(callback, **options)
     assert not callback.pruned
 
 
-def test_an_objective_that_is_not_validated_is_refused(fit, launch):
-    launcher = launch(objectives={"val/elbbo": "maximize"}, pruner=MEDIAN)
-    launcher.first()
-    (job,) = launcher.ask()
+def test_pruning_refuses_objective_missing_from_validation(fit_small, launch):
+    launcher = launch(objectives={"val/elbbo": "maximize"}, pruner=MEDIAN_PRUNER)
+    launcher.first_jobs()
+    (job,) = launcher.next_jobs()
     with pytest.raises(UserError, match=r"does not measure val/elbbo; did you mean val/elbo\?"):
-        fit(Pruning.of(job.environment[journal.TRIAL]))
+        fit_small(Pruning.of(job.environment[journal.TRIAL]))
 
 
-def test_only_the_first_process_talks_to_the_study_and_all_stop(tmp_path):
+def test_pruning_on_nonzero_rank_only_follows_stop(tmp_path):
     asked = []
 
     def decide(flag: bool, all: bool) -> bool:  # noqa: A002
@@ -743,7 +783,7 @@ def test_only_the_first_process_talks_to_the_study_and_all_stop(tmp_path):
     assert callback.pruned
 
 
-def test_a_run_that_is_no_trial_has_no_such_callback(compose, monkeypatch):
+def test_pruning_callback_requires_vaelab_trial_variable(compose, monkeypatch):
     monkeypatch.delenv(journal.TRIAL, raising=False)
     assert instantiate(compose().callbacks.pruning) is None
     monkeypatch.setenv(journal.TRIAL, "3:/a/study.journal")
@@ -751,8 +791,8 @@ def test_a_run_that_is_no_trial_has_no_such_callback(compose, monkeypatch):
     assert (callback.number, callback.journal) == (3, Path("/a/study.journal"))
 
 
-TASK = '''
-"""A task that ends at once, or waits in those trials that are after the first."""
+TASK_SCRIPT = '''
+"""A task that ends at once, or, if the file `slow` exists, sleeps in all trials but the first."""
 
 import json
 import time
@@ -780,35 +820,39 @@ main()
 
 
 @pytest.mark.slow
-def test_a_search_with_two_objectives_is_killed_and_goes_on(tmp_path):
-    (tmp_path / "task.py").write_text(TASK)
+def test_killed_search_with_two_objectives_resumes(tmp_path):
+    (tmp_path / "task.py").write_text(TASK_SCRIPT)
     (tmp_path / "slow").touch()
-    command = [sys.executable, "task.py", "-m", "hydra/sweeper=optuna", "model=beta_vae", BETA]
+    command = [sys.executable, "task.py", "-m", "hydra/sweeper=optuna", "model=beta_vae", BETA_AXIS]
     command += ["hydra.launcher.n_jobs=2", f"hydra.sweep.dir={tmp_path}/sweep"]
     command += ["hydra.sweeper.n_trials=4"]
     command += ["hydra.sweeper.objectives={val/elbo: maximize, test/rate: minimize}"]
 
-    def began() -> list[str]:
+    def started_jobs() -> list[str]:
+        """Returns the name of each job that has started, once for each start."""
         path = tmp_path / "ledger"
         return path.read_text().split() if path.exists() else []
 
     launcher = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     for seconds in range(60):
-        if len(began()) >= 3:
+        if len(started_jobs()) >= 3:
             break
         time.sleep(0.5)
         assert seconds < 59, "three jobs never began"
     launcher.send_signal(signal.SIGKILL)
     launcher.wait()
-    interrupted = set(began()) - {began()[0]}
-    assert len(states(tmp_path / "sweep")) == 3
+    interrupted = set(started_jobs()) - {started_jobs()[0]}
+    assert len(trial_states(tmp_path / "sweep")) == 3
     (tmp_path / "slow").unlink()
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
-    assert states(tmp_path / "sweep") == ["COMPLETE"] * 4
-    assert began().count(next(name for name in began() if name.startswith("trial-0"))) == 1
-    assert all(began().count(name) >= 1 for name in interrupted)
+    assert trial_states(tmp_path / "sweep") == ["COMPLETE"] * 4
+    assert (
+        started_jobs().count(next(name for name in started_jobs() if name.startswith("trial-0")))
+        == 1
+    )
+    assert all(started_jobs().count(name) >= 1 for name in interrupted)
     assert "4 of 4 done" in done.stdout
     assert "Pareto front" in done.stdout
     index = json.loads((tmp_path / "sweep" / "sweep.json").read_text())

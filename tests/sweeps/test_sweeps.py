@@ -1,4 +1,8 @@
-"""Sweeps: who runs what, what is left of a failure, and how one goes on."""
+"""Tests of sweeps on one machine: launchers, run folder lock, claims, local engine, screen.
+
+Most tests of launchers run them as processes, with a script instead of a training. The other
+parts are compared with exact values.
+"""
 
 import json
 import os
@@ -26,10 +30,10 @@ from vaelab.sweeps.job import Job, last_error, signal_text
 from vaelab.sweeps.screen import Screen, jobs_table
 
 ROOT = Path(__file__).parents[2]
-TINY = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
+SHORT_RUN = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
 
-TASK = '''
-"""A task that says what it was given, and does what TROUBLE says to its folder."""
+TASK_SCRIPT = '''
+"""A task that logs its GPUs and its events, and fails or stops itself as TROUBLE tells."""
 
 import json
 import os
@@ -76,15 +80,19 @@ main()
 '''
 
 
-class Place:
-    """A folder with the task in it, and what its jobs said."""
+class Workspace:
+    """Working directory with the script `task.py`, from which tests start sweeps.
+
+    Its jobs append their events (began, stopped, ended) to the file `ledger`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.sweep = folder / "sweep"
-        (folder / "task.py").write_text(TASK)
+        (folder / "task.py").write_text(TASK_SCRIPT)
 
     def start(self, *overrides: str, **environment: str) -> subprocess.Popen[str]:
+        """Starts a launcher, with additional environment variables, and does not wait for it."""
         return subprocess.Popen(
             [sys.executable, "task.py", "-m", f"hydra.sweep.dir={self.sweep}", *overrides],
             cwd=self.folder,
@@ -95,221 +103,235 @@ class Place:
         )
 
     def run(self, *overrides: str, **environment: str) -> tuple[int, str]:
+        """Runs a sweep to its end and returns the launcher's exit code and output."""
         process = self.start(*overrides, **environment)
-        said, _ = process.communicate(timeout=120)
-        return process.returncode, said
+        output, _ = process.communicate(timeout=120)
+        return process.returncode, output
 
-    def notes(self, word: str) -> list[str]:
-        """The folders, in order, of the jobs that noted this word."""
+    def jobs_with(self, event: str) -> list[str]:
+        """Returns the names of the jobs that logged an event, in order of time."""
         path = self.folder / "ledger"
         lines = path.read_text().splitlines() if path.exists() else []
-        return [line.split()[1] for line in lines if line.startswith(word)]
+        return [line.split()[1] for line in lines if line.startswith(event)]
 
-    def wait(self, word: str, count: int) -> None:
-        until(lambda: len(self.notes(word)) >= count)
+    def wait_for_jobs(self, event: str, count: int) -> None:
+        """Waits until at least `count` jobs have logged an event."""
+        wait_until(lambda: len(self.jobs_with(event)) >= count)
 
-    def running(self) -> list[int]:
-        """Processes of jobs that are still there."""
+    def running_pids(self) -> list[int]:
+        """Returns the ids of all job processes that still run; a zombie does not count."""
         pids = {int(line.split()[3]) for line in (self.folder / "ledger").read_text().splitlines()}
         return [pid for pid in pids if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]
 
 
 def is_zombie(pid: int) -> bool:
+    """True if a process has ended without being waited for, or does not exist."""
     try:
         return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except OSError:
         return True
 
 
-def until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Waits for a condition to become true; fails the test after so many seconds."""
     end = time.monotonic() + seconds
-    while not holds():
+    while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.05)
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
-    return Place(tmp_path)
+def workspace(tmp_path) -> Workspace:
+    return Workspace(tmp_path)
 
 
-SIX = "seed=1,2,3,4,5,6"
+SIX_SEEDS = "seed=1,2,3,4,5,6"
 
 
 @pytest.mark.slow
-def test_failures_are_listed_and_alone_run_again(place):
+def test_sweep_lists_failures_and_reruns_only_failed_jobs(workspace):
     trouble = "seed-2=raise seed-4=SIGKILL seed-5=SIGTERM"
-    code, said = place.run(SIX, TROUBLE=trouble)
+    code, output = workspace.run(SIX_SEEDS, TROUBLE=trouble)
     assert code == 1
-    assert "3 of 6 done, 3 failed" in said
+    assert "3 of 6 done, 3 failed" in output
     logs = {seed: Path("sweep", f"seed-{seed}", "job.log") for seed in (2, 4, 5)}
-    assert f"failed  seed=2: RuntimeError: trouble in seed-2  {logs[2]}" in said
-    assert f"failed  seed=4: killed by SIGKILL  {logs[4]}" in said
-    assert f"failed  seed=5: killed by SIGTERM  {logs[5]}" in said
-    assert "Traceback" in (place.folder / logs[2]).read_text()
-    assert json.loads((place.sweep / "seed-2" / "failure.json").read_text())["exit"] == 1
-    assert Counter(place.notes("ended")) == {"seed-1": 1, "seed-3": 1, "seed-6": 1}
+    assert f"failed  seed=2: RuntimeError: trouble in seed-2  {logs[2]}" in output
+    assert f"failed  seed=4: killed by SIGKILL  {logs[4]}" in output
+    assert f"failed  seed=5: killed by SIGTERM  {logs[5]}" in output
+    assert "Traceback" in (workspace.folder / logs[2]).read_text()
+    assert json.loads((workspace.sweep / "seed-2" / "failure.json").read_text())["exit"] == 1
+    assert Counter(workspace.jobs_with("ended")) == {"seed-1": 1, "seed-3": 1, "seed-6": 1}
 
-    code, said = place.run(SIX)
+    code, output = workspace.run(SIX_SEEDS)
     assert code == 0
-    assert "6 of 6 done" in said
-    assert sorted(place.notes("began")[6:]) == ["seed-2", "seed-4", "seed-5"]
-    assert not list(place.sweep.glob("*/failure.json"))
-    assert not (place.sweep / ".claims").exists()
+    assert "6 of 6 done" in output
+    assert sorted(workspace.jobs_with("began")[6:]) == ["seed-2", "seed-4", "seed-5"]
+    assert not list(workspace.sweep.glob("*/failure.json"))
+    assert not (workspace.sweep / ".claims").exists()
 
-    code, _ = place.run(SIX)
+    code, _ = workspace.run(SIX_SEEDS)
     assert code == 0
-    assert len(place.notes("began")) == 9
+    assert len(workspace.jobs_with("began")) == 9
 
 
 @pytest.mark.slow
-def test_more_values_in_the_same_folder_add_to_the_sweep(place):
-    place.run("seed=1,2")
-    place.run("seed=1,2,3")
-    assert place.notes("began").count("seed-1") == 1
-    assert place.notes("ended")[-1] == "seed-3"
-    index = json.loads((place.sweep / "sweep.json").read_text())
+def test_sweep_with_more_values_runs_only_new_jobs(workspace):
+    workspace.run("seed=1,2")
+    workspace.run("seed=1,2,3")
+    assert workspace.jobs_with("began").count("seed-1") == 1
+    assert workspace.jobs_with("ended")[-1] == "seed-3"
+    index = json.loads((workspace.sweep / "sweep.json").read_text())
     assert [job["overrides"] for job in index["jobs"]] == [{"seed": str(i)} for i in (1, 2, 3)]
 
 
 @pytest.mark.slow
-def test_rerun_runs_all_of_them_again(place):
-    place.run("seed=1,2")
-    code, said = place.run("seed=1,2", "rerun=true")
+def test_rerun_true_runs_finished_jobs_again(workspace):
+    workspace.run("seed=1,2")
+    code, output = workspace.run("seed=1,2", "rerun=true")
     assert code == 0
-    assert "2 of 2 done" in said
-    assert len(place.notes("ended")) == 4
+    assert "2 of 2 done" in output
+    assert len(workspace.jobs_with("ended")) == 4
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_launcher_stops_its_jobs_and_goes_on_later(place, number):
-    launcher = place.start(SIX, "hydra.launcher.n_jobs=2", SECONDS_EACH="60")
-    place.wait("began", 2)
-    time.sleep(0.3)  # until they can be stopped
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_stopped_launcher_stops_its_jobs_and_can_resume(workspace, number):
+    launcher = workspace.start(SIX_SEEDS, "hydra.launcher.n_jobs=2", SECONDS_EACH="60")
+    workspace.wait_for_jobs("began", 2)
+    time.sleep(0.3)  # until the jobs have their SIGTERM handler
     launcher.send_signal(number)
-    said, _ = launcher.communicate(timeout=60)
+    output, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == 128 + number
-    assert sorted(place.notes("stopped")) == ["seed-1", "seed-2"]
-    assert len(place.notes("began")) == 2
-    assert "2 stopped, 4 waiting" in said
-    assert not list(place.sweep.glob("*/failure.json"))
-    assert not place.running()
-    assert place.run(SIX)[0] == 0
-    assert sorted(place.notes("ended")) == [f"seed-{i}" for i in range(1, 7)]
+    assert sorted(workspace.jobs_with("stopped")) == ["seed-1", "seed-2"]
+    assert len(workspace.jobs_with("began")) == 2
+    assert "2 stopped, 4 waiting" in output
+    assert not list(workspace.sweep.glob("*/failure.json"))
+    assert not workspace.running_pids()
+    assert workspace.run(SIX_SEEDS)[0] == 0
+    assert sorted(workspace.jobs_with("ended")) == [f"seed-{i}" for i in range(1, 7)]
 
 
-def test_a_second_signal_kills(place):
-    launcher = place.start("seed=1,2", SECONDS_EACH="60", TROUBLE="seed-1=SIGSTOP seed-2=SIGSTOP")
-    place.wait("began", 2)
+def test_second_signal_kills_running_jobs(workspace):
+    launcher = workspace.start(
+        "seed=1,2", SECONDS_EACH="60", TROUBLE="seed-1=SIGSTOP seed-2=SIGSTOP"
+    )
+    workspace.wait_for_jobs("began", 2)
     time.sleep(0.3)
     launcher.terminate()
     time.sleep(0.5)
     assert launcher.poll() is None
     launcher.terminate()
     assert launcher.wait(timeout=30) == 143
-    assert not place.running()
+    assert not workspace.running_pids()
 
 
 @pytest.mark.slow
-def test_jobs_that_do_not_stop_are_killed_after_a_grace(place):
+def test_jobs_are_killed_after_grace_period(workspace):
     stuck = {"SECONDS_EACH": "60", "TROUBLE": "seed-1=SIGSTOP"}
-    launcher = place.start("seed=1,2", "hydra.launcher.grace=1", **stuck)
-    place.wait("began", 2)
+    launcher = workspace.start("seed=1,2", "hydra.launcher.grace=1", **stuck)
+    workspace.wait_for_jobs("began", 2)
     time.sleep(0.3)
     launcher.terminate()
     assert launcher.wait(timeout=30) == 143
-    assert place.notes("stopped") == ["seed-2"]
-    assert not place.running()
+    assert workspace.jobs_with("stopped") == ["seed-2"]
+    assert not workspace.running_pids()
 
 
 @pytest.mark.slow
-def test_a_killed_launcher_leaves_nothing_and_loses_nothing(place):
-    launcher = place.start(SIX, "hydra.launcher.n_jobs=2", SECONDS_EACH="1.5")
-    place.wait("ended", 2)
-    place.wait("began", 4)
+def test_killed_launcher_leaves_no_processes_and_can_resume(workspace):
+    launcher = workspace.start(SIX_SEEDS, "hydra.launcher.n_jobs=2", SECONDS_EACH="1.5")
+    workspace.wait_for_jobs("ended", 2)
+    workspace.wait_for_jobs("began", 4)
     time.sleep(0.3)
     launcher.kill()
     launcher.wait()
-    until(lambda: not place.running(), 10)
-    done = place.notes("ended")
-    code, said = place.run(SIX)
+    wait_until(lambda: not workspace.running_pids(), 10)
+    done = workspace.jobs_with("ended")
+    code, output = workspace.run(SIX_SEEDS)
     assert code == 0
-    assert said.splitlines()[1].startswith(f"{len(done)} of 6 done")
-    assert Counter(place.notes("ended")) == {f"seed-{i}": 1 for i in range(1, 7)}
+    assert output.splitlines()[1].startswith(f"{len(done)} of 6 done")
+    assert Counter(workspace.jobs_with("ended")) == {f"seed-{i}": 1 for i in range(1, 7)}
 
 
 @pytest.mark.slow
-def test_two_launchers_share_the_work(place):
+def test_two_launchers_share_jobs_of_one_sweep(workspace):
     jobs = ["seed=range(1,13)", "hydra.launcher.n_jobs=2"]
-    launchers = [place.start(*jobs, SECONDS_EACH="0.5") for _ in range(2)]
-    said = [launcher.communicate(timeout=120)[0] for launcher in launchers]
+    launchers = [workspace.start(*jobs, SECONDS_EACH="0.5") for _ in range(2)]
+    outputs = [launcher.communicate(timeout=120)[0] for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [0, 0]
-    assert Counter(place.notes("ended")) == {f"seed-{i}": 1 for i in range(1, 13)}
-    assert all("12 of 12 done" in words for words in said)
-    assert all(words.count("started") >= 2 for words in said)
+    assert Counter(workspace.jobs_with("ended")) == {f"seed-{i}": 1 for i in range(1, 13)}
+    assert all("12 of 12 done" in output for output in outputs)
+    assert all(output.count("started") >= 2 for output in outputs)
 
 
 @pytest.mark.slow
-def test_what_a_dead_launcher_had_is_taken_over_by_another(place):
-    first = place.start("seed=1,2", SECONDS_EACH="60")
-    place.wait("began", 2)
-    second = place.start("seed=1,2")
+def test_launcher_takes_over_jobs_of_dead_launcher(workspace):
+    first = workspace.start("seed=1,2", SECONDS_EACH="60")
+    workspace.wait_for_jobs("began", 2)
+    second = workspace.start("seed=1,2")
     time.sleep(1.5)
-    assert len(place.notes("began")) == 2
+    assert len(workspace.jobs_with("began")) == 2
     first.kill()
     first.wait()
-    said, _ = second.communicate(timeout=60)
-    assert second.returncode == 0, said
-    assert sorted(place.notes("ended")) == ["seed-1", "seed-2"]
+    output, _ = second.communicate(timeout=60)
+    assert second.returncode == 0, output
+    assert sorted(workspace.jobs_with("ended")) == ["seed-1", "seed-2"]
 
 
 @pytest.mark.slow
-def test_a_failure_elsewhere_is_not_tried_again_here(place):
+def test_launcher_does_not_retry_failure_of_another_launcher(workspace):
     seconds = {"SECONDS_EACH": "3", "TROUBLE": "seed-1=raise"}
     overrides = ["seed=1,2", "hydra.launcher.n_jobs=2"]
-    launchers = [place.start(*overrides, **seconds) for _ in range(2)]
-    said = [launcher.communicate(timeout=120)[0] for launcher in launchers]
+    launchers = [workspace.start(*overrides, **seconds) for _ in range(2)]
+    outputs = [launcher.communicate(timeout=120)[0] for launcher in launchers]
     assert [launcher.returncode for launcher in launchers] == [1, 1]
-    assert all("trouble in seed-1" in words for words in said)
-    assert place.notes("began").count("seed-2") == 1
-    assert place.notes("began").count("seed-1") == 1
+    assert all("trouble in seed-1" in output for output in outputs)
+    assert workspace.jobs_with("began").count("seed-2") == 1
+    assert workspace.jobs_with("began").count("seed-1") == 1
 
 
-def test_hydras_own_sweeper_gets_the_values_and_the_failures(place):
-    code, said = place.run("hydra/sweeper=basic", "seed=1,2", TROUBLE="seed-1=raise")
+def test_hydra_basic_sweeper_runs_jobs_and_reports_failures(workspace):
+    code, output = workspace.run("hydra/sweeper=basic", "seed=1,2", TROUBLE="seed-1=raise")
     assert code != 0
-    assert place.notes("ended") == ["seed-2"]
-    assert "trouble in seed-1" in said
+    assert workspace.jobs_with("ended") == ["seed-2"]
+    assert "trouble in seed-1" in output
 
 
-def gpus(place: Place) -> dict[str, str]:
-    lines = (place.folder / "ledger").read_text().splitlines()
+def gpus_by_job(workspace: Workspace) -> dict[str, str]:
+    """Returns CUDA_VISIBLE_DEVICES of each job by its name; `none` if empty or unset."""
+    lines = (workspace.folder / "ledger").read_text().splitlines()
     return {line.split()[1]: line.split()[2] for line in lines if line.startswith("began")}
 
 
 @pytest.mark.slow
-def test_every_gpu_has_its_jobs(place):
+def test_jobs_per_gpu_fills_every_gpu(workspace):
     four = ["seed=1,2,3,4", "hydra.launcher.gpus=[5,7]", "hydra.launcher.jobs_per_gpu=2"]
-    place.run(*four, SECONDS_EACH="3")
-    assert Counter(gpus(place).values()) == {"5": 2, "7": 2}
+    workspace.run(*four, SECONDS_EACH="3")
+    assert Counter(gpus_by_job(workspace).values()) == {"5": 2, "7": 2}
 
 
-def test_a_job_gets_as_many_gpus_as_it_has_devices(place):
-    place.run("trainer.devices=1,2,-1", "hydra.launcher.gpus=[0,1,2]", SECONDS_EACH="0.2")
-    found = {name: len(given.split(",")) for name, given in gpus(place).items()}
+def test_number_of_gpus_of_job_equals_trainer_devices(workspace):
+    workspace.run("trainer.devices=1,2,-1", "hydra.launcher.gpus=[0,1,2]", SECONDS_EACH="0.2")
+    found = {name: len(given.split(",")) for name, given in gpus_by_job(workspace).items()}
     assert found == {"devices-1": 1, "devices-2": 2, "devices--1": 3}
 
 
-def test_a_job_for_the_processor_gets_no_gpu(place):
-    place.run("trainer=cpu", "seed=1,2", "hydra.launcher.gpus=[0]", CUDA_VISIBLE_DEVICES="")
-    assert set(gpus(place).values()) == {"none"}
+def test_cpu_jobs_get_no_gpu(workspace):
+    workspace.run("trainer=cpu", "seed=1,2", "hydra.launcher.gpus=[0]", CUDA_VISIBLE_DEVICES="")
+    assert set(gpus_by_job(workspace).values()) == {"none"}
 
 
 @pytest.mark.slow
-def test_nothing_starts_unless_every_configuration_is_right(tmp_path):
-    def refused(*overrides: str) -> str:
-        command = [sys.executable, "train.py", "-m", f"hydra.sweep.dir={tmp_path}/sweep", *TINY]
+def test_sweep_with_any_invalid_setting_starts_no_job(tmp_path):
+    def error_message(*overrides: str) -> str:
+        """Runs a sweep that must fail before any job starts; returns its error message."""
+        command = [
+            sys.executable,
+            "train.py",
+            "-m",
+            f"hydra.sweep.dir={tmp_path}/sweep",
+            *SHORT_RUN,
+        ]
         done = subprocess.run(
             [*command, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=120
         )
@@ -317,20 +339,25 @@ def test_nothing_starts_unless_every_configuration_is_right(tmp_path):
         assert not list(tmp_path.glob("sweep/*/job.log"))
         return done.stderr.strip()
 
-    assert refused("model=beta_vae", "model.beta=1,2,-1") == (
+    assert error_message("model=beta_vae", "model.beta=1,2,-1") == (
         "error: model.beta=-1: should be greater than or equal to 0"
     )
-    assert "did you mean model.latent_dim?" in refused("model.latentdim=1,2")
-    assert "hydra.launcher.n_jobs=0" in refused("seed=1,2", "hydra.launcher.n_jobs=0")
-    assert "did you mean n_jobs?" in refused("seed=1,2", "+hydra.launcher.njobs=2")
-    asked = refused("trainer.devices=1,3", "hydra.launcher.gpus=[0,1]")
-    assert asked == "error: devices-3: asks for 3 GPUs, and there are 2"
+    assert "did you mean model.latent_dim?" in error_message("model.latentdim=1,2")
+    assert "hydra.launcher.n_jobs=0" in error_message("seed=1,2", "hydra.launcher.n_jobs=0")
+    assert "did you mean n_jobs?" in error_message("seed=1,2", "+hydra.launcher.njobs=2")
+    message = error_message("trainer.devices=1,3", "hydra.launcher.gpus=[0,1]")
+    assert message == "error: devices-3: asks for 3 GPUs, and there are 2"
 
 
 @pytest.mark.slow
-def test_real_jobs_have_their_world_sizes_and_can_be_changed_by_none(tmp_path):
+def test_devices_sweep_sets_world_sizes_and_refuses_changed_settings(tmp_path):
     folder = tmp_path / "sweep"
-    given = [f"hydra.sweep.dir={folder}", f"paths.data={tmp_path}/data", *TINY, "trainer=ddp_cpu"]
+    given = [
+        f"hydra.sweep.dir={folder}",
+        f"paths.data={tmp_path}/data",
+        *SHORT_RUN,
+        "trainer=ddp_cpu",
+    ]
     command = [sys.executable, "train.py", "-m", *given, "trainer.devices=1,2"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -345,7 +372,7 @@ def test_real_jobs_have_their_world_sizes_and_can_be_changed_by_none(tmp_path):
     assert "model.latent_dim=16, not 3" in done.stderr
 
 
-def test_only_one_process_works_in_a_run_folder(tmp_path, monkeypatch):
+def test_acquire_lock_fails_while_another_process_holds_it(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "LEAVING", 0.1)
     (tmp_path / ".hydra").mkdir()
     holder = "import sys, filelock; lock = filelock.FileLock(sys.argv[1]); lock.acquire()"
@@ -366,24 +393,25 @@ def test_only_one_process_works_in_a_run_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def rivals(tmp_path):
+def two_claims(tmp_path):
+    """The `Claims` of two launchers on one sweep folder."""
     with Claims(tmp_path) as first, Claims(tmp_path) as second:
         yield first, second
 
 
-def test_a_claim_has_one_holder(rivals):
-    first, second = rivals
+def test_claim_has_one_holder_until_released(two_claims):
+    first, second = two_claims
     assert first.take("a")
     assert not second.take("a")
     assert second.holder("a") == first.mark
     assert first.holder("a") is None
-    assert second.take("a.1")  # another job
+    assert second.take("a.1")  # another job, whose name begins like the first one's
     first.release("a")
     assert second.holder("a") is None
     assert second.take("a")
 
 
-def test_of_many_only_one_succeeds(tmp_path):
+def test_claims_take_succeeds_for_one_of_eight_threads(tmp_path):
     Claims(tmp_path).folder.mkdir()
     for _ in range(20):
         rivals = [Claims(tmp_path) for _ in range(8)]
@@ -391,23 +419,23 @@ def test_of_many_only_one_succeeds(tmp_path):
             rival.beat()
         barrier, won = Barrier(8), []
 
-        def race(rival, barrier=barrier, won=won):
+        def try_to_take(rival, barrier=barrier, won=won):
             barrier.wait()
             if rival.take("job"):
                 won.append(rival)
 
-        threads = [Thread(target=race, args=[rival]) for rival in rivals]
+        threads = [Thread(target=try_to_take, args=[rival]) for rival in rivals]
         [thread.start() for thread in threads]
         [thread.join() for thread in threads]
         assert len(won) == 1
         won[0].held.clear()
-        for rival in rivals:  # all die, and the next ones take over
+        for rival in rivals:  # an ended process id, so that the next eight can take over
             content = json.loads(rival.heartbeat_file.read_text()) | {"pid": 2**22 + 1}
             rival.heartbeat_file.write_text(json.dumps(content))
     assert won[0].latest_claim("job")[0] == 19
 
 
-def test_a_silent_launcher_on_another_machine_is_given_up(tmp_path, monkeypatch):
+def test_claims_take_over_remote_launcher_without_heartbeat(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(claims_module, "monotonic", lambda: now[0])
     other, mine = Claims(tmp_path), Claims(tmp_path)
@@ -428,19 +456,20 @@ def test_a_silent_launcher_on_another_machine_is_given_up(tmp_path, monkeypatch)
     assert mine.latest_claim("job") == (1, mine.mark)
 
 
-# Engines and words
+# Local engine, screen and error texts
 
 
-def local(**settings) -> Local:
+def build_local(**settings) -> Local:
+    """Builds the local engine; by default without GPUs."""
     given = {"n_jobs": "auto", "gpus": [], "jobs_per_gpu": 1, "gpus_per_job": "auto"} | settings
     return build_engine("vaelab.sweeps.engines.local.Local", given)
 
 
-def job(**settings) -> Job:
+def build_job(**settings) -> Job:
     return Job(overrides=[], swept={}, folder=Path("x"), **settings)
 
 
-def test_the_best_is_one_of_those_that_can_be_compared(tmp_path):
+def test_best_run_lines_name_best_of_each_comparable_group(tmp_path):
     mass, density = ("MNIST", "binary pixels", "mass"), ("MNIST", "grey pixels", "density")
     runs = [("a", -99.0, mass), ("b", -98.0, mass), ("c", 1500.0, density), ("d", None, density)]
     jobs = []
@@ -459,20 +488,21 @@ def test_the_best_is_one_of_those_that_can_be_compared(tmp_path):
     assert screen.best_run_lines(jobs[3:]) == []
 
 
-def test_slots_of_the_processor(monkeypatch):
+def test_local_count_startable_by_cores_jobs_and_devices(monkeypatch):
     monkeypatch.setattr("vaelab.sweeps.engines.local.available_cores", lambda: 16)
-    many = local()
+    many = build_local()
     many.expect(100)
-    assert many.count_startable(job()) == 8
-    assert many.count_startable(job(devices=2)) == 4
-    few = local()
+    assert many.count_startable(build_job()) == 8
+    assert many.count_startable(build_job(devices=2)) == 4
+    few = build_local()
     few.expect(3)
-    assert few.count_startable(job()) == 3
-    assert local(n_jobs=5).count_startable(job()) == 5
-    assert local(n_jobs=2).count_startable(job(devices=8)) == 1  # more processes than slots: alone
+    assert few.count_startable(build_job()) == 3
+    assert build_local(n_jobs=5).count_startable(build_job()) == 5
+    # a job of more processes than slots takes all slots
+    assert build_local(n_jobs=2).count_startable(build_job(devices=8)) == 1
 
 
-def test_threads_are_shared_out(monkeypatch, tmp_path):
+def test_local_start_sets_omp_num_threads_unless_given(monkeypatch, tmp_path):
     monkeypatch.setattr("vaelab.sweeps.engines.local.available_cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     given = []
@@ -481,53 +511,62 @@ def test_threads_are_shared_out(monkeypatch, tmp_path):
     )
     from vaelab.sweeps.process import Order
 
-    def threads(place: Local, **settings) -> str:
-        place.start(job(**settings), Order([], tmp_path, tmp_path))
+    def threads_per_process(engine: Local, **settings) -> str:
+        """Starts a job and returns its OMP_NUM_THREADS."""
+        engine.start(build_job(**settings), Order([], tmp_path, tmp_path))
         return given[-1]["OMP_NUM_THREADS"]
 
-    assert threads(local(n_jobs=4)) == "4"
-    assert threads(local(n_jobs=4), devices=2) == "4"
-    assert threads(local(n_jobs=2), devices=4) == "4"
-    assert threads(local(gpus=[0, 1], jobs_per_gpu=2)) == "4"
-    assert threads(local(gpus=[0, 1, 2, 3]), devices=2) == "4"
+    assert threads_per_process(build_local(n_jobs=4)) == "4"
+    assert threads_per_process(build_local(n_jobs=4), devices=2) == "4"
+    assert threads_per_process(build_local(n_jobs=2), devices=4) == "4"
+    assert threads_per_process(build_local(gpus=[0, 1], jobs_per_gpu=2)) == "4"
+    assert threads_per_process(build_local(gpus=[0, 1, 2, 3]), devices=2) == "4"
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    local(n_jobs=4).start(job(), Order([], tmp_path, tmp_path))
+    build_local(n_jobs=4).start(build_job(), Order([], tmp_path, tmp_path))
     assert "OMP_NUM_THREADS" not in given[-1]
 
 
-def test_visible_gpus(monkeypatch):
+def test_visible_gpus_reads_cuda_visible_devices(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, MIG-1")
-    assert local(gpus="auto").gpus == ["3", "MIG-1"]
+    assert build_local(gpus="auto").gpus == ["3", "MIG-1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert local(gpus="auto").gpus == []
+    assert build_local(gpus="auto").gpus == []
 
 
 @pytest.mark.parametrize(
     ("code", "words"),
     [(-9, "killed by SIGKILL"), (137, "killed by SIGKILL"), (143, "stopped by SIGTERM"), (1, "")],
 )
-def test_how_a_process_ended(code, words):
+def test_signal_text_of_exit_code(code, words):
     assert signal_text(code) == words
 
 
-TRACE = 'Traceback (most recent call last):\n  File "x", line 1\n    y()\nValueError: bad\n'
+TRACEBACK = 'Traceback (most recent call last):\n  File "x", line 1\n    y()\nValueError: bad\n'
 
 
 @pytest.mark.parametrize(
     ("log", "line"),
     [
-        (f"a\n{TRACE}", "ValueError: bad"),
+        (f"a\n{TRACEBACK}", "ValueError: bad"),
         (
-            f"{TRACE}\nDuring handling of it:\n\n{TRACE.replace('bad', 'worse')}",
+            f"{TRACEBACK}\nDuring handling of it:\n\n{TRACEBACK.replace('bad', 'worse')}",
             "ValueError: worse",
         ),
-        (f"{TRACE}[rank 1] goodbye\n", "ValueError: bad"),
+        (f"{TRACEBACK}[rank 1] goodbye\n", "ValueError: bad"),
         ("a\nerror: seed=-1: no\nb\n", "seed=-1: no"),
         ("a\nb\n\n", "b"),
         ("", ""),
     ],
+    ids=[
+        "exception",
+        "chained exceptions",
+        "text after traceback",
+        "error line",
+        "last line",
+        "empty log",
+    ],
 )
-def test_the_line_that_says_what_went_wrong(tmp_path, log, line):
+def test_last_error_finds_error_line_in_log(tmp_path, log, line):
     path = tmp_path / "job.log"
     path.write_text("error: an earlier start\n")
     since = path.stat().st_size
@@ -536,8 +575,9 @@ def test_the_line_that_says_what_went_wrong(tmp_path, log, line):
     assert last_error(path, since) == line
 
 
-def test_the_table_shows_what_matters_first(tmp_path):
-    def made(name: str, state: str, **progress) -> Job:
+def test_jobs_table_shows_running_and_failed_jobs_first(tmp_path):
+    def create_job(name: str, state: str, **progress) -> Job:
+        """Returns a job with a new folder, progress if given, and results if it is done."""
         folder = tmp_path / name
         folder.mkdir()
         if progress:
@@ -548,10 +588,10 @@ def test_the_table_shows_what_matters_first(tmp_path):
 
     now = {"epoch": 3, "epochs": 20, "val/elbo": -101.25, "seconds_left": 75.2}
     jobs = [
-        made("1", "waiting"),
-        made("2", "done"),
-        made("4", "failed"),
-        made("8", "running", **now),
+        create_job("1", "waiting"),
+        create_job("2", "done"),
+        create_job("4", "failed"),
+        create_job("8", "running", **now),
     ]
     console = Console(width=100, record=True, file=StringIO())
     console.print(jobs_table(jobs, room=3))

@@ -1,4 +1,7 @@
-"""A weight that is annealed, batch by batch, on a model small enough to watch."""
+"""Tests of the callback `Annealing` and of `training_batches` against expected weights and lengths.
+
+The fixture `fit` trains a beta-VAE with beta 4 for two epochs of 5 batches by default.
+"""
 
 import math
 import warnings
@@ -14,8 +17,8 @@ from vaelab.training.callbacks.length import training_batches
 from vaelab.training.schedules import linear
 
 
-class Spy(Callback):
-    """Notes the weight in every training and validation step."""
+class WeightSpy(Callback):
+    """Callback that records the weight in every training and validation step."""
 
     def __init__(self, name: str = "beta") -> None:
         self.name = name
@@ -32,32 +35,32 @@ class Spy(Callback):
         self.validating.append(float(getattr(module, self.name)))
 
 
-def test_a_weight_rises_in_training_and_is_whole_elsewhere(fit):
-    spy = Spy()
+def test_annealing_scales_weight_in_training_steps_only(fit):
+    spy = WeightSpy()
     fit(Annealing("beta", linear, 8, "steps"), spy)
     assert spy.training == [4 * i / 8 for i in range(8)] + [4.0, 4.0]
     assert set(spy.validating) == {4.0}
 
 
-def test_a_weight_is_whole_after_a_training_that_failed(fit, build):
+def test_annealing_restores_weight_after_failed_training(fit, build):
     small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
     model = build("model=beta_vae", "model.beta=4", *small, x_shape=(1, 8, 8), num_classes=3)
 
-    class Fails(Spy):
+    class FailingSpy(WeightSpy):
         def on_before_backward(self, trainer, module, loss):
             super().on_before_backward(trainer, module, loss)
             if len(self.training) == 3:
                 raise ZeroDivisionError
 
-    fails = Fails()
+    fails = FailingSpy()
     with pytest.raises(ZeroDivisionError):
         fit(Annealing("beta", linear, 8, "steps"), fails, model=model)
     assert fails.training[-1] == 1.0
     assert float(model.beta) == 4.0
 
 
-# 5 batches an epoch; the last optimizer step of an epoch takes what is left of it.
-LENGTHS = [
+# Options and the batches that are trained. The last optimizer step of an epoch may take fewer.
+TRAINER_OPTIONS = [
     ({"max_epochs": 3}, 15),
     ({"max_epochs": 3, "accumulate_grad_batches": 2}, 15),
     ({"max_epochs": 3, "accumulate_grad_batches": 4}, 15),
@@ -76,13 +79,13 @@ LENGTHS = [
     ({"max_epochs": 2, "min_epochs": 1, "min_steps": 3}, 10),
     ({"max_epochs": 9, "fast_dev_run": 2}, 2),
 ]
-UNITS = [("fraction", 0.6), ("fraction", 1.0), ("epochs", 1.4), ("steps", 4)]
+DURATIONS = [("fraction", 0.6), ("fraction", 1.0), ("epochs", 1.4), ("steps", 4)]
 
 
-@pytest.mark.parametrize(("options", "batches"), LENGTHS)
-@pytest.mark.parametrize(("unit", "duration"), UNITS)
-def test_the_weight_of_every_batch(fit, unit, duration, options, batches):
-    annealing, spy = Annealing("beta", linear, duration, unit), Spy()
+@pytest.mark.parametrize(("options", "batches"), TRAINER_OPTIONS)
+@pytest.mark.parametrize(("unit", "duration"), DURATIONS)
+def test_annealing_follows_schedule_in_every_batch(fit, unit, duration, options, batches):
+    annealing, spy = Annealing("beta", linear, duration, unit), WeightSpy()
     trainer, _ = fit(annealing, spy, **options)
     assert spy.batches == training_batches(trainer) == batches
     epoch = 3 if options.get("limit_train_batches") == 3 else trainer.num_training_batches
@@ -92,8 +95,8 @@ def test_the_weight_of_every_batch(fit, unit, duration, options, batches):
 
 
 @pytest.mark.parametrize("ends", [{"max_epochs": 3}, {"max_epochs": -1, "max_steps": 7}])
-def test_accumulation_may_change_with_the_epoch(fit, ends):
-    spy = Spy()
+def test_training_batches_with_changing_gradient_accumulation(fit, ends):
+    spy = WeightSpy()
     changing = GradientAccumulationScheduler({0: 1, 1: 2})
     trainer, _ = fit(Annealing("beta", linear, 1, "fraction"), changing, spy, **ends)
     batches = 15 if "max_steps" not in ends else 9  # 5 steps of one batch, and 2 of two
@@ -101,31 +104,31 @@ def test_accumulation_may_change_with_the_epoch(fit, ends):
     assert spy.training == pytest.approx([4 * i / batches for i in range(batches)])
 
 
-def test_an_endless_training_has_no_length(fit):
-    class Enough(Spy):
+def test_training_batches_of_endless_training_is_infinite(fit):
+    class StoppingSpy(WeightSpy):
         def on_train_batch_end(self, trainer, *_):
             trainer.should_stop = trainer.fit_loop.total_batch_idx == 3
 
-    trainer, _ = fit(Enough(), max_epochs=-1)
+    trainer, _ = fit(StoppingSpy(), max_epochs=-1)
     assert training_batches(trainer) == math.inf
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-@pytest.mark.parametrize(("unit", "duration"), UNITS)
-def test_the_weight_goes_on_in_a_resumed_run(fit, tmp_path, unit, duration, accumulate):
+@pytest.mark.parametrize(("unit", "duration"), DURATIONS)
+def test_annealing_continues_in_resumed_run(fit, tmp_path, unit, duration, accumulate):
     annealing = ("beta", linear, duration, unit)
     options = {"accumulate_grad_batches": accumulate}
-    whole, first, rest = Spy(), Spy(), Spy()
+    whole, first, rest = WeightSpy(), WeightSpy(), WeightSpy()
     fit(Annealing(*annealing), whole, max_epochs=4, **options)
 
-    class Stops(Callback):
+    class StopAfterEpoch(Callback):
         def on_train_epoch_end(self, trainer, module):
             trainer.should_stop = True
 
     checkpoint = Checkpoint(str(tmp_path))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*and training ended after.*")
-        fit(Annealing(*annealing), first, Stops(), checkpoint, max_epochs=4, **options)
+        fit(Annealing(*annealing), first, StopAfterEpoch(), checkpoint, max_epochs=4, **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*annealing.*")
         path = tmp_path / "last.ckpt"
@@ -133,23 +136,27 @@ def test_the_weight_goes_on_in_a_resumed_run(fit, tmp_path, unit, duration, accu
     assert first.training + rest.training == whole.training
 
 
-BENT = r"took 10 batches .* takes 20 now, so at batch 10 it goes from 4 to 2; annealing.unit=epochs"
+LENGTH_CHANGED = (
+    r"took 10 batches .* takes 20 now, so at batch 10 it goes from 4 to 2; annealing.unit=epochs"
+)
 
 
-def test_a_schedule_that_more_epochs_bend_is_a_warning(fit, tmp_path):
+def test_annealing_warns_if_resumed_run_changes_schedule_length(fit, tmp_path):
     checkpoint = Checkpoint(str(tmp_path))
     fit(Annealing("beta", linear, 1, "fraction"), checkpoint, max_epochs=2)
     path = tmp_path / "last.ckpt"
-    with pytest.warns(UserWarning, match=BENT + r" annealing\.duration=2 goes on as before"):
+    with pytest.warns(
+        UserWarning, match=LENGTH_CHANGED + r" annealing\.duration=2 goes on as before"
+    ):
         fit(Annealing("beta", linear, 1, "fraction"), max_epochs=4, ckpt_path=path)
-    spy = Spy()
+    spy = WeightSpy()
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*annealing.*")
         fit(Annealing("beta", linear, 2, "epochs"), spy, max_epochs=4, ckpt_path=path)
     assert spy.training == [4.0] * 10
 
 
-def test_a_schedule_that_is_over_is_bent_by_nothing(fit, tmp_path):
+def test_annealing_does_not_warn_if_schedule_ended_before_resume(fit, tmp_path):
     checkpoint = Checkpoint(str(tmp_path))
     fit(Annealing("beta", linear, 0.2, "fraction"), checkpoint, max_epochs=2)
     with warnings.catch_warnings():
@@ -158,25 +165,25 @@ def test_a_schedule_that_is_over_is_bent_by_nothing(fit, tmp_path):
         fit(Annealing("beta", linear, 0.2, "fraction"), max_epochs=4, ckpt_path=path)
 
 
-def test_an_end_before_the_schedules_is_a_warning(fit):
-    class Stops(Callback):
+def test_annealing_warns_if_training_stops_before_schedule_ends(fit):
+    class StopAfterEpoch(Callback):
         def on_train_epoch_end(self, trainer, module):
             trainer.should_stop = True
 
     with pytest.warns(UserWarning, match=r"takes 10 batches and training ended after 5, at 1\.6"):
-        fit(Annealing("beta", linear, 10, "steps"), Stops(), max_epochs=3)
+        fit(Annealing("beta", linear, 10, "steps"), StopAfterEpoch(), max_epochs=3)
 
 
-def test_it_counts_batches_and_not_optimizer_steps(fit):
-    annealing, spy = Annealing("beta", linear, 10, "steps"), Spy()
+def test_annealing_counts_batches_and_not_optimizer_steps(fit):
+    annealing, spy = Annealing("beta", linear, 10, "steps"), WeightSpy()
     trainer, _ = fit(annealing, spy, accumulate_grad_batches=5)
     assert trainer.global_step == 2
     assert annealing.steps == 10
     assert trainer.fit_loop.total_batch_idx == 9
 
 
-def test_any_number_of_a_users_model_can_be_annealed(fit, build):
-    class Mine(VAE):
+def test_annealing_takes_float_attribute_of_custom_model(fit, build):
+    class CustomVAE(VAE):
         strength = 2.0
 
         def objective(self, terms):
@@ -184,21 +191,21 @@ def test_any_number_of_a_users_model_can_be_annealed(fit, build):
 
     cfg = {"x_shape": (1, 8, 8), "num_classes": 3}
     model = build("model.encoder.hidden=[8]", "model.decoder.hidden=[8]", **cfg)
-    model.__class__ = Mine
-    spy = Spy("strength")
+    model.__class__ = CustomVAE
+    spy = WeightSpy("strength")
     fit(Annealing("strength", linear, 4, "steps"), spy, model=model)
     assert spy.training[:5] == [0.0, 0.5, 1.0, 1.5, 2.0]
     assert set(spy.validating) == {2.0}
 
 
-def test_a_weight_that_is_not_there_is_refused(fit):
+def test_annealing_refuses_target_that_is_no_weight(fit):
     with pytest.raises(UserError, match=r"annealing.target=gamma: BetaVAE .* it has beta"):
         fit(Annealing("gamma", linear, 8, "steps"))
     with pytest.raises(UserError, match=r"annealing\.target=encoder"):
         fit(Annealing("encoder", linear, 8, "steps"))
 
 
-def test_a_warm_up_longer_than_training_is_a_warning(fit):
+def test_annealing_warns_if_schedule_exceeds_training(fit):
     with pytest.warns(UserWarning, match=r"20 batches and training 10: it ends at 1.8, not at 4"):
         fit(Annealing("beta", linear, 20, "steps"))
     with warnings.catch_warnings():
@@ -206,6 +213,6 @@ def test_a_warm_up_longer_than_training_is_a_warning(fit):
         fit(Annealing("beta", linear, 10, "steps"))
 
 
-def test_a_fraction_of_an_endless_training_is_refused(fit):
+def test_annealing_refuses_fraction_of_endless_training(fit):
     with pytest.raises(UserError, match=r"needs a trainer\.max_epochs"):
         fit(Annealing("beta", linear, 0.5, "fraction"), max_epochs=-1)

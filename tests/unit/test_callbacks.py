@@ -1,4 +1,4 @@
-"""What callbacks do to a training, on a model small enough to watch."""
+"""`Checkpoint`, `Seeding`, `Speed`, `Progress` and `track`, on a small model and a fake clock."""
 
 import json
 import re
@@ -17,9 +17,9 @@ from vaelab.training.checkpoint_format import format_record
 from vaelab.training.progress_bar import track
 
 
-def test_the_best_checkpoint_is_of_the_least_loss(fit, tmp_path):
-    class Costlier(Callback):
-        """Each epoch decodes better, at a higher rate, which costs nothing at beta = 0."""
+def test_best_checkpoint_has_least_loss_even_if_elbo_falls(fit, tmp_path):
+    class RaiseRate(Callback):
+        """Each epoch has less distortion and a higher rate, which costs nothing with beta = 0."""
 
         def __init__(self):
             self.elbo = []
@@ -32,7 +32,7 @@ def test_the_best_checkpoint_is_of_the_least_loss(fit, tmp_path):
         def on_validation_end(self, trainer, module):
             self.elbo.append(float(trainer.callback_metrics["val/elbo"]))
 
-    kept, epochs = Checkpoint(str(tmp_path)), Costlier()
+    kept, epochs = Checkpoint(str(tmp_path)), RaiseRate()
     still = ["model.beta=0", "model.optimizer.lr=0"]
     trainer, _ = fit(kept, epochs, overrides=still, max_epochs=3)
     assert sorted(epochs.elbo, reverse=True) == epochs.elbo
@@ -41,25 +41,27 @@ def test_the_best_checkpoint_is_of_the_least_loss(fit, tmp_path):
     assert best["callbacks"]["Checkpoint"]["best_elbo"] == kept.best_elbo == epochs.elbo[-1]
 
 
-def test_the_last_checkpoint_is_the_last_step_whatever_its_elbo(fit, tmp_path):
-    class Worse(Callback):
+def test_last_checkpoint_is_of_last_step_even_if_elbo_falls(fit, tmp_path):
+    class WorsenDecoder(Callback):
+        """Increases the distortion at the start of every epoch but the first."""
+
         def on_train_epoch_start(self, trainer, module):
             if trainer.current_epoch:
                 module.decoder.out.bias.data.add_(3.0)
 
-    fit(Checkpoint(str(tmp_path)), Worse(), max_epochs=4)
+    fit(Checkpoint(str(tmp_path)), WorsenDecoder(), max_epochs=4)
     assert load_checkpoint(tmp_path / "best.ckpt")["global_step"] == 5
     assert load_checkpoint(tmp_path / "last.ckpt")["global_step"] == 20
 
 
-def test_validation_draws_the_same_noise_every_time(fit):
+def test_seeding_validation_noise_does_not_depend_on_seed(fit):
     trainer, model = fit(Seeding(0), overrides=["model.optimizer.lr=0"], max_epochs=1)
     first = float(trainer.callback_metrics["val/elbo"])
     trainer, _ = fit(Seeding(1), model=model, max_epochs=1)
     assert float(trainer.callback_metrics["val/elbo"]) == first
 
 
-def test_a_gpu_is_seeded_with_the_cpu(monkeypatch):
+def test_reseed_seeds_cpu_and_gpu(monkeypatch):
     seeded = []
     monkeypatch.setattr(torch.cuda, "manual_seed", seeded.append)
     reseed(torch.device("cuda", 0), 7)
@@ -69,29 +71,29 @@ def test_a_gpu_is_seeded_with_the_cpu(monkeypatch):
     assert seeded == [7]
 
 
-def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_atomic_files_keep_old_checkpoint_if_writing_fails(tmp_path, monkeypatch):
     files, path = AtomicFiles(), tmp_path / "a" / "x.ckpt"
     files.save_checkpoint({"vaelab": format_record({}), "state_dict": {"w": torch.ones(3)}}, path)
     assert load_checkpoint(path)["state_dict"]["w"].tolist() == [1, 1, 1]
 
-    def half(checkpoint, file):
+    def write_half(checkpoint, file):
         file.write(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(torch, "save", half)
+    monkeypatch.setattr(torch, "save", write_half)
     with pytest.raises(KeyboardInterrupt):
         files.save_checkpoint({"state_dict": {"w": torch.zeros(3)}}, path)
     assert load_checkpoint(path)["state_dict"]["w"].tolist() == [1, 1, 1]
 
 
-def test_a_checkpoint_may_hold_no_code(tmp_path):
+def test_load_checkpoint_rejects_pickled_objects(tmp_path):
     torch.save({"state_dict": {}, "evil": Speed()}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="no checkpoint"):
         load_checkpoint(tmp_path / "x.ckpt")
 
 
 class Clock(Callback):
-    """A time in which a training batch takes a second, and all else a thousand."""
+    """A fake clock: a training batch takes 1 second, everything else around it 1,000."""
 
     now = 0.0
 
@@ -101,17 +103,17 @@ class Clock(Callback):
     def on_before_backward(self, *_):
         self.now += 1
 
-    def late(self, *_):
+    def add_1000_seconds(self, *_):
         self.now += 1000
 
-    on_validation_start = on_validation_batch_start = on_validation_end = late
-    on_train_epoch_start = on_train_epoch_end = on_save_checkpoint = late
+    on_validation_start = on_validation_batch_start = on_validation_end = add_1000_seconds
+    on_train_epoch_start = on_train_epoch_end = on_save_checkpoint = add_1000_seconds
 
 
 @pytest.mark.parametrize(
     ("options", "windows"),
     [
-        ({}, 3),  # where every logging step is the last of an epoch
+        ({}, 3),  # the default of the fixture: each logging step ends an epoch
         ({"log_every_n_steps": 2}, 7),
         ({"log_every_n_steps": 4, "val_check_interval": 2}, 3),
         ({"log_every_n_steps": 15}, 1),
@@ -120,7 +122,9 @@ class Clock(Callback):
         ({"check_val_every_n_epoch": 2, "limit_train_batches": 3, "log_every_n_steps": 1}, 9),
     ],
 )
-def test_speed_is_that_of_training_alone(fit, monkeypatch, tmp_path, options, windows):
+def test_speed_excludes_validation_checkpoints_and_epoch_ends(
+    fit, monkeypatch, tmp_path, options, windows
+):
     clock, logged = Clock(), []
     monkeypatch.setattr(speeds, "perf_counter", clock)
     monkeypatch.setattr(speeds, "log_step_scalars", lambda _, values: logged.append(values))
@@ -132,29 +136,31 @@ def test_speed_is_that_of_training_alone(fit, monkeypatch, tmp_path, options, wi
     assert clock.now > 3000
 
 
-def test_logged_scalars_are_means_over_the_window(fit):
-    class Rows(Callback):
+def test_train_loss_is_logged_as_mean_since_last_logging_step(fit):
+    class RecordLosses(Callback):
+        """Keeps the loss of every training batch."""
+
         def __init__(self):
             self.rows = []
 
         def on_before_backward(self, trainer, module, loss):
             self.rows.append(loss.item())
 
-    rows = Rows()
+    rows = RecordLosses()
     trainer, _ = fit(rows, max_epochs=2, log_every_n_steps=4)
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(
         sum(rows.rows[4:8]) / 4, rel=1e-5
     )
 
 
-def test_progress_is_plain_lines_without_a_terminal(fit, capsys):
+def test_progress_prints_lines_without_terminal(fit, capsys):
     fit(Progress(line_seconds=0), Speed(), max_epochs=2, enable_progress_bar=True)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
     assert all("val/elbo -" in line and "images/s" in line for line in lines)
 
 
-def test_a_long_epoch_is_not_silent_without_a_terminal(fit, capsys):
+def test_progress_prints_lines_within_long_epochs_without_terminal(fit, capsys):
     progress = Progress(line_seconds=1e9, silent_seconds=0, refresh_steps=1)
     fit(progress, max_epochs=2, enable_progress_bar=True)
     lines = capsys.readouterr().out.splitlines()
@@ -163,22 +169,22 @@ def test_a_long_epoch_is_not_silent_without_a_terminal(fit, capsys):
     assert re.fullmatch(r"epoch 2/2  val/elbo -[\d.]+  100%, about 0:00:00 left", lines[-2])
 
 
-def test_progress_is_noted_in_a_file(fit, tmp_path):
-    class Fails(Callback):
+def test_progress_file_is_current_after_an_exception(fit, tmp_path):
+    class FailAtBatch8(Callback):
         def on_before_backward(self, trainer, module, loss):
             if trainer.fit_loop.total_batch_idx == 7:
                 raise ZeroDivisionError
 
     file = tmp_path / "progress.json"
     with pytest.raises(ZeroDivisionError):
-        fit(Progress(str(file)), Fails(), max_epochs=3, enable_progress_bar=True)
+        fit(Progress(str(file)), FailAtBatch8(), max_epochs=3, enable_progress_bar=True)
     found = json.loads(file.read_text())
     assert (found["epoch"], found["epochs"]) == (2, 3)
     assert found["share"] == pytest.approx(8 / 15)
 
 
 @pytest.mark.parametrize(("size", "shown"), [(4, ["25%", "50%", "75%"]), (None, ["1 done"])])
-def test_long_work_says_how_far_it_is(monkeypatch, capsys, size, shown):
+def test_track_prints_lines_of_progress_for_long_work(monkeypatch, capsys, size, shown):
     times = iter(range(0, 1000, 40))
     monkeypatch.setattr("vaelab.training.progress_bar.monotonic", lambda: next(times))
     work = range(4) if size else iter(range(4))
@@ -190,12 +196,12 @@ def test_long_work_says_how_far_it_is(monkeypatch, capsys, size, shown):
         assert line.startswith(f"measuring  {share}")
 
 
-def test_short_work_says_nothing_in_a_file(capsys):
+def test_track_prints_nothing_for_short_work_without_terminal(capsys):
     assert list(track(range(3), "measuring")) == [0, 1, 2]
     assert capsys.readouterr().out == ""
 
 
-def test_progress_is_a_bar_on_a_terminal(fit, capsys):
+def test_progress_shows_bar_in_terminal(fit, capsys):
     progress = Progress(refresh_steps=1)
     progress.console = Console(force_terminal=True, width=200)
     fit(progress, max_epochs=2, enable_progress_bar=True)

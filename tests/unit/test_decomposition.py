@@ -1,4 +1,4 @@
-"""The rate's three parts: exact where the batch is the data set, and near that where it is not."""
+"""`decompose_rate` and its mixture weights against plain loops, exact densities and exact KL."""
 
 import math
 from itertools import combinations, permutations
@@ -18,33 +18,43 @@ from vaelab.distributions.total_correlation import decompose_rate, log_mixture_w
 from vaelab.errors import UserError
 
 
-def standard(latents):
+def standard_normal(latents):
+    """Returns a standard normal distribution over D latents, in float64."""
     return Independent(Normal(torch.zeros(latents).double(), 1.0), 1)
 
 
 @pytest.fixture
 def codes():
-    """The q of 12 images and 3 latents, and 2 samples of each."""
+    """Posteriors q of 12 images with 3 latents, and samples [2, 12, 3] of them."""
     mean, scale = torch.randn(12, 3).double(), 0.2 + torch.rand(12, 3).double()
     q = Independent(Normal(mean, scale), 1)
     return q, q.sample((2,))
 
 
-def log_normal(z, mean, scale):
+def normal_log_density(z, mean, scale):
     return -0.5 * ((z - mean) / scale) ** 2 - math.log(scale) - 0.5 * math.log(2 * math.pi)
 
 
-def by_loops(q, z, log_estimate):
-    """The three parts of each sample, with log_estimate(i, q(z_i | x_j) of each j) of q(z_i)."""
+def rate_parts_by_loops(q, z, log_estimate):
+    """Returns the three parts of each sample, [K, B, 3], in plain loops.
+
+    Args:
+        q: Posteriors of B images.
+        z: Samples [K, B, D].
+        log_estimate: (i, [q(z_i | x_j) for each j]) -> the estimate of log q(z_i).
+    """
     mean, scale = q.mean.tolist(), q.stddev.tolist()
     images, latents = range(len(mean)), range(len(mean[0]))
     found = []
     for sample in z.tolist():
         for i in images:
-            own = sum(log_normal(sample[i][d], mean[i][d], scale[i][d]) for d in latents)
-            prior = sum(log_normal(sample[i][d], 0.0, 1.0) for d in latents)
+            own = sum(normal_log_density(sample[i][d], mean[i][d], scale[i][d]) for d in latents)
+            prior = sum(normal_log_density(sample[i][d], 0.0, 1.0) for d in latents)
             each = [
-                [math.exp(log_normal(sample[i][d], mean[j][d], scale[j][d])) for j in images]
+                [
+                    math.exp(normal_log_density(sample[i][d], mean[j][d], scale[j][d]))
+                    for j in images
+                ]
                 for d in latents
             ]
             joint = log_estimate(i, [math.prod(ds) for ds in zip(*each, strict=True)])
@@ -53,41 +63,44 @@ def by_loops(q, z, log_estimate):
     return torch.tensor(found, dtype=torch.float64).view(*z.shape[:2], 3)
 
 
-def estimated(q, z, estimator, images):
-    return torch.stack(decompose_rate(q, standard(z.shape[-1]), z, estimator, images), -1)
+def stacked_rate_parts(q, z, estimator, images):
+    """Returns the parts of `decompose_rate` with a standard normal prior, [K, B, 3]."""
+    return torch.stack(decompose_rate(q, standard_normal(z.shape[-1]), z, estimator, images), -1)
 
 
 @pytest.mark.parametrize("images", [2, 12])
-def test_stratified_parts_of_all_images_are_exact(codes, images):
+def test_stratified_rate_parts_of_whole_data_set_are_exact(codes, images):
     q, z = codes
     q, z = Independent(Normal(q.mean[:images], q.stddev[:images]), 1), z[:, :images]
-    expected = by_loops(q, z, lambda i, densities: math.log(sum(densities) / images))
-    assert_close(estimated(q, z, "stratified", images), expected, atol=1e-10, rtol=0)
+    expected = rate_parts_by_loops(q, z, lambda i, densities: math.log(sum(densities) / images))
+    assert_close(stacked_rate_parts(q, z, "stratified", images), expected, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("estimator", LOG_ESTIMATES)
 @pytest.mark.parametrize("images", [13, 500])
-def test_parts_of_a_batch(codes, estimator, images):
+def test_rate_parts_of_a_batch_match_plain_loops(codes, estimator, images):
     q, z = codes
-    expected = by_loops(q, z, lambda i, densities: LOG_ESTIMATES[estimator](i, densities, images))
-    assert_close(estimated(q, z, estimator, images), expected, atol=1e-10, rtol=0)
+    expected = rate_parts_by_loops(
+        q, z, lambda i, densities: LOG_ESTIMATES[estimator](i, densities, images)
+    )
+    assert_close(stacked_rate_parts(q, z, estimator, images), expected, atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("estimator", ["stratified", "weighted"])
 @pytest.mark.parametrize("images", [12, 60_000])
-def test_parts_sum_to_the_rate(codes, estimator, images):
-    """Exactly, with sigma points of q as the samples, for which a mean of squares is exact."""
+def test_rate_parts_sum_to_closed_form_kl(codes, estimator, images):
+    """The samples are sigma points of q, for which the mean of squares is exact."""
     q, _ = codes
     steps = math.sqrt(3) * torch.eye(3).double()
     z = q.mean + q.stddev * torch.cat([steps, -steps])[:, None]
-    found = estimated(q, z, estimator, images).sum(-1).mean(0)
+    found = stacked_rate_parts(q, z, estimator, images).sum(-1).mean(0)
     full = MultivariateNormal(q.mean, q.variance.diag_embed())
     prior = MultivariateNormal(torch.zeros(12, 3).double(), torch.eye(3).double().expand(12, 3, 3))
     assert_close(found, kl_divergence(full, prior), atol=1e-10, rtol=0)
 
 
-def test_stratified_weights_estimate_the_aggregate_without_bias():
-    """Over all batches of 3 of 6 images that hold the one that z is from."""
+def test_stratified_weights_estimate_aggregate_posterior_without_bias():
+    """The mean is over all batches of 3 of 6 images that contain image 0, which z is from."""
     densities = torch.rand(6).double()
     estimates = []
     for others in combinations(range(1, 6), 2):
@@ -98,8 +111,11 @@ def test_stratified_weights_estimate_the_aggregate_without_bias():
 
 
 @pytest.mark.parametrize(("batch", "images"), [(4, 4), (4, 9), (5, 60_000)])
-def test_stratified_weights_are_the_mean_of_the_papers(batch, images):
-    """Of its estimate f(z, n*, B), over which of the other M = B - 1 images comes last."""
+def test_stratified_weights_are_mean_of_weights_in_paper(batch, images):
+    """The estimate f(z, n*, B) of Chen et al. (2018) gives the last image a weight of its own.
+
+    The mean is over all orders of the M = B - 1 images other than n*.
+    """
     others = batch - 1
     papers = [1 / others] * (others - 1) + [(images - others) / (images * others)]
     orders = torch.tensor(list(permutations(papers))).double().mean(0)
@@ -111,10 +127,10 @@ def test_stratified_weights_are_the_mean_of_the_papers(batch, images):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("batch", "rounds"), [(64, 10), (1024, 1)])
-def test_stratified_parts_are_near_the_exact_ones(batch, rounds):
-    """Where code in wide use, whose weights are in a column, has a total correlation of -28.
+def test_stratified_rate_parts_of_small_batches_are_nearly_exact(batch, rounds):
+    """The 60,000 images have an aggregate posterior of N(0, I) in ten latents, sigma^2 = 0.05.
 
-    60,000 images whose codes add up to N(0, I) in ten latents, sigma^2 = 0.05.
+    Widely used code, which has these weights in a column, finds a total correlation of -28 here.
     """
     means = torch.randn(60_000, 10) * math.sqrt(0.95)
     points = torch.arange(160)
@@ -128,22 +144,22 @@ def test_stratified_parts_are_near_the_exact_ones(batch, rounds):
         log_densities = q(slice(None)).base_dist.log_prob(z[i])
         joint = log_densities.sum(1).logsumexp(0) - math.log(60_000)
         product = (log_densities.logsumexp(0) - math.log(60_000)).sum()
-        own, prior = q(i).log_prob(z[i]), standard(10).log_prob(z[i])
+        own, prior = q(i).log_prob(z[i]), standard_normal(10).log_prob(z[i])
         exact.append(torch.stack([own - joint, joint - product, product - prior]))
     exact = torch.stack(exact)
     assert_close(exact.mean(0).tolist(), [10.9, 4.0, 0.0], atol=0.9, rtol=0)
 
     differences = []
     for few in points.split(16):
-        for _ in range(rounds):  # other images beside these
+        for _ in range(rounds):  # the other images of the batch are drawn anew
             rows = torch.cat([few, torch.randint(160, 60_000, (batch - 16,))])
             samples = torch.cat([z[few], q(rows[16:]).sample()]).unsqueeze(0)
-            found = estimated(q(rows), samples, "stratified", 60_000)[0, :16]
+            found = stacked_rate_parts(q(rows), samples, "stratified", 60_000)[0, :16]
             differences.append((found - exact[few]).mean(0))
     differences = torch.stack(differences).float().unflatten(0, (10, rounds)).mean(1)
     error = differences.std(0) / math.sqrt(10)
-    # Up to 0.1 nats of q(z) are of images that hardly a batch shows, of the whole total correlation
-    # 0.8 without the jackknife.
+    # Up to 0.1 nats of log q(z) come from images that are in hardly any batch. Without the
+    # jackknife the error of the total correlation is 0.8 nats.
     assert (differences.mean(0).abs() < 0.12 + 4 * error).all()
     assert error.max() < 0.15
 
@@ -151,12 +167,20 @@ def test_stratified_parts_are_near_the_exact_ones(batch, rounds):
 @pytest.mark.parametrize(
     ("q", "prior", "message"),
     [
-        (MultivariateNormal(torch.zeros(4, 2), torch.eye(2)), standard(2), "posterior=gaussian"),
-        (standard(2).expand([4]), MultivariateNormal(torch.zeros(2), torch.eye(2)), "prior="),
-        (standard(2).expand([4]), standard(2).expand([4]), "prior=standard_normal"),
+        (
+            MultivariateNormal(torch.zeros(4, 2), torch.eye(2)),
+            standard_normal(2),
+            "posterior=gaussian",
+        ),
+        (
+            standard_normal(2).expand([4]),
+            MultivariateNormal(torch.zeros(2), torch.eye(2)),
+            "prior=",
+        ),
+        (standard_normal(2).expand([4]), standard_normal(2).expand([4]), "prior=standard_normal"),
     ],
 )
-def test_what_does_not_factorise_is_refused(q, prior, message):
+def test_decompose_rate_rejects_distributions_that_do_not_factorise(q, prior, message):
     z = torch.zeros(1, 4, 2)
     with pytest.raises(UserError, match=message):
         decompose_rate(q, prior, z, "stratified", 9)

@@ -1,4 +1,8 @@
-"""Each metric against a slow one that shares no code with it, and against what it should say."""
+"""Tests of the disentanglement metrics against published values, slow computations and invariances.
+
+The slow computations share no code of vaelab with the metrics.
+Shapes: N images, D latents, F factors.
+"""
 
 import math
 from collections import Counter
@@ -26,28 +30,28 @@ from vaelab.metrics.disentanglement import (
     sap,
 )
 
-DSPRITES = (3, 6, 40, 32, 32)
-SMALL = (3, 4, 5)
-GRID = np.stack(np.unravel_index(np.arange(60), SMALL), 1)  # every combination once
+DSPRITES_SIZES = (3, 6, 40, 32, 32)
+SIZES = (3, 4, 5)  # values of each factor
+GRID = np.stack(np.unravel_index(np.arange(60), SIZES), 1)  # every combination once
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-# Known values.
+# Published values.
 
 
 @pytest.fixture(scope="module")
-def sprites():
-    """10,000 draws of the factors of dSprites, and as many of twice five unrelated Gaussians."""
-    legacy = np.random.RandomState(0)  # whose draws give the published values
-    factors = np.stack([legacy.randint(size, size=10_000) for size in DSPRITES], 1)
+def dsprites_draws():
+    """Factors of dSprites [10000, 5], and two sets of independent Gaussian noise [10000, 5]."""
+    legacy = np.random.RandomState(0)  # the generator that gives the published values
+    factors = np.stack([legacy.randint(size, size=10_000) for size in DSPRITES_SIZES], 1)
     return factors, legacy.randn(10_000, 5), legacy.randn(10_000, 5)
 
 
-def test_mig_of_known_codes_is_the_published_one(sprites):
-    factors, noise, more = sprites
+def test_mig_reproduces_published_values(dsprites_draws):
+    factors, noise, more = dsprites_draws
     angle = 2 * np.pi / 40 * factors[:, [2]]
     circle = np.hstack([np.delete(factors, 2, 1), np.sin(angle), np.cos(angle), noise])
     assert mig(np.hstack([factors, noise]), factors) == pytest.approx(0.895, abs=5e-4)
@@ -56,9 +60,9 @@ def test_mig_of_known_codes_is_the_published_one(sprites):
     assert mig(np.hstack([noise, more]), factors) == pytest.approx(0.000, abs=5e-4)
 
 
-def test_mig_of_rotated_codes(sprites):
-    """All of a gap is gone at 45 degrees between two latents, and much of it in any rotation."""
-    factors, *_ = sprites
+def test_mig_of_rotated_codes_is_lower(dsprites_draws):
+    """At 45 degrees two latents share two factors equally, so both of those gaps are zero."""
+    factors, *_ = dsprites_draws
     perfect = (factors - factors.mean(0)) / factors.std(0)
     x, y = perfect[:, 3], perfect[:, 4]
     turned = np.column_stack([perfect[:, :3], x - y, x + y])
@@ -69,19 +73,19 @@ def test_mig_of_rotated_codes(sprites):
     assert max(mig(perfect @ turn, factors) for turn in turns) < 0.4
 
 
-# Independent implementations.
+# Slow computations.
 
 
 @pytest.fixture
-def blurred():
-    """Codes [300, 4] that each tell something of several of the factors [300, 3], and noise."""
+def sampled_pairs():
+    """Noisy codes [300, 4], each with information on several factors, and the factors [300, 3]."""
     factors = GRID[rng().integers(60, size=300)]
     mixing = rng(1).normal(size=(3, 4)) * [1, 1, 0.3, 0]
     return factors @ mixing + 0.5 * rng(2).normal(size=(300, 4)), factors
 
 
-def information(xs, ys):
-    """Mutual information in nats, by counting."""
+def mutual_information(xs, ys):
+    """Returns the mutual information in nats of two lists of discrete values, by counting."""
     both, x_counts, y_counts, count = (
         Counter(zip(xs, ys, strict=True)),
         Counter(xs),
@@ -93,28 +97,33 @@ def information(xs, ys):
     )
 
 
-def bins_of(code, bins):
+def bin_indices(code, bins):
+    """Returns the bin of each value of a list, in bins of equal width between its extremes."""
     low, width = min(code), (max(code) - min(code)) / bins
     return [min(int((value - low) / width), bins - 1) for value in code]
 
 
 def information_table(codes, factors, bins):
-    return [[information(bins_of(list(c), bins), list(f)) for c in codes.T] for f in factors.T]
+    """Returns the mutual information of binned codes and factors, as lists [F][D]."""
+    return [
+        [mutual_information(bin_indices(list(c), bins), list(f)) for c in codes.T]
+        for f in factors.T
+    ]
 
 
 @pytest.mark.parametrize("bins", [3, 20])
-def test_mig_counts(blurred, bins):
-    codes, factors = blurred
+def test_mig_agrees_with_loops(sampled_pairs, bins):
+    codes, factors = sampled_pairs
     gaps = []
     for row, factor in zip(information_table(codes, factors, bins), factors.T, strict=True):
         second, first = sorted(row)[-2:]
-        gaps.append((first - second) / information(list(factor), list(factor)))
+        gaps.append((first - second) / mutual_information(list(factor), list(factor)))
     assert mig(codes, factors, bins) == pytest.approx(sum(gaps) / 3, rel=1e-9)
 
 
 @pytest.mark.parametrize("bins", [3, 20])
-def test_modularity_is_the_distance_from_a_template(blurred, bins):
-    codes, factors = blurred
+def test_modularity_agrees_with_distance_from_template(sampled_pairs, bins):
+    codes, factors = sampled_pairs
     scores = []
     for told in np.transpose(information_table(codes, factors, bins)):
         template = np.zeros(3)
@@ -124,8 +133,8 @@ def test_modularity_is_the_distance_from_a_template(blurred, bins):
 
 
 @pytest.mark.parametrize("quantile", [0.9, 0.99, 1.0])
-def test_irs_by_loops(blurred, quantile):
-    codes, factors = blurred
+def test_irs_agrees_with_loops(sampled_pairs, quantile):
+    codes, factors = sampled_pairs
     scores, weights = [], []
     for code in codes.T:
         farthest = max(abs(code - code.mean()))
@@ -145,11 +154,12 @@ def test_irs_by_loops(blurred, quantile):
     assert irs(codes, factors, quantile) == pytest.approx(expected, rel=1e-9)
 
 
-def mixture(at, means, scales):
+def mixture_density(at, means, scales):
+    """Returns the mean density [P] of N Gaussians at the points `at` [P]."""
     return norm.pdf(at[:, None], means, scales).mean(1)
 
 
-def test_mig_chen_is_the_gap_of_integrals():
+def test_mig_chen_agrees_with_numeric_integration():
     means = GRID @ np.array([[1.0, 0.3], [0.2, 0.5], [0.0, 1.0]]) + 100.0
     scales = rng().uniform(0.1, 0.6, means.shape)
     at = np.linspace(90, 115, 5_001)
@@ -157,9 +167,9 @@ def test_mig_chen_is_the_gap_of_integrals():
     for factor in GRID.T:
         told = []
         for mean, scale in zip(means.T, scales.T, strict=True):
-            everywhere, total = mixture(at, mean, scale), 0.0
+            everywhere, total = mixture_density(at, mean, scale), 0.0
             for value in set(factor):
-                here = mixture(at, mean[factor == value], scale[factor == value])
+                here = mixture_density(at, mean[factor == value], scale[factor == value])
                 ratio = np.log(np.maximum(here, 1e-300) / np.maximum(everywhere, 1e-300))
                 total += np.mean(factor == value) * trapezoid(here * ratio, at)
             told.append(total)
@@ -169,7 +179,7 @@ def test_mig_chen_is_the_gap_of_integrals():
     assert 0.3 < found < 0.6
 
 
-def test_a_mixture_in_single_precision_is_that_of_scipy(monkeypatch):
+def test_log_latent_mixtures_agrees_with_scipy(monkeypatch):
     monkeypatch.setattr(mixtures, "CHUNK", 64)
     means, scales = 1000 + rng(0).normal(size=(60, 2)), rng(1).uniform(0.01, 1, (60, 2))
     z = rng(2).normal(means, scales)[:50]
@@ -178,15 +188,20 @@ def test_a_mixture_in_single_precision_is_that_of_scipy(monkeypatch):
     np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
-def parts(codes, factors):
-    """The split that the metrics make with `rng()`, and the generator after it."""
+def split_pairs(codes, factors):
+    """Returns codes and factors to fit and to score, split as by the metrics, and the generator.
+
+    The metrics draw the split from `rng()` first; the generator is in the state after that.
+    """
     generator = rng()
     order = generator.permutation(len(codes))
     score, fit = order[: len(codes) // 3], order[len(codes) // 3 :]
     return codes[fit], factors[fit], codes[score], factors[score], generator
 
 
-def dci_of(importance, guesses, asked):
+def dci_scores(importance, guesses, asked):
+    """Returns the DCI scores from importances [D, F], predicted and true factors [N, F]."""
+
     def unevenness(shares):
         shares = [share / sum(shares) for share in shares]
         return 1 + sum(p * math.log(p) for p in shares if p) / math.log(len(shares))
@@ -199,29 +214,29 @@ def dci_of(importance, guesses, asked):
     }
 
 
-def test_dci_is_that_of_the_literatures_trees(blurred):
-    codes, factors = blurred[0][:200], blurred[1][:200, :2]
-    fit, known, score, asked, generator = parts(codes, factors)
+def test_dci_agrees_with_scores_from_boosted_trees(sampled_pairs):
+    codes, factors = sampled_pairs[0][:200], sampled_pairs[1][:200, :2]
+    fit, known, score, asked, generator = split_pairs(codes, factors)
     importance, guesses = [], []
     for v in known.T:
         model = GradientBoostingClassifier(random_state=int(generator.integers(2**31)))
         importance.append(model.fit(fit, v).feature_importances_)
         guesses.append(model.predict(score))
-    expected = dci_of(np.transpose(importance), np.transpose(guesses), asked)
+    expected = dci_scores(np.transpose(importance), np.transpose(guesses), asked)
     assert dci(codes, factors, rng()) == pytest.approx(expected)
 
 
-def test_importances_below_zero_by_rounding_are_zero(blurred, monkeypatch):
+def test_dci_clips_negative_importances_to_zero(sampled_pairs, monkeypatch):
     parts = np.array([0.6, 0.4 + 1e-17, -1e-17, 0.0])
     monkeypatch.setattr(GradientBoostingClassifier, "feature_importances_", parts)
-    found = dci(blurred[0][:200], blurred[1][:200, :2], rng())
+    found = dci(sampled_pairs[0][:200], sampled_pairs[1][:200, :2], rng())
     assert found["completeness"] == pytest.approx(1 - entropy([0.6, 0.4]) / math.log(4))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
-def test_equally_good_latents_share_a_factor(seed):
-    """Each factor is twice in the codes: half of the importance is in either."""
+def test_dci_splits_importance_between_equal_latents(seed):
+    """The codes hold each factor twice, so each copy gets half of the importance."""
     factors = np.stack([rng(seed).permuted(np.arange(1200) % size) for size in (3, 4, 5)], 1)
     twice = np.concatenate([factors, factors], 1).astype(float)
     found = dci(twice, factors, rng(seed))
@@ -229,8 +244,8 @@ def test_equally_good_latents_share_a_factor(seed):
     assert found["completeness"] == pytest.approx(1 - math.log(2) / math.log(6), abs=0.02)
 
 
-def test_dci_is_the_same_for_any_number_of_threads(blurred):
-    codes, factors = blurred[0][:300], blurred[1][:300]
+def test_dci_does_not_depend_on_number_of_threads(sampled_pairs):
+    codes, factors = sampled_pairs[0][:300], sampled_pairs[1][:300]
     before = torch.get_num_threads()
     found = []
     for threads in (1, 3):
@@ -240,8 +255,8 @@ def test_dci_is_the_same_for_any_number_of_threads(blurred):
     assert found[0] == found[1]
 
 
-def machine(x, y, penalty):
-    """Slope and intercept of one class against the rest, by the loss that liblinear names."""
+def fit_svm(x, y, penalty):
+    """Returns slope and intercept of a linear SVM by liblinear's loss, from x [N] and y [N], ±1."""
 
     def loss(w):
         weight = np.where(y > 0, penalty, 0.01)
@@ -250,15 +265,15 @@ def machine(x, y, penalty):
     return minimize(loss, np.zeros(2), tol=1e-10).x
 
 
-def test_sap_from_machines_by_hand(blurred):
-    codes, factors = blurred
-    fit, known, score, asked, _ = parts(codes, factors)
+def test_sap_agrees_with_svms_fitted_by_scipy(sampled_pairs):
+    codes, factors = sampled_pairs
+    fit, known, score, asked, _ = split_pairs(codes, factors)
     gaps = []
     for v, w in zip(known.T, asked.T, strict=True):
         accuracies = []
         for x, z in zip(fit.T, score.T, strict=True):
             balanced = {k: 0.01 * len(v) / (len(set(v)) * sum(v == k)) for k in sorted(set(v))}
-            lines = [machine(x, np.where(v == k, 1, -1), c) for k, c in balanced.items()]
+            lines = [fit_svm(x, np.where(v == k, 1, -1), c) for k, c in balanced.items()]
             guesses = np.argmax([slope * z + start for slope, start in lines], 0)
             accuracies.append(np.mean(guesses == w))
         gaps.append(np.diff(sorted(accuracies))[-1])
@@ -266,8 +281,8 @@ def test_sap_from_machines_by_hand(blurred):
     assert np.mean(gaps) > 0.05
 
 
-def regression(x, y):
-    """Weights and intercept of logistic regression with half the squared weights as a penalty."""
+def fit_logistic_regression(x, y):
+    """Returns weights and intercept [D + 1], with L2 penalty 1/2, from x [N, D] and y [N], ±1."""
 
     def loss(w):
         return w[:-1] @ w[:-1] / 2 + np.logaddexp(0, -y * (x @ w[:-1] + w[-1])).sum()
@@ -275,13 +290,13 @@ def regression(x, y):
     return minimize(loss, np.zeros(x.shape[1] + 1), tol=1e-9).x
 
 
-def test_explicitness_from_regressions_by_hand(blurred):
-    codes, factors = blurred
-    fit, known, score, asked, _ = parts(codes, factors)
+def test_explicitness_agrees_with_regressions_fitted_by_scipy(sampled_pairs):
+    codes, factors = sampled_pairs
+    fit, known, score, asked, _ = split_pairs(codes, factors)
     x, z = ((part - fit.mean(0)) / fit.std(0) for part in (fit, score))
     areas = []
     for v, w in zip(known.T, asked.T, strict=True):
-        fits = [regression(x, np.where(v == k, 1, -1)) for k in sorted(set(v))]
+        fits = [fit_logistic_regression(x, np.where(v == k, 1, -1)) for k in sorted(set(v))]
         odds = np.stack([1 / (1 + np.exp(-(z @ f[:-1] + f[-1]))) for f in fits])
         odds /= odds.sum(0)
         of_factor = []
@@ -294,28 +309,29 @@ def test_explicitness_from_regressions_by_hand(blurred):
     assert explicitness(codes, factors, rng()) == pytest.approx(np.mean(areas), abs=1e-3)
 
 
-def lookup(codes):
-    """The codes [60, D] of the images of the grid."""
-    return lambda factors: codes[np.ravel_multi_index(factors.T, SMALL)]
+def code_lookup(codes):
+    """Returns a function from factors [n, 3] to codes, from the codes [60, D] of the grid."""
+    return lambda factors: codes[np.ravel_multi_index(factors.T, SIZES)]
 
 
 @pytest.fixture
-def tangled():
-    """Codes [60, 4] of the grid that do not always betray what two images share."""
+def grid_codes():
+    """Codes [60, 4] of the grid from which the shared factor is not always predicted."""
     mixing = np.array([[1.0, 0.6, 0, 0], [0.5, 0, 0.4, 0.01], [0, 0.2, 0.6, 0]])
     codes = GRID @ mixing + 0.3 * rng(1).normal(size=(60, 4)) ** 3 * [1, 1, 1, 0.02]
     return codes * [1, 1, 5, 1]
 
 
-def draw(generator, shared=None):
-    factors = [generator.integers(size) for size in SMALL]
+def draw_factors(generator, shared=None):
+    """Draws the factors of one image as a list; `shared` maps factors to fixed values."""
+    factors = [generator.integers(size) for size in SIZES]
     for f, value in (shared or {}).items():
         factors[f] = value
     return factors
 
 
-def softmax_regression(x, y):
-    """Predicts by multinomial regression with half the squared weights as a penalty."""
+def fit_softmax_regression(x, y):
+    """Fits a multinomial regression with an L2 penalty of 1/2; returns x [n, D] -> classes [n]."""
     x, classes = np.column_stack([x, np.ones(len(x))]), y.max() + 1
 
     def loss(w):
@@ -330,8 +346,8 @@ def softmax_regression(x, y):
     return lambda z: np.argmax(np.column_stack([z, np.ones(len(z))]) @ w, 1)
 
 
-def test_beta_vae_score_by_loops(tangled):
-    generator, code = rng(5), {tuple(f): c for f, c in zip(GRID.tolist(), tangled, strict=True)}
+def test_beta_vae_score_agrees_with_loops(grid_codes):
+    generator, code = rng(5), {tuple(f): c for f, c in zip(GRID.tolist(), grid_codes, strict=True)}
 
     def points(count):
         told, labels = [], []
@@ -339,30 +355,32 @@ def test_beta_vae_score_by_loops(tangled):
             f = int(generator.integers(3))
             differences = []
             for _ in range(8):
-                first = draw(generator)
-                second = draw(generator, {f: first[f]})
+                first = draw_factors(generator)
+                second = draw_factors(generator, {f: first[f]})
                 differences.append(abs(code[tuple(first)] - code[tuple(second)]))
             told.append(sum(differences) / 8)
             labels.append(f)
         return np.array(told), np.array(labels)
 
-    classify = softmax_regression(*points(2000))
+    classify = fit_softmax_regression(*points(2000))
     x, y = points(3000)
     expected = np.mean(classify(x) == y)
     assert 0.4 < expected < 0.9
-    found = beta_vae_score(lookup(tangled), SMALL, rng(), fitted=2000, scored=5000, batch_size=8)
+    found = beta_vae_score(
+        code_lookup(grid_codes), SIZES, rng(), fitted=2000, scored=5000, batch_size=8
+    )
     assert found == pytest.approx(expected, abs=0.035)
 
 
-def test_factor_vae_score_by_loops(tangled):
-    generator, code = rng(5), {tuple(f): c for f, c in zip(GRID.tolist(), tangled, strict=True)}
-    spread = [np.std(c) for c in tangled.T]
+def test_factor_vae_score_agrees_with_loops(grid_codes):
+    generator, code = rng(5), {tuple(f): c for f, c in zip(GRID.tolist(), grid_codes, strict=True)}
+    spread = [np.std(c) for c in grid_codes.T]
     assert spread[3] < 0.05 < min(spread[:3])
 
     def vote():
         f = int(generator.integers(3))
-        shared = {f: draw(generator)[f]}
-        codes = [code[tuple(draw(generator, shared))] for _ in range(4)]
+        shared = {f: draw_factors(generator)[f]}
+        codes = [code[tuple(draw_factors(generator, shared))] for _ in range(4)]
         ratios = [np.var([c[d] for c in codes]) / spread[d] ** 2 for d in range(3)]
         return ratios.index(min(ratios)), f
 
@@ -370,60 +388,65 @@ def test_factor_vae_score_by_loops(tangled):
     named = {d: max(range(3), key=lambda f: ballots[d, f]) for d in range(3)}
     expected = np.mean([named[d] == f for d, f in (vote() for _ in range(3000))])
     assert 0.4 < expected < 0.9
-    found = factor_vae_score(lookup(tangled), SMALL, rng(), fitted=2000, scored=5000, batch_size=4)
+    found = factor_vae_score(
+        code_lookup(grid_codes), SIZES, rng(), fitted=2000, scored=5000, batch_size=4
+    )
     assert found == pytest.approx(expected, abs=0.035)
 
 
-# Laws.
+# Invariances and extreme values.
 
 
-def chen(codes, factors):
+def mig_chen_of_codes(codes, factors):
+    """Returns `mig_chen` with scales of a tenth of each latent's deviation, 1 for a dead latent."""
     spread = codes.std(0)
     return mig_chen(codes, np.where(spread > 0, 0.1 * spread, 1) + 0 * codes, factors, rng(), 4000)
 
 
-def trees(codes, factors):
+def disentanglement_and_completeness(codes, factors):
+    """Returns two of the DCI scores [2]."""
     found = dci(codes, factors, rng())
     return np.array([found["disentanglement"], found["completeness"]])
 
 
-PAIRED = {
+PAIR_METRICS = {
     "mig": mig,
-    "mig_chen": chen,
-    "dci": trees,
+    "mig_chen": mig_chen_of_codes,
+    "dci": disentanglement_and_completeness,
     "sap": lambda codes, factors: sap(codes, factors, rng()),
     "modularity": modularity,
     "explicitness": lambda codes, factors: explicitness(codes, factors, rng()),
     "irs": irs,
 }
-SAMPLED = {"beta_vae_score": beta_vae_score, "factor_vae_score": factor_vae_score}
-EXACT = dict.fromkeys(PAIRED, 1e-9) | {
-    "mig_chen": 0.02,  # draws other samples
-    "dci": 0.02,  # settles ties in another way
+FIXED_FACTOR_METRICS = {"beta_vae_score": beta_vae_score, "factor_vae_score": factor_vae_score}
+TOLERANCE = dict.fromkeys(PAIR_METRICS, 1e-9) | {
+    "mig_chen": 0.02,  # the samples differ
+    "dci": 0.02,  # ties are broken differently
 }
-DEAD = {  # from the score with a fifth latent, a dead one, to that of the other four
+# Maps the score of four latents and a dead one to the score of the four; by default they are equal.
+WITHOUT_DEAD_LATENT = {
     "modularity": lambda score: score * 5 / 4,
     "dci": lambda score: 1 - (1 - score) * [1, math.log(5) / math.log(4)],
 }
 
 
-@pytest.mark.parametrize("name", sorted(PAIRED.keys() - {"sap", "explicitness"}))
+@pytest.mark.parametrize("name", sorted(PAIR_METRICS.keys() - {"sap", "explicitness"}))
 def test_perfect_codes_score_one(name):
     factors = np.tile(GRID, (6, 1))
-    assert PAIRED[name](2.0 * factors, factors) == pytest.approx(1, abs=1e-3)
+    assert PAIR_METRICS[name](2.0 * factors, factors) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize(("name", "most"), [("sap", 0.5), ("explicitness", 1)])
-def test_perfect_codes_of_two_values_score_the_most(name, most):
+def test_perfect_binary_codes_score_the_maximum(name, most):
     factors = np.tile(np.stack(np.unravel_index(np.arange(8), (2, 2, 2)), 1), (100, 1))
-    assert PAIRED[name](2.0 * factors, factors) == pytest.approx(most, abs=0.05)
+    assert PAIR_METRICS[name](2.0 * factors, factors) == pytest.approx(most, abs=0.05)
 
 
-@pytest.mark.parametrize("name", SAMPLED)
-def test_perfect_codes_betray_the_shared_factor(name):
+@pytest.mark.parametrize("name", FIXED_FACTOR_METRICS)
+def test_fixed_factor_metrics_of_perfect_codes_are_one(name):
     few = {"fitted": 500, "scored": 500}
-    assert SAMPLED[name](lookup(2.0 * GRID), SMALL, rng(), **few) == 1
-    assert SAMPLED[name](lambda factors: 2.0 * factors, (3, 1, 5), rng(), **few) == 1
+    assert FIXED_FACTOR_METRICS[name](code_lookup(2.0 * GRID), SIZES, rng(), **few) == 1
+    assert FIXED_FACTOR_METRICS[name](lambda factors: 2.0 * factors, (3, 1, 5), rng(), **few) == 1
 
 
 @pytest.mark.slow
@@ -437,92 +460,99 @@ def test_perfect_codes_betray_the_shared_factor(name):
         ("explicitness", 0.5, 0.03),
     ],
 )
-def test_random_codes_score_chance(name, chance, error):
+def test_random_codes_score_at_chance_level(name, chance, error):
     codes, factors = rng(1).normal(size=(3000, 4)), GRID[rng(2).integers(60, size=3000)]
-    assert PAIRED[name](codes, factors) == pytest.approx(chance, abs=error)
+    assert PAIR_METRICS[name](codes, factors) == pytest.approx(chance, abs=error)
 
 
-@pytest.mark.parametrize("name", SAMPLED)
-def test_random_codes_betray_nothing(name):
+@pytest.mark.parametrize("name", FIXED_FACTOR_METRICS)
+def test_fixed_factor_metrics_of_random_codes_are_at_chance_level(name):
     noise = rng(1)
-    found = SAMPLED[name](
-        lambda factors: noise.normal(size=(len(factors), 4)), SMALL, rng(), fitted=500, scored=2000
+    found = FIXED_FACTOR_METRICS[name](
+        lambda factors: noise.normal(size=(len(factors), 4)), SIZES, rng(), fitted=500, scored=2000
     )
     assert found == pytest.approx(1 / 3, abs=0.05)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PAIRED)
-def test_order_sign_and_dead_companions_do_not_matter(blurred, name):
-    codes, factors = blurred
-    metric, once = PAIRED[name], PAIRED[name](codes, factors)
-    same = pytest.approx(once, abs=EXACT[name])
+@pytest.mark.parametrize("name", PAIR_METRICS)
+def test_order_sign_and_constant_columns_do_not_change_score(sampled_pairs, name):
+    codes, factors = sampled_pairs
+    metric, once = PAIR_METRICS[name], PAIR_METRICS[name](codes, factors)
+    same = pytest.approx(once, abs=TOLERANCE[name])
     assert metric(codes[:, [2, 0, 3, 1]], factors) == same
     assert metric(codes * [-1, 1, -1, 1], factors) == same
     assert metric(codes, factors[:, [1, 2, 0]] * 3 - 7) == same
     assert metric(codes, np.insert(factors, 1, 4, axis=1)) == same
-    assert DEAD.get(name, float)(metric(np.insert(codes, 1, 0.1, axis=1), factors)) == same
+    assert (
+        WITHOUT_DEAD_LATENT.get(name, float)(metric(np.insert(codes, 1, 0.1, axis=1), factors))
+        == same
+    )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(PAIRED.keys() - {"sap", "irs"}))
-def test_the_scale_of_a_latent_does_not_matter(blurred, name):
-    codes, factors = blurred
-    scaled = PAIRED[name](codes * [10, 1, 0.1, 3] + [0, 5, 0, 0], factors)
-    assert scaled == pytest.approx(PAIRED[name](codes, factors), abs=max(EXACT[name], 1e-6))
+@pytest.mark.parametrize("name", sorted(PAIR_METRICS.keys() - {"sap", "irs"}))
+def test_scale_and_offset_of_latents_do_not_change_score(sampled_pairs, name):
+    codes, factors = sampled_pairs
+    scaled = PAIR_METRICS[name](codes * [10, 1, 0.1, 3] + [0, 5, 0, 0], factors)
+    assert scaled == pytest.approx(
+        PAIR_METRICS[name](codes, factors), abs=max(TOLERANCE[name], 1e-6)
+    )
 
 
-@pytest.mark.parametrize("name", SAMPLED)
-def test_a_shared_factor_shows_whatever_the_latents_order(tangled, name):
-    def score(codes, sizes=SMALL):
-        return SAMPLED[name](lookup(codes), sizes, rng(), fitted=300, scored=300, batch_size=4)
+@pytest.mark.parametrize("name", FIXED_FACTOR_METRICS)
+def test_order_sign_and_dead_latents_do_not_change_fixed_factor_metrics(grid_codes, name):
+    def score(codes, sizes=SIZES):
+        return FIXED_FACTOR_METRICS[name](
+            code_lookup(codes), sizes, rng(), fitted=300, scored=300, batch_size=4
+        )
 
-    once = score(tangled)
-    assert score(tangled[:, [2, 0, 3, 1]] * [-1, 1, -1, 1]) == once
-    assert score(np.insert(tangled, 1, 0.1, axis=1)) == pytest.approx(once, abs=0.02)
+    once = score(grid_codes)
+    assert score(grid_codes[:, [2, 0, 3, 1]] * [-1, 1, -1, 1]) == once
+    assert score(np.insert(grid_codes, 1, 0.1, axis=1)) == pytest.approx(once, abs=0.02)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PAIRED)
-def test_a_single_latent_has_a_dead_one_for_company(blurred, name):
-    codes, factors = blurred[0][:, :1], blurred[1]
-    both = PAIRED[name](np.insert(codes, 1, 0.0, axis=1), factors)
-    alone = PAIRED[name](codes, factors)
-    assert alone == pytest.approx(2 * both if name == "modularity" else both, abs=EXACT[name])
+@pytest.mark.parametrize("name", PAIR_METRICS)
+def test_single_latent_scores_as_with_a_dead_latent(sampled_pairs, name):
+    codes, factors = sampled_pairs[0][:, :1], sampled_pairs[1]
+    both = PAIR_METRICS[name](np.insert(codes, 1, 0.0, axis=1), factors)
+    alone = PAIR_METRICS[name](codes, factors)
+    assert alone == pytest.approx(2 * both if name == "modularity" else both, abs=TOLERANCE[name])
 
 
-@pytest.mark.parametrize("name", PAIRED)
-def test_dead_codes_score_the_least(name):
+@pytest.mark.parametrize("name", PAIR_METRICS)
+def test_dead_codes_score_the_minimum(name):
     factors = np.tile(GRID, (5, 1))
     least = 0.5 if name == "explicitness" else 0
-    assert PAIRED[name](np.full((300, 3), 0.1), factors) == pytest.approx(least, abs=1e-9)
+    assert PAIR_METRICS[name](np.full((300, 3), 0.1), factors) == pytest.approx(least, abs=1e-9)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sap", "explicitness"])
-def test_a_value_that_only_one_image_has_does_no_harm(blurred, name):
-    codes, factors = blurred
-    for image in range(4):  # some are fitted, some scored
+def test_factor_value_of_one_image_hardly_changes_score(sampled_pairs, name):
+    codes, factors = sampled_pairs
+    for image in range(4):  # some are in the part to fit, some in the part to score
         rare = factors.copy()
         rare[image, 0] = 3
-        once = PAIRED[name](codes, factors)
-        assert PAIRED[name](codes, rare) == pytest.approx(once, abs=0.1)
+        once = PAIR_METRICS[name](codes, factors)
+        assert PAIR_METRICS[name](codes, rare) == pytest.approx(once, abs=0.1)
 
 
-def test_two_latents_that_tell_the_same_leave_no_gap():
+def test_mig_and_mig_chen_of_equal_latents_are_zero():
     codes = np.repeat(GRID[:, :1], 2, axis=1) * 1.0
     assert mig(codes, GRID) == pytest.approx(0)
     assert mig_chen(codes, np.full((60, 2), 1e-3), GRID, rng()) == pytest.approx(0, abs=1e-5)
 
 
-# Refusals.
+def test_factor_vae_score_of_dead_codes_is_zero():
+    assert factor_vae_score(lambda factors: np.zeros((len(factors), 2)), SIZES, rng()) == 0
 
 
-def test_of_dead_codes_no_latent_has_a_vote():
-    assert factor_vae_score(lambda factors: np.zeros((len(factors), 2)), SMALL, rng()) == 0
+# Errors.
 
 
-@pytest.mark.parametrize("name", sorted(PAIRED.keys() - {"mig_chen"}))
+@pytest.mark.parametrize("name", sorted(PAIR_METRICS.keys() - {"mig_chen"}))
 @pytest.mark.parametrize(
     ("codes", "factors", "message"),
     [
@@ -534,25 +564,25 @@ def test_of_dead_codes_no_latent_has_a_vote():
         (np.zeros((60, 2)), 0 * GRID, "no factor has more than one value"),
     ],
 )
-def test_refuses_codes_and_factors_that_are_no_pair(name, codes, factors, message):
+def test_metrics_refuse_invalid_codes_and_factors(name, codes, factors, message):
     with pytest.raises(UserError, match=message):
-        PAIRED[name](codes, factors)
+        PAIR_METRICS[name](codes, factors)
 
 
-def test_refuses_too_few_images():
+def test_sap_refuses_too_few_images():
     with pytest.raises(UserError, match="2 images are too few"):
         sap(np.zeros((2, 2)), GRID[:2], rng())
 
 
 @pytest.mark.parametrize("scales", [np.zeros((60, 3)), np.ones((60, 2)), np.full((60, 3), np.inf)])
-def test_mig_chen_refuses_scales_that_are_none(scales):
+def test_mig_chen_refuses_invalid_scales(scales):
     with pytest.raises(UserError, match="positive number for each mean"):
         mig_chen(1.0 * GRID, scales, GRID, rng())
 
 
-@pytest.mark.parametrize("name", SAMPLED)
-def test_refuses_what_cannot_be_told(name):
+@pytest.mark.parametrize("name", FIXED_FACTOR_METRICS)
+def test_fixed_factor_metrics_refuse_constant_factors_and_infinite_codes(name):
     with pytest.raises(UserError, match="two or more vary"):
-        SAMPLED[name](lambda factors: 1.0 * factors, (1, 5, 1), rng())
+        FIXED_FACTOR_METRICS[name](lambda factors: 1.0 * factors, (1, 5, 1), rng())
     with pytest.raises(UserError, match="are not finite"):
-        SAMPLED[name](lambda factors: np.full((len(factors), 2), np.inf), SMALL, rng())
+        FIXED_FACTOR_METRICS[name](lambda factors: np.full((len(factors), 2), np.inf), SIZES, rng())

@@ -1,11 +1,11 @@
-"""What `import vaelab` does to the program that imports it: nothing."""
+"""`import vaelab` changes no global state of the program and imports no heavy package."""
 
 import subprocess
 import sys
 
 import pytest
 
-GLOBAL = """
+PROGRAM = """
 import os, sys, warnings
 
 def seen():
@@ -27,6 +27,6 @@ assert omegaconf.OmegaConf.has_resolver("run_name") == resolvers
 
 
 @pytest.mark.slow
-def test_import_changes_nothing_outside():
-    done = subprocess.run([sys.executable, "-c", GLOBAL], capture_output=True, text=True)
+def test_import_vaelab_changes_no_global_state():
+    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True)
     assert not done.returncode, done.stderr

@@ -1,4 +1,4 @@
-"""What a training logs reaches TensorBoard, each scalar once a logging step."""
+"""The training scalars that TensorBoard's event files have, and their steps."""
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from vaelab.training.callbacks import Seeding, Speed
 
 
-def test_curves(fit, tmp_path):
+def test_tensorboard_has_scalars_once_per_logging_step(fit, tmp_path):
     fit(Seeding(0), Speed(), logger=TensorBoardLogger(tmp_path, name="", version=""),
         log_every_n_steps=2)  # fmt: skip
     board = EventAccumulator(str(tmp_path), size_guidance={"scalars": 0}).Reload()

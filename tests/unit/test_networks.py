@@ -1,4 +1,4 @@
-"""Shapes, what sees what, and that the networks are those of their papers."""
+"""The networks: shapes, gradients, effect of labels, and the formulas and sizes of their papers."""
 
 import math
 from itertools import pairwise
@@ -19,9 +19,9 @@ from vaelab.networks.layers import halved_sizes_up
 from vaelab.networks.rnn import GRULayer
 from vaelab.runs import validation
 
-SIZES = [(8, 8), (28, 28), (29, 31), (32, 32), (45, 45), (64, 64), (28, 45)]
+SIZES = [(8, 8), (28, 28), (29, 31), (32, 32), (45, 45), (64, 64), (28, 45)]  # (H, W)
 BURGESS = {"channels": [8, 7, 6, 5], "kernels": [4, 4, 2, 2], "hidden": [16, 5]}
-SETTINGS = {
+SETTINGS = {  # of small networks: prefix of the class names, and arguments
     "mlp": ("MLP", {"hidden": [6, 5]}),
     "gated_mlp": ("GatedMLP", {"hidden": [6, 5]}),
     "conv": ("Conv", {"channels": [2, 3, 4], "features": 5}),
@@ -29,7 +29,7 @@ SETTINGS = {
     "resnet": ("ResNet", {"channels": [4, 16, 6], "blocks": 2, "features": 5}),
     "rnn": ("RNN", {"hidden": [6, 5]}),
 }
-MODULATIONS = {  # of the encoder and of the decoder: hidden layers
+MODULATIONS = {  # number of hidden layers, each modulated, in the encoder and in the decoder
     "mlp": (2, 2),
     "gated_mlp": (2, 2),
     "conv": (3 + 1, 2 + 2),
@@ -40,8 +40,18 @@ MODULATIONS = {  # of the encoder and of the decoder: hidden layers
 CLASSES, LATENTS = 3, 7
 
 
-def make(network, part, shape, context=0, **changes):
-    """A small network, none of whose weights is at a special value, nor any ReLU dead."""
+def build_network(network, part, shape, context=0, **changes):
+    """Builds a small network, and shifts every parameter by a random positive number.
+
+    So no parameter is at a special initial value, such as zero, and no ReLU is dead.
+
+    Args:
+        network: A key of SETTINGS.
+        part: "Encoder" or "Decoder".
+        shape: Of images (C, H, W).
+        context: Width of the label; 0 for an unconditional network.
+        changes: Arguments that replace those in SETTINGS.
+    """
     name, settings = SETTINGS[network]
     arguments = (shape, context) if part == "Encoder" else (LATENTS, context, shape)
     module = getattr(networks, name + part)(*arguments, **settings | changes)
@@ -51,8 +61,8 @@ def make(network, part, shape, context=0, **changes):
     return module
 
 
-def inputs(part, shape, context=0, count=2):
-    """Images or latents, and labels."""
+def random_inputs(part, shape, context=0, count=2):
+    """Returns random images [B, *shape] or latents [B, LATENTS], and labels [B, context]."""
     h = torch.rand(count, *shape) if part == "Encoder" else torch.randn(count, LATENTS)
     return h, torch.eye(CLASSES)[torch.arange(count) % CLASSES, :context]
 
@@ -65,64 +75,74 @@ both_parts = pytest.mark.parametrize("part", ["Encoder", "Decoder"])
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("size", SIZES)
 @every_network
-def test_shapes(network, size, channels, context):
+def test_encoder_and_decoder_output_shapes(network, size, channels, context):
     shape = (channels, *size)
-    encode = make(network, "Encoder", shape, context)
+    encode = build_network(network, "Encoder", shape, context)
     assert encode.features == 5
-    assert encode(*inputs("Encoder", shape, context)).shape == (2, 5)
-    decode = make(network, "Decoder", shape, context)
-    assert decode(*inputs("Decoder", shape, context)).shape == (2, *shape)
+    assert encode(*random_inputs("Encoder", shape, context)).shape == (2, 5)
+    decode = build_network(network, "Decoder", shape, context)
+    assert decode(*random_inputs("Decoder", shape, context)).shape == (2, *shape)
 
 
 @pytest.mark.parametrize("params", [2, 6, 100])
 @every_network
-def test_the_decoder_has_room_for_more_parameters_than_channels(network, params):
+def test_decoder_outputs_distinct_channels_for_each_likelihood_parameter(network, params):
     shape = (params, 9, 8)
-    out = make(network, "Decoder", shape)(*inputs("Decoder", shape, count=4))
+    out = build_network(network, "Decoder", shape)(*random_inputs("Decoder", shape, count=4))
     assert out.shape == (4, *shape)
     assert out.flatten(2).unique(dim=1).shape[1] == params
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 2), (7, 100)])
 @pytest.mark.parametrize("network", sorted(SETTINGS.keys() - {"conv"}))
-def test_no_image_is_too_small(network, size):
+def test_networks_except_conv_accept_tiny_images(network, size):
     shape = (2, *size)
-    assert make(network, "Encoder", shape)(*inputs("Encoder", shape)).shape == (2, 5)
-    assert make(network, "Decoder", shape)(*inputs("Decoder", shape)).shape == (2, *shape)
+    assert build_network(network, "Encoder", shape)(*random_inputs("Encoder", shape)).shape == (
+        2,
+        5,
+    )
+    assert build_network(network, "Decoder", shape)(*random_inputs("Decoder", shape)).shape == (
+        2,
+        *shape,
+    )
 
 
 @every_network
-def test_every_pixel_is_seen_and_drawn(network):
-    """With odd sides too, of which `conv` leaves a row and a column over."""
+def test_encoder_reads_and_decoder_writes_every_pixel(network):
+    """One side is odd. `conv`, which rounds sides down, need not read the last column."""
     changes = {"channels": [2, 3]} if network == "conv" else {}
     shape = (1, 28, 45)
-    x, y = inputs("Encoder", shape, count=8)
-    make(network, "Encoder", shape, **changes)(x.requires_grad_(), y).square().sum().backward()
+    x, y = random_inputs("Encoder", shape, count=8)
+    build_network(network, "Encoder", shape, **changes)(
+        x.requires_grad_(), y
+    ).square().sum().backward()
     seen = x.grad.ne(0).any(0)
     assert seen[:, :, :44].all()
     assert seen.all() or network == "conv"
-    first, second = make(network, "Decoder", shape, **changes)(*inputs("Decoder", shape))
+    first, second = build_network(network, "Decoder", shape, **changes)(
+        *random_inputs("Decoder", shape)
+    )
     assert first.ne(second).float().mean() > 0.99
 
 
 @pytest.mark.parametrize("context", [0, CLASSES])
 @both_parts
 @every_network
-def test_every_parameter_has_a_gradient(network, part, context):
+def test_every_network_parameter_has_a_nonzero_gradient(network, part, context):
     shape = (2, 9, 13)
-    module = make(network, part, shape, context)
-    module(*inputs(part, shape, context, count=6)).square().sum().backward()
+    module = build_network(network, part, shape, context)
+    module(*random_inputs(part, shape, context, count=6)).square().sum().backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad.ne(0).any(), name
 
 
 @both_parts
 @every_network
-def test_images_of_a_batch_do_not_know_each_other(network, part):
-    """In training as in evaluation; so no statistics of a batch, and no running ones."""
+def test_network_outputs_do_not_depend_on_other_batch_images(network, part):
+    """In training and in evaluation mode: there are no batch statistics or running averages."""
     shape = (2, 9, 13)
-    module = make(network, part, shape, CLASSES)
-    h, y = inputs(part, shape, CLASSES, count=6)
+    module = build_network(network, part, shape, CLASSES)
+    h, y = random_inputs(part, shape, CLASSES, count=6)
     others = torch.cat([h[:1], 3 * torch.rand_like(h[1:])])
     before = module(h, y)
     assert_close(module(others, y.roll(1, 0) * 0 + y[:1])[0], before[0])
@@ -133,21 +153,25 @@ def test_images_of_a_batch_do_not_know_each_other(network, part):
 
 @both_parts
 @every_network
-def test_the_label_reaches_every_layer(network, part):
-    """Each modulation alone is heard, and none at the start, where all tables are zero."""
+def test_label_modulates_every_network_layer(network, part):
+    """Concatenation alone passes on the label, and so does each modulation alone.
+
+    With zero tables and zero weights of the concatenated label the output does not depend on it.
+    """
     shape = (1, 9, 13)
-    module = make(network, part, shape, CLASSES)
-    h, y = inputs(part, shape, CLASSES, count=6)
+    module = build_network(network, part, shape, CLASSES)
+    h, y = random_inputs(part, shape, CLASSES, count=6)
     modulations = [m for m in module.modules() if isinstance(m, Modulation)]
     assert len(modulations) == MODULATIONS[network][part == "Decoder"]
 
-    def changes():
+    def depends_on_label():
+        """Returns for each image whether its output changes with its label, [B]."""
         return (module(h, y) - module(h, y.roll(1, 0))).flatten(1).ne(0).any(1)
 
     with torch.no_grad():
         for modulation in modulations:
             modulation.table.zero_()
-        assert changes().all()  # by concatenation
+        assert depends_on_label().all()  # by concatenation
         for stack in module.modules():
             if isinstance(stack, networks.ModulatedLayers) and isinstance(
                 stack.layers[0], nn.Linear
@@ -155,19 +179,19 @@ def test_the_label_reaches_every_layer(network, part):
                 stack.layers[0].weight[:, -CLASSES:] = 0
         if network == "rnn":
             module.layers[0].row.weight[:, -CLASSES:] = 0
-        assert not changes().any()
+        assert not depends_on_label().any()
         for modulation in modulations:
             modulation.table.normal_()
-            assert changes().all()
+            assert depends_on_label().all()
             modulation.table.zero_()
 
 
 @both_parts
 @every_network
-def test_half_precision_is_near(network, part):
+def test_networks_in_bfloat16_and_float64_agree_with_float32(network, part):
     shape = (2, 9, 13)
-    module = make(network, part, shape, CLASSES)
-    given = inputs(part, shape, CLASSES)
+    module = build_network(network, part, shape, CLASSES)
+    given = random_inputs(part, shape, CLASSES)
     expected = module(*given)
     with torch.autocast("cpu", torch.bfloat16):
         found = module(*given)
@@ -179,12 +203,12 @@ def test_half_precision_is_near(network, part):
 
 @pytest.mark.parametrize("model", ["vae", "cvae"])
 @every_network
-def test_the_configured_networks_train(build, network, model):
+def test_configured_networks_backpropagate_and_start_near_one_bit_per_pixel(build, network, model):
     model = build(f"model={model}", f"network={network}", x_shape=(1, 28, 28))
     loss, distortion, _ = model.loss(torch.rand(4, 1, 28, 28).round(), torch.eye(10)[:4])
     loss.backward()
     assert all(p.grad is not None for p in model.parameters())
-    assert 0.8 < distortion.mean() / (784 * math.log(2)) < 2  # about a bit for a pixel
+    assert 0.8 < distortion.mean() / (784 * math.log(2)) < 2  # about one bit per pixel
 
 
 @pytest.mark.slow
@@ -196,7 +220,7 @@ def test_the_configured_networks_train(build, network, model):
         ("rnn", ["hidden=[4]"]),
     ],
 )
-def test_onnx_has_words_for_all_of_it(build, tmp_path, network, settings):
+def test_networks_export_to_onnx(build, tmp_path, network, settings):
     changes = [f"model.{part}.{change}" for part in ("encoder", "decoder") for change in settings]
     model = build("model=cvae", f"network={network}", *changes, x_shape=(1, 3, 5)).eval()
     made = [file.path.name for file in onnx_files.write_onnx_files(model, tmp_path)]
@@ -205,27 +229,27 @@ def test_onnx_has_words_for_all_of_it(build, tmp_path, network, settings):
 
 @pytest.mark.parametrize("part", [ConvEncoder, ConvDecoder])
 @pytest.mark.parametrize(("size", "channels"), [((7, 28), 3), ((28, 7), 3), ((8, 8), 4)])
-def test_too_small_images_are_refused(part, size, channels):
+def test_conv_networks_reject_too_small_images(part, size, channels):
     shape = (1, *size)
     arguments = (shape, 0) if part is ConvEncoder else (7, 0, shape)
     with pytest.raises(UserError, match=f"{size[0]} x {size[1]} pixels are too small"):
         part(*arguments, channels=[2] * channels, features=5)
 
 
-def test_halved_sizes_down():
+def test_halved_sizes_down_rounds_odd_sides_down():
     assert halved_sizes_down((3, 45, 28), 3) == [(45, 28), (22, 14), (11, 7), (5, 3)]
     assert halved_sizes_down((1, 8, 8), 0) == [(8, 8)]
     assert halved_sizes_down((1, 8, 8), 3)[-1] == (1, 1)
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3, 2)])
-def test_modulation_is_the_identity_at_the_start(shape):
+def test_modulation_is_identity_at_initialization(shape):
     h = torch.randn(shape)
     assert torch.equal(Modulation(3, 6)(h, torch.eye(3)[[0, 1, 2, 0]]), h)
 
 
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 3, 2)])
-def test_modulation_without_labels_is_the_identity(shape):
+def test_modulation_without_labels_is_identity_without_parameters(shape):
     h, modulation = torch.randn(shape), Modulation(0, 6)
     assert torch.equal(modulation(h, torch.zeros(4, 0)), h)
     assert not any(p.numel() for p in modulation.parameters())
@@ -243,11 +267,11 @@ def test_modulation_scales_and_shifts_each_feature(shape):
             assert_close(out[i, feature], h[i, feature] * (1 + scale) + shift)
 
 
-def test_gates_are_those_of_the_paper():
-    """H = A(x) * sigmoid(B(x)), with A and B modulated where there are labels."""
+def test_gated_mlp_layers_match_formula_of_paper():
+    """H = A(x) * sigmoid(B(x)), arXiv:1705.07120; labels, if any, modulate both A and B."""
     for context in (0, CLASSES):
-        module = make("gated_mlp", "Encoder", (2, 3, 4), context)
-        x, y = inputs("Encoder", (2, 3, 4), context)
+        module = build_network("gated_mlp", "Encoder", (2, 3, 4), context)
+        x, y = random_inputs("Encoder", (2, 3, 4), context)
         h = torch.cat([x.flatten(1), y], 1)
         for layer, modulation in zip(module.layers.layers, module.layers.modulations, strict=True):
             value, gate = (
@@ -266,7 +290,7 @@ def test_gates_are_those_of_the_paper():
         assert_close(module(x, y), h)
 
 
-def test_gated_weights_start_as_in_the_paper(build):
+def test_gated_mlp_initial_weights_and_parameter_counts_match_paper(build):
     model = build("network=gated_mlp", "model.latent_dim=40")
     layers = [*model.encoder.layers.layers, *model.decoder.layers.layers, model.decoder.out]
     assert [layer.in_features for layer in layers] == [784, 300, 40, 300, 300]
@@ -274,15 +298,17 @@ def test_gated_weights_start_as_in_the_paper(build):
         spread = math.sqrt(2 / layer.in_features)
         assert_close(layer.weight.std().item(), spread, rtol=0.03, atol=0)
         assert abs(layer.weight.mean().item()) < 0.03 * spread
-    assert count(model.encoder) == 2 * (784 * 300 + 300) + 2 * (300 * 300 + 300) == 651_600
-    assert count(model.decoder) == 24_600 + 180_600 + 235_984
+    assert (
+        count_parameters(model.encoder) == 2 * (784 * 300 + 300) + 2 * (300 * 300 + 300) == 651_600
+    )
+    assert count_parameters(model.decoder) == 24_600 + 180_600 + 235_984
 
 
-def count(module):
+def count_parameters(module):
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-LOCATELLO = [
+LOCATELLO = [  # settings of Locatello et al. (2019), arXiv:1811.12359
     *(f"model.{part}.channels=[32,32,64,64]" for part in ("encoder", "decoder")),
     *(f"model.{part}.hidden=[256]" for part in ("encoder", "decoder")),
     "model.encoder.kernels=[4,4,2,2]",
@@ -304,14 +330,14 @@ LOCATELLO = [
         ),
     ],
 )
-def test_burgess_has_the_parameters_of_the_papers(build, changes, encoder, decoder):
-    """On 64 x 64 pixels with ten latents; by hand from the papers' tables."""
+def test_burgess_parameter_counts_match_papers(build, changes, encoder, decoder):
+    """For 64 x 64 pixels and ten latents; computed by hand from the tables of the papers."""
     model = build("network=burgess", "model.latent_dim=10", *changes, x_shape=(1, 64, 64))
-    assert (count(model.encoder), count(model.decoder)) == (encoder, decoder)
+    assert (count_parameters(model.encoder), count_parameters(model.decoder)) == (encoder, decoder)
     assert model.decoder.small == (model.decoder.small[0], 4, 4)
 
 
-def test_burgess_starts_as_glorot_did():
+def test_burgess_initial_weights_have_glorot_variance_and_zero_bias():
     module = BurgessDecoder(50, 0, (1, 32, 32), channels=[64, 64], kernels=[4, 4], hidden=[200])
     expected = {"dense.layers.0": 250, "convolutions.layers.0": 2 * 64 * 16, "out": 65 * 16}
     for name, fans in expected.items():
@@ -334,18 +360,18 @@ def test_doubling_is_the_transpose_of_halving(kernel, size):
 
 
 @pytest.mark.parametrize("part", ["Encoder", "Decoder"])
-def test_burgess_needs_a_kernel_for_each_halving(part):
+def test_burgess_rejects_fewer_kernels_than_channels(part):
     with pytest.raises(UserError, match=rf"model\.{part.lower()}\.kernels has 2 .* 4 halvings"):
-        make("burgess", part, (1, 64, 64), kernels=[4, 4])
+        build_network("burgess", part, (1, 64, 64), kernels=[4, 4])
 
 
-def test_burgess_kernels_are_even(compose):
+def test_burgess_rejects_odd_kernels(compose):
     cfg = compose("network=burgess", "model.encoder.kernels=[4,4,3,3]")
     with pytest.raises(UserError, match=r"encoder.kernels=\[4, 4, 3, 3\]: .*multiple of 2"):
         validation.check_node(OmegaConf.to_container(cfg.model), "model")
 
 
-def test_a_recurrence_is_a_gated_recurrent_unit():
+def test_gru_layer_matches_torch_gru():
     ours, theirs = GRULayer(5, 4, 0), nn.GRU(5, 4, batch_first=True)
     own = {"weight_ih_l0": ours.row.weight, "weight_hh_l0": ours.state.weight}
     own |= {"bias_ih_l0": ours.row.bias, "bias_hh_l0": ours.state.bias}
@@ -357,38 +383,41 @@ def test_a_recurrence_is_a_gated_recurrent_unit():
     assert_close(ours(rows[:, :1], y, 6), theirs(rows[:, :1].expand(-1, 6, -1))[0])
 
 
-def test_the_rnn_reads_rows_in_order():
+def test_rnn_encoder_reads_rows_from_top_to_bottom():
     shape = (2, 6, 4)
-    encode = make("rnn", "Encoder", shape)
-    x, y = inputs("Encoder", shape)
+    encode = build_network("rnn", "Encoder", shape)
+    x, y = random_inputs("Encoder", shape)
     for other in (x.flip(2), x.roll(1, 2)):
         assert (encode(other, y) - encode(x, y)).ne(0).any(1).all()
-    by_hand = torch.stack([torch.cat([*image], -1) for image in x])  # (H, C * W) of each
+    by_hand = torch.stack([torch.cat([*image], -1) for image in x])  # rows [H, C * W] of each image
     for layer in encode.layers:
         by_hand = layer(by_hand, y, 6)
     assert_close(encode(x, y), by_hand[:, -1])
 
 
-def test_the_rnn_writes_rows_in_order():
-    """A taller image of the same weights begins with the shorter one."""
-    short, tall = (make("rnn", "Decoder", (2, height, 4)) for height in (6, 9))
+def test_rnn_decoder_writes_rows_from_top_to_bottom():
+    """A taller image, decoded with the same weights, begins with the shorter image."""
+    short, tall = (build_network("rnn", "Decoder", (2, height, 4)) for height in (6, 9))
     tall.load_state_dict(short.state_dict())
-    z, y = inputs("Decoder", ())
+    z, y = random_inputs("Decoder", ())
     assert_close(tall(z, y)[:, :, :6], short(z, y))
     rows = short(z, y).transpose(1, 2).flatten(2).transpose(0, 1)
     assert all((a - b).ne(0).any() for a, b in pairwise(rows))
 
 
-def test_halved_sizes_up():
+def test_halved_sizes_up_rounds_odd_sides_up():
     assert halved_sizes_up((3, 45, 28), 3) == [(45, 28), (23, 14), (12, 7), (6, 4)]
     assert halved_sizes_up((1, 8, 3), 4)[-1] == (1, 1)
 
 
 @every_network
 @both_parts
-def test_an_unconditional_network_has_no_parameter_for_labels(network, part):
+def test_unconditional_networks_have_no_label_parameters(network, part):
     without, one = (
-        {name: p.numel() for name, p in make(network, part, (1, 16, 16), c).named_parameters()}
+        {
+            name: p.numel()
+            for name, p in build_network(network, part, (1, 16, 16), c).named_parameters()
+        }
         for c in (0, 1)
     )
     assert not any(size for name, size in without.items() if name.endswith("table"))

@@ -1,8 +1,8 @@
-"""A linear VAE trained to the end is probabilistic principal component analysis.
+"""A linear VAE, trained to the optimum, against probabilistic principal component analysis (PCA).
 
-Tipping & Bishop (1999), equations 7 and 8, tell the evidence at its optimum; Lucas et al.
-(2019), arXiv:1911.02469, that the bound reaches it, has no other optimum, and switches off those
-latents alone that the data have no direction for.
+Tipping & Bishop (1999), equations 7 and 8, give the log-evidence of PCA at its optimum. Lucas et
+al. (2019), arXiv:1911.02469, show that the ELBO of a linear VAE reaches it, has no other optimum,
+and prunes only the latents for which the data have no direction.
 """
 
 import math
@@ -18,12 +18,14 @@ from vaelab.models import VAE
 from vaelab.priors import StandardNormal
 
 SHAPE, LATENTS, IMAGES = (1, 2, 5), 5, 60
-NOISE = 0.05  # standard deviation of what is the same in every direction
-CLEAR = [0.5, 0.3, 0.15]  # and of the directions beside it
-SURPLUS = LATENTS - len(CLEAR)
+NOISE = 0.05  # standard deviation of the noise, equal in all directions
+SIGNAL = [0.5, 0.3, 0.15]  # standard deviations of the signal directions
+SURPLUS = LATENTS - len(SIGNAL)  # latents without a signal direction
 
 
 class PixelsAsFeatures(nn.Module):
+    """An encoder without parameters, whose features are the pixels."""
+
     def __init__(self, x_shape, context_dim):
         super().__init__()
         self.features = math.prod(x_shape)
@@ -33,6 +35,8 @@ class PixelsAsFeatures(nn.Module):
 
 
 class LinearDecoder(nn.Module):
+    """A decoder of one linear layer."""
+
     def __init__(self, latent_dim, context_dim, out_shape):
         super().__init__()
         self.out_shape = out_shape
@@ -43,17 +47,23 @@ class LinearDecoder(nn.Module):
 
 
 def sigma_points(q, num_samples):
-    """2D points z of q, of whose squares the mean is that of q: exact for a linear decoder."""
+    """Returns 2D points z of q, [2D, B, D]; `num_samples` is ignored.
+
+    Their means and mean squares are those of q, so the loss of a linear decoder is exact.
+    """
     steps = math.sqrt(LATENTS) * torch.eye(LATENTS).to(q.mean)
     return q.mean + q.stddev * torch.cat([steps, -steps])[:, None]
 
 
 @pytest.fixture(scope="module")
 def data():
-    """Images whose own covariance has exactly the chosen eigenvalues."""
+    """Images [N, C, H, W], and the eigenvalues and eigenvectors of their sample covariance.
+
+    The eigenvalues are exactly those of the signal and the noise.
+    """
     torch.manual_seed(0)
     size = math.prod(SHAPE)
-    spread = torch.tensor(CLEAR + [0.0] * (size - len(CLEAR))).double()
+    spread = torch.tensor(SIGNAL + [0.0] * (size - len(SIGNAL))).double()
     eigenvalues = spread.square() + NOISE**2
     directions = torch.linalg.qr(torch.randn(size, size).double())[0]
     noise = torch.randn(IMAGES, size).double()
@@ -64,7 +74,7 @@ def data():
 
 @pytest.fixture(scope="module")
 def trained(data):
-    """A linear VAE after training by its own loss, whose expectations are exact."""
+    """(model, terms) of a linear VAE, trained by its own loss with exact expectations."""
     torch.manual_seed(1)
     model = VAE(
         x_shape=SHAPE,
@@ -95,30 +105,30 @@ def trained(data):
     optimizer.step(closure)
     with torch.no_grad():
         terms = model.terms(x, y)
-    del model.draw  # random from here on
+    del model.draw  # from here on samples are random
     return model, terms
 
 
 def log_evidence(eigenvalues):
-    """The mean log-evidence of probabilistic PCA at its optimum, in nats per image."""
+    """Returns the mean log-evidence [] of probabilistic PCA at its optimum, in nats per image."""
     kept, discarded = eigenvalues[:LATENTS], eigenvalues[LATENTS:]
     log_det = kept.log().sum() + len(discarded) * discarded.mean().log()
     return -0.5 * (len(eigenvalues) * (math.log(2 * math.pi) + 1) + log_det)
 
 
 @pytest.mark.slow
-def test_the_bound_reaches_the_evidence_of_principal_components(data, trained):
+def test_linear_vae_elbo_reaches_log_evidence_of_pca(data, trained):
     expected = log_evidence(data[1])
     assert_close(trained[1].elbo.mean(), expected, atol=1e-3, rtol=0)
 
 
-def test_the_scale_is_that_of_the_discarded_directions(data, trained):
+def test_linear_vae_learned_variance_is_mean_discarded_eigenvalue(data, trained):
     found = trained[0].likelihood.log_scale.exp()
     assert_close(found.square(), data[1][LATENTS:].mean(), rtol=1e-3, atol=0)
 
 
-def test_the_surplus_latents_alone_are_pruned(data, trained):
-    """Of latent i the rate is half the log of eigenvalue i over the variance of the noise."""
+def test_linear_vae_prunes_only_surplus_latents(data, trained):
+    """The rate of latent i is half the log of eigenvalue i over the variance of the noise."""
     found = trained[1].rate_per_latent.mean(0).sort(descending=True).values
     expected = 0.5 * (data[1][:LATENTS] / NOISE**2).log()
     assert (found[-SURPLUS:] < 0.01).all()
@@ -126,8 +136,8 @@ def test_the_surplus_latents_alone_are_pruned(data, trained):
     assert_close(found, expected, atol=0.01, rtol=0)
 
 
-def test_the_decoder_has_the_principal_directions(data, trained):
-    """W W' = U (Lambda - s^2) U', and each column of W is one direction: latents are aligned."""
+def test_linear_vae_decoder_columns_are_principal_directions(data, trained):
+    """W W' = U (Lambda - s^2) U', and each column of W is along one eigenvector."""
     _, eigenvalues, directions = data
     loadings = trained[0].decoder.layer.weight
     order = loadings.norm(dim=0).argsort(descending=True)
@@ -135,7 +145,7 @@ def test_the_decoder_has_the_principal_directions(data, trained):
     assert_close(along, (eigenvalues[:LATENTS] - NOISE**2).sqrt().diag(), atol=0.01, rtol=0)
 
 
-def test_every_sample_of_the_exact_posterior_has_the_weight_of_the_evidence(data, trained):
+def test_linear_vae_log_weights_equal_elbo_for_every_sample(data, trained):
     (model, terms), x = trained, data[0]
     weights = model.terms(x, x.new_zeros(len(x), 0), num_samples=50).log_weights
     assert_close(weights, terms.elbo.expand(50, -1), atol=0.02, rtol=0)

@@ -1,4 +1,4 @@
-"""Pictures: what is in them, for any model and any images."""
+"""Tests of `vaelab.pictures`: pixels, arrays and names of pictures against calls of the model."""
 
 import json
 import math
@@ -21,17 +21,17 @@ from vaelab.pictures.image_files import read_image
 from vaelab.pictures.picture import tiled
 
 SIDE = 8
-SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
-GRIDS = [name for name in pictures.KINDS if name not in ("latents", "nearest")]
+SMALL_NETWORKS = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]"]
+GRID_KINDS = [name for name in pictures.KINDS if name not in ("latents", "nearest")]
 
 
 @pytest.fixture
-def subject(build):
-    """(*overrides, sizes, what to ask) -> a model and a request."""
+def build_request(build):
+    """(*overrides, sizes, **request settings) -> (model, request) with random binary images."""
 
     def make(*overrides, channels=1, images=40, classes=3, latents=2, **asked):
         shapes = {"x_shape": (channels, SIDE, SIDE), "num_classes": classes}
-        model = build(*SMALL, f"model.latent_dim={latents}", *overrides, **shapes).eval()
+        model = build(*SMALL_NETWORKS, f"model.latent_dim={latents}", *overrides, **shapes).eval()
         x = torch.rand(images, channels, SIDE, SIDE).round()
         y = torch.eye(classes).repeat(images, 1)[:images] if classes else torch.zeros(images, 0)
         return model, Request(x, y, model.num_classes, **asked)
@@ -40,11 +40,14 @@ def subject(build):
 
 
 @pytest.fixture
-def conditional(subject):
-    """The same for a conditional model whose labels and prior matter."""
+def build_conditional_request(build_request):
+    """(sizes, **request settings) -> (model, request) of a conditional VAE with random weights.
+
+    The large weights make the prior and the decoder depend on the labels.
+    """
 
     def make(**settings):
-        model, request = subject("model=cvae", "prior=conditional_normal", **settings)
+        model, request = build_request("model=cvae", "prior=conditional_normal", **settings)
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(0, 0.5)
@@ -53,8 +56,8 @@ def conditional(subject):
     return make
 
 
-def shown(picture):
-    """The pixels of a grey picture, [H', W'] in 0..255."""
+def grey_pixels(picture):
+    """Returns the pixels of a grey picture, [H', W'] in 0..255."""
     return np.asarray(picture.image())
 
 
@@ -62,8 +65,8 @@ def shown(picture):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
 @pytest.mark.parametrize("images", [2, 40])
 @pytest.mark.parametrize("model", ["vae", "cvae"])
-def test_any_images_can_be_shown(subject, channels, images, model):
-    model, request = subject(f"model={model}", channels=channels, images=images)
+def test_draw_takes_any_number_of_channels_and_images(build_request, channels, images, model):
+    model, request = build_request(f"model={model}", channels=channels, images=images)
     for name in pictures.KINDS:
         if not pictures.obstacle(name, model, request):
             image = pictures.draw(name, model, request).image()
@@ -73,33 +76,33 @@ def test_any_images_can_be_shown(subject, channels, images, model):
     assert len(drawn) == 5 + (model.context_dim > 0)
 
 
-def test_images_without_labels_can_be_shown(subject):
-    model, request = subject(classes=0)
+def test_draw_takes_images_without_labels(build_request):
+    model, request = build_request(classes=0)
     names = {name for name in pictures.KINDS if not pictures.obstacle(name, model, request)}
     assert names == set(pictures.KINDS) - {"class_grid", "arithmetic", "nearest"}
     assert pictures.draw("latents", model, request).image().width > 400
     assert pictures.draw("samples", model, request).arrays["y"].shape == (64, 0)
 
 
-def test_the_images_are_decoded_from_the_latents_and_labels_beside_them(conditional):
-    model, request = conditional()
-    for name in GRIDS:
+def test_picture_images_are_decoded_from_its_latents_and_labels(build_conditional_request):
+    model, request = build_conditional_request()
+    for name in GRID_KINDS:
         arrays = pictures.draw(name, model, request).arrays
         z, y = arrays["z"].flatten(0, -2), arrays["y"].flatten(0, -2)
         with torch.no_grad():
             assert_close(arrays["images"].flatten(0, -4), model.decode(z, y).mean)
 
 
-def test_a_portion_at_a_time_is_the_same(conditional, monkeypatch):
-    model, request = conditional(images=5)
-    whole = {name: pictures.draw(name, model, request).arrays for name in GRIDS}
+def test_pictures_do_not_depend_on_chunk_size(build_conditional_request, monkeypatch):
+    model, request = build_conditional_request(images=5)
+    whole = {name: pictures.draw(name, model, request).arrays for name in GRID_KINDS}
     monkeypatch.setitem(PIXELS_PER_CHUNK, "cpu", 7 * SIDE * SIDE)
-    for name in GRIDS:
+    for name in GRID_KINDS:
         assert_close(pictures.draw(name, model, request).arrays, whole[name])
 
 
-def test_reconstructions_are_those_of_the_model(conditional):
-    model, request = conditional(images=5)
+def test_reconstructions_equal_output_of_model(build_conditional_request):
+    model, request = build_conditional_request(images=5)
     picture = pictures.draw("reconstructions", model, request)
     rows = torch.arange(32) % 5
     assert torch.equal(picture.arrays["x"], request.x[rows])
@@ -107,13 +110,13 @@ def test_reconstructions_are_those_of_the_model(conditional):
         assert_close(picture.arrays["images"], model(request.x, request.y)[rows])
 
 
-def test_a_reconstruction_stands_under_its_image(subject):
-    model, request = subject()
+def test_reconstruction_is_below_its_image(build_request):
+    model, request = build_request()
     picture = pictures.draw("reconstructions", model, request)
     assert picture.rows == ["input", "reconstruction"] * 4
     factor = picture.image().height // (4 * (2 * SIDE + 4) + 3)
     left = picture.image().width - factor * (8 * (SIDE + 3) + 3)
-    pixels = shown(picture)[:, left:][::factor, ::factor] / 255
+    pixels = grey_pixels(picture)[:, left:][::factor, ::factor] / 255
     second = 3 + SIDE + 3
     above = pixels[3 : 3 + SIDE, second : second + SIDE]
     below = pixels[4 + SIDE : 4 + 2 * SIDE, second : second + SIDE]
@@ -121,11 +124,11 @@ def test_a_reconstruction_stands_under_its_image(subject):
     assert np.abs(below - picture.arrays["images"][1, 0].numpy()).max() <= 0.5 / 255 + 1e-6
 
 
-def test_a_grid_shows_the_pixels_of_its_arrays(conditional):
-    picture = pictures.draw("class_grid", *conditional(labels=(2, 0), count=4))
+def test_class_grid_shows_pixels_of_its_arrays(build_conditional_request):
+    picture = pictures.draw("class_grid", *build_conditional_request(labels=(2, 0), count=4))
     image = picture.image()
     factor = image.height // (2 * (SIDE + 1) + 1)
-    pixels = shown(picture)[:, image.width - factor * (4 * (SIDE + 1) + 1) :]
+    pixels = grey_pixels(picture)[:, image.width - factor * (4 * (SIDE + 1) + 1) :]
     for row, column, i, j in product(range(2), range(4), range(SIDE), range(SIDE)):
         top, left = (factor * (1 + n * (SIDE + 1) + m) for n, m in ((row, i), (column, j)))
         block = pixels[top : top + factor, left : left + factor]
@@ -133,7 +136,7 @@ def test_a_grid_shows_the_pixels_of_its_arrays(conditional):
 
 
 @pytest.mark.parametrize(("channels", "seen"), [(1, [0]), (2, [0]), (5, [0, 1, 2])])
-def test_the_first_channels_are_seen_as_far_as_they_can_be(channels, seen):
+def test_grid_shows_first_channels_clamped(channels, seen):
     levels = torch.tensor([-1.0, 0.4, 2.0, 0.5, 0.6])[:channels, None, None]
     image = pictures.Grid({}, levels.expand(1, channels, SIDE, SIDE), gap=0).image()
     corner = np.atleast_1d(np.asarray(image)[0, 0])
@@ -141,23 +144,23 @@ def test_the_first_channels_are_seen_as_far_as_they_can_be(channels, seen):
 
 
 @pytest.mark.parametrize("name", ["samples", "class_grid"])
-def test_samples_at_no_temperature_are_the_mean_of_the_prior(conditional, name):
-    model, request = conditional(labels=(1,), temperature=0.0)
+def test_samples_at_temperature_zero_are_prior_mean(build_conditional_request, name):
+    model, request = build_conditional_request(labels=(1,), temperature=0.0)
     z = pictures.draw(name, model, request).arrays["z"]
     assert torch.equal(z, model.latent_prior(torch.eye(3)[[1]]).mean.expand_as(z))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5, 2.0])
-def test_temperature_scales_the_deviation_of_the_prior(conditional, temperature):
-    model, request = conditional(labels=(1,), count=20_000, temperature=temperature)
+def test_temperature_scales_standard_deviation_of_prior(build_conditional_request, temperature):
+    model, request = build_conditional_request(labels=(1,), count=20_000, temperature=temperature)
     z = pictures.draw("samples", model, request).arrays["z"]
     prior = model.latent_prior(torch.eye(3)[[1]])
     assert_close(z.std(0), temperature * prior.stddev[0].detach(), rtol=0.02, atol=0)
     assert_close(z.mean(0), prior.mean[0].detach(), rtol=0, atol=0.03 * float(z.std(0).max()))
 
 
-def test_labels_are_drawn_in_turn(conditional):
-    model, request = conditional(labels=(2, 0), count=5)
+def test_requested_labels_alternate(build_conditional_request):
+    model, request = build_conditional_request(labels=(2, 0), count=5)
     assert pictures.draw("samples", model, request).arrays["y"].argmax(1).tolist() == [2, 0] * 2 + [
         2
     ]
@@ -171,8 +174,8 @@ def test_labels_are_drawn_in_turn(conditional):
     assert set(pictures.draw("latents", model, request).arrays["labels"].tolist()) == {0, 2}
 
 
-def test_the_rows_of_a_class_grid_share_their_noise(conditional):
-    model, request = conditional(count=4)
+def test_class_grid_rows_share_their_noise(build_conditional_request):
+    model, request = build_conditional_request(count=4)
     arrays = pictures.draw("class_grid", model, request).arrays
     prior = model.latent_prior(torch.eye(3))
     noise = (arrays["z"] - prior.mean[:, None]) / prior.stddev[:, None]
@@ -181,8 +184,8 @@ def test_the_rows_of_a_class_grid_share_their_noise(conditional):
     assert arrays["labels"].tolist() == [0, 1, 2]
 
 
-def test_a_traversal_moves_one_latent_through_the_mean(conditional):
-    model, request = conditional(latents=5, labels=(1,), count=3)
+def test_traversal_moves_one_latent_through_posterior_mean(build_conditional_request):
+    model, request = build_conditional_request(latents=5, labels=(1,), count=3)
     arrays = pictures.draw("traversal", model, request).arrays
     x, y = request.x[[1]], torch.eye(3)[[1]]
     with torch.no_grad():
@@ -195,8 +198,8 @@ def test_a_traversal_moves_one_latent_through_the_mean(conditional):
         assert_close(z[[0, 10, 20], latent], torch.stack([ends[0], mean[latent], ends[1]]))
 
 
-def test_latents_are_ordered_by_their_rate(conditional):
-    model, request = conditional(latents=5)
+def test_traversal_orders_latents_by_rate(build_conditional_request):
+    model, request = build_conditional_request(latents=5)
     arrays = pictures.draw("traversal", model, request).arrays
     with torch.no_grad():
         rates = model.terms(request.x, request.y).rate_per_latent.mean(0)
@@ -204,19 +207,19 @@ def test_latents_are_ordered_by_their_rate(conditional):
     assert_close(arrays["rates"], rates.sort(descending=True).values)
 
 
-def test_latents_keep_their_order_where_the_rate_does_not_split(subject, monkeypatch):
-    model, request = subject(latents=5, count=5)
+def test_traversal_keeps_latent_order_without_rate_per_latent(build_request, monkeypatch):
+    model, request = build_request(latents=5, count=5)
     terms = model.terms
-    monkeypatch.setattr(model, "terms", lambda *a: Unsplit(terms(*a)))
+    monkeypatch.setattr(model, "terms", lambda *a: TermsWithTotalRate(terms(*a)))
     arrays = pictures.draw("traversal", model, request).arrays
     assert arrays["latents"].tolist() == [0, 1, 2, 3, 4]
     assert "rates" not in arrays
 
 
-def test_latents_that_carry_nothing_are_one_line(subject):
-    model, request = subject(latents=5)
+def test_traversal_omits_latents_of_low_rate_and_names_them(build_request):
+    model, request = build_request(latents=5)
     with torch.no_grad():
-        layer = model.posterior.params  # its first five are the means
+        layer = model.posterior.params  # the first five outputs are the means
         layer.weight[:5] *= torch.tensor([0.0, 9.0, 0.0, 5.0, 0.0])[:, None]
         layer.bias.zero_()
         layer.weight[5:].zero_()
@@ -232,13 +235,15 @@ def test_latents_that_carry_nothing_are_one_line(subject):
     assert collapsed.note.count("z") == 4
 
 
-class Unsplit:
+class TermsWithTotalRate:
+    """Fake terms whose `rate_per_latent` [N, 1] is the total rate, not split by latent."""
+
     def __init__(self, terms):
         self.rate_per_latent = terms.rate[:, None]
 
 
-def test_an_interpolation_ends_in_the_reconstructions(conditional):
-    model, request = conditional(count=3)
+def test_interpolation_ends_at_reconstructions(build_conditional_request):
+    model, request = build_conditional_request(count=3)
     arrays = pictures.draw("interpolation", model, request).arrays
     with torch.no_grad():
         whole = model(request.x[:6], request.y[:6])
@@ -250,8 +255,8 @@ def test_an_interpolation_ends_in_the_reconstructions(conditional):
     assert torch.equal(arrays["x"].flatten(0, 1), request.x[:6])
 
 
-def test_a_grid_shows_every_second_step_of_a_line(conditional):
-    model, request = conditional()
+def test_grid_shows_every_second_step_of_line(build_conditional_request):
+    model, request = build_conditional_request()
     line, moved, latent = (
         pictures.draw(name, model, request) for name in ("interpolation", "arithmetic", "traversal")
     )
@@ -265,17 +270,17 @@ def test_a_grid_shows_every_second_step_of_a_line(conditional):
         assert len(picture.heads) == picture.cells.shape[1]
 
 
-def test_an_interpolation_between_given_images(conditional):
+def test_interpolation_between_given_images(build_conditional_request):
     ends = torch.rand(2, 1, SIDE, SIDE).round()
-    model, request = conditional(ends=ends, labels=(2, 1))
+    model, request = build_conditional_request(ends=ends, labels=(2, 1))
     arrays = pictures.draw("interpolation", model, request).arrays
     with torch.no_grad():
         assert_close(arrays["images"][0, [0, -1]], model(ends, torch.eye(3)[[2, 1]]))
     assert torch.equal(arrays["x"][0], ends)
 
 
-@pytest.mark.parametrize("kind", ["subject", "conditional"])
-def test_arithmetic_adds_the_difference_of_two_class_means(request, kind):
+@pytest.mark.parametrize("kind", ["build_request", "build_conditional_request"])
+def test_arithmetic_adds_difference_of_class_means(request, kind):
     model, asked = request.getfixturevalue(kind)(labels=(2, 0), count=3)
     arrays = pictures.draw("arithmetic", model, asked).arrays
     of = {label: asked.x[asked.y[:, label] == 1] for label in (0, 2)}
@@ -289,10 +294,10 @@ def test_arithmetic_adds_the_difference_of_two_class_means(request, kind):
     assert_close(arrays["y"][0, [0, -1]], y[[2, 0], : model.context_dim])
 
 
-def test_the_manifold_is_at_the_quantiles_of_the_prior(conditional):
+def test_manifold_latents_are_quantiles_of_prior(build_conditional_request):
     from scipy.stats import norm
 
-    model, request = conditional(labels=(2,), count=4)
+    model, request = build_conditional_request(labels=(2,), count=4)
     z = pictures.draw("manifold", model, request).arrays["z"].double()
     prior = model.latent_prior(torch.eye(3)[[2]])
     share = norm(prior.mean[0].tolist(), prior.stddev[0].tolist()).cdf(z)
@@ -301,8 +306,8 @@ def test_the_manifold_is_at_the_quantiles_of_the_prior(conditional):
     assert share[..., 1] == pytest.approx(np.tile(eighths[::-1], (4, 1)).T, abs=1e-5)  # upwards
 
 
-def test_two_latents_are_shown_as_they_are(conditional):
-    model, request = conditional()
+def test_latents_scatter_shows_posterior_means_of_two_latents(build_conditional_request):
+    model, request = build_conditional_request()
     picture = pictures.draw("latents", model, request)
     with torch.no_grad():
         assert_close(picture.arrays["points"], model.encode(request.x, request.y).mean)
@@ -310,17 +315,17 @@ def test_two_latents_are_shown_as_they_are(conditional):
     assert picture.arrays["labels"].tolist() == request.y.argmax(1).tolist()
 
 
-def test_points_have_the_colour_of_their_class(conditional):
+def test_latents_scatter_colours_points_by_class(build_conditional_request):
     blue, orange = (31, 119, 180), (255, 127, 14)
     for label, present, absent in ((0, blue, orange), (1, orange, blue)):
-        image = pictures.draw("latents", *conditional(labels=(label,))).image()
+        image = pictures.draw("latents", *build_conditional_request(labels=(label,))).image()
         colours = {colour for _, colour in image.getcolors(2**20)}
         assert present in colours
         assert absent not in colours
 
 
-def test_more_latents_are_shown_by_their_principal_components(conditional):
-    model, request = conditional(latents=6)
+def test_latents_scatter_shows_principal_components_of_many_latents(build_conditional_request):
+    model, request = build_conditional_request(latents=6)
     picture = pictures.draw("latents", model, request)
     with torch.no_grad():
         z = model.encode(request.x, request.y).mean.double()
@@ -332,14 +337,14 @@ def test_more_latents_are_shown_by_their_principal_components(conditional):
 
 
 @pytest.mark.parametrize(("count", "columns"), [(3, 3), (8, 8), (13, 8), (64, 8), (100, 10)])
-def test_samples_fill_rows(subject, count, columns):
-    image = pictures.draw("samples", *subject(count=count)).image()
+def test_samples_grid_has_expected_rows_and_columns(build_request, count, columns):
+    image = pictures.draw("samples", *build_request(count=count)).image()
     rows = -(-count // columns)
     assert image.height * (columns * (SIDE + 1) + 1) == image.width * (rows * (SIDE + 1) + 1)
 
 
-def test_drawing_leaves_no_trace_and_is_the_same_at_each_call(subject):
-    model, request = subject()
+def test_draw_is_repeatable_and_restores_mode_and_random_state(build_request):
+    model, request = build_request()
     model.train()
     before = torch.get_rng_state()
     first = {name: pictures.draw(name, model, request) for name in ("samples", "traversal")}
@@ -355,8 +360,8 @@ def test_drawing_leaves_no_trace_and_is_the_same_at_each_call(subject):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["traversal", "interpolation", "arithmetic"])
-def test_a_film_goes_there_and_back(conditional, tmp_path, name):
-    picture = pictures.draw(name, *conditional())
+def test_gif_plays_forwards_and_backwards(build_conditional_request, tmp_path, name):
+    picture = pictures.draw(name, *build_conditional_request())
     png, npz, gif = picture.save(tmp_path / name, {"seed": 3})
     assert [path.name for path in (png, npz, gif)] == [f"{name}.{s}" for s in ("png", "npz", "gif")]
     with Image.open(gif) as film:
@@ -373,8 +378,8 @@ def test_a_film_goes_there_and_back(conditional, tmp_path, name):
     assert np.abs(cell - expected).max() < 8
 
 
-def test_the_arrays_are_kept_with_the_settings(conditional, tmp_path):
-    picture = pictures.draw("samples", *conditional())
+def test_save_writes_image_arrays_and_settings(build_conditional_request, tmp_path):
+    picture = pictures.draw("samples", *build_conditional_request())
     png, npz = picture.save(tmp_path / "samples", {"seed": 3, "run": "here"})
     with np.load(npz, allow_pickle=False) as file:
         assert json.loads(str(file["settings"])) == {"seed": 3, "run": "here"}
@@ -385,9 +390,9 @@ def test_the_arrays_are_kept_with_the_settings(conditional, tmp_path):
         assert np.array_equal(np.asarray(image), np.asarray(picture.image()))
 
 
-def test_an_image_file_takes_the_shape_of_the_model(tmp_path):
+def test_read_image_crops_and_converts_to_shape(tmp_path):
     pixels = np.zeros((20, 60, 3), np.uint8)
-    pixels[:, 20:40] = [250, 100, 0]  # what is left of it: the middle
+    pixels[:, 20:40] = [250, 100, 0]  # the middle is kept
     Image.fromarray(pixels).save(tmp_path / "wide.png")
     colour = read_image(tmp_path / "wide.png", (3, 10, 10))
     assert colour.dtype == torch.uint8
@@ -397,29 +402,31 @@ def test_an_image_file_takes_the_shape_of_the_model(tmp_path):
     assert abs(int(grey[0, 5, 4]) - round(0.299 * 250 + 0.587 * 100)) <= 1
 
 
-def test_an_image_file_is_taken_upright(tmp_path):
+def test_read_image_applies_exif_orientation(tmp_path):
     pixels = np.zeros((SIDE, SIDE), np.uint8)
     pixels[:2] = 255
     exif = Image.Exif()
-    exif[274] = 6  # the camera lay on its side: the first row is to be on the right
+    exif[274] = 6  # the first row of the file is the right side of the image
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     upright = read_image(tmp_path / "turned.png", (1, SIDE, SIDE))[0]
     assert np.array_equal(upright, np.rot90(pixels, -1))
 
 
-def test_enlarging_repeats_pixels(subject):
-    picture = replace(pictures.draw("manifold", *subject(count=5)), rows=(), heads=(), note="")
+def test_enlarged_grid_repeats_pixels(build_request):
+    picture = replace(
+        pictures.draw("manifold", *build_request(count=5)), rows=(), heads=(), note=""
+    )
     image = np.asarray(picture.image())
     factor = len(image) // (5 * SIDE)
     assert factor > 1
     assert np.array_equal(image, image[::factor, ::factor].repeat(factor, 0).repeat(factor, 1))
 
 
-def test_beside_each_sample_is_the_nearest_training_image(subject):
-    model, request = subject(count=5)
+def test_nearest_shows_nearest_training_image_of_each_sample(build_request):
+    model, request = build_request(count=5)
     samples = pictures.draw("samples", model, request).arrays["images"]
     others = torch.rand(20, 1, SIDE, SIDE)
-    pool = [others, samples.flip(0) + 0.01]  # the last ones are nearly the samples
+    pool = [others, samples.flip(0) + 0.01]  # the second chunk is close to the samples
     request = replace(request, training=lambda: iter(pool))
     found = pictures.draw("nearest", model, request).arrays
     assert_close(found["images"], samples)
@@ -427,13 +434,13 @@ def test_beside_each_sample_is_the_nearest_training_image(subject):
     assert_close(found["distances"], torch.full((5,), 0.01 * SIDE))
 
 
-def test_nothing_is_nearest_without_training_images(subject):
-    assert "training images" in pictures.obstacle("nearest", *subject())
+def test_nearest_needs_training_images(build_request):
+    assert "training images" in pictures.obstacle("nearest", *build_request())
 
 
-def test_gaps_are_where_there_are_no_codes(subject):
-    """Codes on a ring: the gap is within it, or far outside."""
-    model, request = subject(images=200)
+def test_gaps_are_far_from_all_codes(build_request):
+    """The codes lie on a ring, so gaps are inside of it or far outside."""
+    model, request = build_request(images=200)
     angle = torch.linspace(0, math.tau, 200)
     ring = torch.stack([10 * angle.cos(), 0.1 * angle.sin()], 1)
     model.encode = lambda x, y: Independent(Normal(ring[: len(x)], torch.ones(len(x), 2)), 1)
@@ -447,14 +454,14 @@ def test_gaps_are_where_there_are_no_codes(subject):
 
 
 @pytest.mark.parametrize(("count", "channels", "columns", "gap"), [(5, 1, 3, 1), (4, 3, 2, 0)])
-def test_images_are_tiled_as_by_torchvision(count, channels, columns, gap):
+def test_tiled_agrees_with_torchvision_make_grid(count, channels, columns, gap):
     x = torch.rand(count, channels, 2, 3)
     grid = make_grid(x, nrow=columns, padding=gap, pad_value=1.0).mul(255).round().byte()
     pixels = np.asarray(tiled(x, columns, gap).convert("RGB"))
     assert np.array_equal(pixels, grid.permute(1, 2, 0).numpy())
 
 
-def test_rows_without_images_are_white():
+def test_tiled_fills_cells_without_images_with_white():
     pixels = np.asarray(tiled(torch.zeros(1, 1, 2, 3), 2, rows=2))
     assert pixels.shape == (4, 6)
     assert not pixels[:2, :3].any()
@@ -462,8 +469,8 @@ def test_rows_without_images_are_white():
     assert (pixels[:, 3:] == 255).all()
 
 
-def test_a_class_grid_names_what_is_the_same_in_rows_and_columns(compose):
-    cfg = compose(*SMALL, "model=cvae", "condition=continuous")
+def test_class_grid_names_shared_conditions_of_rows_and_columns(compose):
+    cfg = compose(*SMALL_NETWORKS, "model=cvae", "condition=continuous")
     shapes = {"x_shape": (1, SIDE, SIDE), "classes": {"kind": 2, "hue": 3}, "numbers": {"size": 1}}
     shapes["class_names"] = {"kind": ["cat", "dog"], "hue": ["red", "green", "blue"]}
     model = instantiate(cfg.model, pixels="binary", _convert_="all", **shapes).eval()
@@ -477,16 +484,16 @@ def test_a_class_grid_names_what_is_the_same_in_rows_and_columns(compose):
     assert samples.note.endswith("kind cat, hue green, size 0.25")
 
 
-def test_lines_between_images_are_named_by_their_classes(conditional):
-    model, request = conditional(count=2)
+def test_interpolation_and_arithmetic_are_named_by_class(build_conditional_request):
+    model, request = build_conditional_request(count=2)
     model.class_names = {"label": ["cat", "dog", "cow"]}
     assert pictures.draw("interpolation", model, request).rows == ["cat to dog", "cow to cat"]
     note = pictures.draw("arithmetic", model, replace(request, labels=(2, 0))).note
     assert note == "images of cow, with the mean latents of cat minus those of cow added"
 
 
-def test_the_axes_of_a_manifold_are_those_of_the_prior(subject):
-    picture = pictures.draw("manifold", *subject(count=3))
+def test_manifold_axes_are_labelled_by_prior_quantiles(build_request):
+    picture = pictures.draw("manifold", *build_request(count=3))
     assert picture.heads == ["-0.97", "0.00", "0.97"]  # quantiles 1/6, 1/2 and 5/6
     assert picture.rows == ["0.97", "0.00", "-0.97"]
     assert picture.note.startswith("z0 to the right and z1 upwards")
@@ -494,8 +501,8 @@ def test_the_axes_of_a_manifold_are_those_of_the_prior(subject):
 
 @pytest.mark.parametrize("rows", [2, 10, 16])
 @pytest.mark.parametrize("names", ["rows", "heads", "both"])
-def test_letters_are_legible_on_a_card(rows, names):
-    """TensorBoard fits a picture into 415 x 213 pixels, where a letter is to have 10 or nearly."""
+def test_card_font_size_is_legible_on_tensorboard_card(rows, names):
+    """TensorBoard fits a picture into 415 x 213 pixels; letters should have about 10 there."""
     cells = torch.zeros(rows, 11, 1, 28, 28)
     picture = pictures.Grid(
         {},
@@ -510,7 +517,7 @@ def test_letters_are_legible_on_a_card(rows, names):
     assert whole.width <= 2 * grid.width
 
 
-def test_names_without_room_are_left_out_evenly():
+def test_non_overlapping_keeps_every_nth_name():
     names = [(10.0 * i, str(i)) for i in range(8)]
     assert [n for _, n in legends.non_overlapping(names, [9.0] * 8)] == [str(i) for i in range(8)]
     assert [n for _, n in legends.non_overlapping(names, [11.0] * 8)] == ["0", "2", "4", "6"]

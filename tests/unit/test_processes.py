@@ -1,4 +1,4 @@
-"""What is of a whole batch is the same whatever the number of processes that share it."""
+"""`gather_batch` in two processes against one process with the whole batch."""
 
 import pytest
 import torch
@@ -10,18 +10,22 @@ from vaelab.distributed import gather_batch
 BATCH = torch.arange(12.0).view(4, 3).sin()
 
 
-def covariance(codes):
+def squared_covariance(codes):
+    """Returns a loss [] that is no mean over codes [B, D]: the squared norm of their covariance."""
     centred = codes - codes.mean(0)
     return (centred.T @ centred / len(codes)).square().sum()
 
 
-def worker(rank, folder):
-    """As under DDP: half a batch, and the gradient averaged over processes."""
+def run_process(rank, folder):
+    """Runs one of two processes as under DDP, and saves its results in `folder`.
+
+    It has half of the batch. The gradient is averaged over processes.
+    """
     place = f"file://{folder}/meeting"
     distributed.init_process_group("gloo", init_method=place, rank=rank, world_size=2)
     weight = torch.ones(3, requires_grad=True)
     share = BATCH[2 * rank : 2 * rank + 2] * weight
-    loss = covariance(gather_batch(share))
+    loss = squared_covariance(gather_batch(share))
     loss.backward()
     distributed.all_reduce(weight.grad)
     samples = gather_batch(torch.stack([share, 2 * share]), dim=1)
@@ -34,10 +38,10 @@ def worker(rank, folder):
 
 
 @pytest.mark.slow
-def test_two_processes_see_the_whole_batch(tmp_path):
-    multiprocessing.spawn(worker, (tmp_path,), nprocs=2)
+def test_gather_batch_in_two_processes_matches_one_process(tmp_path):
+    multiprocessing.spawn(run_process, (tmp_path,), nprocs=2)
     weight = torch.ones(3, requires_grad=True)
-    loss = covariance(gather_batch(BATCH * weight))
+    loss = squared_covariance(gather_batch(BATCH * weight))
     loss.backward()
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

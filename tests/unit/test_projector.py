@@ -1,4 +1,4 @@
-"""What the projector reads is what TensorBoard's own plugin finds in a folder."""
+"""`write_points` and `thumbnails`: the files are those that TensorBoard's projector reads."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tensorboard.plugins.projector import ProjectorConfig
 from vaelab.pictures.projector import thumbnails, write_points
 
 
-def test_the_files_are_those_that_the_configuration_names(tmp_path):
+def test_write_points_config_names_points_labels_and_sprite(tmp_path):
     points, x = torch.randn(10, 3), torch.rand(10, 1, 6, 4)
     write_points(tmp_path, "codes", points, list(range(10)), x)
     text = (tmp_path / "projector_config.pbtxt").read_text()
@@ -23,7 +23,7 @@ def test_the_files_are_those_that_the_configuration_names(tmp_path):
     assert Image.open(tmp_path / embedding.sprite.image_path).size == (4 * 4, 4 * 6)
 
 
-def test_it_can_be_written_again_and_without_labels_and_pictures(tmp_path):
+def test_write_points_replaces_older_files_without_labels_or_images(tmp_path):
     for count in (3, 2):
         write_points(tmp_path, "codes", torch.randn(count, 2), None, None)
     text = (tmp_path / "projector_config.pbtxt").read_text()
@@ -34,13 +34,13 @@ def test_it_can_be_written_again_and_without_labels_and_pictures(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "less"),
+    ("shape", "expected_size"),
     [
         ((10, 1, 28, 28), (28, 28)),
         ((10, 3, 256, 128), (64, 32)),
-        ((40_000, 1, 64, 2), (40, 1)),  # 8,192 pixels for 200 in a row
+        ((40_000, 1, 64, 2), (40, 1)),  # a sprite has 8,192 pixels for 200 images in a row
         ((10, 1, 1000, 1), (64, 1)),
     ],
 )
-def test_large_pictures_are_made_smaller(shape, less):
-    assert thumbnails(torch.rand(shape)).shape[2:] == less
+def test_thumbnails_shrink_large_images(shape, expected_size):
+    assert thumbnails(torch.rand(shape)).shape[2:] == expected_size

@@ -1,4 +1,4 @@
-"""Likeness of reconstructions: by hand, and against an independent SSIM."""
+"""`reconstruction_quality` and `ssim` against exact values and an SSIM by SciPy."""
 
 import math
 
@@ -11,30 +11,34 @@ from torch.testing import assert_close
 from vaelab.metrics.reconstruction import reconstruction_quality, ssim
 
 
-def measured(images, x):
+def quality_of_images(images, x):
+    """Returns `reconstruction_quality` of x, [B, C, H, W], as if a model returned `images`."""
     return reconstruction_quality(lambda x, y: images, x, torch.zeros(len(x), 0))
 
 
-def test_squared_error_and_decibels_of_each_image():
+def test_mse_and_psnr_of_each_image_are_exact():
     x = torch.zeros(3, 2, 8, 8)
     images = torch.stack([torch.full((2, 8, 8), value) for value in (0.1, -0.5, 2.0)])
     images[0, 1] = 0.3
-    found = measured(images, x)
+    found = quality_of_images(images, x)
     mse = [0.05, 0.25, 4.0]
     assert found["mse"].tolist() == pytest.approx(mse)
     assert found["psnr"].tolist() == pytest.approx([-10 * math.log10(m) for m in mse])
 
 
-def test_an_exact_reconstruction():
+def test_exact_reconstruction_has_zero_mse_infinite_psnr_unit_ssim():
     x = torch.rand(3, 1, 28, 28)
-    found = measured(x.clone(), x)
+    found = quality_of_images(x.clone(), x)
     assert found["mse"].tolist() == [0, 0, 0]
     assert found["psnr"].tolist() == [math.inf] * 3
     assert_close(found["ssim"], torch.ones(3))
 
 
-def ssim_by_hand(a, b, size):
-    """Wang et al. (2004), equation 13, over the places where the window fits."""
+def ssim_by_scipy(a, b, size):
+    """Returns the SSIM of images a and b, [C, H, W], with a window of `size` pixels per side.
+
+    Wang et al. (2004), equation 13; the mean is over the places where the window fits.
+    """
     offsets = np.arange(size) - size // 2
     row = np.exp(-0.5 * (offsets / (0.15 * (size - 1))) ** 2)  # sigma is 1.5 for 11
     window = np.outer(row, row) / row.sum() ** 2
@@ -57,22 +61,22 @@ def ssim_by_hand(a, b, size):
     ("shape", "size"),
     [((1, 28, 28), 11), ((3, 32, 20), 11), ((1, 11, 11), 11), ((1, 8, 8), 7), ((2, 9, 30), 9)],
 )
-def test_ssim_is_that_of_wang_et_al(shape, size):
+def test_ssim_matches_formula_of_wang_et_al(shape, size):
     x = 0.1 + 0.8 * torch.rand(4, *shape).round().double()
     images = (0.6 * x + 0.3 * torch.rand(4, *shape)).double()
-    expected = [ssim_by_hand(a, b, size) for a, b in zip(images.numpy(), x.numpy(), strict=True)]
+    expected = [ssim_by_scipy(a, b, size) for a, b in zip(images.numpy(), x.numpy(), strict=True)]
     assert ssim(images, x).tolist() == pytest.approx(expected, abs=1e-9)
     assert ssim(images.float(), x.float()).tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_ssim_tells_structure_from_brightness():
+def test_ssim_is_high_for_brighter_and_low_for_shuffled_pixels():
     x = torch.rand(1, 1, 28, 28)
     brighter, shuffled = x + 0.1, x.flatten()[torch.randperm(784)].view_as(x)
     assert ssim(brighter, x) > 0.9
     assert abs(ssim(shuffled, x)) < 0.2
 
 
-def test_it_takes_a_real_model(build):
+def test_reconstruction_quality_measures_reconstructions_of_cvae(build):
     small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
     cvae = build("model=cvae", *small, x_shape=(3, 8, 9), num_classes=4)
     x, y = torch.rand(5, 3, 8, 9).round(), torch.eye(4)[[0, 1, 2, 3, 0]]

@@ -1,4 +1,7 @@
-"""Distances between samples and real images: exact values, and plain loops beside the fast code."""
+"""Metrics of samples against exact values, SciPy and plain loops.
+
+They are the Frechet distance, precision, recall, density, coverage and the copied share.
+"""
 
 import math
 
@@ -21,7 +24,8 @@ from vaelab.metrics.neighbours import (
 )
 
 
-def correlated(count, width, seed):
+def correlated_features(count, width, seed):
+    """Returns seeded Gaussian features [count, width] with correlated columns of mean `seed`."""
     draws = torch.Generator().manual_seed(seed)
     mixing = torch.randn(width, width, generator=draws).double()
     return torch.randn(count, width, generator=draws).double() @ mixing + seed
@@ -31,8 +35,8 @@ def correlated(count, width, seed):
 
 
 @pytest.mark.parametrize(("count", "width"), [(50, 1), (400, 6), (1000, 40)])
-def test_frechet_by_a_matrix_square_root(count, width):
-    a, b = correlated(count, width, 0), correlated(count + 10, width, 1)
+def test_frechet_distance_matches_scipy_matrix_square_root(count, width):
+    a, b = correlated_features(count, width, 0), correlated_features(count + 10, width, 1)
     cov_a, cov_b = (np.atleast_2d(np.cov(features.numpy().T)) for features in (a, b))
     root = scipy.linalg.sqrtm(cov_a @ cov_b)
     gap = (a.mean(0) - b.mean(0)).square().sum().item()
@@ -40,8 +44,8 @@ def test_frechet_by_a_matrix_square_root(count, width):
     assert frechet_distance(a, b)["value"] == pytest.approx(expected, rel=1e-8)
 
 
-def test_frechet_of_lines_and_of_features_that_never_vary():
-    """With one varying feature it is (m - m')^2 + (s - s')^2."""
+def test_frechet_distance_is_exact_with_constant_features():
+    """With one varying feature the distance is (m - m')^2 + (s - s')^2."""
     a, b = torch.zeros(5, 3), torch.zeros(4, 3)
     a[:, 1] = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     b[:, 1] = torch.tensor([-2.0, 0.0, 0.0, 2.0])
@@ -49,8 +53,8 @@ def test_frechet_of_lines_and_of_features_that_never_vary():
     assert frechet_distance(a, b)["value"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_frechet_with_fewer_images_than_features():
-    """Across orthogonal directions no mass is shared: the traces add up."""
+def test_frechet_distance_is_exact_with_fewer_images_than_features():
+    """The features vary in orthogonal directions, so the traces of the covariances add up."""
     a, b = torch.zeros(3, 9), torch.zeros(4, 9)
     a[:, :4], b[:, 4:] = torch.randn(3, 4), torch.randn(4, 5)
     spread = a.var(0).sum() + b.var(0).sum()
@@ -58,8 +62,8 @@ def test_frechet_with_fewer_images_than_features():
     assert frechet_distance(a, b)["value"] == pytest.approx(float(gap + spread), rel=1e-5)
 
 
-def test_frechet_is_symmetric_and_zero_for_the_same():
-    a, b = correlated(300, 20, 0), correlated(200, 20, 1)
+def test_frechet_distance_is_symmetric_rotation_invariant_and_zero_on_itself():
+    a, b = correlated_features(300, 20, 0), correlated_features(200, 20, 1)
     assert squared_frechet_distance(a, a) == pytest.approx(0, abs=1e-10 * a.var(0).sum().item())
     assert squared_frechet_distance(a, b) == pytest.approx(
         squared_frechet_distance(b, a), rel=1e-12
@@ -70,15 +74,15 @@ def test_frechet_is_symmetric_and_zero_for_the_same():
     )
 
 
-def test_frechet_knows_its_error_and_repeats_itself():
-    def pair():
+def test_frechet_distance_has_calibrated_error_and_is_deterministic():
+    def draw_features():
         return torch.randn(200, 3), torch.randn(300, 3) * 1.5 + 1
 
-    found = [frechet_distance(*pair()) for _ in range(60)]
+    found = [frechet_distance(*draw_features()) for _ in range(60)]
     spread = np.std([entry["value"] for entry in found], ddof=1)
     claimed = np.mean([entry["se"] for entry in found])
-    assert claimed == pytest.approx(spread, rel=0.3)  # 60 of them tell the spread to a tenth
-    a, b = pair()
+    assert claimed == pytest.approx(spread, rel=0.3)  # 60 values give the spread to about a tenth
+    a, b = draw_features()
     state = torch.get_rng_state()
     assert frechet_distance(a, b) == frechet_distance(a, b)
     assert torch.equal(torch.get_rng_state(), state)
@@ -87,16 +91,17 @@ def test_frechet_knows_its_error_and_repeats_itself():
 # Precision and recall, density and coverage.
 
 
-def radius(i, points, k):
+def kth_neighbour_distance(i, points, k):
+    """Returns the distance from points[i] to its k-th neighbour among the others."""
     others = [math.dist(points[i], p) for j, p in enumerate(points) if j != i]
     return sorted(others)[k - 1]
 
 
-def by_loops(real, fake, k):
-    """The four, from their definitions."""
+def ball_metrics_by_loops(real, fake, k):
+    """Returns precision, recall, density and coverage, in plain loops from their definitions."""
     real, fake = real.tolist(), fake.tolist()
-    reach = [radius(i, real, k) for i in range(len(real))]
-    reach_fake = [radius(j, fake, k) for j in range(len(fake))]
+    reach = [kth_neighbour_distance(i, real, k) for i in range(len(real))]
+    reach_fake = [kth_neighbour_distance(j, fake, k) for j in range(len(fake))]
     balls = [[math.dist(r, f) <= reach[i] for f in fake] for i, r in enumerate(real)]
     balls_fake = [[math.dist(r, f) <= reach_fake[j] for r in real] for j, f in enumerate(fake)]
     return {
@@ -108,20 +113,23 @@ def by_loops(real, fake, k):
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
-def test_the_four_by_plain_loops(monkeypatch, k):
+def test_precision_recall_density_coverage_match_plain_loops(monkeypatch, k):
     monkeypatch.setattr(neighbours, "CHUNK", 7)
     real, fake = torch.randn(60, 3).double() + 50, 0.8 * torch.randn(40, 3).double() + 51
     found = precision_recall(real, fake, k) | density_coverage(real, fake, k)
-    expected = by_loops(real, fake, k)
+    expected = ball_metrics_by_loops(real, fake, k)
     assert {name: entry["value"] for name, entry in found.items()} == pytest.approx(expected)
     assert all(0 < value < 1 for name, value in expected.items() if name != "density")
 
 
-def test_the_four_on_a_line():
-    """With k = 1: real balls [-1, 1], [0, 2], [1, 21]; of samples [-1, 2] and further left."""
+def test_precision_recall_density_coverage_match_hand_computed_values():
+    """With k = 1 the balls are intervals.
+
+    Of real images: [-1, 1], [0, 2], [1, 21]. Of samples: [-1, 2], [-2.5, 0.5], [-4, -2], [-5, -3].
+    """
     real, fake = torch.tensor([[0.0], [1.0], [11.0]]), torch.tensor([[0.5], [-1.0], [-3.0], [-4.0]])
     quality = precision_recall(real, fake, k=1)
-    assert quality["precision"]["value"] == 0.5  # 0.5 and, on an edge, -1
+    assert quality["precision"]["value"] == 0.5  # 0.5, and -1 on an edge
     assert quality["recall"]["value"] == 2 / 3  # 0 and 1
     spread = density_coverage(real, fake, k=1)
     assert spread["density"]["value"] == 3 / 4  # 0.5 is in two balls, -1 in one
@@ -130,7 +138,7 @@ def test_the_four_on_a_line():
     assert spread["density"]["se"] == pytest.approx(np.std([2, 1, 0, 0], ddof=1) / 2)
 
 
-def test_like_real_images_or_in_one_place_or_elsewhere():
+def test_ball_metrics_of_realistic_collapsed_and_distant_samples():
     real = torch.randn(1500, 4)
     same = density_coverage(real, torch.randn(1500, 4))
     assert same["density"]["value"] == pytest.approx(1, abs=0.06)
@@ -145,7 +153,7 @@ def test_like_real_images_or_in_one_place_or_elsewhere():
     assert [entry["value"] for entry in found.values()] == [0, 0, 0, 0]
 
 
-def test_too_few_for_neighbours():
+def test_precision_recall_rejects_too_few_images():
     with pytest.raises(UserError, match="3 images are too few to have 3 neighbours each"):
         precision_recall(torch.randn(9, 2), torch.randn(3, 2))
 
@@ -153,9 +161,9 @@ def test_too_few_for_neighbours():
 # The nearest training image.
 
 
-def test_nearest_by_plain_loops():
+def test_nearest_images_matches_all_pairwise_distances():
     images, pool = torch.rand(20, 2, 8, 8), torch.rand(33, 2, 8, 8)
-    images[4] = pool[30] = pool[7]  # a copy, of two images alike
+    images[4] = pool[30] = pool[7]  # equal to two pool images, of which the first counts
     found = nearest_images(images, pool.split(10))
     between = (images[:, None] - pool).square().sum((2, 3, 4)).sqrt()
     assert_close(found.distances, between.min(1).values)
@@ -165,8 +173,11 @@ def test_nearest_by_plain_loops():
     assert found.pool_size == 33
 
 
-def copies_and_news(share, seed, count=300):
-    """Samples of which a share are training images a little changed, against 400 and 100."""
+def simulate_copied_share(share, seed, count=300):
+    """Returns `copied_share` of samples, a share of which are slightly changed training images.
+
+    There are 400 training images and 100 held-out ones, all random.
+    """
     draws = torch.Generator().manual_seed(seed)
     train, held_out, new = (torch.randn(n, 1, 2, 3, generator=draws) for n in (400, 100, count))
     copies = round(share * count)
@@ -175,19 +186,22 @@ def copies_and_news(share, seed, count=300):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_copied_finds_the_share_of_copies_and_knows_its_error(share):
-    found = [copies_and_news(share, seed) for seed in range(150)]
+def test_copied_share_is_unbiased_with_calibrated_error(share):
+    found = [simulate_copied_share(share, seed) for seed in range(150)]
     values = np.array([entry["value"] for entry in found])
     assert values.mean() == pytest.approx(share, abs=4 * values.std() / math.sqrt(150) + 1e-9)
     errors = [entry["se"] for entry in found]
-    if share == 1:  # whose deviations are 0
+    if share == 1:  # all deviations are 0
         assert set(errors) == {None}
     else:
         assert np.mean(errors) == pytest.approx(values.std(), rel=0.3)
 
 
-def test_copied_by_hand():
-    """The nearest of all: training image 0 twice, 1 once, held-out image 0 once; 3/4 expected."""
+def test_copied_share_matches_hand_computed_value_and_error():
+    """Three of four samples are nearest to a training image, as expected of 3 against 1 image.
+
+    The nearest are training image 0 twice, training image 1 once and held-out image 0 once.
+    """
     seen = torch.zeros(4, 1, 8, 8)
     among_train = NearestImages(
         torch.tensor([0, 0, 1, 0]), torch.tensor([1.0, 1.0, 1.0, 3.0]), seen, 3
@@ -197,17 +211,17 @@ def test_copied_by_hand():
     )
     found = copied_share(among_train, among_held_out)
     assert found["value"] == 0
-    clusters = math.sqrt(3 / 2)  # three nearest images
+    clusters = math.sqrt(3 / 2)  # for three distinct nearest images
     assert found["se"] == pytest.approx(clusters * math.hypot(2 / 4, 1 / 4, 3 / 4))
 
 
-def test_copied_where_neither_is_nearer():
+def test_copied_share_is_zero_for_equal_distances():
     images = torch.rand(2, 1, 8, 8)
     nearest = nearest_images(images[[0, 0, 1]], [images])
     assert copied_share(nearest, nearest) == {"value": 0, "se": 0}
 
 
-def test_samples_that_are_all_the_same_say_nothing_of_copies():
+def test_copied_share_is_not_applicable_to_identical_samples():
     train, held_out = torch.rand(9, 1, 8, 8), torch.rand(9, 1, 8, 8)
     samples = train[:1].expand(5, -1, -1, -1)
     with pytest.raises(NotApplicable, match="5 samples are nearest to 1 real images only"):
@@ -215,12 +229,12 @@ def test_samples_that_are_all_the_same_say_nothing_of_copies():
 
 
 @pytest.mark.parametrize("metric", [precision_recall, density_coverage, frechet_distance])
-def test_a_classifier_that_learned_nothing_judges_nothing(metric):
+def test_feature_metrics_are_not_applicable_to_constant_features(metric):
     with pytest.raises(NotApplicable, match="the features are the same for all images"):
         metric(torch.zeros(20, 4), torch.zeros(20, 4))
 
 
-def test_a_share_of_all_or_none_has_no_error():
+def test_mean_estimate_of_equal_booleans_has_no_error():
     assert mean_estimate(torch.ones(5).bool()) == {"value": 1, "se": None}
     assert mean_estimate(torch.zeros(5).bool()) == {"value": 0, "se": None}
     assert mean_estimate(torch.tensor([True, False]))["se"] == pytest.approx(0.5)

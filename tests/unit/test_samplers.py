@@ -1,4 +1,4 @@
-"""Priors fitted to the codes of a trained model."""
+"""Samplers, which fit priors to the codes of a model, against scikit-learn and exact densities."""
 
 import copy
 import math
@@ -16,11 +16,11 @@ from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 from vaelab.evaluation.samplers import GMM, FittedFlow, FittedMixture, Flow, Own, sample_codes
 
-SMALL = ["model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
+SMALL_NETWORK = ["model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
 
 
-def splits():
-    """Images whose white row is their label."""
+def label_row_splits():
+    """Returns 300 black images with one white row: row 0, 1 or 2, which is the label."""
     labels = torch.arange(300) % 3
     images = torch.zeros(300, 1, 8, 8).byte()
     images[torch.arange(300), 0, labels] = 255
@@ -29,15 +29,16 @@ def splits():
 
 @pytest.fixture
 def data():
-    return Images(source=splits, batch_size=20, val_size=50, test_size=50, pixels="grey")
+    """Returns the data module of `label_row_splits`, with 200 training images."""
+    return Images(source=label_row_splits, batch_size=20, val_size=50, test_size=50, pixels="grey")
 
 
 @pytest.fixture
-def model(compose, data):
-    """(*overrides) -> a model whose codes lie apart."""
+def build_model(compose, data):
+    """Returns a function (*overrides) -> untrained model whose codes differ clearly by label."""
 
     def make(*overrides):
-        cfg = compose(*SMALL, *overrides, "likelihood=bernoulli", "data.pixels=binary")
+        cfg = compose(*SMALL_NETWORK, *overrides, "likelihood=bernoulli", "data.pixels=binary")
         shapes = data.shapes | {"pixels": "binary"}
         made = instantiate(cfg.model, _convert_="all", **shapes).eval()
         with torch.no_grad():
@@ -49,13 +50,13 @@ def model(compose, data):
     return make
 
 
-def test_its_own_prior(model, data):
-    made = model()
+def test_own_sampler_returns_the_model(build_model, data):
+    made = build_model()
     assert Own()(made, data) is made
 
 
-def test_codes_are_samples_of_the_posterior_of_training_images(model, data):
-    made = model("model=cvae")
+def test_sample_codes_draws_from_posterior_of_training_images(build_model, data):
+    made = build_model("model=cvae")
     z, y = sample_codes(made, data, 1000)
     assert z.shape == (200, 2)
     assert len(sample_codes(made, data, 30)[0]) == 30
@@ -68,12 +69,12 @@ def test_codes_are_samples_of_the_posterior_of_training_images(model, data):
         assert 50 < len(error) < 80
         assert error.mean().abs() < 4 / math.sqrt(2 * len(error))
         assert error.std() == pytest.approx(1, abs=0.25)
-    assert torch.equal(z, sample_codes(made, data, 1000)[0])  # and always the same
+    assert torch.equal(z, sample_codes(made, data, 1000)[0])  # the seed is fixed
 
 
 @pytest.mark.parametrize("overrides", [[], ["model=cvae"]])
-def test_a_mixture_is_the_one_of_scikit_learn(model, data, overrides):
-    made = model(*overrides)
+def test_gmm_density_equals_scikit_learn(build_model, data, overrides):
+    made = build_model(*overrides)
     z, y = sample_codes(made, data, 1000)
     fitted = GMM(components=2, images=1000)(made, data)
     points = torch.randn(5, 2)
@@ -87,7 +88,7 @@ def test_a_mixture_is_the_one_of_scikit_learn(model, data, overrides):
         )
 
 
-def test_samples_of_a_mixture():
+def test_fitted_mixture_equals_torch_mixture_distribution():
     weights, means = torch.tensor([[0.2, 0.8], [0.5, 0.5]]), torch.randn(2, 2, 3).double() * 3
     factors = torch.randn(2, 2, 3, 3).double()
     covariances = factors @ factors.mT + 0.1 * torch.eye(3)
@@ -104,8 +105,8 @@ def test_samples_of_a_mixture():
         assert_close(prior(y[label : label + 1]).mean[0], expected.mean, atol=1e-5, rtol=1e-5)
 
 
-def test_a_flow_comes_close_to_the_density():
-    """Of codes on two lines, which of them is given: to a tenth of a nat of the entropy."""
+def test_flow_fit_reaches_entropy_of_known_density():
+    """Codes scatter about one of two lines, by label: their entropy is reached to 0.1 nats."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(4000) % 2
     context = torch.eye(2)[labels]
@@ -128,8 +129,8 @@ def test_a_flow_comes_close_to_the_density():
 @pytest.mark.parametrize(
     "overrides", [[], ["model=cvae"], ["prior=vamp", "model.prior.components=5"]]
 )
-def test_the_model_is_left_as_it_was(model, data, sampler, overrides):
-    made = model(*overrides)
+def test_sampler_fits_codes_without_changing_the_model(build_model, data, sampler, overrides):
+    made = build_model(*overrides)
     before = copy.deepcopy(made.state_dict())
     state = torch.get_rng_state()
     other = sampler(made, data)
@@ -145,11 +146,11 @@ def test_the_model_is_left_as_it_was(model, data, sampler, overrides):
         assert better > made.latent_prior(given).expand((len(z),)).log_prob(z).mean()
 
 
-def test_refusals(model, data):
+def test_gmm_rejects_few_images_and_embedding_condition(build_model, data):
     with pytest.raises(UserError, match=r"sampler.components=500: there are 200 images$"):
-        GMM(500, 1000)(model(), data)
+        GMM(500, 1000)(build_model(), data)
     with pytest.raises(UserError, match=r"there are \d+ images of label 0"):
-        GMM(100, 1000)(model("model=cvae"), data)
+        GMM(100, 1000)(build_model("model=cvae"), data)
     with pytest.raises(UserError, match="sampler=flow takes any"):
-        GMM(2, 1000)(model("condition=embedding"), data)
-    Flow(2, [8], 1000, 5, 20, 1e-2)(model("condition=embedding"), data)
+        GMM(2, 1000)(build_model("condition=embedding"), data)
+    Flow(2, [8], 1000, 5, 20, 1e-2)(build_model("condition=embedding"), data)

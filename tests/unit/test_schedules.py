@@ -1,3 +1,5 @@
+"""Annealing schedules against exact values and the formula of Fu et al. (2019)."""
+
 import math
 from functools import partial
 from itertools import pairwise
@@ -14,8 +16,8 @@ def logistic(x):
     return 1 / (1 + math.exp(-x))
 
 
-def stretched(x, half):
-    """The logistic between -half and half, as a line from 0 to 1."""
+def rescaled_logistic(x, half):
+    """Returns the logistic function at x, rescaled to be 0 at -half and 1 at half."""
     return (logistic(x) - logistic(-half)) / (logistic(half) - logistic(-half))
 
 
@@ -35,11 +37,11 @@ def stretched(x, half):
         (cosine, 6, 8, 0.5 + 0.5 * ROOT),
         (cosine, 8, 8, 1.0),
         (sigmoid, 0, 8, 0.0),
-        (sigmoid, 2, 8, stretched(-2.5, 5)),
+        (sigmoid, 2, 8, rescaled_logistic(-2.5, 5)),
         (sigmoid, 4, 8, 0.5),
-        (sigmoid, 6, 8, stretched(2.5, 5)),
+        (sigmoid, 6, 8, rescaled_logistic(2.5, 5)),
         (sigmoid, 8, 8, 1.0),
-        (partial(sigmoid, sharpness=4.0), 2, 8, stretched(-1, 2)),
+        (partial(sigmoid, sharpness=4.0), 2, 8, rescaled_logistic(-1, 2)),
         # Fu et al. (2019): M = 4 cycles of 10 steps, which rise over R = 1/2 of their length.
         (cyclical, 0, 40, 0.0),
         (cyclical, 1, 40, 0.2),
@@ -62,13 +64,13 @@ def stretched(x, half):
         (partial(cyclical, cycles=2, ramp=1.0), 4, 8, 0.0),
     ],
 )
-def test_table(schedule, step, steps, factor):
+def test_schedules_match_exact_values(schedule, step, steps, factor):
     assert schedule(step, steps=steps) == pytest.approx(factor, abs=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7, 100])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_starts_at_zero_and_is_one_after_the_steps(schedule, steps):
+def test_schedules_start_at_zero_and_end_at_one(schedule, steps):
     schedule = SCHEDULES[schedule]
     assert schedule(0, steps=steps) == 0
     for step in (steps, steps + 1, 10 * steps + 3):
@@ -76,7 +78,7 @@ def test_starts_at_zero_and_is_one_after_the_steps(schedule, steps):
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "sigmoid"])
-def test_rises_and_is_symmetric(schedule):
+def test_linear_cosine_sigmoid_rise_and_are_symmetric(schedule):
     factors = [SCHEDULES[schedule](step, steps=50) for step in range(51)]
     assert all(a < b for a, b in pairwise(factors))
     assert factors == pytest.approx([1 - f for f in reversed(factors)], abs=1e-12)
@@ -84,7 +86,7 @@ def test_rises_and_is_symmetric(schedule):
 
 @pytest.mark.parametrize("cycles", [1, 3, 4])
 @pytest.mark.parametrize("ramp", [0.3, 0.5, 1.0])
-def test_cyclical_as_fu_et_al(cycles, ramp):
+def test_cyclical_matches_formula_of_fu_et_al(cycles, ramp):
     """Eq. 6-7: f(tau) = tau / R up to R, then 1, with tau = mod(t - 1, T / M) / (T / M)."""
     length = 12
     steps = cycles * length
@@ -95,6 +97,6 @@ def test_cyclical_as_fu_et_al(cycles, ramp):
 
 
 @pytest.mark.parametrize("sharpness", [1e-20, 1e-3, 50.0, 2000.0])
-def test_sigmoid_of_any_sharpness(sharpness):
+def test_sigmoid_is_accurate_for_extreme_sharpness(sharpness):
     schedule = partial(sigmoid, steps=10, sharpness=sharpness)
     assert [schedule(step) for step in (0, 5, 10)] == pytest.approx([0, 0.5, 1], abs=1e-9)

@@ -1,4 +1,4 @@
-"""What a user's own callbacks, hooks and training steps may do, and where a training continues."""
+"""`Trainer.fit` with custom steps, callbacks and options, and resuming, against equal runs."""
 
 import pytest
 import torch
@@ -10,51 +10,54 @@ from vaelab.training.callbacks import Annealing, Seeding, Speed
 from vaelab.training.schedules import linear
 
 
-def ours() -> list[Callback]:
+def build_callbacks() -> list[Callback]:
+    """Builds new callbacks of vaelab that affect or measure training."""
     return [Seeding(0), Annealing("beta", linear, 1, "epochs"), Speed()]
 
 
-def small(build):
-    """A model whose weights start alike."""
+def build_small_vae(build):
+    """Builds a small VAE, with the same initial weights at every call."""
     torch.manual_seed(0)
     sizes = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
     return build("model=vae", *sizes, x_shape=(1, 8, 8), num_classes=3)
 
 
-def test_a_training_step_of_ones_own(fit, build):
-    class Own(VAE):
+def test_custom_training_steps_are_bit_exact_with_default(fit, build):
+    class AutomaticStep(VAE):
         def training_step(self, batch, batch_idx):
             return self.loss(*batch)[0]
 
-    class Manual(VAE):
+    class ManualStep(VAE):
         def training_step(self, batch, batch_idx):
             self.optimizers().zero_grad()
             self.manual_backward(self.loss(*batch)[0])
             self.optimizers().step()
 
-    _, expected = fit(*ours(), model=small(build))
-    for kind, automatic in ((Own, True), (Manual, False)):
-        model = small(build)
+    _, expected = fit(*build_callbacks(), model=build_small_vae(build))
+    for kind, automatic in ((AutomaticStep, True), (ManualStep, False)):
+        model = build_small_vae(build)
         model.__class__ = kind
         model.automatic_optimization = automatic
-        trainer, model = fit(*ours(), model=model)
+        trainer, model = fit(*build_callbacks(), model=model)
         assert trainer.global_step == 10
         assert_close(model.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
 
-def test_a_model_is_trained_as_by_a_plain_loop(fit, build):
-    """Ten steps of fused Adam on the batches and with the noise of a run, to the same bits."""
+def test_fit_is_bit_exact_with_plain_training_loop(fit, build):
+    """Ten steps of fused Adam, with the batches and the random states that `fit` had."""
 
-    class Batches(Callback):
+    class RecordBatches(Callback):
+        """Keeps every training batch and the random state before it."""
+
         def __init__(self):
             self.kept = []
 
         def on_train_batch_start(self, trainer, module, batch, batch_idx):
             self.kept.append((*(part.clone() for part in batch), torch.get_rng_state()))
 
-    batches = Batches()
-    _, trained = fit(Seeding(0), batches, model=small(build))
-    model = small(build)
+    batches = RecordBatches()
+    _, trained = fit(Seeding(0), batches, model=build_small_vae(build))
+    model = build_small_vae(build)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     for x, y, state in batches.kept:
         torch.set_rng_state(state)
@@ -66,19 +69,21 @@ def test_a_model_is_trained_as_by_a_plain_loop(fit, build):
 
 
 def test_resume_mid_epoch_is_bit_exact(fit, build, tmp_path):
-    class Saves(Callback):
+    class SaveAtStep7(Callback):
         def on_train_batch_end(self, trainer, *_):
             if trainer.global_step == 7:
                 trainer.save_checkpoint(tmp_path / "mid.ckpt")
 
-    whole, expected = fit(*ours(), Saves(), model=small(build))
-    resumed, found = fit(*ours(), model=small(build), ckpt_path=tmp_path / "mid.ckpt")
+    whole, expected = fit(*build_callbacks(), SaveAtStep7(), model=build_small_vae(build))
+    resumed, found = fit(
+        *build_callbacks(), model=build_small_vae(build), ckpt_path=tmp_path / "mid.ckpt"
+    )
     assert resumed.global_step == whole.global_step == 10
     assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
 
-def test_a_second_fit_may_ask_for_something_else(fit, build):
-    model = small(build)
+def test_second_fit_of_a_model_accepts_other_options(fit, build):
+    model = build_small_vae(build)
     for wanted in ({}, {"gradient_clip_val": 1.0}, {}, {"accumulate_grad_batches": 5}):
         before = [p.detach().clone() for p in model.parameters()]
         trainer, _ = fit(model=model, max_epochs=1, **wanted)
@@ -86,8 +91,8 @@ def test_a_second_fit_may_ask_for_something_else(fit, build):
         assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_a_learning_rate_schedule_of_ones_own(fit, build):
-    model = small(build)
+def test_custom_learning_rate_schedule_steps_every_epoch(fit, build):
+    model = build_small_vae(build)
     optimizer = model.configure_optimizers()
     halving = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
     model.configure_optimizers = lambda: {"optimizer": optimizer, "lr_scheduler": halving}
@@ -95,16 +100,16 @@ def test_a_learning_rate_schedule_of_ones_own(fit, build):
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
 
 
-def test_max_steps(fit):
-    assert fit(*ours(), max_steps=7)[0].global_step == 7
+def test_max_steps_limits_training_steps(fit):
+    assert fit(*build_callbacks(), max_steps=7)[0].global_step == 7
 
 
-def test_a_broken_fit_leaves_a_model_that_can_be_trained(fit, build):
-    class Broken(Callback):
+def test_model_can_be_fitted_again_after_an_exception(fit, build):
+    class RaiseError(Callback):
         def on_train_batch_end(self, *_):
             raise RuntimeError("broken")
 
-    model = small(build)
+    model = build_small_vae(build)
     with pytest.raises(RuntimeError, match="broken"):
-        fit(Broken(), model=model)
+        fit(RaiseError(), model=model)
     assert fit(model=model)[0].global_step == 10

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from vaelab.commands import cli
+from vaelab.commands import cli, command_lines
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     console = Console(highlight=False, soft_wrap=True)
     what = [*cfg.metrics] if "all" in (asked := cli.as_list(cfg.what)) else asked
     plan = evaluation.Plan(
-        cfg.metrics, what, cfg.seed, cfg.rerun, cli.typed_command(), console.print
+        cfg.metrics, what, cfg.seed, cfg.rerun, command_lines.typed_command(), console.print
     )
     folders = finished.find_runs(cli.as_list(cfg.run))
     measured, failures = {}, []

@@ -34,7 +34,7 @@ SWEEP = {"-m": "a sweep: all combinations of values that are given with commas b
 def usage(
     command: Callable[..., Any], folders: Sequence[Path], name: str, overrides: Sequence[str]
 ) -> str:
-    """Returns the text of --help: purpose, groups and choices, settings with comments, flags.
+    """Returns the text of --help: its module's docstring, choices, settings with their values.
 
     Args:
         command: The function; its module's docstring is the purpose.

@@ -1,11 +1,12 @@
 """Instantiation of a training's parts, and its checks before the run folder is locked."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 
 from vaelab.data import Images
@@ -18,8 +19,8 @@ from vaelab.training.callbacks import Annealing
 
 T = TypeVar("T")
 
-USUAL = ("lightning.", "vaelab.")
-"""Packages whose callbacks log no validation metrics beside those of the model."""
+LOGGING_HOOKS = ("on_validation_epoch_start", "on_validation_batch_end", "on_validation_epoch_end")
+"""Hooks of a callback that can log metrics of the validation, if they are overridden."""
 
 
 def instantiate_as(kind: type[T], path: str, node: Any, **settings: Any) -> T:
@@ -110,10 +111,11 @@ def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:
 
 
 def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
-    """Raises UserError if a monitored metric is never validated; skips trainings of foreign code.
+    """Raises UserError if a monitored metric is never validated; skips trainings that log others.
 
-    A callback or model that is not vaelab's or Lightning's may log more. Also skips callbacks
-    that are not strict, `train/` metrics, and models that cannot take a step before training.
+    Skips models and callbacks with validation hooks of their own, which may log more. Also skips
+    callbacks that are not strict, `train/` metrics, and models that cannot take a step before
+    training.
     """
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     watched = {
@@ -121,8 +123,12 @@ def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
         for callback in callbacks
         if (monitor := getattr(callback, "monitor", None)) and getattr(callback, "strict", True)
     }
-    usual = [type(made).__module__.startswith(USUAL) for made in (model, *callbacks)]
-    if watched.keys() <= {"val/loss", "val/elbo"} or not all(usual):
+    if watched.keys() <= {"val/loss", "val/elbo"}:
+        return
+    others = [c for c in callbacks if not isinstance(c, ProgressBar)]
+    if any(overrides(callback, Callback, LOGGING_HOOKS) for callback in others):
+        return
+    if overrides(model, ELBO, ("validation_step", "on_validation_epoch_end")):
         return
     try:
         known = {f"val/{name}" for name in validation_metric_names(model, data)}
@@ -132,6 +138,11 @@ def check_monitors(trainer: Trainer, model: ELBO, data: Images) -> None:
         if monitor not in known and not monitor.startswith("train/"):
             hint = spelling_hint(monitor, known)
             raise UserError(f"{name}: no validation measures monitor={monitor}; {hint}")
+
+
+def overrides(made: object, base: type, methods: Iterable[str]) -> bool:
+    """Returns whether the object's class has other methods than the base, of those named."""
+    return any(getattr(type(made), name) is not getattr(base, name) for name in methods)
 
 
 @torch.no_grad()
@@ -149,8 +160,8 @@ def validation_metric_names(model: ELBO, data: Images) -> list[str]:
             model.eval()
             model.on_validation_epoch_start()
             model.validation_step((x, y), 0)
-            values, _ = model.totals.compute_means()
+            means, model.rate_per_latent = model.totals.compute_means()
+            return [*model.evaluation_scalars(means)]
     finally:
         model.train(training)
         model.on_validation_epoch_start()
-    return [*values, *(["bits_per_dim"] if model.bits_offset is not None else [])]

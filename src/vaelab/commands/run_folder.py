@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from vaelab.commands import cli
+from vaelab.commands import command_lines, config_folders
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import naming, resume
@@ -188,5 +188,8 @@ class RunFolder:
         changed = {"ckpt", "rerun", *map(naming.setting_name, changes)}
         kept = [o for o in self.overrides if naming.setting_name(o) not in changed]
         folder = f"hydra.run.dir={naming.quote_if_needed(str(self.path))}"
-        start = [*cli.program_words(), *cli.config_dir_flags(HydraConfig.get())]
+        start = [
+            *command_lines.program_words(),
+            *config_folders.config_dir_flags(HydraConfig.get()),
+        ]
         return shlex.join([*start, *kept, *changes, folder, "ckpt=last"])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
 
-from vaelab.commands import cli
+from vaelab.commands import cli, command_lines
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -58,7 +58,7 @@ def main(cfg: DictConfig) -> float:
     began = monotonic()
     quieten()
     run = RunFolder(cfg)
-    command = shlex.join([*cli.program_words(), *run.overrides])
+    command = shlex.join([*command_lines.program_words(), *run.overrides])
     plan = Plan(cfg.metrics, cli.as_list(cfg.evaluate), cfg.seed, cfg.rerun, command, run.say)
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found

@@ -94,10 +94,10 @@ class Batches:
         self.position = 0
 
     def numbered_batches(self, first: int) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        """Yields (number, batch) of this epoch, from the start of the block with batch `first` on.
+        """Yields (number, batch) from before `first` on; in evaluation, batches of all processes.
 
-        Without shuffling these are the batches of all processes. A block is the batches whose noise
-        is drawn at once, about `DRAWN` pixels.
+        Starts with the block of `first`: the batches whose noise is drawn at once, about `DRAWN`
+        pixels.
         """
         together = max(1, DRAWN // (self.batch_size * math.prod(self.images.shape[1:])))
         for block, some in enumerate(self.epoch_order().split(together * self.batch_size)):

@@ -260,9 +260,10 @@ class Images(LightningDataModule):
         )
 
     def train_batch_size(self, world_size: int) -> int:
-        """Returns the batch size in training: batch_size, or less if training images are too few.
+        """Returns the size of a training batch over all processes, at most the images there are.
 
-        Then it is their number, rounded down to a multiple of world_size.
+        With fewer images than batch_size it is their number, rounded down to a multiple of
+        world_size; it may be 0.
         """
         few = len(self.rows["train"])
         return min(self.batch_size, few - few % world_size)

@@ -14,7 +14,8 @@ import numpy as np
 from filelock import FileLock
 from safetensors.numpy import save_file
 
-from vaelab.data.arrays import Span, build_splits, part_prefixes
+from vaelab.data.array_images import Span
+from vaelab.data.arrays import build_splits, part_prefixes
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 

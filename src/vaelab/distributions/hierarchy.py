@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 
+from vaelab.distributions.divergence import kl_per_group
+
 Step = Callable[[Tensor], tuple[Distribution, Callable[[Tensor], Tensor]]]
 """One level: from the state above it to (its distribution, a function from its latents to the state
 below it).
@@ -88,6 +90,20 @@ class Hierarchy(Distribution):
         levels = zip(self.levels_given(value), self.split(value), strict=True)
         first, *others = (level.log_prob(latents) for level, latents in levels)
         return sum(others, first)
+
+    def conditional_kl(self, prior: Distribution, z: Tensor) -> Tensor:
+        """Returns the KL of each level to that of the prior, given the latents above it in z.
+
+        The groups of all levels are concatenated, [K, B, G].
+
+        Raises:
+            NotImplementedError: If the prior is no `Hierarchy`.
+        """
+        if not isinstance(prior, Hierarchy):
+            raise NotImplementedError
+        levels = zip(self.levels_given(z), prior.levels_given(z), self.split(z), strict=True)
+        rates = [kl_per_group(*level) for level in levels]
+        return torch.cat([rate.expand(*z.shape[:-1], -1) for rate in rates], -1)
 
     @property
     def mean(self) -> Tensor:

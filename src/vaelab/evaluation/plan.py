@@ -13,7 +13,7 @@ from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable, UserError, spelling_hint
 from vaelab.evaluation.record import Record
-from vaelab.evaluation.subject import Subject
+from vaelab.evaluation.subject import HasObstacle, Subject
 from vaelab.randomness import stream_seed
 from vaelab.runs import finished
 
@@ -48,9 +48,13 @@ class Plan:
 
     def check_applicable(self, model: ELBO, data: Images) -> None:
         """Raises UserError if every metric is already known to be not applicable to the model."""
-        targets = {name: get_method(self.metrics[name]["_target_"]) for name in self.what}
+        targets: dict[str, object] = {
+            name: get_method(self.metrics[name]["_target_"]) for name in self.what
+        }
         obstacles = {
-            n: t.obstacle(model, data) for n, t in targets.items() if hasattr(t, "obstacle")
+            name: target.obstacle(model, data)
+            for name, target in targets.items()
+            if isinstance(target, HasObstacle)
         }
         self.check_not_all_absent({name: reason for name, reason in obstacles.items() if reason})
 

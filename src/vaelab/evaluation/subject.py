@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,8 +22,17 @@ Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
 Metric = Callable[..., dict[str, Any]]
 
 
+@runtime_checkable
+class HasObstacle(Protocol):
+    """A metric with `obstacle`, which can be asked before a training whether it is applicable."""
+
+    def obstacle(self, model: ELBO, data: Images) -> str | None:
+        """Returns why the metric is not applicable to a model and data, or None."""
+        ...
+
+
 def applicable_unless(obstacle: Callable[[ELBO, Images], str | None]) -> Callable[[Metric], Metric]:
-    """Returns a decorator for a metric, which then raises NotApplicable if there is an obstacle.
+    """Returns a decorator for a metric: adds `.obstacle`; raises NotApplicable if it gives a text.
 
     The function is kept as the metric's attribute `obstacle`, so that `Plan` can call it before
     the training.

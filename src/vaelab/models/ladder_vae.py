@@ -77,8 +77,6 @@ class LadderVAE(VAE):
             decoder=lambda _, *shapes: decoder(latent_dim, *shapes),
             **parts,
         )
-        if hasattr(self.prior, "connect"):
-            self.prior.encode = self.encode_top  # a VampPrior is a prior of the top level only
         self.widths = widths
         features: Any = self.encoder.features
         heights = [(features, latent_dim), *((hidden, width) for width in above)][: len(above)]
@@ -122,8 +120,8 @@ class LadderVAE(VAE):
         ]
         return Hierarchy(top, steps, self.widths)
 
-    def encode_top(self, x: Tensor, y: Tensor) -> Distribution:
-        """The posterior q(v_L | x, y) of the top level only, batch [B]."""
+    def encode_for_prior(self, x: Tensor, y: Tensor) -> Distribution:
+        """The posterior q(v_L | x, y) of the top level, the only one of the configured prior."""
         return self.ascend(x, self.context(y))[0]
 
     def ascend(self, x: Tensor, context: Tensor) -> tuple[Distribution, list[tuple[Tensor, ...]]]:
@@ -151,15 +149,16 @@ class LadderVAE(VAE):
             found.append(mean + log_scale.exp() * latents)
         return found
 
-    def log_scalars(self, stage: str, values: dict[str, float]) -> None:
-        """Logs as `ELBO` does, in validation and test with `rate_<l>` of levels if the rate splits.
+    def evaluation_scalars(self, means: dict[str, float]) -> dict[str, float]:
+        """The scalars of `ELBO`, with `rate_<l>` of each level if the rate splits over latents.
 
-        `rate_1` is that of v_1. They are left out where the rate does not split over latents.
+        `rate_1` is that of v_1.
         """
-        if stage != "train" and len(self.rate_per_latent) == self.latent_dim:
-            levels = reversed(self.rate_per_latent.split(self.widths))
-            values = values | {f"rate_{i}": float(rate.sum()) for i, rate in enumerate(levels, 1)}
-        super().log_scalars(stage, values)
+        levels: dict[str, float] = {}
+        if len(self.rate_per_latent) == self.latent_dim:
+            rates = reversed(self.rate_per_latent.split(self.widths))
+            levels = {f"rate_{i}": float(rate.sum()) for i, rate in enumerate(rates, 1)}
+        return super().evaluation_scalars(means | levels)
 
 
 class LevelLikelihood(nn.Module):

@@ -9,7 +9,7 @@ from torch.distributions import Distribution
 
 from vaelab.chunking import images_per_chunk
 from vaelab.elbo import ELBO
-from vaelab.priors import CodeSequence
+from vaelab.parts import HasTemperature
 
 
 def encode_means(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
@@ -42,10 +42,10 @@ def batched_prior(model: ELBO, y: Tensor) -> Distribution:
 def sample_prior(model: ELBO, y: Tensor, temperature: float) -> Tensor:
     """Draws z [N, D] from the prior at a temperature, one for each y [N, Y], by global randomness.
 
-    `temperature` scales z about the prior's mean; for a prior over codes it is that of their
-    probabilities instead. The random numbers are from torch's global state.
+    `temperature` scales z about the prior's mean, unless the prior has its own temperature, as one
+    over codes. The random numbers are from torch's global state.
     """
     prior = batched_prior(model, y)
-    if isinstance(prior, CodeSequence):
+    if isinstance(prior, HasTemperature):
         return prior.with_temperature(temperature).sample()
     return torch.lerp(prior.mean, prior.sample(), temperature)

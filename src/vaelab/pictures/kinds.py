@@ -232,7 +232,7 @@ def manifold(model: ELBO, request: Request) -> Picture:
 
 
 def condition_texts(model: ELBO, y: Tensor) -> list[str]:
-    """Returns one y [Y] in words: the class or the numbers of each column, after its name.
+    """Returns one y [Y] as a text per column, class or numbers; with its name if there are several.
 
     The name of an only column is omitted.
     """

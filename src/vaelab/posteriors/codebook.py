@@ -13,6 +13,7 @@ from torch.distributions import Distribution, constraints, register_kl
 
 from vaelab.distributions.precision import full_precision, without_autocast
 from vaelab.errors import UserError
+from vaelab.parts import HasLogMass
 
 
 class PointMass(Distribution):
@@ -74,7 +75,7 @@ def kl_point_mass(q: PointMass, prior: Distribution) -> Tensor:
 
     Called by `kl_divergence`. The prior's `log_mass` takes codes [B, N], see `CodeSequence`.
     """
-    if not hasattr(prior, "log_mass"):
+    if not isinstance(prior, HasLogMass):
         raise UserError("posterior=codebook is that of model=vq_vae, and takes prior=codes")
     return -prior.log_mass(q.codes)
 

@@ -78,7 +78,7 @@ class Vamp(nn.Module):
                 f"needs at least one for each of the {model.context_dim} labels"
             )
         self.pseudo_inputs = nn.Parameter(torch.rand(self.components, *model.x_shape))
-        self.encode: Encode = model.encode
+        self.encode: Encode = model.encode_for_prior
 
     @torch.no_grad()
     def initialise(self, data: TrainingImages) -> None:

@@ -8,24 +8,33 @@ from typing import Any
 import numpy as np
 
 from vaelab.report import views
+from vaelab.report.axes import shortened, sweep_axis
 from vaelab.report.colours import (
     INK,
-    LINES,
     PALE,
     QUIET,
-    colour_scale,
     colour_sequence,
     is_dark,
     palette_colour,
 )
 from vaelab.report.curves import Curves
+from vaelab.report.decimals import decimal_places
+from vaelab.report.matplotlib_axes import (
+    MANY,
+    blank_figure,
+    colour_map,
+    draw_colour_bar,
+    escaped_mathtext,
+    label_axis,
+    level_colours,
+)
+from vaelab.report.mean_curves import MeanCurve, curve_settings, mean_curves
 from vaelab.report.summary import Ranking, main_metrics
 from vaelab.report.sweep import Sweep
 from vaelab.report.units import axis_title
 
 MARKERS = ("o", "s", "D", "^", "P", "X", "*", "h")
 DASHES = ("-", "--", ":", "-.")
-MANY = 12
 
 
 def write_figures(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], to: Path) -> list[Path]:
@@ -61,74 +70,18 @@ def draw_figures(
             yield field.file_stem, draw(field)
     if (units := views.active_units_view(sweep)) is not None:
         yield "active_units", draw_active_units(units)
-    settings = views.curve_settings(sweep, ranking, sorted(read))
-    if lines := views.mean_curves(settings, read, "val/elbo"):
+    settings = curve_settings(sweep, ranking, sorted(read))
+    if lines := mean_curves(settings, read, "val/elbo"):
         title = ", ".join(sweep.names[name] for name in sweep.axes)
         yield "curves", draw_curves(lines, title)
-
-
-def blank_figure(width: float = 7.0, height: float = 5.0) -> tuple[Any, Any]:
-    """Returns an empty figure and its styled axes; width and height in inches."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(QUIET)
-    axes.tick_params(colors=INK)
-    axes.grid(color=LINES, linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def escaped_mathtext(text: str) -> str:
-    """Returns a text in which matplotlib reads `$` as itself and not as a formula."""
-    return text.replace("$", r"\$")
-
-
-def label_axis(axes: Any, side: str, axis: views.Axis) -> None:
-    """Labels an axis (`side`: x or y) with a setting; may make it logarithmic and mark its values.
-
-    The values are marked if they are few or no numbers.
-    """
-    getattr(axes, f"set_{side}label")(escaped_mathtext(axis.name))
-    if axis.log:
-        getattr(axes, f"set_{side}scale")("log")
-    if len(axis.levels) <= MANY or not axis.numeric:
-        places, labels = axis.marks
-        getattr(axes, f"set_{side}ticks")(
-            places, [escaped_mathtext(label) for label in labels], minor=False
-        )
-        getattr(axes, f"{side}axis").minorticks_off()
-
-
-def level_colours(axis: views.Axis | None) -> Any:
-    """Returns a function from a value of an axis to its colour, and a colour scale or None.
-
-    There is a colour scale if the axis has more than MANY levels.
-    """
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
-
-    if axis is None or len(axis.levels) <= MANY:
-        colours = colour_sequence(len(axis.levels) if axis else 1)
-        return lambda value: colours[axis.level_index(value) if axis else 0], None
-    ends = min(axis.marks[0]), max(axis.marks[0])
-    norm = LogNorm(*ends) if axis.log else Normalize(*ends)
-    smooth: Any = ScalarMappable(
-        norm, LinearSegmentedColormap.from_list("shown", colour_sequence(9))
-    )
-    return lambda value: smooth.to_rgba(axis.position(value)), smooth
 
 
 def draw_rate_distortion(sweep: Sweep, view: views.RateDistortion) -> Any:
     """Returns the rate-distortion figure: runs, mean curves and lines of constant D + R."""
     figure, axes = blank_figure(7, 6)
     axes.set(xlabel="rate R, nats per image", ylabel="distortion D, nats per image")
-    first = views.sweep_axis(sweep, sweep.axes[0]) if sweep.axes else None
-    second = (
-        views.sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
-    )
+    first = sweep_axis(sweep, sweep.axes[0]) if sweep.axes else None
+    second = sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
     shade, smooth = level_colours(first)
     for path in view.lines:
         axes.plot(path["R"], path["D"], color=QUIET, linewidth=0.9, zorder=2)
@@ -164,13 +117,6 @@ def draw_rate_distortion(sweep: Sweep, view: views.RateDistortion) -> Any:
     return figure
 
 
-def draw_colour_bar(figure: Any, axes: Any, axis: views.Axis | None, smooth: Any) -> None:
-    """Adds a colour bar of an axis to a figure, if it has a colour scale."""
-    if axis and smooth:
-        bar = figure.colorbar(smooth, ax=axes, label=escaped_mathtext(axis.name), shrink=0.6)
-        bar.outline.set_visible(False)
-
-
 def draw_heat_map(view: views.MetricView) -> Any:
     """Returns the heat map of a metric's means over two settings, with numbers unless wide."""
     assert view.y is not None
@@ -179,7 +125,7 @@ def draw_heat_map(view: views.MetricView) -> Any:
     figure, axes = blank_figure(float(width), float(height))
     axes.grid(False)
     image = axes.imshow(view.mean, cmap=colour_map(view.lower), aspect="auto", origin="lower")
-    places = views.decimal_places(view.mean, view.sd)
+    places = decimal_places(view.mean, view.sd)
     known = view.mean[np.isfinite(view.mean)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     for row, column in np.ndindex(rows, columns):
@@ -199,13 +145,6 @@ def draw_heat_map(view: views.MetricView) -> Any:
     )
     figure.colorbar(image, ax=axes).outline.set_visible(False)
     return figure
-
-
-def colour_map(lower: bool) -> Any:
-    """Returns matplotlib's colour map on which light is better."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    return LinearSegmentedColormap.from_list("better is light", colour_scale(lower))
 
 
 def draw_line(view: views.MetricView) -> Any:
@@ -262,14 +201,14 @@ def draw_active_units(view: views.ActiveUnits) -> Any:
     return figure
 
 
-def draw_curves(lines: Sequence[views.MeanCurve], title: str) -> Any:
+def draw_curves(lines: Sequence[MeanCurve], title: str) -> Any:
     """Returns the figure of the mean `val/elbo` curves of those settings that are visible."""
     figure, axes = blank_figure(8.5, 5)
     visible = [one for one in lines if one.setting.visible]
     for one in visible:
         table, colour = one.table, one.setting.colour
         dash = DASHES[one.setting.dash % len(DASHES)]
-        label = escaped_mathtext(views.shortened(one.setting.label, 40))
+        label = escaped_mathtext(shortened(one.setting.label, 40))
         axes.plot(table.index, table["mean"], dash, color=colour, linewidth=1.3, label=label)
         low, high = table["mean"] - table["sd"], table["mean"] + table["sd"]
         axes.fill_between(table.index, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -277,7 +216,7 @@ def draw_curves(lines: Sequence[views.MeanCurve], title: str) -> Any:
     columns = math.ceil(len(visible) / 24)
     style: dict[str, Any] = {
         "frameon": False,
-        "title": escaped_mathtext(views.shortened(title, 44)) or None,
+        "title": escaped_mathtext(shortened(title, 44)) or None,
         "ncols": columns,
     }
     figure.legend(loc="outside right upper", **style)

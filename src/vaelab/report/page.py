@@ -2,54 +2,38 @@
 
 import base64
 import json
-import math
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from vaelab.report import colours, plots, views
+from vaelab.report import colours
+from vaelab.report.active_units_plot import active_units_plot
+from vaelab.report.curve_plots import curve_plots
 from vaelab.report.curves import Curves
+from vaelab.report.decimals import decimal_places
 from vaelab.report.differences import level_labels, levels, settings_text, value_text
+from vaelab.report.metric_plots import metric_plots
+from vaelab.report.page_jobs import failed_jobs, unfinished_jobs
+from vaelab.report.page_tables import best_setting, runs_table, settings_table
+from vaelab.report.plotly_layout import Figure
+from vaelab.report.rate_distortion_plot import rate_distortion_plot
 from vaelab.report.summary import (
-    Means,
     Ranking,
     finite_or_nan,
     main_metrics,
     means_over,
     measured_columns,
 )
-from vaelab.report.sweep import LATENT_DIM, STATES, Sweep, read_json_or_error
+from vaelab.report.sweep import LATENT_DIM, STATES, Sweep
 from vaelab.version import __version__
 
 PICTURES = ("reconstructions", "samples", "traversal", "interpolation", "class_grid", "manifold")
 MANY = 12  # values of a setting that the heading lists
-LOG_LINES = 15
-LOG_BYTES = 20_000
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        text: The text that is shown.
-        value: The value by which rows are sorted; None for an empty cell.
-        few: Number of runs behind a mean, if some finished runs lack the metric; else None.
-        state: The state of a job, else empty.
-    """
-
-    text: str
-    value: float | str | None = None
-    few: int | None = None
-    state: str = ""
 
 
 def render_page(
@@ -115,10 +99,10 @@ def group_section(
         "summary": settings_table(sweep, means, ranking, main_metrics(sweep, ranking)),
         "everything": settings_table(sweep, means, ranking, measured_columns(sweep)),
         "figures": {
-            "rate-distortion": single_figure(plots.rate_distortion_plot(sweep)),
-            "metrics": plots.metric_plots(sweep, ranking),
-            "active-units": single_figure(plots.active_units_plot(sweep)),
-            "curves": plots.curve_plots(sweep, ranking, own),
+            "rate-distortion": single_figure(rate_distortion_plot(sweep)),
+            "metrics": metric_plots(sweep, ranking),
+            "active-units": single_figure(active_units_plot(sweep)),
+            "curves": curve_plots(sweep, ranking, own),
         },
         "over": [*seeds, *(sweep.names[name] for name in sweep.axes[2:])],
         "search": not sweep.is_grid,
@@ -127,7 +111,7 @@ def group_section(
     }
 
 
-def single_figure(figure: plots.Figure | None) -> dict[str, plots.Figure]:
+def single_figure(figure: Figure | None) -> dict[str, Figure]:
     """Returns a figure as a menu with one unnamed choice; empty for None."""
     return {"": figure} if figure else {}
 
@@ -152,156 +136,12 @@ def values_text(sweep: Sweep, name: str) -> str:
     return ", ".join(level_labels(found)) or "none"
 
 
-def best_setting(sweep: Sweep, means: Means, ranking: Ranking) -> dict[str, str] | None:
-    """Returns the setting of the best mean and that mean, as texts; None if not measured."""
-    if ranking.metric not in means.mean:
-        return None
-    order = ranking.best_first(means.mean[ranking.metric])
-    if order.empty:
-        return None
-    at = order.index[0]
-    row = means.setting_rows()[at]
-    names = {name: sweep.names[name] for name in sweep.settings}
-    cell = estimate_cells(means, ranking.metric)[at]
-    return {"setting": settings_text(row, names) or "all runs", "value": cell.text}
-
-
-def estimate_cells(means: Means, metric: str) -> list[Cell]:
-    """Returns a cell per setting: mean ± standard deviation over seeds; empty if not measured."""
-    columns = [getattr(means, kind)[metric].to_numpy() for kind in ("mean", "sd", "n")]
-    places = views.decimal_places(columns[0], columns[1])
-    cells = []
-    for mean, sd, n, done in zip(*columns, means.settings["done"], strict=True):
-        text = f"{mean:.{places}f}" + ("" if math.isnan(sd) else f" ± {sd:.{places}f}")
-        few = None if n == done else int(n)
-        cells.append(Cell(text, float(mean), few) if n else Cell(""))
-    return cells
-
-
-def setting_cells(row: Mapping[str, Any], names: Sequence[str]) -> list[Cell]:
-    """Returns the cells of a row with the values of these settings."""
-    return [Cell(value_text(row[name]), sort_value(row[name])) for name in names]
-
-
-def sort_value(value: Any) -> Any:
-    """Returns what a value is sorted by: a number, the text of texts and booleans, or None."""
-    if pd.isna(value):
-        return None
-    return str(value) if isinstance(value, (str, bool)) else float(value)
-
-
-def settings_table(
-    sweep: Sweep, means: Means, ranking: Ranking, metrics: Sequence[str]
-) -> dict[str, Any]:
-    """Returns a table with a row per setting: in order of values, or best first for a search.
-
-    Marks the best setting, if the metric of the ranking was measured.
-    """
-    rows = []
-    order, settings = list(means.settings.index), means.setting_rows()
-    columns = [estimate_cells(means, name) for name in metrics]
-    best: list[int] = []
-    if ranking.metric in means.mean:
-        best = list(ranking.best_first(means.mean[ranking.metric]).index)
-    if not sweep.is_grid:
-        order = best + [at for at in order if at not in set(best)]
-    for at in order:
-        row = settings[at]
-        count = f"{row['done']}" + (f" of {row['jobs']}" if row["done"] != row["jobs"] else "")
-        cells = setting_cells(row, sweep.settings)
-        cells.append(Cell(count, float(row["done"])))
-        cells += [column[at] for column in columns]
-        rows.append({"best": best[:1] == [at], "cells": cells})
-    heads = [sweep.names[name] for name in sweep.settings]
-    return {"heads": [*heads, "runs", *metrics], "rows": rows, "marked": ranking.metric}
-
-
-def runs_table(sweep: Sweep, ranking: Ranking) -> dict[str, Any]:
-    """Returns a table with a row per job: folder, state, settings, main metrics and seconds.
-
-    The group, too, if there are several. Marks the best job of each group.
-    """
-    jobs, names = sweep.jobs, main_metrics(sweep, ranking)
-    groups = [runs.jobs for runs in sweep.parts.values()] if ranking.metric in jobs else []
-    best = [at for group in groups for at in ranking.best_first(group[ranking.metric]).index[:1]]
-    places = {name: views.decimal_places(finite_or_nan(jobs[name]), []) for name in names}
-    shown_settings = [name for name in sweep.swept if name != "seed"] + ["seed"]
-    grouped = [name for name in ("group",) if name in jobs]
-    rows = []
-    for at, job in jobs.iterrows():
-        cells = [Cell(job["folder"], job["folder"])]
-        end = f", stopped at {job['stopped']}" if pd.notna(job["stopped"]) else ""
-        cells.append(Cell(job["state"] + end, job["state"], state=job["state"]))
-        cells += [Cell(value_text(job[name]), sort_value(job[name])) for name in grouped]
-        cells += setting_cells(job, shown_settings)
-        for name in [*names, "seconds"]:
-            known = pd.notna(job[name])
-            text = f"{job[name]:,.{places.get(name, 0)}f}" if known else ""
-            cells.append(Cell(text, sort_value(job[name])))
-        rows.append({"best": at in best, "cells": cells})
-    heads = [sweep.names.get(name, name) for name in shown_settings]
-    heads = ["folder", "state", *grouped, *heads, *names, "seconds"]
-    return {"heads": heads, "rows": rows, "marked": ranking.metric}
-
-
-def failed_jobs(sweep: Sweep, folder: Path) -> list[dict[str, str]]:
-    """Returns the settings, error, log and last log lines of each failed job; reads the logs."""
-    found = []
-    for _, job in sweep.jobs[sweep.jobs["state"] == "failed"].iterrows():
-        log = Path(job["folder"]) / job["log"] if pd.notna(job["log"]) else None
-        path = sweep.folder / log if log else None
-        known = path is not None and path.is_file()
-        found.append(
-            {
-                "setting": settings_text(job, sweep.names) or job["folder"],
-                "folder": job["folder"],
-                "error": job["error"],
-                "log": str(log or ""),
-                "link": relative_link(path, folder) if path and known else "",
-                "tail": log_tail(path) if path and known else "",
-            }
-        )
-    return found
-
-
-def relative_link(path: Path, folder: Path) -> str:
-    """Returns the URL of a file relative to the folder of the page."""
-    from urllib.parse import quote
-
-    return quote(os.path.relpath(path.resolve(), folder.resolve()))
-
-
-def log_tail(path: Path) -> str:
-    """Returns the last LOG_LINES lines of a log, of its last LOG_BYTES bytes."""
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - LOG_BYTES, 0))
-        lines = file.read().decode(errors="replace").splitlines()
-    return "\n".join(lines[-LOG_LINES:])
-
-
-def unfinished_jobs(sweep: Sweep) -> list[dict[str, str]]:
-    """Returns settings and progress of each begun job without an end; reads `progress.json`."""
-    found = []
-    for _, job in sweep.jobs[sweep.jobs["state"] == "unfinished"].iterrows():
-        progress = read_json_or_error(sweep.folder / job["folder"] / "progress.json")
-        parts = []
-        if "epoch" in progress:
-            of = f" of {progress['epochs']}" if progress.get("epochs") else ""
-            parts.append(f"epoch {progress['epoch']}{of}")
-        if isinstance(progress.get("val/elbo"), float):
-            parts.append(f"val/elbo {progress['val/elbo']:.2f}")
-        share = "" if pd.isna(job["progress"]) else f"{job['progress']:.0%}"
-        setting = {"setting": settings_text(job, sweep.names), "folder": job["folder"]}
-        found.append({**setting, "share": share, "where": ", ".join(parts)})
-    return found
-
-
 def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, Any]:
     """Reads the best finished runs' pictures, inlined as PNG, a column per run; maybe none."""
     if ranking.metric not in sweep.jobs or not best:
         return {"runs": [], "rows": []}
     order = list(ranking.best_first(sweep.done[ranking.metric]).index[:best])
-    places = views.decimal_places(finite_or_nan(sweep.done[ranking.metric]), [])
+    places = decimal_places(finite_or_nan(sweep.done[ranking.metric]), [])
     columns, files = [], []
     for at in order:
         job = sweep.jobs.loc[at]

@@ -1,16 +1,13 @@
-"""The data of each plot, shared by the page's plots and the PNG figures."""
+"""The data of each plot but curves, shared by the page's plots and the PNG figures."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import pandas as pd
 
-from vaelab.report import curves
-from vaelab.report.colours import colour_sequence
-from vaelab.report.differences import is_numeric, level_labels, levels, short_names, value_text
+from vaelab.report.axes import Axis, sweep_axis
+from vaelab.report.differences import is_numeric, levels
 from vaelab.report.summary import (
     Ranking,
     finite_or_nan,
@@ -20,75 +17,6 @@ from vaelab.report.summary import (
     setting_numbers,
 )
 from vaelab.report.sweep import LATENT_DIM, Sweep
-
-WIDE = 50
-"""Ratio of largest to smallest value from which an axis is logarithmic."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A swept setting as an axis of a plot, or as its colours.
-
-    Attributes:
-        name: Name on the page.
-        column: Its values, by job.
-    """
-
-    name: str
-    column: pd.Series
-
-    @cached_property
-    def levels(self) -> list:
-        """Distinct values: numbers sorted, others as they appear; None last if some lack one."""
-        return levels(self.column)
-
-    @cached_property
-    def labels(self) -> list[str]:
-        """The levels as short texts, cut to 28 letters."""
-        return [shortened(label, 28) for label in level_labels(self.levels)]
-
-    @property
-    def numeric(self) -> bool:
-        """True if the values are numbers."""
-        return is_numeric(self.column)
-
-    @cached_property
-    def numbers(self) -> list[float]:
-        """The levels that are numbers, sorted."""
-        return [float(level) for level in self.levels if self.numeric and level is not None]
-
-    @property
-    def log(self) -> bool:
-        """True if a logarithmic axis fits better: three or more positive levels, far apart."""
-        known = self.numbers
-        return len(known) > 2 and known[0] > 0 and known[-1] / known[0] >= WIDE
-
-    def position(self, value: object) -> float:
-        """Returns where a value lies on the axis: a number, NaN if missing; or its level index."""
-        if not self.numeric:
-            return float(self.level_index(value))
-        return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type]
-
-    def level_index(self, value: object) -> int:
-        """Returns the index of a value among the levels."""
-        return self.levels.index(None if pd.isna(value) else value)
-
-    @property
-    def marks(self) -> tuple[list[float], list[str]]:
-        """The positions and labels of the levels, without a missing number."""
-        places = [self.position(level) for level in self.levels]
-        known = [i for i, place in enumerate(places) if not math.isnan(place)]
-        return [places[i] for i in known], [self.labels[i] for i in known]
-
-
-def shortened(text: str, most: int) -> str:
-    """Returns a text cut to at most `most` letters, with dots if it was longer."""
-    return text if len(text) <= most else f"{text[: most - 3]}..."
-
-
-def sweep_axis(sweep: Sweep, column: str) -> Axis:
-    """Returns the axis of a column of the sweep's jobs."""
-    return Axis(sweep.names.get(column) or short_names([column])[column], sweep.jobs[column])
 
 
 @dataclass(frozen=True)
@@ -264,58 +192,6 @@ def active_units_view(sweep: Sweep) -> ActiveUnits | None:
     return ActiveUnits(x, lines, other, available)
 
 
-@dataclass(frozen=True)
-class CurveSetting:
-    """The runs of one setting, and name and look of their mean curve.
-
-    Attributes:
-        label: Values of the setting, as `4, 8`.
-        runs: Rows of its runs among the jobs: finished ones, if there are any, else all.
-        colour: Colour of the line.
-        dash: Index of the line's dash pattern.
-        visible: True if it is shown before anything is clicked.
-    """
-
-    label: str
-    runs: list[int]
-    colour: str
-    dash: int
-    visible: bool
-
-
-def curve_settings(
-    sweep: Sweep, ranking: Ranking, with_curves: Sequence[int]
-) -> list[CurveSetting]:
-    """Returns settings of these rows and their looks, in axis order or best first for a search."""
-    jobs = sweep.jobs.loc[list(with_curves)]
-    if jobs.empty:
-        return []
-    places = setting_numbers(jobs, sweep.settings)
-    values = finite_or_nan(jobs[ranking.metric]) if ranking.metric in jobs else places * math.nan
-    best = list(ranking.best_first(values.groupby(places).mean()).index)
-    best += sorted(set(places) - set(best))
-    dashed = sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
-    order = sorted(best) if sweep.is_grid else best
-    at_first = [place for place in order if place in best[:SHOWN] or len(best) <= 2 * SHOWN]
-    later = [place for place in order if place not in at_first]
-    colours = dict(zip(at_first, colour_sequence(len(at_first)), strict=True))
-    colours |= zip(later, colour_sequence(len(later)), strict=True)
-    found = []
-    for place in order:
-        group = jobs[places == place]
-        finished = group[group["state"] == "done"]
-        row = group.iloc[0]
-        label = ", ".join(value_text(row[name]) for name in sweep.axes) or "all runs"
-        dash = dashed.level_index(row[sweep.axes[1]]) if dashed else 0
-        runs = list(finished.index if len(finished) else group.index)
-        found.append(CurveSetting(label, runs, colours[place], dash, place in at_first))
-    return found
-
-
-SHOWN = 12
-"""Number of curves shown at first, if there are more than twice as many."""
-
-
 def available_metrics(sweep: Sweep, ranking: Ranking) -> list[str]:
     """Returns the metrics with a finite value in a finished run, that of the ranking first."""
     names = dict.fromkeys([ranking.metric, *sorted(measured_columns(sweep), key=metric_stage)])
@@ -327,43 +203,3 @@ def metric_stage(metric: str) -> int:
     order = ("val", "test", "")
     group = metric.rpartition("/")[0]
     return order.index(group) if group in order else len(order)
-
-
-@dataclass(frozen=True)
-class MeanCurve:
-    """The mean curve of a setting over its seeds, with a row for each step."""
-
-    setting: CurveSetting
-    table: pd.DataFrame
-
-
-def mean_curves(
-    found: Sequence[CurveSetting], read: dict[int, curves.Curves], tag: str
-) -> list[MeanCurve]:
-    """Returns the mean curve of a tag for each setting; skips settings without that tag."""
-    result = []
-    for setting in found:
-        runs = [read[run][tag] for run in setting.runs if tag in read.get(run, {})]
-        if runs:
-            result.append(MeanCurve(setting, curves.mean_curve(runs)))
-    return result
-
-
-def decimal_places(
-    values: Sequence[float] | np.ndarray, deviations: Sequence[float] | np.ndarray
-) -> int:
-    """Returns how many decimals to show: two digits of the median deviation, or about four.
-
-    Whole numbers get none, or one if they have deviations; at most five.
-    """
-    spread = np.asarray(deviations, float)
-    spread = spread[np.isfinite(spread) & (spread > 0)]
-    numbers = np.abs(np.asarray(values, float))
-    numbers = numbers[np.isfinite(numbers)]
-    if not len(numbers) or (numbers == numbers.round()).all():
-        return 0 if not len(spread) else 1
-    if len(spread):
-        typical = float(np.median(spread)) * (1 + 1e-9)  # else rounding gives 0.1 three decimals
-        return int(np.clip(1 - math.floor(math.log10(typical)), 0, 5))
-    digits = 3 - math.floor(math.log10(max(numbers.max(), 1e-9)))
-    return int(np.clip(digits, 2 if digits > -1 else 0, 5))

@@ -111,7 +111,7 @@ def check_value(path: str, value: Any, annotation: Any) -> None:
 
 
 def error_wording(error: Mapping[str, Any]) -> str:
-    """Returns a pydantic error's message in YAML's words; empty for types YAML cannot hold."""
+    """Returns a pydantic error as `should ...`; empty where a Python object is asked for."""
     if error["type"] == "needs_python_object":  # a type that YAML cannot hold
         return ""
     if error["type"] == "too_short":

@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vaelab.commands import cli
+from vaelab.commands import command_lines, config_folders
 from vaelab.runs import comparability, naming, resume
 from vaelab.sweeps.job import Job
 
@@ -113,8 +113,8 @@ class Planner:
         """Returns the arguments, program first, of the process that runs a job."""
         kept = [o for o in self.config.hydra.overrides.hydra if not is_sweep_setting(o)]
         return [
-            *cli.process_argv(),
-            *cli.config_dir_flags(self.config.hydra),
+            *command_lines.process_argv(),
+            *config_folders.config_dir_flags(self.config.hydra),
             *job.overrides,
             *kept,
             "hydra.mode=RUN",

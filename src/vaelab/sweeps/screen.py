@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from vaelab.commands import cli
+from vaelab.commands import command_lines
 from vaelab.runs import comparability
 from vaelab.runs.screen import relative_path, shell_path
 from vaelab.sweeps.job import LOG, Job, State
@@ -124,8 +124,9 @@ class Screen:
         self.print_line(f"{self.counts(jobs)}, after {taken}")
         for line in lines or self.best_run_lines(jobs):
             self.print_line(line)
-        command = " ".join(cli.program_words("report"))
-        self.print_line(f"report     {command} {cli.shell_override('sweep', self.folder)}")
+        command = " ".join(command_lines.program_words("report"))
+        override = command_lines.shell_override("sweep", self.folder)
+        self.print_line(f"report     {command} {override}")
         if any(self.folder.glob("*/events.out.*")):
             self.print_line(f"curves     tensorboard --logdir {shell_path(self.folder)}")
         if self.jobs_to_come() or any(job.state != "done" for job in jobs):

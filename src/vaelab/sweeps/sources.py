@@ -40,7 +40,7 @@ class FixedJobs:
         self.jobs: list[Job] = []
 
     def first_jobs(self, plan: Plan) -> list[Job]:
-        """Plans, keeps and returns all jobs."""
+        """Composes and checks a job by `plan` for each list of overrides; keeps and returns all."""
         self.jobs = [plan(list(overrides)) for overrides in self.overrides]
         return self.jobs
 

@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 from uuid import uuid4
 
-from vaelab.commands import cli
+from vaelab.commands import command_lines
 from vaelab.runs.folder import FAILURE, PROGRESS
 from vaelab.sweeps.claims import Claims, folder_lock
 from vaelab.sweeps.engines import Engine, Handle
@@ -97,7 +97,9 @@ class SweepRunner:
                 }
                 for job in jobs
             }
-            write_json(path, {"command": cli.typed_command(), "jobs": list(known.values())})
+            write_json(
+                path, {"command": command_lines.typed_command(), "jobs": list(known.values())}
+            )
 
     def run_loop(self) -> None:
         """Runs until no job is left; after a signal, until no job of this launcher runs."""

@@ -157,7 +157,7 @@ class LauncherMonitor:
 
 
 def request_file(order: Order) -> Path:
-    """Returns the path of the file by which the launcher requests a signal for the job."""
+    """Returns the path of the file with the signal for a job, 0 for none; without it, SIGTERM."""
     return exchange_path(order, "asked.json")
 
 

@@ -10,7 +10,7 @@ def log_step_scalars(trainer: Trainer, scalars: Mapping[str, float]) -> None:
     """Logs scalars of the last training step to all loggers and the trainer's metrics.
 
     `LightningModule.log` is slower: it processes every metric again at each later step. This does
-    not flush the loggers; `ELBO.on_train_batch_end` does, after all callbacks have logged.
+    not flush the loggers; `StepScalars` does, after all other callbacks have logged.
     """
     tensors = dict(zip(scalars, torch.tensor(list(scalars.values())).unbind(), strict=True))
     trainer.callback_metrics.update(tensors)

@@ -59,7 +59,7 @@ class Window:
         self.rows.append(torch.cat(rows))
 
     def pop_means(self, last_batch: int) -> dict[str, float]:
-        """Returns the mean of each of SCALARS and empties the window; raises as `finite_rows`."""
+        """Returns means of SCALARS, rate maybe inf; empties the window; raises if not finite."""
         rows = self.finite_rows(last_batch)
         self.rows.clear()
         return dict(zip(SCALARS, rows.mean(0).tolist(), strict=True))

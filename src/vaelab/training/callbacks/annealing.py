@@ -125,7 +125,7 @@ class Annealing(Callback):
         return self.full * self.schedule(step, steps=steps or self.steps)
 
     def on_train_batch_start(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:
-        """Called by Lightning before each training batch: sets the weight to its annealed value."""
+        """Called by Lightning before each training batch: sets the weight until the batch's end."""
         self.set_weight(module, self.weight_at(trainer.fit_loop.total_batch_idx))
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: Any) -> None:

@@ -1,0 +1,159 @@
+"""One-line messages for errors that the user can mend, with what to type instead.
+
+Does not import torch.
+"""
+
+import re
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from vaelab.commands.config_folders import CONF
+from vaelab.commands.help_text import default_groups
+from vaelab.errors import UserError, exception_chain, first_line, spelling_hint
+
+
+def user_message(error: BaseException, config_name: str) -> str | None:
+    """Returns the message for an error that the user can mend; None for a program fault."""
+    for cause in exception_chain(error):
+        if isinstance(cause, UserError):
+            return str(cause)
+        if room := out_of_memory_message(cause):
+            return room
+    if isinstance(error, MissingConfigException):
+        return unknown_choice_message(error)
+    if isinstance(error, ConfigCompositionException):
+        return unknown_setting_message(error, config_name)
+    if isinstance(error, InstantiationException):
+        innermost = list(exception_chain(error))[-1]
+        key = re.search(r"full_key: (\S+)", str(error))
+        return f"{key[1] if key else 'configuration'}: {first_line(innermost)}"
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return first_line(error)
+    if isinstance(error, (ValueError, RuntimeError)) or is_error_named(
+        error, "MisconfigurationException"
+    ):
+        frames = traceback.extract_tb(error.__traceback__)
+        if frames and "lightning" in Path(frames[-1].filename).parts:
+            return f"trainer: {first_line(error)}"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return None
+
+
+def is_error_named(error: BaseException, name: str) -> bool:
+    """Returns whether an error's class or a base of it has this name, without importing it."""
+    return name in (kind.__name__ for kind in type(error).__mro__)
+
+
+def out_of_memory_message(error: BaseException) -> str | None:
+    """Returns one line about memory that ran out, or None for any other error."""
+    text = str(error)
+    if not (
+        isinstance(error, MemoryError)
+        or is_error_named(error, "OutOfMemoryError")
+        or "can't allocate memory" in text
+    ):
+        return None
+    asked = re.search(r"allocate ([\d.]+) (bytes|[KMGT]iB)", text)
+    size = f" for {float(asked[1]) / 2**30:.3g} GiB" if asked and asked[2] == "bytes" else ""
+    size = size or (f" for {asked[1]} {asked[2]}" if asked else "")
+    return (
+        f"out of memory: there was no room{size}; a smaller data.batch_size, model.num_samples or "
+        "network takes less"
+    )
+
+
+def unknown_choice_message(error: MissingConfigException) -> str:
+    """Returns the message for `model=foo` without a foo.yaml in conf/model, with the choices.
+
+    Without choices, or a group, returns the first line of Hydra's own message.
+    """
+    group, _, choice = (error.missing_cfg_file or "").rpartition("/")
+    options = [o for o in error.options or [] if not o.startswith("_")]  # bases of others
+    if not group or not options:
+        return first_line(error)
+    return f"{group}={choice}: there is no such {group}; possible are {', '.join(sorted(options))}"
+
+
+def unknown_setting_message(error: ConfigCompositionException, config_name: str) -> str:
+    """Returns the message for a setting in sys.argv that is unknown, or added but there already.
+
+    Names a similar setting. Composes the configuration without the unknown settings, to know
+    which names there are. Any other error gives the first line of Hydra's own message.
+    """
+    if already := re.search(r"already at '([^']+)'|Multiple values for ([^.]+)\.", str(error)):
+        return f"+{already[1] or already[2]}: is in the configuration; without the + it is set"
+    wrong = missing_setting(error)
+    if not wrong:
+        return first_line(error)
+    overrides = [o for o in sys.argv[1:] if re.match(r"[+~\w]", o) and "=" in o]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    lines = {o.key_or_group: o.input_line or "" for o in parsed if not o.is_sweep_override()}
+    lines.pop(wrong, None)
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        while True:
+            try:
+                cfg = compose(config_name, list(lines.values()), return_hydra_config=True)
+                return unknown_setting_hint(wrong, cfg, config_name)
+            except HydraException as further:  # another setting is unknown too
+                if lines.pop(missing_setting(further), None) is None:
+                    return f"{wrong}: there is no such setting"
+
+
+def missing_setting(error: HydraException) -> str:
+    """Returns the setting that Hydra's error says does not exist; empty for other errors."""
+    found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
+    return found[1].partition("@")[0] if found else ""
+
+
+def setting_paths(node: Any, path: str = "") -> Iterator[str]:
+    """Yields the dotted names of all leaf settings in nested dictionaries."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from setting_paths(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path
+
+
+def unknown_setting_hint(wrong: str, cfg: DictConfig, config_name: str) -> str:
+    """Returns the message for an unknown setting, with what to type instead; imports its target.
+
+    That is a setting of a similar name, or `+` for one that is accepted but not given. The target
+    is the `_target_` beside the setting, and is imported to know which parameters it accepts.
+    """
+    if wrong in cfg:  # Hydra deletes only settings that have a value
+        return f"~{wrong}: there is nothing to take away; {wrong} is null"
+    every = setting_paths(OmegaConf.to_container(cfg))
+    if deeper := sorted(path for path in every if path.endswith(f".{wrong}")):
+        return f"{wrong}: there is no such setting; did you mean {deeper[0]}?"
+    parent, _, name = wrong.rpartition(".")
+    if not parent:
+        groups = [group for group, _ in default_groups([CONF], config_name)]
+        return f"{wrong}: there is no such setting; {spelling_hint(wrong, [*cfg, *groups])}"
+    beside = OmegaConf.select(cfg, parent)
+    if not isinstance(beside, DictConfig):
+        return f"{wrong}: there is no such setting, and no {parent}"
+    known = {str(key) for key in beside if not str(key).startswith("_")}
+    if "_target_" in beside:
+        from hydra.utils import get_object
+
+        from vaelab.runs import validation  # slow: what the target would take
+
+        known |= validation.optional_settings(get_object(beside["_target_"]))
+    if name in known:
+        return f"{wrong}: is not in the configuration yet; add it with +{wrong}=..."
+    return f"{wrong}: there is no such setting; {spelling_hint(name, known, f'{parent}.')}"

@@ -1,0 +1,79 @@
+"""Swept settings as axes of plots, or as their colours."""
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from vaelab.report.differences import is_numeric, level_labels, levels, short_names
+from vaelab.report.sweep import Sweep
+
+WIDE = 50
+"""Ratio of largest to smallest value from which an axis is logarithmic."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A swept setting as an axis of a plot, or as its colours.
+
+    Attributes:
+        name: Name on the page.
+        column: Its values, by job.
+    """
+
+    name: str
+    column: pd.Series
+
+    @cached_property
+    def levels(self) -> list:
+        """Distinct values: numbers sorted, others as they appear; None last if some lack one."""
+        return levels(self.column)
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """The levels as short texts, cut to 28 letters."""
+        return [shortened(label, 28) for label in level_labels(self.levels)]
+
+    @property
+    def numeric(self) -> bool:
+        """True if the values are numbers."""
+        return is_numeric(self.column)
+
+    @cached_property
+    def numbers(self) -> list[float]:
+        """The levels that are numbers, sorted."""
+        return [float(level) for level in self.levels if self.numeric and level is not None]
+
+    @property
+    def log(self) -> bool:
+        """True if a logarithmic axis fits better: three or more positive levels, far apart."""
+        known = self.numbers
+        return len(known) > 2 and known[0] > 0 and known[-1] / known[0] >= WIDE
+
+    def position(self, value: object) -> float:
+        """Returns where a value lies on the axis: a number, NaN if missing; or its level index."""
+        if not self.numeric:
+            return float(self.level_index(value))
+        return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type]
+
+    def level_index(self, value: object) -> int:
+        """Returns the index of a value among the levels."""
+        return self.levels.index(None if pd.isna(value) else value)
+
+    @property
+    def marks(self) -> tuple[list[float], list[str]]:
+        """The positions and labels of the levels, without a missing number."""
+        places = [self.position(level) for level in self.levels]
+        known = [i for i, place in enumerate(places) if not math.isnan(place)]
+        return [places[i] for i in known], [self.labels[i] for i in known]
+
+
+def shortened(text: str, most: int) -> str:
+    """Returns a text cut to at most `most` letters, with dots if it was longer."""
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def sweep_axis(sweep: Sweep, column: str) -> Axis:
+    """Returns the axis of a column of the sweep's jobs."""
+    return Axis(sweep.names.get(column) or short_names([column])[column], sweep.jobs[column])

@@ -1,0 +1,377 @@
+"""Contents of data set files, by `read_splits`: layouts, types, columns, classes and ranges.
+
+Read arrays are compared with those that were written; invalid ones, with the error message.
+"""
+
+import numpy as np
+import pytest
+import torch
+from support.array_files import (
+    FILE_FORMATS,
+    assert_splits_equal,
+    black_images,
+    changed_arrays,
+    read_error_message,
+    save_arrays,
+    two_level_images,
+    valid_arrays,
+)
+
+from vaelab.data import Arrays, Images
+from vaelab.data.store import read_splits
+from vaelab.errors import UserError
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize("shape", [(8, 9), (1, 8, 9), (3, 9, 8), (4, 10, 10)])
+def test_read_splits_returns_images_channels_first(tmp_path, suffix, shape):
+    arrays = valid_arrays(shape=shape)
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", arrays))
+    channels_first = shape if len(shape) == 3 else (1, *shape)
+    assert found.train_images.shape == (20, *channels_first)
+    assert found.test_images.shape == (6, *channels_first)
+    assert found.train_images.dtype == found.test_images.dtype == torch.uint8
+    assert found.train_labels.dtype == found.test_labels.dtype == torch.int64
+    assert found.num_classes == 4
+    assert_splits_equal(found, arrays)
+
+
+@FILE_FORMATS
+def test_read_splits_maps_booleans_to_0_and_255(tmp_path, suffix):
+    arrays = valid_arrays()
+    arrays["train_images"] = arrays["train_images"] > 127
+    arrays["test_images"] = arrays["test_images"] > 127
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", arrays))
+    assert found.train_images.dtype == torch.uint8
+    assert found.train_images.unique().tolist() == [0, 255]
+    assert torch.equal(found.train_images == 255, torch.from_numpy(arrays["train_images"]))
+
+
+@FILE_FORMATS
+def test_read_splits_without_labels_has_zero_labels(tmp_path, suffix):
+    arrays = {name: array for name, array in valid_arrays().items() if "images" in name}
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", arrays))
+    assert found.num_classes == 0
+    assert torch.equal(found.train_labels, torch.zeros(20, dtype=torch.int64))
+    assert torch.equal(found.test_labels, torch.zeros(6, dtype=torch.int64))
+    assert_splits_equal(found, arrays)
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize("labels", [True, False])
+def test_read_splits_without_test_part_has_empty_test_arrays(tmp_path, suffix, labels):
+    names = ["train_images", "train_labels"][: 1 + labels]
+    arrays = {name: array for name, array in valid_arrays().items() if name in names}
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", arrays))
+    assert found.test_images.shape == (0, 1, 8, 9)
+    assert len(found.test_labels) == 0
+    assert found.num_classes == (4 if labels else 0)
+    assert_splits_equal(found, arrays)
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize("kind", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"])
+def test_read_splits_accepts_labels_of_any_integer_type(tmp_path, suffix, kind):
+    arrays = valid_arrays()
+    expected = torch.from_numpy(arrays["train_labels"])
+    arrays["train_labels"] = arrays["train_labels"].astype(kind)
+    assert torch.equal(
+        read_splits(save_arrays(tmp_path / f"a{suffix}", arrays)).train_labels, expected
+    )
+
+
+def test_num_classes_adds_classes_absent_from_the_labels(tmp_path):
+    path = save_arrays(tmp_path / "a.npz", valid_arrays())
+    assert Arrays(str(path))().num_classes == 4
+    assert Arrays(str(path), num_classes=7)().num_classes == 7
+
+
+def angle_columns(train, test):
+    """Returns the arrays of a further column, named angle."""
+    return {"train_angle": train, "test_angle": test}
+
+
+INVALID_ARRAYS = {  # changes of `valid_arrays`, and the pattern of the error message
+    "no images": ({"train_images": None}, "train_images"),
+    "complex images": (
+        {"train_images": black_images(20, 1, 8, 9, kind=np.complex64)},
+        "complex64|C64",
+    ),
+    "float32 images": (
+        {"train_images": two_level_images(0, 1, np.float32)},
+        r"train_images are float32 from 0 to 1; .* data.source.range=\[0,1\]",
+    ),
+    "float64 test images": (
+        {"test_images": two_level_images(-1, 1, np.float64, 6)},
+        r"test_images are float64 from -1 to 1; .* data.source.range=\[-1,1\]",
+    ),
+    "float images up to 255": (
+        {"train_images": two_level_images(0, 255, np.float32)},
+        r"range=\[0,255\]",
+    ),
+    "float images of unusual range": (
+        {"train_images": two_level_images(-3.5, 4.25, np.float32)},
+        r"range=\[-3.5,4.25\]",
+    ),
+    "uint8 images of 0 and 1": (
+        {"train_images": two_level_images(0, 1, np.uint8)},
+        r"train_images are uint8 from 0 to 1: nearly black.* data.source.range=\[0,1\], or .*255\]",
+    ),
+    "int64 images of 0 and 1": (
+        {"train_images": two_level_images(0, 1, np.int64)},
+        r"range=\[0,1\]",
+    ),
+    "4-bit images": ({"train_images": two_level_images(0, 15, np.uint8)}, r"range=\[0,15\]"),
+    "16-bit images": (
+        {"train_images": two_level_images(0, 60_000, np.uint16)},
+        r"range=\[0,65535\]",
+    ),
+    "12-bit images": ({"train_images": two_level_images(0, 4000, np.int32)}, r"range=\[0,4095\]"),
+    "signed images": (
+        {"train_images": two_level_images(-128, 127, np.int16)},
+        r"range=\[-128,127\]",
+    ),
+    "dark test images": (
+        {"test_images": two_level_images(0, 1, np.uint8, 6)},
+        "test_images are uint8 from 0",
+    ),
+    "black images": ({"train_images": black_images(20, 1, 8, 9)}, "train_images are all 0"),
+    "NaN pixels": (
+        {
+            "train_images": np.where(np.arange(20) == 7, np.nan, 1.0)[:, None, None]
+            + black_images(20, 8, 9)
+        },
+        r"train_images\[7\] is not finite",
+    ),
+    "2-D images": ({"train_images": black_images(20, 72)}, r"\(20, 72\)"),
+    "5-D images": ({"train_images": black_images(20, 1, 1, 8, 9)}, "shape"),
+    "channels last": ({"train_images": black_images(20, 28, 28, 3)}, "channels last"),
+    "one channel last": ({"train_images": black_images(20, 28, 28, 1)}, "channels last"),
+    "7 x 7 images": ({"train_images": black_images(20, 1, 7, 7)}, "too small: 7 x 7"),
+    "7 x 28 images": ({"train_images": black_images(20, 7, 28)}, "too small: 7 x 28"),
+    "zero channels": ({"train_images": black_images(20, 0, 8, 9)}, "too small"),
+    "no training images": ({"train_images": black_images(0, 1, 8, 9)}, "empty"),
+    "test images of different size": (
+        {"test_images": two_level_images(0, 255, shape=(1, 9, 8))},
+        r"\(1, 9, 8\)",
+    ),
+    "test images in colour": (
+        {"test_images": two_level_images(0, 255, shape=(3, 8, 9))},
+        r"\(3, 8, 9\)",
+    ),
+    "negative labels": ({"train_labels": np.arange(20) % 4 - 1}, r"train_labels\[0\] is -1"),
+    "huge label": (
+        {"train_labels": np.r_[np.zeros(19, np.uint64), np.uint64(2**64 - 1)].astype(np.uint64)},
+        r"train_labels\[19\] is 18446744073709551615",
+    ),
+    "test label absent from training": (
+        {"test_labels": np.arange(6)},
+        r"test_labels\[4\] is 4, which is none of the classes 0, 1, 2, 3",
+    ),
+    "too few labels": ({"train_labels": np.arange(19) % 4}, r"\(19,\)"),
+    "labels in two columns": ({"train_labels": np.ones((20, 2), int)}, r"\(20, 2\)"),
+    "fractional labels": ({"train_labels": np.arange(20) / 2}, r"train_labels\[1\] is 0.5"),
+    "NaN labels": ({"train_labels": np.full(20, np.nan)}, r"train_labels\[0\] is nan"),
+    "column named label": ({"train_label": np.arange(20)}, "train_labels"),
+    "column without test part": (
+        {"train_angle": np.zeros(20)},
+        "has train_angle and test_images but no test_angle",
+    ),
+    "column without training part": (
+        {"test_angle": np.zeros(6)},
+        "has test_angle and train_images but no train_angle",
+    ),
+    "validation labels without images": (
+        {"val_labels": np.zeros(6, int)},
+        "has val_labels but no val_images",
+    ),
+    "test labels without images": ({"test_images": None}, "has test_labels but no test_images"),
+    "validation images without labels": (
+        {"val_images": two_level_images(0, 255)},
+        "has train_labels and val_images but no val_labels",
+    ),
+    "too few numbers": (angle_columns(np.zeros(19), np.zeros(6)), "train_angle have shape"),
+    "numbers of different widths": (
+        angle_columns(np.zeros((20, 2)), np.zeros(6)),
+        "test_angle are 1 wide",
+    ),
+    "NaN numbers": (
+        angle_columns(np.where(np.arange(20) == 5, np.nan, 0.0), np.zeros(6)),
+        r"train_angle\[5\] is nan",
+    ),
+    "numbers too large": (
+        angle_columns(np.zeros((20, 2)), np.eye(6, 2) * 1e300),
+        r"test_angle\[0\] is 1e\+300, which is too large for single precision",
+    ),
+    "float training and integer test column": (
+        angle_columns(np.zeros(20), np.zeros(6, int)),
+        "test_angle should be .*floats",
+    ),
+    "test class absent from training": (
+        angle_columns(np.zeros(20, int), np.ones(6, int)),
+        r"test_angle\[0\] is 1, which is none",
+    ),
+    "classes in two columns": (
+        angle_columns(np.zeros((20, 2), int), np.zeros(6, int)),
+        "train_angle have shape",
+    ),
+    "test images without labels": ({"test_labels": None}, "test_labels"),
+    "too many classes": (
+        {"train_labels": np.arange(20) * 1000},
+        "train_labels are of 20 classes, too many for 20 images",
+    ),
+}
+
+
+@FILE_FORMATS
+def test_read_splits_reads_further_columns(tmp_path, suffix):
+    classes = angle_columns(np.arange(20) % 3, np.arange(6) % 2)
+    numbers = {"train_place": np.linspace(0, 1, 20), "test_place": np.linspace(1, 2, 6)}
+    pairs = {"train_pair": np.ones((20, 2), np.float16), "test_pair": np.zeros((6, 2))}
+    bits = {"train_smile": np.arange(20) % 2 == 0, "test_smile": np.arange(6) % 2 == 1}
+    arrays = changed_arrays(**classes, **numbers, **pairs, **bits)
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", arrays))
+    assert sorted(found.column_names) == ["angle", "label", "pair", "place", "smile"]
+    columns = {name: found.column(name) for name in found.column_names}
+    assert {name: column.classes for name, column in columns.items()} == {
+        "angle": 3, "label": 4, "pair": 0, "place": 0, "smile": 2,
+    }  # fmt: skip
+    assert {name: column.width for name, column in columns.items()} == {
+        "angle": 0, "label": 0, "pair": 2, "place": 1, "smile": 0,
+    }  # fmt: skip
+    assert torch.equal(columns["angle"].train, torch.arange(20) % 3)
+    assert torch.equal(columns["smile"].test, torch.tensor([0, 1, 0, 1, 0, 1]))
+    assert torch.equal(columns["place"].test, torch.linspace(1, 2, 6)[:, None])
+    assert torch.equal(columns["pair"].train, torch.ones(20, 2))
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize("case", INVALID_ARRAYS)
+def test_read_splits_rejects_invalid_arrays(tmp_path, suffix, case):
+    changes, expected = INVALID_ARRAYS[case]
+    path = save_arrays(tmp_path / f"a{suffix}", changed_arrays(**changes))
+    with pytest.raises(UserError, match=expected):
+        read_splits(path)
+    assert "truncated" not in read_error_message(path)
+
+
+@FILE_FORMATS
+def test_read_splits_rejects_labels_beyond_num_classes(tmp_path, suffix):
+    message = read_error_message(
+        save_arrays(tmp_path / f"a{suffix}", valid_arrays()), num_classes=3
+    )
+    assert "train_labels[3] is 3, which is none of the classes 0, 1, 2" in message
+
+
+LABELS = np.arange(20) % 4
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (LABELS, ["0", "1", "2", "3"]),
+        (LABELS + 1, ["1", "2", "3", "4"]),
+        (np.array([0, 3, 7, 100])[LABELS], ["0", "3", "7", "100"]),
+        (LABELS[:, None], ["0", "1", "2", "3"]),
+        (np.eye(4)[LABELS], ["0", "1", "2", "3"]),
+        (LABELS.astype(np.float32), ["0", "1", "2", "3"]),
+        (np.array(["a", "bb", "c c", "d"])[LABELS], ["a", "bb", "c c", "d"]),
+        (np.array(["ä", "b", "c", "ö"])[LABELS].astype("U"), ["b", "c", "ä", "ö"]),
+        (np.array([b"a", b"bb", b"c", b"d"])[LABELS], ["a", "bb", "c", "d"]),
+        (LABELS > 1, ["0", "1"]),
+    ],
+)
+def test_classes_are_the_distinct_training_labels(tmp_path, labels, names):
+    arrays = changed_arrays(train_labels=labels, test_labels=labels[:6])
+    found = read_splits(save_arrays(tmp_path / "a.npz", arrays))
+    assert found.num_classes == len(names)
+    assert list(found.class_names) == names
+    told = np.array(names)[found.train_labels.numpy()]
+    expected = labels.argmax(1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+    decoded = (
+        expected.astype("U") if expected.dtype.kind in "SU" else expected.astype(int).astype(str)
+    )
+    assert told.tolist() == decoded.tolist()
+    assert torch.equal(found.test_labels, found.train_labels[:6])
+    data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
+    assert data.shapes["class_names"] == {"label": names}
+    assert f"{len(names)} classes: {', '.join(names)}" in data.description()
+
+
+def test_text_and_integer_labels_cannot_be_mixed(tmp_path):
+    arrays = changed_arrays(train_labels=LABELS, test_labels=LABELS[:6].astype(str))
+    assert "test_labels are <U" in read_error_message(save_arrays(tmp_path / "a.npz", arrays))
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize(
+    ("span", "kind"),
+    [
+        ((0, 1), np.float32),
+        ((0, 1), np.float64),
+        ((-1, 1), np.float32),
+        ((0, 255), np.float32),
+        ((0, 65535), np.uint16),
+        ((0, 65280), np.int32),
+    ],
+)
+def test_range_rescales_pixels_to_bytes_exactly(tmp_path, suffix, span, kind):
+    arrays = valid_arrays()
+    black, white = span
+    for name in ("train_images", "test_images"):
+        values = black + arrays[name].astype(np.float64) * (white - black) / 255
+        arrays[name] = values.astype(kind)
+    path = save_arrays(tmp_path / f"a{suffix}", arrays)
+    assert_splits_equal(Arrays(str(path), range=span)(), valid_arrays())
+    data = Images(source=Arrays(str(path), range=span), batch_size=4, val_size=4, pixels="grey")
+    low, high = (extreme(valid_arrays()["train_images"]) for extreme in (np.min, np.max))
+    assert data.description()[0] == f"pixels from {low} to {high}, which were {black} to {white}"
+
+
+def test_range_0_to_255_accepts_dark_images(tmp_path):
+    path = save_arrays(tmp_path / "a.npz", {"train_images": two_level_images(0, 100)})
+    assert Arrays(str(path), range=(0, 255))().train_images.max() == 100
+
+
+@pytest.mark.parametrize(("span", "said"), [((1, 0), "should rise"), ((0, 1), r"\[10\] reaches")])
+def test_invalid_or_exceeded_range_raises(tmp_path, span, said):
+    path = save_arrays(tmp_path / "a.npz", {"train_images": two_level_images(0, 100)})
+    with pytest.raises(UserError, match=said):
+        Arrays(str(path), range=span)()
+
+
+def test_read_splits_takes_int64_pixels_up_to_255_as_bytes(tmp_path):
+    arrays = {"train_images": valid_arrays()["train_images"].astype(np.int64)}
+    assert torch.equal(
+        read_splits(save_arrays(tmp_path / "a.npz", arrays)).train_images,
+        torch.from_numpy(valid_arrays()["train_images"]),
+    )
+
+
+@FILE_FORMATS
+def test_read_splits_reads_a_validation_part(tmp_path, suffix):
+    more = {"val_images": two_level_images(0, 255, count=8), "val_labels": np.arange(8) % 4}
+    columns = {
+        f"{part}_place": np.full(n, 0.5) for part, n in (("train", 20), ("val", 8), ("test", 6))
+    }
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", valid_arrays() | more | columns))
+    assert_splits_equal(found, valid_arrays() | more)
+    assert found.column("place").val.shape == (8, 1)
+    assert found.column("label").val.tolist() == [0, 1, 2, 3] * 2
+    assert list(found.parts) == ["train", "val", "test"]
+
+
+def test_unused_arrays_are_named_in_description(tmp_path):
+    found = read_splits(
+        save_arrays(tmp_path / "a.npz", valid_arrays() | {"notes": np.zeros(3), "x": np.ones(2)})
+    )
+    assert found.unused == ("notes", "x")
+    data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
+    assert data.description()[-1] == "not used: notes, x"
+
+
+def test_error_without_train_images_lists_the_arrays(tmp_path):
+    message = read_error_message(
+        save_arrays(tmp_path / "a.npz", {"x_train": two_level_images(0, 255), "y_train": LABELS})
+    )
+    assert "has x_train uint8 (20, 1, 8, 9), y_train int64 (20,), but should have train" in message
