@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
-from support.linear_gaussian import LinearDecoder, PixelsAsFeatures, log_evidence
+from support.linear_gaussian import build_linear, log_evidence
 from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
-from vaelab import conditions, likelihoods, posteriors
+from vaelab import conditions, likelihoods
 from vaelab.metrics import annealed as annealed_module
 from vaelab.metrics.annealed import (
     ChainState,
@@ -20,7 +20,6 @@ from vaelab.metrics.annealed import (
     move_chains,
     temperature_schedule,
 )
-from vaelab.models import VAE
 from vaelab.priors import ConditionalNormal
 
 SHAPE = (1, 8, 8)
@@ -29,20 +28,13 @@ SHAPE = (1, 8, 8)
 @pytest.fixture
 def conditional():
     """A linear-Gaussian VAE of three classes, with a learned prior p(z | y)."""
-    model = VAE(
-        x_shape=SHAPE,
+    model = build_linear(
         classes={"label": 3},
-        numbers={},
         condition=conditions.OneHot,
-        pixels="grey",
         latent_dim=2,
-        encoder=PixelsAsFeatures,
-        posterior=posteriors.Gaussian,
         prior=ConditionalNormal,
-        decoder=LinearDecoder,
         likelihood=likelihoods.Gaussian(scale=1.0),
-        optimizer=torch.optim.Adam,
-    ).double()
+    )
     torch.nn.init.normal_(model.prior.params.weight, std=0.5)
     return model
 

@@ -62,27 +62,34 @@ def log_evidence(model, x):
     return MultivariateNormal(offset, loadings @ loadings.T + noise).log_prob(x.flatten(1))
 
 
+def build_linear(kind=VAE, **settings):
+    """Returns a linear VAE in double precision, unconditional by default, of SHAPE by default."""
+    parts = {
+        "x_shape": SHAPE,
+        "classes": {},
+        "condition": Unconditional,
+        "latent_dim": LATENTS,
+        "prior": StandardNormal,
+        "likelihood": likelihoods.Gaussian(scale=0.3),
+    }
+    return kind(
+        **parts | settings,
+        numbers={},
+        pixels="grey",
+        encoder=PixelsAsFeatures,
+        posterior=posteriors.Gaussian,
+        decoder=LinearDecoder,
+        optimizer=torch.optim.Adam,
+    ).double()
+
+
 def principal_components(kind=VAE, **settings):
     """Returns probabilistic PCA with random orthogonal loadings W, as an unconditional model.
 
-    Then p(z | x) is a diagonal Gaussian. In double precision; the encoder is not exact yet, see
-    `make_exact`. The loadings are drawn from torch's global random state.
+    Then p(z | x) is a diagonal Gaussian. The encoder is not exact yet, see `make_exact`. The
+    loadings are drawn from torch's global random state.
     """
-    model = kind(
-        x_shape=SHAPE,
-        classes={},
-        numbers={},
-        condition=Unconditional,
-        pixels="grey",
-        latent_dim=LATENTS,
-        encoder=PixelsAsFeatures,
-        posterior=posteriors.Gaussian,
-        prior=StandardNormal,
-        decoder=LinearDecoder,
-        likelihood=likelihoods.Gaussian(scale=0.3),
-        optimizer=torch.optim.Adam,
-        **settings,
-    ).double()
+    model = build_linear(kind, **settings)
     orthogonal = torch.linalg.qr(torch.randn(64, LATENTS).double())[0]
     with torch.no_grad():
         model.decoder.out.weight.copy_(orthogonal * torch.tensor([2.0, 1.0, 0.5, 0.1]))

@@ -9,41 +9,15 @@ import math
 
 import pytest
 import torch
-from torch import nn
+from support.linear_gaussian import build_linear
 from torch.testing import assert_close
 
-from vaelab import likelihoods, posteriors
-from vaelab.conditions import Unconditional
-from vaelab.models import VAE
-from vaelab.priors import StandardNormal
+from vaelab import likelihoods
 
 SHAPE, LATENTS, IMAGES = (1, 2, 5), 5, 60
 NOISE = 0.05  # standard deviation of the noise, equal in all directions
 SIGNAL = [0.5, 0.3, 0.15]  # standard deviations of the signal directions
 SURPLUS = LATENTS - len(SIGNAL)  # latents without a signal direction
-
-
-class PixelsAsFeatures(nn.Module):
-    """An encoder without parameters, whose features are the pixels."""
-
-    def __init__(self, x_shape, context_dim):
-        super().__init__()
-        self.features = math.prod(x_shape)
-
-    def forward(self, x, y):
-        return x.flatten(1)
-
-
-class LinearDecoder(nn.Module):
-    """A decoder of one linear layer."""
-
-    def __init__(self, latent_dim, context_dim, out_shape):
-        super().__init__()
-        self.out_shape = out_shape
-        self.layer = nn.Linear(latent_dim, math.prod(out_shape))
-
-    def forward(self, z, y):
-        return self.layer(z).unflatten(1, self.out_shape)
 
 
 def sigma_points(q, num_samples):
@@ -76,20 +50,8 @@ def data():
 def trained(data):
     """(model, terms) of a linear VAE, trained by its own loss with exact expectations."""
     torch.manual_seed(1)
-    model = VAE(
-        x_shape=SHAPE,
-        classes={},
-        numbers={},
-        condition=Unconditional,
-        pixels="grey",
-        latent_dim=LATENTS,
-        encoder=PixelsAsFeatures,
-        posterior=posteriors.Gaussian,
-        prior=StandardNormal,
-        decoder=LinearDecoder,
-        likelihood=likelihoods.Gaussian("learned"),
-        optimizer=torch.optim.Adam,
-    ).double()
+    likelihood = likelihoods.Gaussian("learned")
+    model = build_linear(x_shape=SHAPE, latent_dim=LATENTS, likelihood=likelihood)
     x = data[0]
     y = x.new_zeros(len(x), 0)
     model.draw = sigma_points
@@ -139,7 +101,7 @@ def test_linear_vae_prunes_only_surplus_latents(data, trained):
 def test_linear_vae_decoder_columns_are_principal_directions(data, trained):
     """W W' = U (Lambda - s^2) U', and each column of W is along one eigenvector."""
     _, eigenvalues, directions = data
-    loadings = trained[0].decoder.layer.weight
+    loadings = trained[0].decoder.out.weight
     order = loadings.norm(dim=0).argsort(descending=True)
     along = (directions.T @ loadings[:, order])[:LATENTS].abs()
     assert_close(along, (eigenvalues[:LATENTS] - NOISE**2).sqrt().diag(), atol=0.01, rtol=0)

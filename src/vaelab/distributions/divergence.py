@@ -33,10 +33,10 @@ def kl_per_group(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
     pair without a registered closed form gets log q(z) - log prior(z).
     """
     try:
-        if isinstance(q, HasConditionalKL):
-            return q.conditional_kl(prior, z)
         if isinstance(q, Independent) and isinstance(prior, Independent):
             return kl_divergence(q.base_dist, prior.base_dist)
+        if isinstance(q, HasConditionalKL):
+            return q.conditional_kl(prior, z)
         return kl_divergence(q, prior).unsqueeze(-1)
     except NotImplementedError:
         return (q.log_prob(z) - prior.log_prob(z)).unsqueeze(-1)
