@@ -107,7 +107,7 @@ class AutoEncoder(nn.Module):
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """The constructor's arguments that describe the data, as plain values for a checkpoint."""
+        """Constructor arguments x_shape, classes, numbers, class_names, pixels, as plain values."""
         return {
             "x_shape": self.x_shape,
             "classes": self.classes,
@@ -122,7 +122,7 @@ class AutoEncoder(nn.Module):
         return next(iter(self.class_names.values()), [])
 
     def class_index(self, name: int | str, column: str) -> int:
-        """The index of a class, named 3 or cat for example, in a column of y; UserError if none.
+        """The index of class `name`, such as 3 or cat, in a column of y; UserError if it has none.
 
         Raises:
             UserError: If the column has no such class; lists up to 20 that it has.
@@ -149,9 +149,9 @@ class AutoEncoder(nn.Module):
         return self.posterior(self.encoder(x, self.context(y)))
 
     def encode_for_prior(self, x: Tensor, y: Tensor) -> Distribution:
-        """The posterior over those latents that `self.prior` is a prior of: here, all of them.
+        """The posterior of the latents under `self.prior`: all; in `LadderVAE` the top level only.
 
-        A prior that is made of posteriors uses it, as VampPrior.
+        Called by a prior that is made of posteriors, as VampPrior.
         """
         return self.encode(x, y)
 
@@ -179,7 +179,7 @@ class AutoEncoder(nn.Module):
         return self.decode(self.latent_prior(y).expand(y.shape[:1]).sample(), y).mean
 
     def terms(self, x: Tensor, y: Tensor, num_samples: int | None = None) -> Terms:
-        """One estimate of the ELBO from K samples of z per image (default `self.num_samples`)."""
+        """Draws K samples z per image (default `self.num_samples`); returns `Terms` of the ELBO."""
         q = self.encode(x, y)
         z = self.draw(q, num_samples or self.num_samples)
         return Terms(x, q, self.latent_prior(y), z, self.decode(z, y))

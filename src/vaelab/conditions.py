@@ -112,9 +112,9 @@ class Continuous(nn.Module):
 
     @torch.no_grad()
     def initialise(self, data: TrainingImages) -> None:
-        """Sets mean and scale of the numbers, in place, from all training images; 1 if constant.
+        """Sets mean and scale of numbers in place, from all training images; scale 1 if constant.
 
-        Called by `ELBO.setup` once. The scale is the standard deviation; a constant number gets 1.
+        Called by `ELBO.setup` once. The scale is the standard deviation.
         """
         numbers = data.labels("train")[data.rows["train"]][:, self.first :].double()
         scale = numbers.std(0, correction=0)
@@ -122,7 +122,7 @@ class Continuous(nn.Module):
         self.scale[self.first :] = torch.where(scale > 0, scale, 1)
 
     def forward(self, y: Tensor) -> Tensor:
-        """The context [..., Y]: y with its numbers standardised."""
+        """The context [..., Y]: y with its numbers standardised, and classes unchanged."""
         return (y - self.mean) / self.scale
 
 

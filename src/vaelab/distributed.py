@@ -21,7 +21,7 @@ class TransformsNoise(Protocol):
 
 
 def gather_batch(share: Tensor, dim: int = 0) -> Tensor:
-    """Concatenates all processes' shares along `dim`, with gradients; under no_grad, only its own.
+    """Concatenates all processes' shares along `dim`, collective; returns `share` under no_grad.
 
     With gradients, every process must call it. With gradients disabled, as in evaluation, or
     without a process group it returns the share itself. All shares need the same shape. For
@@ -50,10 +50,10 @@ def own_share(whole: Tensor) -> Tensor:
 
 
 def draw_share(q: Distribution, num_samples: int) -> Tensor:
-    """Draws [K, B, D] from q of batch [B], with the noise of this process's share of the batch.
+    """Draws [K, B, D] from q by this rank's part of noise for all; needs equal random states.
 
-    Each process draws noise for the whole batch and keeps its own part, so training in several
-    processes uses the noise that one process would. It needs equal random states in all processes.
+    Each process draws noise for the whole batch and uses the part of its rank, so training in
+    several processes uses the noise that one process would. Not a collective call.
     """
     rank, world_size = rank_and_world_size()
     if world_size == 1:
@@ -65,9 +65,9 @@ def draw_share(q: Distribution, num_samples: int) -> Tensor:
 
 
 def gather_values(value: T) -> list[T]:
-    """Gathers one picklable value of each process into a list by rank, without gradients.
+    """Collective call: returns the picklable values of all processes by rank, without gradients.
 
-    Every process must call it. Without a process group the list has this value alone.
+    Without a process group the list has this value alone.
     """
     if not (distributed.is_available() and distributed.is_initialized()):
         return [value]
@@ -94,7 +94,7 @@ class AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Returns the gradient of this process's share, summed over the losses of all processes."""
+        """Returns the gradient of the own share, summed over all processes' losses; collective."""
         total = gradient.clone(memory_format=torch.contiguous_format)
         distributed.all_reduce(total)
         return total[distributed.get_rank()]

@@ -24,7 +24,7 @@ class TrainingImages(Protocol):
     rows: dict[str, Tensor]
 
     def stored(self, part: str) -> tuple[Any, Tensor, Tensor]:
-        """Returns the images that hold a part, uint8 [N, C, H, W], classes [N], and its rows [n].
+        """Returns images uint8 [N, C, H, W], classes [N] (0 if none), and the rows [n] of a part.
 
         N may exceed n: the rows select the part's images among those returned.
         """
@@ -35,9 +35,10 @@ class TrainingImages(Protocol):
         ...
 
     def batches(self, part: str) -> Any:
-        """Returns an iterable of this process's batches (x, y) of a part, first in epoch 0's order.
+        """Returns a loader of this process's batches (x, y) of a part, from epoch 0; may raise.
 
-        May raise UserError.
+        Raises:
+            UserError: If batches cannot be divided over the processes.
         """
         ...
 
@@ -59,7 +60,7 @@ class Connected(Protocol):
     """A prior with `connect`: it uses other parts of its model, as VampPrior does the encoder."""
 
     def connect(self, model: torch.nn.Module) -> None:
-        """Keeps parts of the model; called by `AutoEncoder` before it builds the decoder.
+        """Keeps parts of the model; `AutoEncoder` calls it before it builds the decoder; may raise.
 
         Raises:
             UserError: If the prior does not fit the model.
@@ -78,8 +79,8 @@ class HasLogMass(Protocol):
 
 @runtime_checkable
 class HasTemperature(Protocol):
-    """A distribution with `with_temperature`, which says what it is to draw at a temperature."""
+    """A distribution that can draw at a temperature, as `CodeSequence`, the prior of a VQ-VAE."""
 
     def with_temperature(self, temperature: float) -> Distribution:
-        """Returns a copy that draws at a temperature: 1 as it is, 0 its likeliest value."""
+        """Returns a copy that draws at a temperature: 1 unchanged, 0 each code greedily."""
         ...

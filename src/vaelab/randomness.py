@@ -17,5 +17,5 @@ def stream_seed(purpose: str, *key: int) -> int:
 def seeded_generator(
     purpose: str, *key: int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """A new generator seeded with `stream_seed(purpose, *key)`; global random states stay."""
+    """A new generator seeded with `stream_seed(purpose, *key)`; no global state is changed."""
     return torch.Generator(device).manual_seed(stream_seed(purpose, *key))

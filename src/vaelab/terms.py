@@ -37,7 +37,7 @@ class Terms:
 
     @lazy
     def rate_per_latent(self) -> Tensor:
-        """The rate of each latent, [B, D], or [B, 1] where it does not split over latents.
+        """The rate of each latent [B, D]; fewer columns, down to [B, 1], where it does not split.
 
         It splits where q and prior factorise. Without a closed form it is estimated from the K
         samples, as [B, 1]. In a hierarchy, the rate of a level is conditional on the drawn latents
@@ -48,12 +48,12 @@ class Terms:
 
     @lazy
     def rate(self) -> Tensor:
-        """The rate KL(q(z | x, y) || p(z | y)) [B]; estimated from z if not in closed form."""
+        """The rate KL(q(z | x, y) || p(z | y)) [B], exact or estimated; infinite for a `Point`."""
         return self.rate_per_latent.sum(-1)
 
     @lazy
     def elbo(self) -> Tensor:
-        """The estimated ELBO -(distortion + rate), never weighted or annealed, shape [B].
+        """The ELBO estimate -(distortion + rate) [B], not weighted or annealed; -inf for a `Point`.
 
         Its expectation is at most log p(x | y).
         """
@@ -66,5 +66,5 @@ class Terms:
 
     @lazy
     def log_weights(self) -> Tensor:
-        """The log importance weights log p(x, z | y) - log q(z | x, y), shape [K, B]."""
+        """Log importance weights log p(x, z | y) - log q(z | x, y) [K, B]; raises for a `Point`."""
         return self.log_joint - self.q.log_prob(self.z)

@@ -27,7 +27,7 @@ class HasConditionalKL(Protocol):
 
 
 def kl_per_group(q: Distribution, prior: Distribution, z: Tensor) -> Tensor:
-    """KL(q || prior) of each of G groups of latents: [B, G], or [K, B, G] if estimated from z.
+    """KL(q || prior) of each of G groups of latents: [B, G], or [K, B, G] where it depends on z.
 
     G is D where q and prior are `Independent`, otherwise 1, or what `conditional_kl` of q gives. A
     pair without a registered closed form gets log q(z) - log prior(z).

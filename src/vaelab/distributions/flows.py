@@ -61,20 +61,20 @@ class Pushforward(Distribution):
         return Pushforward(self.transform, self.base.expand(torch.Size(batch_shape)))
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws z [*sample_shape, ..., D] with gradients; keeps z and log p(z) for `log_prob`."""
+        """Draws z [*sample_shape, ..., D] with gradients; caches z and log p(z) for `log_prob`."""
         return self.transform_noise(self.base.rsample(torch.Size(sample_shape)))
 
     def transform_noise(self, noise: Tensor) -> Tensor:
-        """Returns z = f(noise) [..., D]; keeps z and log p(z) for `log_prob`."""
+        """Returns z = f(noise) [..., D], with gradients; caches z and log p(z) for `log_prob`."""
         with without_autocast(noise):
             z, log_det = transform_and_log_det(self.transform, noise)
             self.last_drawn = z, self.base.log_prob(noise) - log_det
         return z
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns log p(z) [...]: the kept value for the last drawn z, else by the inverse of f.
+        """Returns log p(z) [...]: cached for the last drawn tensor itself, else by inverting f.
 
-        A kept value that was computed without gradients is not returned where they are needed.
+        A cached value that was computed without gradients is not returned where they are needed.
         """
         if self.last_drawn is not None and value is self.last_drawn[0]:
             known = self.last_drawn[1]
@@ -87,7 +87,7 @@ class Pushforward(Distribution):
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor]:
-        """Estimated mean and variance of z, [..., D] each, by f at S fixed draws; kept."""
+        """Estimated mean and variance of z, [..., D] each, by f at S fixed draws; cached."""
         like = self.base.mean
         noise = fixed_noise(like.shape[-1]).to(like)
         noise = noise.view(NUM_FIXED, *[1] * len(self.batch_shape), -1).expand(
@@ -99,12 +99,12 @@ class Pushforward(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of z, [..., D], estimated at first use and kept, see `moments`."""
+        """The mean of z, [..., D], estimated at first use and cached, see `moments`."""
         return self.moments[0]
 
     @property
     def variance(self) -> Tensor:
-        """The variance of z, [..., D], estimated at first use and kept, see `moments`."""
+        """The variance of z, [..., D], estimated at first use and cached, see `moments`."""
         return self.moments[1]
 
 

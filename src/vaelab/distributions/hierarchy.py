@@ -92,9 +92,7 @@ class Hierarchy(Distribution):
         return sum(others, first)
 
     def conditional_kl(self, prior: Distribution, z: Tensor) -> Tensor:
-        """Returns the KL of each level to that of the prior, given the latents above it in z.
-
-        The groups of all levels are concatenated, [K, B, G].
+        """Returns KL [K, B, G] to a `Hierarchy` prior, by group, given the latents above in z.
 
         Raises:
             NotImplementedError: If the prior is no `Hierarchy`.

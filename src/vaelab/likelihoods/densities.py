@@ -97,17 +97,17 @@ class Gaussian(LocationScale):
 
     @torch.no_grad()
     def update_variance(self, variance: Tensor) -> None:
-        """Adds the variance [] of a training batch to the running mean, in place."""
+        """Adds a variance [] to the running mean in place; called by `log_prob` in training."""
         self.batches += 1
         weight = 1 / self.batches.clamp(max=1 / (1 - DECAY))
         self.variance.lerp_(variance.to(self.variance), weight)
 
 
 class OptimalGaussian(Independent):
-    """Gaussian pixels whose one variance, in `log_prob`, is the most likely for its images.
+    """Gaussian pixels of one variance: in `log_prob`, the mean squared error of the images given.
 
     Args:
-        p: Its mean is used; its variance only for samples.
+        p: Gives the mean; its variance is used for samples only.
         on_variance: Called with the variance [], detached, at each `log_prob`.
     """
 
@@ -121,9 +121,9 @@ class OptimalGaussian(Independent):
         return OptimalGaussian(Independent(self.base_dist.expand(shape), 3), self.on_variance)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-density [...] at the batch's mean squared error, which `on_variance` is told.
+        """The log-density [...] at the batch's mean squared error; calls `on_variance` with it.
 
-        The error is over the images of all processes. `on_variance` updates the running mean.
+        The error is over the images of all processes; with gradients, a collective call.
         """
         squares = (value - self.base_dist.loc).square()
         variance = gather_batch(squares.mean()[None]).mean().clamp(min=MIN_SCALE**2)

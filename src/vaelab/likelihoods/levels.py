@@ -56,7 +56,7 @@ class LogisticLevels(Distribution):
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-mass of levels k / 255, not rounded, of any shape that broadcasts with `loc`."""
+        """The log-mass of levels k / 255 that broadcast with `loc`; values are not rounded."""
         return logistic_log_mass(value, self.loc, self.log_scale)
 
     def sample(self, sample_shape: _size = torch.Size()) -> Tensor:  # noqa: B008

@@ -80,10 +80,7 @@ class MixtureImage(Distribution):
         super().__init__(torch.Size(batch), event, validate_args=False)
 
     def shift(self, x: Tensor, channel: int) -> Tensor:
-        """The shift [..., M, H, W] of a channel's mean by its earlier channels.
-
-        x is [..., 1, C, H, W].
-        """
+        """The shift [..., M, H, W] of a channel mean by earlier channels of x [..., 1, C, H, W]."""
         first = channel * (channel - 1) // 2
         before = self.coefficients[..., first : first + channel, :, :]
         return (before * (x[..., :channel, :, :] - 0.5)).sum(-3)

@@ -69,7 +69,7 @@ def elbo_surgery(
 def latent_marginals(
     posteriors: Sequence[Distribution],
 ) -> Iterator[tuple[int, list[Distribution]]]:
-    """Yields each latent d and its normal marginals, event [1]; all posteriors must factorise."""
+    """Yields each latent d and its marginals q(z_d | x), event [1]; posteriors must factorise."""
     for d in range(posteriors[0].event_shape[0]):
         chosen = slice(d, d + 1)
         yield (

@@ -57,7 +57,7 @@ class ChainState:
 def ais_estimates(
     model: AutoEncoder, x: Tensor, y: Tensor, num_chains: int, num_steps: int, leapfrog_steps: int
 ) -> dict[str, Tensor]:
-    """Returns `nll`, nats, and `acceptance` of annealed importance sampling, [B] each.
+    """Returns `nll`, nats, and `acceptance`, NaN for one step, of annealed sampling, [B] each.
 
     A chain goes from a sample of p(z | y) through the densities p(z | y) p(x | z, y)^t to t = 1 by
     Hamiltonian Monte Carlo, and its weight has the expectation p(x | y) (Neal, 2001,

@@ -55,10 +55,13 @@ def label_agreement(model: AutoEncoder, judge: ImageClassifier, per_class: int) 
 def nll_by_label(
     model: AutoEncoder, batches: Iterable[tuple[Tensor, Tensor]], num_samples: int
 ) -> tuple[Tensor, Tensor]:
-    """Returns estimated bounds of -log p(x | y) for all images and labels [N, Y], true labels [N].
+    """Returns estimated upper bounds of -log p(x | y) [N, Y] for every y, and true labels [N].
 
-    Upper bounds, from K samples of q(z | x, y) with the same y, see `evidence_estimates`. They are
-    looser for wrong labels.
+    From K samples of q(z | x, y) with the same y, see `evidence_estimates`. They are looser for
+    wrong labels.
+
+    Raises:
+        NotApplicable: If q is a `Point`, which has no density.
     """
     tables, labels = [], []
     for x, y in batches:

@@ -10,10 +10,10 @@ Estimate = dict[str, Any]
 
 
 def mean_estimate(values: Tensor) -> Estimate:
-    """Returns the mean of independent values [N] and its standard error, as `value` and `se`.
+    """Returns the mean of values [N], `value`, and its standard error, `se`, None if unknown.
 
-    `se` is None if N = 1, and for booleans that are all equal: a share of 0 or 1 shows no
-    deviation. Computed in float64 on the CPU.
+    The values are independent. `se` is None if N = 1, and for booleans that are all equal: a share
+    of 0 or 1 shows no deviation. Computed in float64 on the CPU.
     """
     value, se = column_mean_estimates(values[:, None]).values()
     certain = values.dtype == torch.bool and value[0] in (0, 1)
@@ -21,7 +21,7 @@ def mean_estimate(values: Tensor) -> Estimate:
 
 
 def column_mean_estimates(values: Tensor) -> Estimate:
-    """Returns the mean of each column of [N, D] and its standard error, as two lists."""
+    """Returns lists `value`, means of columns [N, D], and `se`, standard errors, None if N = 1."""
     values = values.cpu().double()  # Apple's GPUs have no double precision
     return {"value": values.mean(0).tolist(), "se": standard_errors(values)}
 
@@ -34,5 +34,5 @@ def standard_errors(values: Tensor) -> list[float] | list[None]:
 
 
 def not_applicable_estimate(reason: str) -> Estimate:
-    """Returns an estimate with a reason instead of a value, for a metric that cannot exist."""
+    """Returns an estimate with value and se None, and the reason why the metric is undefined."""
     return {"value": None, "se": None, "reason": reason}

@@ -20,11 +20,11 @@ CHUNK = 1000  # rows of a table of distances at a time
 
 
 def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Estimate]:
-    """Returns the shares of fake images in balls around real ones, and of real ones around fake.
+    """Returns `precision`, share of fakes in balls of reals, and `recall`, the reverse; may raise.
 
-    They are `precision` and `recall`. A ball reaches from an image of a set to its k-th neighbour
-    in the set (Kynkaanniemi et al., 2019, arXiv:1904.06991, eq. 1 and 2, with k = 3). The errors
-    are those of the shares, given the balls.
+    `recall` is the share of real images in balls around fake ones. A ball reaches from an image of
+    a set to its k-th neighbour in the set (Kynkaanniemi et al., 2019, arXiv:1904.06991, eq. 1 and
+    2, with k = 3). The errors are those of the shares, given the balls.
 
     Args:
         real: Features [N, F].
@@ -40,12 +40,12 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Estima
 
 
 def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Estimate]:
-    """Returns mean number of real balls around a fake image, over k, and the share of balls hit.
+    """Returns `density`, real balls per fake image / k; `coverage`, share of balls hit; may raise.
 
-    They are `density` and `coverage`. A ball reaches from a real image to its k-th real neighbour.
-    Coverage is the share of balls with a fake image in them. Naeem et al. (2020), arXiv:2002.09797,
-    with k = 5. For samples that are as real images, and many, one expects a density of 1 and, of as
-    many, a coverage of 1 - 2^-k. The errors are given the balls.
+    A ball reaches from a real image to its k-th real neighbour. Coverage is the share of balls with
+    a fake image in them. Naeem et al. (2020), arXiv:2002.09797, with k = 5. For samples that are as
+    real images, and many, one expects a density of 1 and, of as many, a coverage of 1 - 2^-k. The
+    errors are given the balls.
 
     Args:
         real: Features [N, F].
@@ -95,7 +95,7 @@ class NearestImages(NamedTuple):
 
 
 def nearest_images(images: Tensor, pool: Iterable[Tensor]) -> NearestImages:
-    """Returns the nearest image of a pool to each image, by Euclidean distance of pixels.
+    """Returns the pool's image nearest to each, with index and Euclidean distance, and pool size.
 
     Args:
         images: [N, C, H, W].

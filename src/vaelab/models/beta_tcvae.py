@@ -68,12 +68,12 @@ class BetaTCVAE(ELBO):
         self.num_images: int | None = None  # N, set by `setup`
 
     def setup(self, stage: str) -> None:
-        """Called by Lightning before fit and test: also sets N from the data module."""
+        """Called by Lightning before fit, val and test: also sets N, number of training images."""
         super().setup(stage)
         self.num_images = self.trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
 
     def rate_parts(self, terms: Terms) -> RateParts:
-        """Estimates of the rate's three parts, [K, B]; in training on all processes' batch.
+        """Estimates of the rate's parts, [K, B] each, of all processes in training; may raise.
 
         Raises:
             UserError: If N is not known, as outside a training.

@@ -30,5 +30,5 @@ class CIWAE(IWAE):
         return self.beta * log_weights.mean(0) + (1 - self.beta) * super().bound(log_weights)
 
     def dreg_weights(self, log_weights: Tensor) -> Tensor:
-        """The factors beta / K + (1 - beta) v_k^2 in the doubly reparameterised gradient."""
+        """The factors beta / K + (1 - beta) v_k^2 [K, B] in the doubly reparameterised gradient."""
         return self.beta / len(log_weights) + (1 - self.beta) * super().dreg_weights(log_weights)

@@ -53,11 +53,13 @@ class DIPVAE(VAE):
         self.add_weight("diagonal", diagonal)
 
     def objective(self, terms: Terms) -> Tensor:
-        """The loss of `VAE` plus the penalty on the covariance, []."""
+        """The loss of `VAE` plus weighted penalty on the covariance, []; may raise UserError."""
         return super().objective(terms) + self.penalty(terms.q)
 
     def penalty(self, q: Distribution) -> Tensor:
-        """The weighted penalty [] on code covariance, 0 for one image; over processes in training.
+        """The weighted penalty [] on code covariance, of all processes in training; may raise.
+
+        It is 0 for a batch of one image.
 
         Raises:
             UserError: If covariance=codes and q is not Gaussian.

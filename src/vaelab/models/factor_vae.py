@@ -56,7 +56,7 @@ class FactorVAE(VAE):
         return super().objective(terms) + self.gamma * self.total_correlation(terms).mean()
 
     def min_batch_size(self, processes: int) -> int:
-        """The fewest images of a training batch: two per process, and at least four."""
+        """The fewest images of a training batch, all processes': 2 per process, and at least 4."""
         return max(self.min_images, 2 * processes)  # one for the VAE, one for the discriminator
 
     def total_correlation(self, terms: Terms) -> Tensor:

@@ -29,7 +29,7 @@ class InfoVAE(WAE):
         self.add_weight("alpha", alpha)
 
     def objective(self, terms: Terms) -> Tensor:
-        """The mean distortion + (1 - alpha) * rate + (alpha + lambda - 1) * MMD^2, []."""
+        """The mean distortion + (1 - alpha) rate + (alpha + lambda - 1) MMD^2, []; may raise."""
         rate = (1 - self.alpha) * terms.rate
         weight = self.alpha + self.divergence_weight - 1
         return (terms.distortion + rate).mean() + weight * self.mmd_squared(terms)

@@ -44,7 +44,7 @@ class IWAE(ELBO):
         return log_weights.softmax(0).square()
 
     def objective(self, terms: Terms) -> Tensor:
-        """The negative mean bound [], with the configured gradient for the encoder; may raise."""
+        """The negative mean bound [], with `self.gradient` for the encoder; may raise UserError."""
         if self.gradient == "standard":
             return -self.bound(terms.log_weights).mean()
         log_weights = terms.log_joint - detached_gaussian(terms.q).log_prob(terms.z)
@@ -83,7 +83,7 @@ def detached_gaussian(q: Distribution) -> Distribution:
 
 
 def loss_with_encoder_gradient(loss: Tensor, encoder_loss: Tensor, z: Tensor) -> Tensor:
-    """The loss [] with its own value, but with the gradient of another loss through z.
+    """The value and gradient of `loss` [], but through z the gradient of `encoder_loss`.
 
     Parameters that are not reached through z, as those of the decoder, get the gradient of `loss`.
     Costs one more backward pass through the decoder. Without gradients it is `loss` itself.

@@ -121,7 +121,7 @@ class LadderVAE(VAE):
         return Hierarchy(top, steps, self.widths)
 
     def encode_for_prior(self, x: Tensor, y: Tensor) -> Distribution:
-        """The posterior q(v_L | x, y) of the top level, the only one of the configured prior."""
+        """The posterior q(v_L | x, y) of the top level only, which is that of `self.prior`."""
         return self.ascend(x, self.context(y))[0]
 
     def ascend(self, x: Tensor, context: Tensor) -> tuple[Distribution, list[tuple[Tensor, ...]]]:
@@ -150,9 +150,9 @@ class LadderVAE(VAE):
         return found
 
     def evaluation_scalars(self, means: dict[str, float]) -> dict[str, float]:
-        """The scalars of `ELBO`, with `rate_<l>` of each level if the rate splits over latents.
+        """The scalars to log as in `ELBO`, and `rate_<l>` of each level if the rate splits.
 
-        `rate_1` is that of v_1.
+        `rate_1` is that of v_1. The rate splits if `self.rate_per_latent` has D elements.
         """
         levels: dict[str, float] = {}
         if len(self.rate_per_latent) == self.latent_dim:
@@ -183,9 +183,9 @@ class LevelLikelihood(nn.Module):
         self.register_buffer("scale", torch.ones(features))
 
     def standardise(self, h: Tensor) -> None:
-        """Sets mean and scale in place to standardise features h [B, F]; nearly constant ones less.
+        """Sets mean and scale [F] in place from features h [B, F]; raises small scales.
 
-        Nearly constant features are divided by more, see `MIN_RELATIVE_SCALE`.
+        They are clamped to at least `MIN_RELATIVE_SCALE` times the mean over features.
         """
         scale = h.std(0, correction=0)
         scale = scale.clamp(min=MIN_RELATIVE_SCALE * scale.mean())
@@ -193,7 +193,7 @@ class LevelLikelihood(nn.Module):
         self.scale.copy_(torch.where(scale > 0, scale, 1))
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """a_l and log b_l, [B, width] each, of d_l [B, F]; b_l^2 is a softplus."""
+        """The likelihood's mean a_l and log-scale log b_l, [B, width] each, of d_l [B, F]."""
         a, variance = full_precision(self.params((h - self.mean) / self.scale)).chunk(2, -1)
         log_variance = softplus(variance.clamp(min=SOFTPLUS_IS_EXP)).log()
         return a, 0.5 * torch.where(variance < SOFTPLUS_IS_EXP, variance, log_variance)
@@ -217,7 +217,7 @@ class LevelPrior(nn.Module):
             self.params.weight[:lower] *= MEAN_GAIN
 
     def forward(self, v: Tensor, y: Tensor) -> tuple[Tensor, ...]:
-        """m_l and log s_l, [..., lower] each, of v_(l+1) [..., upper] and context y [B, C].
+        """The prior's mean m_l and log s_l, [..., lower] each, of v_(l+1) [..., upper], y [B, C].
 
         If C = 0, the leading shape is that of v alone, without broadcasting to B.
         """

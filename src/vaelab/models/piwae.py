@@ -25,13 +25,13 @@ class PIWAE(MIWAE):
         return IWAE.bound(self, log_weights)
 
     def objective(self, terms: Terms) -> Tensor:
-        """The negative mean IWAE bound [], with the MIWAE bound's gradient for the encoder."""
+        """Negative mean IWAE bound [], MIWAE's gradient for the encoder; may raise UserError."""
         if self.gradient == "dreg":
             return super().objective(terms)
         log_q = terms.q.log_prob(terms.z)
 
         def losses(log_weights: Tensor) -> tuple[Tensor, Tensor]:
-            """The losses [] of IWAE and of MIWAE."""
+            """The losses [] of IWAE and MIWAE, negative mean bounds, of log-weights [K, B]."""
             bounds = IWAE.bound(self, log_weights), MIWAE.bound(self, log_weights)
             return -bounds[0].mean(), -bounds[1].mean()
 

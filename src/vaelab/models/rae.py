@@ -44,7 +44,7 @@ class RAE(AE):
         self.regulariser = regulariser
 
     def objective(self, terms: Terms) -> Tensor:
-        """The mean distortion plus both penalties, []; RAE-GP's only where z has gradients."""
+        """The mean distortion plus penalties, []; regulariser=gradient is skipped in evaluation."""
         code = 0.5 * terms.z.square().sum(-1).mean()
         loss = super().objective(terms) + self.code_weight * code
         if self.regulariser == "weights":

@@ -46,7 +46,7 @@ class VAE(ELBO):
             )
 
     def objective(self, terms: Terms) -> Tensor:
-        """The mean distortion + beta * rate over the batch, [], the rate with free bits if on."""
+        """The mean distortion + beta * rate, [], with free bits if on; may raise UserError."""
         if not self.free_bits:
             return (terms.distortion + self.beta * terms.rate).mean()
         return terms.distortion.mean() + self.beta * self.rate_with_free_bits(terms)

@@ -81,9 +81,7 @@ class CodeTotals(Totals):
         self.counts = self.counts.to(counts.device) + counts
 
     def compute_means(self) -> tuple[dict[str, float], Tensor]:
-        """Returns means and rates of `Totals` with code statistics, over all processes; may raise.
-
-        A collective call: every process must make it.
+        """Collective call: returns means of `Totals` and of codes, and rates; raises if not finite.
 
         Raises:
             NotFiniteError: As `Totals.compute_means` does.

@@ -78,10 +78,7 @@ class ConvDecoder(nn.Module):
 
 
 def halved_sizes_down(shape: Shape, times: int) -> list[tuple[int, int]]:
-    """Returns `times` + 1 sizes (H, W), each half of the last, rounded down; UserError at zero.
-
-    Raises UserError if a side would be halved to less than one pixel.
-    """
+    """Returns `times` + 1 sizes (H, W) from full size, halved rounding down; UserError at zero."""
     _, height, width = shape
     if min(height, width) >> times == 0:
         raise UserError(

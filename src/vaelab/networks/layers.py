@@ -56,7 +56,7 @@ class ModulatedLayers(nn.Module):
         self.activation = activation
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
-        """Returns the last activations for h [B, ...], modulated by y [B, Y], not concatenated.
+        """Returns the last layer's activations of h [B, ...]; y [B, Y] modulates, not concatenated.
 
         `build_dense_layers` makes layers whose input h the caller concatenates with y.
         """
@@ -86,6 +86,6 @@ def concatenate(h: Tensor, y: Tensor) -> Tensor:
 
 
 def halved_sizes_up(shape: Shape, times: int) -> list[tuple[int, int]]:
-    """Returns `times` + 1 sizes (H, W), each half of the last, rounded up: any size will do."""
+    """Returns `times` + 1 sizes (H, W) from full size, each half of the one before, rounding up."""
     _, height, width = shape
     return [(-(-height >> i), -(-width >> i)) for i in range(times + 1)]

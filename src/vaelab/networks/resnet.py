@@ -141,9 +141,9 @@ class ResNetDecoder(nn.Module):
 def build_residual_layers(
     widths: Sequence[int], between: Sequence[nn.Module], blocks: int, context_dim: int
 ) -> nn.ModuleList:
-    """Returns `blocks` residual blocks of each width, with a layer of `between` after each width.
+    """Returns new residual blocks, `blocks` per width, with a layer of `between` between widths.
 
-    The layers between are wrapped in `PreActivation`; the last width has none after it.
+    The layers between are wrapped in `PreActivation`.
     """
     layers: list[nn.Module] = []
     for i, width in enumerate(widths):

@@ -51,7 +51,7 @@ class GRULayer(nn.Module):
 
 
 def build_gru_layers(in_features: int, hidden: Widths, context_dim: int) -> nn.ModuleList:
-    """Returns new recurrent layers of the widths in `hidden`; the first reads rows and y."""
+    """Returns new GRU layers of widths `hidden`; the first takes rows already joined to y."""
     sizes = zip([in_features + context_dim, *hidden], hidden, strict=False)
     return nn.ModuleList(GRULayer(a, b, context_dim) for a, b in sizes)
 

@@ -64,7 +64,7 @@ class PointMass(Distribution):
         return self.mean.expand(*sample_shape, *self.mean.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns the log mass [...] at z [..., D]: 0 if its nearest codes are these, else -inf."""
+        """Returns log-mass [...] at z [..., D]: 0 if its nearest codes are `codes`, else -inf."""
         same = (self.nearest_codes(value) == self.codes).all(-1)
         return torch.where(same, 0.0, -torch.inf).to(self.encoded.dtype)
 

@@ -43,7 +43,7 @@ class CholeskyNormal(MultivariateNormal):
             return super().rsample(torch.Size(sample_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Returns the log-density [...], computed in float64 but for Apple's GPUs, in z's type.
+        """Returns the log-density [...] in z's dtype, computed in float64 except on Apple's GPUs.
 
         Solving for the noise multiplies rounding errors by the ratio of the scales.
         """
@@ -57,11 +57,11 @@ class CholeskyNormal(MultivariateNormal):
 
 @register_kl(CholeskyNormal, Independent)
 def kl_cholesky_diagonal(q: CholeskyNormal, prior: Independent) -> Tensor:
-    """Returns KL(q || p) [B] in closed form, for an `Independent(Normal)` prior only.
+    """Returns KL(q || p) [B]; raises NotImplementedError unless p is `Independent(Normal)`.
 
     KL(N(m, L L') || N(m', diag(s'^2))) = sum_i [log s'_i / L_ii
-    + (sum_j L_ij^2 + (m_i - m'_i)^2) / (2 s'_i^2) - 1/2]. Called by `kl_divergence`; for another
-    prior it raises NotImplementedError, and the KL is estimated from samples.
+    + (sum_j L_ij^2 + (m_i - m'_i)^2) / (2 s'_i^2) - 1/2]. Called by `kl_divergence`; where
+    it raises, `kl_per_group` estimates the KL from samples.
     """
     base = prior.base_dist
     if not isinstance(base, Normal):

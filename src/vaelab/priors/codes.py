@@ -125,10 +125,7 @@ class CodeSequence(Distribution):
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Draws N codes in sequence, at the temperature; returns their vectors, no gradient.
-
-        Returns z [*sample_shape, ..., D].
-        """
+        """Draws z [*sample_shape, ..., D] in N passes, at its temperature, without gradients."""
         shape = (*sample_shape, *self.batch_shape, self.prior.positions)
         codes = torch.zeros(shape, dtype=torch.long, device=self.y.device)
         for position in range(self.prior.positions):

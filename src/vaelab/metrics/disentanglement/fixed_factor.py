@@ -32,7 +32,7 @@ def beta_vae_score(
     scored: PositiveInt = 5_000,
     batch_size: PositiveInt = 64,
 ) -> float:
-    """Returns the beta-VAE score: the accuracy of a linear classifier of shared factors.
+    """Returns the beta-VAE score, accuracy of a linear classifier of shared factors; may raise.
 
     Higgins et al. (2017), openreview.net/forum?id=Sy2fzU9gl, section 3. Both images of a pair share
     a factor, and a point is the mean absolute difference of their codes over pairs. The classifier
@@ -79,7 +79,7 @@ def factor_vae_score(
     scored: PositiveInt = 5_000,
     batch_size: Annotated[int, Field(ge=2)] = 64,
 ) -> float:
-    """Returns the FactorVAE score: the accuracy of votes on the shared factor; 0 if all are dead.
+    """Returns the FactorVAE score, accuracy of votes on factors; 0 if all latents dead; may raise.
 
     Kim & Mnih (2018), arXiv:1802.05983, section 4. All images of a point share a factor, and the
     point votes for the latent whose variance is the smallest part of that among all images. The

@@ -10,7 +10,7 @@ from vaelab.metrics.disentanglement.pairs import Array, split_pairs
 
 
 def dci(codes: Array, factors: Array, rng: np.random.Generator) -> dict[str, float]:
-    """Returns the three DCI scores, by boosted trees fitted in threads; skips constant factors.
+    """Returns three DCI scores, by trees fitted in threads; skips constant factors; may raise.
 
     Eastwood & Williams (2018), openreview.net/forum?id=By-7dz-AZ, section 2. All are from how much
     each latent matters to boosted trees that predict a factor. `disentanglement` is one minus the
@@ -27,6 +27,9 @@ def dci(codes: Array, factors: Array, rng: np.random.Generator) -> dict[str, flo
         codes: Posterior means [N, D]; two thirds of them are fitted, the others scored.
         factors: Integers [N, F].
         rng: Draws the split, and settles ties.
+
+    Raises:
+        UserError: As `split_pairs` does.
     """
     from joblib import Parallel, delayed  # slow to import
     from sklearn.ensemble import GradientBoostingClassifier
@@ -54,9 +57,9 @@ def dci(codes: Array, factors: Array, rng: np.random.Generator) -> dict[str, flo
 
 
 def concentration(importance: Array) -> float:
-    """Returns one minus the normalised entropy of each row, averaged by row sums; 0 if all are 0.
+    """Returns mean of 1 - normalised entropy over rows [R, C], weighted by row sums; 0 if all 0.
 
-    Rows that sum to zero are skipped. Importance [R, C] gives one float.
+    Rows that sum to zero are skipped.
     """
     from scipy.stats import entropy  # slow to import
 

@@ -10,7 +10,7 @@ from vaelab.metrics.disentanglement.pairs import Array, prepare_pairs
 
 
 def mig(codes: Array, factors: Array, bins: PositiveInt = 20) -> float:
-    """Returns the mutual information gap from binned posterior means; skips constant factors.
+    """Returns the mutual information gap of binned codes; skips constant factors; may raise.
 
     Locatello et al. (2019), arXiv:1811.12359. The mean over factors of (I(z_a; v) - I(z_b; v)) /
     H(v), where z_a and z_b are the two latents with the most information on factor v. Perfect codes
@@ -20,13 +20,16 @@ def mig(codes: Array, factors: Array, bins: PositiveInt = 20) -> float:
         codes: Posterior means [N, D], 10,000 in the paper.
         factors: Integers [N, F].
         bins: The number of bins of equal width, between the extremes of each latent.
+
+    Raises:
+        UserError: As `prepare_pairs` does.
     """
     codes, factors = prepare_pairs(codes, factors)
     return mean_information_gap(binned_information(codes, factors, bins), factors)
 
 
 def modularity(codes: Array, factors: Array, bins: PositiveInt = 20) -> float:
-    """Returns how far each latent tells of one factor only, on average; skips constant factors.
+    """Returns how exclusively latents inform on one factor; skips constant factors; may raise.
 
     Ridgeway & Mozer (2018), arXiv:1802.05312, section 3. The mean over latents of 1 - sum_{f != a}
     I(z; v_f)^2 / (I(z; v_a)^2 (F - 1)), where v_a is the factor that the latent is most informative
@@ -37,6 +40,9 @@ def modularity(codes: Array, factors: Array, bins: PositiveInt = 20) -> float:
         codes: Posterior means [N, D].
         factors: Integers [N, F].
         bins: The number of bins of equal width, between the extremes of each latent.
+
+    Raises:
+        UserError: As `prepare_pairs` does.
     """
     codes, factors = prepare_pairs(codes, factors)
     squares = binned_information(codes, factors, bins) ** 2

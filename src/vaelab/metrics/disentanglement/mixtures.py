@@ -21,7 +21,7 @@ def mig_chen(
     rng: np.random.Generator,
     samples: PositiveInt = 10_000,
 ) -> float:
-    """Returns the information gap from samples of Gaussian posteriors; skips constant factors.
+    """Returns the information gap by samples of posteriors; skips constant factors; may raise.
 
     Chen et al. (2018), arXiv:1802.04942, eqs. 5 and 6. The gap of `mig`, of I(z_d; v) = E[log q(z_d
     | v) - log q(z_d)] over samples of q(z_d | x), where q(z_d) and q(z_d | v) are the mixtures of

@@ -37,7 +37,7 @@ def prepare_pairs(codes: Array, factors: Array) -> tuple[Array, Array]:
 
 
 def as_finite_codes(codes: Array) -> Array:
-    """Returns codes [N, ...] as float64; raises UserError if one is not finite."""
+    """Returns codes [N, ...] as float64; raises UserError if any of them is not finite."""
     codes = np.asarray(codes, np.float64)
     broken = np.count_nonzero(~np.isfinite(codes).all(tuple(range(1, codes.ndim))))
     if broken:

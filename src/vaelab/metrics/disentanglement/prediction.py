@@ -9,7 +9,7 @@ from vaelab.metrics.disentanglement.pairs import Array, split_pairs
 
 
 def sap(codes: Array, factors: Array, rng: np.random.Generator) -> float:
-    """Returns the SAP score by linear SVMs, for discrete factors; skips constant ones.
+    """Returns the SAP score by linear SVMs, for discrete factors; skips constant ones; may raise.
 
     Kumar et al. (2018), arXiv:1711.00848, section 3. How much better the best latent alone predicts
     a factor than the second best: the gap in accuracy of linear support vector machines, with the
@@ -20,6 +20,9 @@ def sap(codes: Array, factors: Array, rng: np.random.Generator) -> float:
         codes: Posterior means [N, D]; two thirds of them are fitted, the others scored.
         factors: Integers [N, F].
         rng: Draws the split.
+
+    Raises:
+        UserError: As `split_pairs` does.
     """
     fit, known, score, asked = split_pairs(codes, factors, rng)
     if fit.shape[1] == 1:
@@ -39,7 +42,7 @@ def sap(codes: Array, factors: Array, rng: np.random.Generator) -> float:
 
 
 def explicitness(codes: Array, factors: Array, rng: np.random.Generator) -> float:
-    """Returns the mean ROC area of linear classifiers of factors, unscaled; skips constant ones.
+    """Returns the mean ROC area of linear classifiers; skips constant factors; may raise.
 
     Ridgeway & Mozer (2018), arXiv:1802.05312, section 3. The area under the ROC curve of logistic
     regression on standardised codes, one value of a factor against the rest, averaged over values
@@ -49,6 +52,9 @@ def explicitness(codes: Array, factors: Array, rng: np.random.Generator) -> floa
         codes: Posterior means [N, D]; two thirds of them are fitted, the others scored.
         factors: Integers [N, F].
         rng: Draws the split.
+
+    Raises:
+        UserError: As `split_pairs` does.
     """
     fit, known, score, asked = split_pairs(codes, factors, rng)
     areas = [mean_roc_auc(fit, v, score, w) for v, w in zip(known.T, asked.T, strict=True)]

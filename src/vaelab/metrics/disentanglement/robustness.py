@@ -11,7 +11,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 def irs(codes: Array, factors: Array, quantile: Fraction = 0.99) -> float:
-    """Returns the interventional robustness score by what varies; 0 if no latent does.
+    """Returns interventional robustness, 0 if no latent varies; skips constant factors; may raise.
 
     Suter et al. (2019), arXiv:1811.00007, much as in disentanglement_lib. With one factor held and
     the others varying, the deviation of a latent is the quantile, over images with that value, of
@@ -25,6 +25,9 @@ def irs(codes: Array, factors: Array, quantile: Fraction = 0.99) -> float:
         codes: Posterior means [N, D].
         factors: Integers [N, F].
         quantile: 1 in the paper.
+
+    Raises:
+        UserError: As `prepare_pairs` does.
     """
     codes, factors = prepare_pairs(codes, factors)
     codes = codes[:, varying_columns(codes)]
