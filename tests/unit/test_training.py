@@ -1,10 +1,13 @@
 """`Trainer.fit` with custom steps, callbacks and options, and resuming, against equal runs."""
 
+import lightning
 import pytest
 import torch
 from lightning import Callback
 from torch.testing import assert_close
+from torch.utils.data import DataLoader, TensorDataset
 
+from vaelab.commands.config_folders import CONF
 from vaelab.models import VAE
 from vaelab.training.callbacks import Annealing, Seeding, Speed
 from vaelab.training.schedules import linear
@@ -113,3 +116,22 @@ def test_model_can_be_fitted_again_after_an_exception(fit, build):
     with pytest.raises(RuntimeError, match="broken"):
         fit(RaiseError(), model=model)
     assert fit(model=model)[0].global_step == 10
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "model").glob("[!_]*.yaml")))
+def test_variant_trains_with_plain_trainer_and_data_loader(build, tmp_path, name):
+    sizes = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=4"]
+    model = build(f"model={name}", *sizes, x_shape=(1, 8, 8), num_classes=3)
+    if name == "beta_tcvae":
+        model.num_images = 20
+    images, labels = torch.rand(20, 1, 8, 8).round(), torch.eye(3)[torch.arange(20) % 3]
+    loader = DataLoader(TensorDataset(images, labels), batch_size=10)
+    before = [p.detach().clone() for p in model.parameters()]
+    options = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = lightning.Trainer(
+        max_epochs=2, default_root_dir=tmp_path, accelerator="cpu", log_every_n_steps=1, **options
+    )
+    trainer.fit(model, loader, loader)
+    assert trainer.global_step == 4
+    assert {"train/elbo", "val/elbo", "val/loss"} <= trainer.callback_metrics.keys()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

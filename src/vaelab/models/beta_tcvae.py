@@ -68,9 +68,11 @@ class BetaTCVAE(ELBO):
         self.num_images: int | None = None  # N, set by `setup`
 
     def setup(self, stage: str) -> None:
-        """Called by Lightning before fit, val and test: also sets N, number of training images."""
+        """Called by Lightning before fit, val and test: also sets N, if there is a data module."""
         super().setup(stage)
-        self.num_images = self.trainer.datamodule.sizes["train"]  # type: ignore[attr-defined]
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None:
+            self.num_images = data.sizes["train"]
 
     def rate_parts(self, terms: Terms) -> RateParts:
         """Estimates of the rate's parts, [K, B] each, of all processes in training; may raise.
