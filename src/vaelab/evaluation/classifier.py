@@ -83,10 +83,7 @@ class Classifier(nn.Module):
 
     @property
     def accuracy(self) -> Estimate:
-        """The stored accuracy on test images, or on validation images if there are none.
-
-        With its standard error.
-        """
+        """Stored accuracy, with standard error, on test images, else on validation images."""
         value, se = self.measured.tolist()
         return {"value": value, "se": None if math.isnan(se) else se}
 
@@ -159,9 +156,9 @@ def untrained_classifier(data: Images, name: str) -> Classifier:
 
 
 def load_classifier(data: Images, path: Path) -> Classifier | None:
-    """Loads a classifier, on the CPU; returns None if the file does not exist or is damaged.
+    """Loads a classifier on the CPU; None if the file is missing, damaged or has other shapes.
 
-    Also returns None if its weights are of other shapes. Uses torch's global random state.
+    Draws from torch's global random state.
     """
     model = untrained_classifier(data, path.stem)
     try:

@@ -14,10 +14,7 @@ from vaelab.metrics.estimates import mean_estimate
 
 
 def conditional_obstacle(model: ELBO, data: Images) -> str | None:
-    """Returns why `conditional` is not applicable, or None: y must be the label alone.
-
-    There must be two classes or more.
-    """
+    """Returns why `conditional` is not applicable, or None if y is one label of several classes."""
     if not model.context_dim:
         return "the model sees no labels"
     if list(model.classes) != ["label"] or model.numbers:

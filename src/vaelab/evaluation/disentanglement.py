@@ -21,7 +21,7 @@ from vaelab.randomness import stream_seed
 
 
 def disentanglement_obstacle(model: ELBO, data: Images) -> str | None:
-    """Returns why `disentanglement` is not applicable, or None: the factors must be known."""
+    """Returns why `disentanglement` is not applicable, or None if the factors are known."""
     if data.splits.factors:
         return None
     return "the factors of these images are not known; data=sprites has them"
@@ -100,7 +100,7 @@ def disentanglement_scores(
 
 @torch.no_grad()
 def encode_all_images(subject: Subject) -> tuple[Array, Array | None]:
-    """Returns means and scales [N, D] of q of all images; None as scales if q is no product."""
+    """Returns means and scales [N, D] of q of all images; scales None if q is no normal product."""
     means, scales = [], []
     for x, y in subject.iterate_all_images("codes of all images"):
         q = subject.model.encode(x, y)

@@ -38,10 +38,10 @@ def latents(
 
 
 def active_units(codes: Tensor) -> Estimate:
-    """Returns the number of active latents: variance of posterior means [N, D] above `ACTIVE`.
+    """Counts latents with variance of means [N, D] above `ACTIVE`; NotApplicable for one image.
 
     Burda et al. (2016), section 5.2. The error counts the latents whose variance is within one
-    standard error of the threshold. Raises NotApplicable for a single image.
+    standard error of the threshold.
     """
     codes = codes.cpu().double()
     if len(codes) < 2:

@@ -57,7 +57,7 @@ class GMM:
         self.components, self.images = components, images
 
     def __call__(self, model: ELBO, data: Images) -> ELBO:
-        """Fits mixtures to training codes; returns a copy of the model with them as its prior."""
+        """Returns a model copy with a GMM of codes as prior; UserError if y is no class label."""
         from sklearn.mixture import GaussianMixture  # slow to import
 
         if model.context_dim and not is_one_hot_label(model.condition, model.classes):
@@ -201,10 +201,10 @@ class FittedFlow(nn.Module):
 
 @torch.no_grad()
 def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]:
-    """Draws z [N, D] of up to `count` training images from q(z | x, y), with a fixed seed; and y.
+    """Returns z [N, D], sampled by a fixed seed from q(z | x, y), and y of `count` images at most.
 
-    The images are the first ones in the order of the first epoch. The global random state is
-    restored. Both tensors, y being [N, Y], are on the CPU.
+    The images are the first training images in the order of the first epoch. The global random
+    state is restored. Both tensors, y being [N, Y], are on the CPU.
     """
     found: list[tuple[Tensor, Tensor]] = []
     with torch.random.fork_rng():
@@ -218,10 +218,7 @@ def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]
 
 
 def with_prior(model: ELBO, prior: nn.Module) -> ELBO:
-    """Returns a copy of the model with another prior, which is moved and set to eval mode in place.
-
-    It shares all other parts with the model.
-    """
+    """Returns a copy with `prior`, moved and set to eval in place, that shares all other parts."""
     shared = {id(part): part for part in model.children()}
     other = copy.deepcopy(model, shared)
     other.prior = prior.to(model.device).eval()

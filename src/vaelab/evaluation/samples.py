@@ -24,7 +24,7 @@ from vaelab.metrics.neighbours import (
 
 
 def samples_obstacle(model: ELBO, data: Images) -> str | None:
-    """Returns why `samples` is not applicable, or None: it needs two classes or more."""
+    """Returns why `samples` is not applicable, or None if labels are of several classes."""
     if data.splits.num_classes > 1:
         return None
     labels = "are of one class" if data.splits.num_classes else "have no labels"
@@ -77,11 +77,11 @@ def samples(
 
 
 def inception(subject: Subject, *, count: PositiveInt, sampler: Any) -> dict[str, Any]:
-    """Measures the FID of samples and test images; downloads Inception's weights if absent.
+    """Measures FID; downloads Inception's weights if absent; NotApplicable without torch-fidelity.
 
-    Computed by torchmetrics; raises NotApplicable without torch-fidelity or the weights. There is
-    no standard error. The value depends on `count`, and can be compared with that of other papers
-    at the same count.
+    The FID is between samples and test images, computed by torchmetrics, without standard error.
+    Raises NotApplicable, too, if the weights cannot be had. The value depends on `count`, and can
+    be compared with that of other papers at the same count.
 
     Args:
         subject: The model and its test images, of one or three channels.

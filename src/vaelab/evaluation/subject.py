@@ -32,10 +32,9 @@ class HasObstacle(Protocol):
 
 
 def applicable_unless(obstacle: Callable[[ELBO, Images], str | None]) -> Callable[[Metric], Metric]:
-    """Returns a decorator for a metric: adds `.obstacle`; raises NotApplicable if it gives a text.
+    """Returns a decorator: a metric gets `.obstacle`, and raises NotApplicable if that gives text.
 
-    The function is kept as the metric's attribute `obstacle`, so that `Plan` can call it before
-    the training.
+    `Plan` calls the attribute before the training.
 
     Args:
         obstacle: Returns why the metric is not applicable to a model and data, or None.

@@ -25,7 +25,7 @@ from vaelab.report.units import axis_title
 
 
 def active_units_plot(sweep: Sweep) -> Figure | None:
-    """Returns the plot of active latents by their number or the first axis; None without data."""
+    """Returns the plot of active units by latent_dim or first axis; None without axis or data."""
     view = views.active_units_view(sweep)
     if view is None:
         return None
@@ -54,7 +54,7 @@ def active_units_plot(sweep: Sweep) -> Figure | None:
 
 
 def active_units_line(view: views.ActiveUnits, part: pd.DataFrame) -> Figure:
-    """Returns a trace of the active latents for one level of the other axis."""
+    """Returns a trace of `part`: active units ± sd at one level of the axis `view.other`."""
     level = int(part["level"].iloc[0])
     colour = colour_sequence(len(view.other.levels) if view.other else 1)[level]
     trace: dict[str, Any] = {
@@ -75,7 +75,7 @@ def active_units_line(view: views.ActiveUnits, part: pd.DataFrame) -> Figure:
 
 
 def active_units_points(view: views.ActiveUnits, other: Axis) -> Figure:
-    """Returns a trace of the active latents, coloured by an axis of many levels."""
+    """Returns a trace of active units as points without sd, coloured by an axis of many levels."""
     points = pd.concat(view.lines)
     values = [colour_value(other, other.levels[level]) for level in points["level"]]
     line = {"color": "white", "width": 1}

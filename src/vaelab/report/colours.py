@@ -22,7 +22,7 @@ def colour_sequence(count: int) -> list[str]:
 
 
 def palette_colour(place: float) -> str:
-    """Returns the palette's hex colour at a place from 0 (dark) to 1 (light)."""
+    """Returns the palette's hex colour at `place`, which is clamped to 0 (dark) to 1 (light)."""
     at = min(max(place, 0.0), 1.0) * (len(VIRIDIS) - 1)
     low = min(int(at), len(VIRIDIS) - 2)
     pair = np.array([rgb(colour) for colour in VIRIDIS[low : low + 2]])
@@ -36,7 +36,7 @@ def rgb(colour: str) -> Sequence[int]:
 
 
 def colour_scale(lower: bool = False) -> list[tuple[float, str]]:
-    """Returns the stops (place, hex colour) of a colour scale on which light is better."""
+    """Returns stops (place, hex colour) of a scale: light for high values, or low if `lower`."""
     colours = VIRIDIS[::-1] if lower else VIRIDIS
     return [(i / (len(colours) - 1), colour) for i, colour in enumerate(colours)]
 

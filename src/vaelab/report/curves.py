@@ -24,13 +24,13 @@ Curves = dict[str, pd.Series]
 
 
 def read_all_curves(sweep: Sweep) -> dict[int, Curves]:
-    """Reads the curves of all jobs of a sweep, by row; jobs without curves are left out."""
+    """Reads the curves of all jobs, by position in `sweep.jobs`; omits jobs without curves."""
     found = {i: read_curves(sweep.folder / path) for i, path in enumerate(sweep.jobs["folder"])}
     return {i: curves for i, curves in found.items() if curves}
 
 
 def read_curves(run: Path) -> Curves:
-    """Reads the curves of a run folder from event files, else from `metrics.csv`; {} if neither is.
+    """Reads a run's curves from event files, else from `metrics.csv`; skips APART tags; maybe {}.
 
     A resumed run has several event files; for the same step the later file counts.
     """
@@ -43,12 +43,12 @@ def read_curves(run: Path) -> Curves:
 
 
 def event_file_order(path: Path) -> tuple[int, ...]:
-    """Returns the sort key of an event file: the second and the number in its name."""
+    """Returns the sort key of an event file: the numbers in its name, creation time first."""
     return tuple(int(part) for part in path.name.split(".")[3:] if part.isdecimal())
 
 
 def read_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
-    """Yields (tag, step, value) of an event file; skips APART tags, ends at damage.
+    """Yields (tag, step, value) of an event file; skips APART tags; ends silently at damage.
 
     Large records are skipped, too, as in `read_small_records`.
     """
@@ -84,9 +84,9 @@ def read_small_records(path: Path) -> Iterator[bytes]:
 
 
 def read_csv_curves(path: Path) -> Curves:
-    """Reads the curves in a file of Lightning's CSV logger; {} without file or steps.
+    """Reads the curves in a file of Lightning's CSV logger; skips APART tags; {} without steps.
 
-    Skips APART tags; the last value of a step counts.
+    {}, too, if the file is missing or empty. The last value of a step counts.
     """
     if not path.exists() or not path.stat().st_size:
         return {}
@@ -116,13 +116,13 @@ def mean_curve(curves: Sequence[pd.Series]) -> pd.DataFrame:
 
 
 def thinned(table: pd.DataFrame, points: int) -> pd.DataFrame:
-    """Returns a table with at most about `points` rows, evenly taken, with first and last."""
+    """Returns at most max(points, 2) rows of a table, evenly spaced, with first and last."""
     if len(table) <= points:
         return table
     return table.iloc[np.linspace(0, len(table) - 1, max(points, 2)).round().astype(int)]
 
 
 def menu_order(tags: Sequence[str]) -> list[str]:
-    """Returns tags in the order of the menu: FIRST, other `val/` tags, then the rest."""
+    """Returns tags in menu order: FIRST, other `val/` tags, then all others, each sorted."""
     rest = sorted(set(tags) - set(FIRST), key=lambda tag: (not tag.startswith("val/"), tag))
     return [tag for tag in FIRST if tag in tags] + rest

@@ -9,9 +9,9 @@ import numpy as np
 def decimal_places(
     values: Sequence[float] | np.ndarray, deviations: Sequence[float] | np.ndarray
 ) -> int:
-    """Returns how many decimals to show: two digits of the median deviation, or about four.
+    """Returns 0 to 5 decimals: two digits of the median deviation, else about four of the maximum.
 
-    Whole numbers get none, or one if they have deviations; at most five.
+    Whole numbers get none, or one if they have deviations.
     """
     spread = np.asarray(deviations, float)
     spread = spread[np.isfinite(spread) & (spread > 0)]

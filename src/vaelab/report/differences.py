@@ -104,7 +104,7 @@ def parsed_value(value: Any) -> Any:
 
 
 def sorted_settings(names: Sequence[str]) -> list[str]:
-    """Returns settings in the order of axes and columns: FIRST, then others, the seed last."""
+    """Returns names in the order of axes and columns: FIRST, others as given, `seed` last."""
 
     def place(name: str) -> int:
         """Returns the sort key of a setting."""
@@ -125,9 +125,9 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 
 def levels(column: pd.Series) -> list[Any]:
-    """Returns distinct values: numbers sorted, others as they appear; None last if some lack one.
+    """Returns distinct values: numbers sorted, others as they appear; None last if any is missing.
 
-    There is no None if all lack one.
+    Empty if all are missing.
     """
     values = list(column.dropna().unique())
     rest = [None] if len(values) and column.isna().any() else []
@@ -140,7 +140,7 @@ def is_numeric(column: pd.Series) -> bool:
 
 
 def value_text(value: Any) -> str:
-    """Returns a setting's value as short text: floats with four digits, `none` if missing."""
+    """Returns a value as text: floats with four significant digits, `none` if missing."""
     if pd.isna(value):
         return "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -153,6 +153,6 @@ def level_labels(values: Sequence[Any]) -> list[str]:
 
 
 def settings_text(row: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Returns settings in words, as `beta 4, latent_dim 8`; skips missing values."""
+    """Returns text as `beta 4, latent_dim 8` of the settings in `names`; skips missing values."""
     known = {name: row[key] for key, name in names.items() if not pd.isna(row[key])}
     return ", ".join(f"{name} {value_text(value)}" for name, value in known.items())

@@ -118,7 +118,7 @@ def draw_rate_distortion(sweep: Sweep, view: views.RateDistortion) -> Any:
 
 
 def draw_heat_map(view: views.MetricView) -> Any:
-    """Returns the heat map of a metric's means over two settings, with numbers unless wide."""
+    """Returns a metric's heat map over two settings; means as text for up to MANY columns."""
     assert view.y is not None
     rows, columns = view.mean.shape
     width, height = np.clip([2.6 + 0.95 * columns, 1.6 + 0.6 * rows], [4.5, 2.6], [16, 12])
@@ -176,7 +176,7 @@ def draw_points(view: views.MetricView) -> Any:
 
 
 def draw_active_units(view: views.ActiveUnits) -> Any:
-    """Returns the figure of active latents against their number or the first axis."""
+    """Returns the figure of active units over `view.x`, which is latent_dim or the first axis."""
     figure, axes = blank_figure()
     shade, smooth = level_colours(view.other)
     if view.available:

@@ -50,9 +50,9 @@ def label_axis(axes: Any, side: str, axis: Axis) -> None:
 
 
 def level_colours(axis: Axis | None) -> Any:
-    """Returns a function from a value of an axis to its colour, and a colour scale or None.
+    """Returns a function from value to colour, and a ScalarMappable if over MANY levels, else None.
 
-    There is a colour scale if the axis has more than MANY levels.
+    Without an axis the function returns one colour for all.
     """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
@@ -69,14 +69,14 @@ def level_colours(axis: Axis | None) -> Any:
 
 
 def draw_colour_bar(figure: Any, axes: Any, axis: Axis | None, smooth: Any) -> None:
-    """Adds a colour bar of an axis to a figure, if it has a colour scale."""
+    """Adds a colour bar of an axis to a figure; does nothing if `axis` or `smooth` is None."""
     if axis and smooth:
         bar = figure.colorbar(smooth, ax=axes, label=escaped_mathtext(axis.name), shrink=0.6)
         bar.outline.set_visible(False)
 
 
 def colour_map(lower: bool) -> Any:
-    """Returns matplotlib's colour map on which light is better."""
+    """Returns a matplotlib colour map: light for high values, or for low ones if `lower`."""
     from matplotlib.colors import LinearSegmentedColormap
 
     return LinearSegmentedColormap.from_list("better is light", colour_scale(lower))

@@ -43,7 +43,7 @@ class CurveSetting:
 def curve_settings(
     sweep: Sweep, ranking: Ranking, with_curves: Sequence[int]
 ) -> list[CurveSetting]:
-    """Returns settings of these rows and their looks, in axis order or best first for a search."""
+    """Returns settings of rows `with_curves`, and looks: sorted, or best first for a search."""
     jobs = sweep.jobs.loc[list(with_curves)]
     if jobs.empty:
         return []

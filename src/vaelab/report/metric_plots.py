@@ -29,9 +29,9 @@ from vaelab.report.units import axis_title
 
 
 def metric_plots(sweep: Sweep, ranking: Ranking) -> dict[str, Figure]:
-    """Returns by metric a heat map, line or scatter plot over the first axes, if measured.
+    """Returns plots over the first one or two axes, by measured metric; {} if nothing was swept.
 
-    Empty if no axis was swept.
+    A plot is a heat map, a line or, for a search, a scatter plot.
     """
     found = {}
     for metric in views.available_metrics(sweep, ranking):

@@ -123,10 +123,7 @@ def script_json(figures: Mapping[str, Any]) -> Markup:
 
 
 def values_text(sweep: Sweep, name: str) -> str:
-    """Returns a setting's values as text: all, or count, first and last of many; `none` for none.
-
-    Many are more than MANY.
-    """
+    """Returns text of a setting's values: all, or if over MANY count, first and last; or `none`."""
     found = levels(sweep.jobs[name])
     if len(found) > MANY:
         first, last = (
@@ -137,7 +134,7 @@ def values_text(sweep: Sweep, name: str) -> str:
 
 
 def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, Any]:
-    """Reads the best finished runs' pictures, inlined as PNG, a column per run; maybe none."""
+    """Reads the best finished runs' PNG files as data URLs, a column per run; maybe none."""
     if ranking.metric not in sweep.jobs or not best:
         return {"runs": [], "rows": []}
     order = list(ranking.best_first(sweep.done[ranking.metric]).index[:best])
@@ -170,7 +167,7 @@ def data_uri(path: Path) -> str:
 
 
 def made_with(sweep: Sweep) -> list[tuple[str, str]]:
-    """Returns all versions, commits and devices that the finished runs were made with."""
+    """Returns (name, distinct values) of versions, commit and device in the runs' results."""
     found: dict[str, dict[str, None]] = {}
     for result in sweep.results:
         known = {**(result.get("versions") or {}), "commit": result.get("git_commit")}

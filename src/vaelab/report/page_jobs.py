@@ -48,7 +48,7 @@ def log_tail(path: Path) -> str:
 
 
 def unfinished_jobs(sweep: Sweep) -> list[dict[str, str]]:
-    """Returns settings and progress of each begun job without an end; reads `progress.json`."""
+    """Returns settings and progress of jobs in state `unfinished`; reads their `progress.json`."""
     found = []
     for _, job in sweep.jobs[sweep.jobs["state"] == "unfinished"].iterrows():
         progress = read_json_or_error(sweep.folder / job["folder"] / "progress.json")

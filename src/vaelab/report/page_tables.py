@@ -67,7 +67,7 @@ def setting_cells(row: Mapping[str, Any], names: Sequence[str]) -> list[Cell]:
 
 
 def sort_value(value: Any) -> Any:
-    """Returns what a value is sorted by: a number, the text of texts and booleans, or None."""
+    """Returns the sort key of a value: float; str for texts and booleans; None if missing."""
     if pd.isna(value):
         return None
     return str(value) if isinstance(value, (str, bool)) else float(value)

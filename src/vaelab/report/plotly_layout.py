@@ -49,7 +49,7 @@ def number_axis(title: str, **changes: Any) -> dict[str, Any]:
 
 
 def setting_axis(axis: Axis, **changes: Any) -> dict[str, Any]:
-    """Returns the layout of a setting's axis, with ticks at its values if few or no numbers."""
+    """Returns the layout of a setting's axis, maybe log; ticks at levels if few or not numeric."""
     found = number_axis(axis.name, **changes)
     if axis.log:
         found |= {"type": "log", "dtick": 1}
@@ -61,7 +61,7 @@ def setting_axis(axis: Axis, **changes: Any) -> dict[str, Any]:
 
 
 def colour_bar(axis: Axis) -> dict[str, Any]:
-    """Returns marker entries for colours by a setting: a stepped bar, smooth for many values."""
+    """Returns `marker` entries but `color`: a stepped colour bar, smooth if over MANY levels."""
     title = {"text": escaped_html(axis.name), "side": "top"}
     bar: dict[str, Any] = {"title": title, "thickness": 14, "len": 0.6, "y": 0, "yanchor": "bottom"}
     count = len(axis.levels)
@@ -81,7 +81,7 @@ def colour_bar(axis: Axis) -> dict[str, Any]:
 
 
 def colour_value(axis: Axis, value: object) -> float:
-    """Returns the number that colours a value of a setting on `colour_bar`."""
+    """Returns the coordinate of a value on `colour_bar`: level index, or position if over MANY."""
     return (
         colour_bar_place(axis, axis.position(value))
         if len(axis.levels) > MANY
@@ -90,7 +90,7 @@ def colour_value(axis: Axis, value: object) -> float:
 
 
 def colour_bar_place(axis: Axis, place: float) -> float:
-    """Returns a position on a smooth colour bar: its log10 if the axis is logarithmic."""
+    """Returns log10 of an axis position if the axis is logarithmic, else the position itself."""
     return math.log10(place) if axis.log else place
 
 

@@ -103,9 +103,9 @@ class Means:
 
 
 def means_over(jobs: pd.DataFrame, by: Sequence[str], names: Sequence[str]) -> Means:
-    """Returns mean, deviation and count of metrics over the jobs with equal values in columns `by`.
+    """Returns mean, sd and count of metrics' finite values over jobs with equal values in `by`.
 
-    Only finite values count. Without columns they are over all jobs.
+    Jobs of all states count. With an empty `by` they are over all jobs.
     """
     places = setting_numbers(jobs, by)
     first = jobs[~places.duplicated()]
@@ -117,7 +117,7 @@ def means_over(jobs: pd.DataFrame, by: Sequence[str], names: Sequence[str]) -> M
 
 
 def setting_numbers(jobs: pd.DataFrame, by: Sequence[str]) -> pd.Series:
-    """Returns for each job the number of its setting, in the sorted order of settings."""
+    """Returns per job the index of its combination of values in `by`, in sorted order."""
     ranks = [level_ranks(jobs[name]) for name in by] or [pd.Series(0, index=jobs.index)]
     return jobs.groupby(ranks).ngroup()
 

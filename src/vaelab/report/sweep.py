@@ -80,7 +80,7 @@ class Sweep:
 
     @cached_property
     def parts(self) -> dict[str, "Sweep"]:
-        """The sweep split into groups of comparable runs, by name; itself if there is one group.
+        """One sweep per group of comparable runs, by the group's name; {'': self} for one group.
 
         Jobs that have not begun are in no group, if there are several.
         """
@@ -203,10 +203,10 @@ def job_state(run: Path, result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
-    """Returns a finished run's metrics and `_se` errors, {} for others; reads `evaluation.json`.
+    """Returns metrics and `_se` errors of results and `evaluation.json`; {} if `result` is empty.
 
-    Skips an evaluation of an earlier checkpoint. `result` is the content of `results.json`. `_se`
-    is a standard error.
+    Reads `evaluation.json`, and skips it if it is of an earlier checkpoint. `result` is the content
+    of `results.json`. `_se` is a standard error.
     """
     found = {name: number_or_none(value) for name, value in result.items() if "/" in name}
     if not result:
@@ -225,7 +225,7 @@ def read_metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
 def comparable_groups(
     runs: Sequence[Path], results: Sequence[Mapping[str, Any]]
 ) -> list[str | None]:
-    """Returns each run's group of comparable runs by name; None if its settings cannot be read.
+    """Returns the name of each run's group of comparable runs; None if its settings are unreadable.
 
     The name is empty if there is only one group.
     """
@@ -239,7 +239,7 @@ def comparable_groups(
 
 
 def read_comparable_config(run: Path) -> dict[str, Any]:
-    """Reads the settings that say what a run can be compared with; {} on any error."""
+    """Reads the part of a run's configuration that decides comparability; {} on any error."""
     try:
         return comparability.compared_config(read_config(run))
     except Exception:  # missing, damaged, or of another program

@@ -117,7 +117,7 @@ class MetricView:
         return f"{self.kind}_{self.metric.replace('/', '_')}"
 
     def best_cell(self) -> tuple[int, ...] | None:
-        """Returns the index of the best mean; None if there is none."""
+        """Returns the index into `mean` of its best value; None if none is finite."""
         if not np.isfinite(self.mean).any():
             return None
         found = np.nanargmin(self.mean) if self.lower else np.nanargmax(self.mean)
@@ -125,7 +125,7 @@ class MetricView:
 
 
 def metric_view(sweep: Sweep, metric: str, ranking: Ranking) -> MetricView | None:
-    """Returns a metric over the first one or two axes; None if no axis was swept."""
+    """Returns a metric's means over up to two axes, or a search's values; None without axes."""
     if not sweep.axes:
         return None
     lower = ranking.lower if metric == ranking.metric else is_lower_better(metric)

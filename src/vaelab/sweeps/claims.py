@@ -104,7 +104,7 @@ class Claims:
         return True
 
     def release(self, job: str) -> None:
-        """Gives a claimed job back: deletes its claim files, older ones first."""
+        """Gives up this launcher's claim of a job: deletes its files; KeyError if it has none."""
         number = self.held.pop(job)
         for older in range(number + 1):
             (self.folder / f"{job}.{older}").unlink(missing_ok=True)
@@ -133,10 +133,10 @@ class Claims:
             return number, ""
 
     def is_alive(self, mark: str) -> bool:
-        """True unless a launcher's heartbeat stood still for LOST seconds or its process ended.
+        """False if this object saw no beat for LOST seconds, or a local launcher's process ended.
 
-        The process is looked up only if the launcher runs on this machine. The seconds count from
-        when this object first saw the latest beat, which it stores.
+        The seconds count from when this object first saw the latest beat, which it stores; so a
+        launcher of another machine is alive when its mark is first seen.
         """
         content = read_json(self.folder / f"{mark}.alive")
         if content.get("host") == socket.gethostname() and not is_process_running(content["pid"]):
@@ -149,7 +149,7 @@ class Claims:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Context manager that holds a file lock on a sweep folder, or none after LOST seconds.
+    """Context manager with a file lock on a sweep folder; goes on without it after LOST seconds.
 
     Where files cannot be locked it goes on at once. It is meant for short work.
     """

@@ -63,7 +63,7 @@ class Job:
 
     @property
     def value(self) -> float | None:
-        """`val/elbo` in the results of the finished run; None before."""
+        """`val/elbo` of the finished run, read from its results; -inf if null; None before."""
         return resume.finished_elbo(self.folder)
 
     @property
@@ -92,7 +92,7 @@ class Job:
 
 
 def signal_text(code: int) -> str:
-    """Returns the signal that ended a process with this exit code, in words; empty for none."""
+    """Returns `killed by` or `stopped by` the signal of an exit code, as text; empty for none."""
     number = -code if code < 0 else code - 128
     try:
         name = signal.Signals(number).name

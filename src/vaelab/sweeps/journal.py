@@ -67,7 +67,7 @@ def trial_id(store: JournalStorage, number: int) -> int:
 
 
 def load_trial(path: Path, number: int) -> optuna.Trial:
-    """Loads a trial that another process asked for, with its study's pruner; silences Optuna."""
+    """Loads a trial by number from a journal file, with its study's pruner; silences Optuna."""
     store = open_storage(path)
     study = optuna.load_study(study_name=STUDY, storage=store, sampler=RandomSampler())
     study.pruner = build_from_settings(study.user_attrs["pruner"]) or optuna.pruners.NopPruner()
@@ -75,12 +75,12 @@ def load_trial(path: Path, number: int) -> optuna.Trial:
 
 
 def build_from_settings(settings: dict[str, Any] | None) -> Any:
-    """Instantiates a sampler or a pruner from settings with `_target_`; None for none."""
+    """Instantiates a sampler or a pruner from settings with `_target_`; None without settings."""
     return instantiate(settings, _convert_="all") if settings else None
 
 
 def build_sampler(settings: Mapping[str, Any], number: int) -> Any:
-    """Instantiates a trial's sampler, its seed, if any, mixed with the number unless QMCSampler's.
+    """Instantiates a trial's sampler; mixes the number into its seed, except for QMCSampler.
 
     With one seed in every process, a search that is continued, or a second launcher, would propose
     the same points again. A sampler without a seed, and QMCSampler, is built as it is.

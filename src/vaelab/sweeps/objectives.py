@@ -45,7 +45,7 @@ def read_numbers(folder: Path) -> dict[str, float]:
 
 
 def best_trials(study: Study, objectives: Mapping[str, Direction]) -> list[FrozenTrial]:
-    """Returns the best trial, ties, or the Pareto front; the best by the first objective first."""
+    """Returns the best trial and ties, or the Pareto front, best first by the first objective."""
     first, *_ = objectives.values()
     found = sorted(study.best_trials, key=lambda trial: trial.values)
     return found[::-1] if first == "maximize" else found

@@ -88,9 +88,9 @@ class Planner:
         return job
 
     def reserve_folder(self, composed: DictConfig, name: str, overrides: list[str]) -> Path:
-        """Returns the folder of a job and reserves it; adds a digest if another job has it.
+        """Reserves and returns a job's folder, with a digest if it is taken; changes `composed`.
 
-        Changes the configuration as `compose_folder` does.
+        See `compose_folder` for what it sets in the configuration.
         """
         folder = self.compose_folder(composed, name)
         if self.folders.setdefault(folder, overrides) != overrides:

@@ -79,7 +79,7 @@ class Pruning(Callback):
         return True
 
     def broadcast_stop(self, trainer: Trainer, hopeless: bool) -> None:
-        """Stops training and prints it if any rank says so; must be called on every rank."""
+        """Collective call: stops training, and prints that, if `hopeless` is True on any rank."""
         if trainer.strategy.reduce_boolean_decision(hopeless, all=False):
             self.pruned = trainer.should_stop = True
             if trainer.is_global_zero:

@@ -54,7 +54,7 @@ class Screen:
         self.console.print(Text.assemble(*parts))
 
     def print_start(self, jobs: Sequence[Job]) -> None:
-        """Prints the sweep folder and the counts of jobs, and keeps the jobs."""
+        """Prints the sweep folder and the counts of jobs, and stores the jobs in `self.jobs`."""
         self.jobs = jobs
         self.print_line(f"sweep folder {shell_path(self.folder)}")
         self.print_line(self.counts(jobs))

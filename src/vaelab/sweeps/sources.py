@@ -16,10 +16,10 @@ class Source(Protocol):
         """Returns all jobs known before the first one starts; `plan` composes and checks a job."""
 
     def next_jobs(self, free: int) -> list[Job]:
-        """Returns more jobs if none waits and `free` could start; no jobs if there are none."""
+        """Called while no job waits and `free` could start: returns new jobs, or [] for now."""
 
     def record_end(self, job: Job) -> None:
-        """Called when a job has ended: records its result, and may set its state to failed."""
+        """Called when a job is done, failed or stopped: records it; may set its state to failed."""
 
     def jobs_to_come(self) -> int:
         """Returns how many jobs there will be beside those returned so far."""

@@ -83,7 +83,7 @@ def parse_axis(override: Override) -> Axis:
 
 
 def interval_distribution(sweep: IntervalSweep) -> BaseDistribution:
-    """Returns the Optuna distribution of an interval: integers if both ends are, else floats."""
+    """Returns an interval's distribution: integers if both ends are; ValueError if invalid."""
     low, high, log = sweep.start, sweep.end, "log" in sweep.tags
     assert low is not None
     assert high is not None

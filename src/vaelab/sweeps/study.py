@@ -211,9 +211,9 @@ class Study:
         return len(trial.params) == len(self.axes)
 
     def latest_trials(self) -> dict[int, FrozenTrial]:
-        """Returns last tries of trials with all parameters, by first number; stores their count.
+        """Returns the latest trial of each place, by its first trial's number; sets `places_taken`.
 
-        The number of trials is stored as that of the taken places.
+        Skips trials that do not have all parameters.
         """
         found = {
             trial.user_attrs.get(FIRST, trial.number): trial
@@ -237,7 +237,7 @@ class Study:
         )
 
     def adopt(self, trial: FrozenTrial) -> Job:
-        """Returns and keeps a trial's job; tells the study of an ended run with an open trial.
+        """Builds, stores and returns a trial's job; if its run has ended, tells the study.
 
         The trial may be of any launcher.
         """
@@ -299,9 +299,9 @@ class Study:
         return [self.adopt(trial)]
 
     def ask_for_trial(self) -> FrozenTrial | None:
-        """Fails abandoned trials and asks for a new one, under a file lock; None if none is left.
+        """Marks abandoned trials failed, asks Optuna for a new one; None if no place is left.
 
-        None, too, if the sampler has tried all that it can.
+        Holds a file lock. None, too, if the sampler has tried all that it can.
 
         Raises:
             UserError: If the sampler cannot propose one.
@@ -320,7 +320,7 @@ class Study:
             return self.trials()[number]
 
     def mark_exhausted(self) -> None:
-        """Stores in the study that its sampler has tried all that it can."""
+        """Called by a sampler as `study.stop`: stores in the study that it has tried all it can."""
         self.study.set_user_attr("exhausted", self.sampler)
 
     @property
@@ -355,7 +355,7 @@ class Study:
         return None
 
     def tell(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
-        """Tells Optuna the state and objectives of a trial; skips one that has ended."""
+        """Tells Optuna the state and objectives of a trial; skips a trial that has ended."""
         with suppress(UpdateFinishedTrialError):  # another launcher was first
             self.study.tell(number, values, state=state, skip_if_finished=True)
 

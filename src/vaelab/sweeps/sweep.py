@@ -138,7 +138,7 @@ class SweepRunner:
             self.start_job(self.waiting.popleft())
 
     def start_job(self, job: Job) -> None:
-        """Claims a job, deletes its old failure and progress, starts it; skips one that is taken.
+        """Claims and starts a job, deletes its old failure, progress; if taken, marks it elsewhere.
 
         The files are `failure.json` and `progress.json`. The end of a job that another launcher has
         ended is recorded.

@@ -67,7 +67,7 @@ class Worker:
                 delete_exchange_files(self.order)
 
     def wait_for_job(self, process: Process, launcher: "LauncherMonitor") -> int:
-        """Waits for the process, returns its code; stops it if told to or its launcher is gone."""
+        """Waits for the process, returns its code; stops it if asked or its launcher is gone."""
         done, looked = 0, float("-inf")
         while (code := process.poll()) is None:
             if time.monotonic() - looked >= LOOK:
@@ -157,7 +157,7 @@ class LauncherMonitor:
 
 
 def request_file(order: Order) -> Path:
-    """Returns the path of the file with the signal for a job, 0 for none; without it, SIGTERM."""
+    """Returns the path of the file in which the launcher requests a signal for a job."""
     return exchange_path(order, "asked.json")
 
 

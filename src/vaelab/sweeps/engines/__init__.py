@@ -19,7 +19,7 @@ class Handle(Protocol):
     where: str
 
     def poll(self) -> int | None:
-        """Returns the exit code, negative for a signal; None until the end; then frees its room."""
+        """Returns the exit code, negative for a signal, None before; frees resources at the end."""
 
     def stop(self) -> None:
         """Asks the job to write a checkpoint and exit, or not to start; does not wait."""

@@ -141,7 +141,7 @@ class Ray:
         return Share(min(max(job.devices, 1), max(node.cpus for node in self.nodes)), gpus)
 
     def check_job(self, job: Job) -> None:
-        """Raises UserError if no node could hold a waiting job; keeps its share; skips other jobs.
+        """Raises UserError if a waiting job fits no node; stores its share for `count_startable`.
 
         With a number as `n_jobs` it does not raise: the cluster may grow.
         """
@@ -197,7 +197,7 @@ class Ray:
 
 
 def job_environment(job: Job, share: Share) -> dict[str, str]:
-    """Returns the launcher's environment for a job on a node: no node variables; maybe no GPUs.
+    """Returns the launcher's variables for a job, without node-specific ones; maybe hides GPUs.
 
     Sets OMP_NUM_THREADS, unless the launcher has it. Hides all GPUs from a job without a share of
     one.
