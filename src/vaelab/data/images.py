@@ -286,8 +286,8 @@ class Images(LightningDataModule):
 
 
 def num_held_out(size: float, count: int) -> int:
-    """Returns how many of `count` images to hold out: `size`, or that fraction if it is below one.
+    """Returns `size`, unchecked, or if below one that fraction of `count`, at least 1; 0 for 0.
 
-    A fraction gives at least one image; a size of 0 gives none.
+    This many of `count` images are held out.
     """
     return max(1, round(size * count)) if 0 < size < 1 else int(size)

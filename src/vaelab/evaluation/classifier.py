@@ -195,12 +195,12 @@ def to_device(part: Part, device: torch.device) -> Part:
 def fit(
     model: Classifier, images: Tensor | OnDemand, labels: Tensor, rows: Tensor, track: Track
 ) -> None:
-    """Trains a classifier, in place, for `STEPS` steps on some rows of uint8 images.
+    """Trains a classifier in place on some rows of uint8 images; leaves train/eval mode as is.
 
-    Draws the order of the rows from torch's global random state.
+    It makes `STEPS` steps, and draws the order of the rows from torch's global random state.
 
     Args:
-        model: The classifier; left in training mode.
+        model: The classifier, in training mode.
         images: All images, uint8 [N, C, H, W], on the device of the classifier.
         labels: Class indices [N].
         rows: Indices of the images to train on.

@@ -133,7 +133,7 @@ def write_onnx_files(model: ELBO, folder: Path) -> list[OnnxFile]:
 
 
 def check_exportable(model: ELBO) -> None:
-    """Raises UserError if one of a model's distributions has no parameters to export.
+    """Raises UserError if encoder, decoder or label-dependent prior has no parameters to export.
 
     Writes nothing.
     """

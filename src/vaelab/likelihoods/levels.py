@@ -29,9 +29,9 @@ class DiscretizedLogistic(LocationScale):
     pixels: ClassVar[dict[str, float | None]] = {"grey": 0.0}
 
     def forward(self, params: Tensor) -> Distribution:
-        """p(x | z, y), batch [...], event [C, H, W], of params [..., P, H, W].
+        """p(x | z, y) of params [..., P, H, W]: means - 1/2, then if per_pixel log(scale / 0.25).
 
-        P is C, or 2 C for scale=per_pixel: means, then log-scales.
+        P is C, or 2 C for scale=per_pixel. Batch [...] and event [C, H, W].
         """
         location, *by_pixel = params.chunk(self.params, dim=-3)
         log_scale = self.log_scale + by_pixel[0] if by_pixel else self.log_scale

@@ -110,7 +110,7 @@ class LadderVAE(VAE):
         return Hierarchy(super().latent_prior(y), steps, self.widths)
 
     def encode(self, x: Tensor, y: Tensor) -> Distribution:
-        """The posterior q(z | x, y) of all levels, batch [B], event [D]."""
+        """The posterior q(z | x, y) of standardised latents z [B, D] of all levels, top first."""
         context = self.context(y)
         top, likelihoods = self.ascend(x, context)
         levels = zip(self.down, reversed(likelihoods), strict=True)
@@ -150,9 +150,9 @@ class LadderVAE(VAE):
         return found
 
     def evaluation_scalars(self, means: dict[str, float]) -> dict[str, float]:
-        """The scalars to log as in `ELBO`, and `rate_<l>` of each level if the rate splits.
+        """The scalars of `ELBO`, and each level's `rate_<l>` if `self.rate_per_latent` splits.
 
-        `rate_1` is that of v_1. The rate splits if `self.rate_per_latent` has D elements.
+        `rate_1` is that of v_1. The rate of the last evaluation splits if it has D elements.
         """
         levels: dict[str, float] = {}
         if len(self.rate_per_latent) == self.latent_dim:

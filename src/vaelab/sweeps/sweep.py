@@ -183,7 +183,10 @@ class SweepRunner:
         return True
 
     def collect_ended_jobs(self) -> None:
-        """Records jobs that ended here, writes `failure.json` of failed ones, releases claims."""
+        """Records this launcher's ended jobs, with `failure.json` if failed; releases claims.
+
+        After a signal such jobs are `stopped`, without that file.
+        """
         for job, handle, size in list(self.running.values()):
             code = handle.poll()
             self.update_place(job, handle)

@@ -22,10 +22,10 @@ def write_hparams_columns(
     first: Collection[str],
     metrics: Iterable[str],
 ) -> None:
-    """Writes the columns of the hparams tab to the event file; only in the process of rank 0.
+    """Writes the hparams tab's columns, not values; only on rank 0, before `log_hyperparams`.
 
-    Call it before `logger.log_hyperparams`: the tab takes the columns that were written first. It
-    opens on five settings: those marked as differing, in alphabetical order.
+    The tab takes the columns that were written first to the event file. It opens on five settings:
+    those marked as differing, in alphabetical order.
 
     Args:
         logger: The TensorBoard logger of the run.
