@@ -502,6 +502,14 @@ def test_local_count_startable_by_cores_jobs_and_devices(monkeypatch):
     assert build_local(n_jobs=2).count_startable(build_job(devices=8)) == 1
 
 
+@pytest.mark.parametrize(("devices", "said"), [(0, "asks for 0 GPUs"), (3, "asks for 3 GPUs")])
+def test_local_check_job_refuses_no_gpus_and_too_many(devices, said):
+    engine = build_local(gpus=["0", "1"])
+    engine.check_job(build_job(devices=2))
+    with pytest.raises(UserError, match=said):
+        engine.check_job(build_job(devices=devices))
+
+
 def test_local_start_sets_omp_num_threads_unless_given(monkeypatch, tmp_path):
     monkeypatch.setattr("vaelab.sweeps.engines.local.available_cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -39,7 +39,6 @@ class Screen:
         self.live = Live(console=self.console, auto_refresh=False, transient=True)
         self.began = self.lined = monotonic()
         self.ended_here = 0
-        self.jobs: Sequence[Job] = ()
 
     def __enter__(self) -> "Screen":
         if self.console.is_terminal:
@@ -54,8 +53,7 @@ class Screen:
         self.console.print(Text.assemble(*parts))
 
     def print_start(self, jobs: Sequence[Job]) -> None:
-        """Prints the sweep folder and the counts of jobs, and stores the jobs in `self.jobs`."""
-        self.jobs = jobs
+        """Prints the sweep folder and the counts of jobs."""
         self.print_line(f"sweep folder {shell_path(self.folder)}")
         self.print_line(self.counts(jobs))
 

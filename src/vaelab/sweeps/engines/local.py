@@ -59,7 +59,9 @@ class Local:
         return min(max(job.devices, 1), self.slots)
 
     def check_job(self, job: Job) -> None:
-        """Raises UserError if the job asks for more GPUs than there are."""
+        """Raises UserError if the job asks for no GPU on one, or for more than there are."""
+        if self.is_on_gpu(job) and not self.job_size(job):
+            raise UserError(f"{job.name}: asks for 0 GPUs; trainer.accelerator=cpu uses none")
         if self.is_on_gpu(job) and self.job_size(job) > len(self.gpus):
             raise UserError(
                 f"{job.name}: asks for {self.job_size(job)} GPUs, and there are {len(self.gpus)}"
