@@ -123,9 +123,10 @@ def decode_texts(name: str, values: np.ndarray) -> np.ndarray:
 
 def check_texts(name: str, values: np.ndarray) -> None:
     """Raises UserError if a text [N] has a code that is no character, as damaged files have."""
-    codes = np.ascontiguousarray(values).view(
-        np.dtype(np.uint32).newbyteorder(values.dtype.byteorder)
-    )
+    if not values.dtype.itemsize:  # all texts are empty
+        return
+    kind = np.dtype(np.uint32).newbyteorder(values.dtype.byteorder)
+    codes = np.ascontiguousarray(values).view(kind)
     wrong = (codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))
     row = first_wrong_row(wrong.reshape(len(values), -1))
     if row is not None:

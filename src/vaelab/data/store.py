@@ -78,7 +78,12 @@ def load_or_create(
             check_contents(path, arrays, expected)
     except DamagedFile as error:
         raise UserError(f"{error}; delete it and it is made anew") from error
-    return build_splits_of(path, arrays)
+    try:
+        return build_splits(arrays)
+    except UserError as error:
+        raise UserError(
+            f"{path}: damaged, or other data: {error}; delete it and it is made anew"
+        ) from error
 
 
 def check_made(path: Path, arrays: Arrays, expected: Contents | None) -> None:
@@ -115,8 +120,11 @@ def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
         raise DamagedFile(f"{path}: damaged, or other data: {wrong}{changed}")
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.verified.partial")
     with suppress(OSError):
-        unfinished.write_text(json.dumps({"file": stamp, "contents": found}, indent=2) + "\n")
-        os.replace(unfinished, note)
+        try:
+            unfinished.write_text(json.dumps({"file": stamp, "contents": found}, indent=2) + "\n")
+            os.replace(unfinished, note)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def verification_file(path: Path) -> Path:
@@ -176,13 +184,7 @@ def read_splits(path: Path, num_classes: int | None = None, span: Span | None = 
     Raises:
         UserError: If the file cannot be read or its arrays are of the wrong type or shape.
     """
-    return build_splits_of(path, read_arrays(path), num_classes, span)
-
-
-def build_splits_of(
-    path: Path, arrays: Arrays, num_classes: int | None = None, span: Span | None = None
-) -> Splits:
-    """Converts a file's arrays to a data set; the message of a UserError begins with the path."""
+    arrays = read_arrays(path)
     try:
         return build_splits(arrays, num_classes, span)
     except UserError as error:
