@@ -19,6 +19,7 @@ import socket
 import struct
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Callable
@@ -353,6 +354,7 @@ def make_special(path: Path, rng: random.Random) -> str:
 
 def main(data: Path, count: int) -> None:
     """Runs `count` mutations and prints what became of them; exits with 1 if any was not seen."""
+    warnings.filterwarnings("ignore", "Duplicate name")  # of archives that are made so
     os.environ["HTTPS_PROXY"] = os.environ["HTTP_PROXY"] = "http://127.0.0.1:9"  # no downloads
     work = Path(tempfile.mkdtemp())
     shares = {".npz": 0.25, ".npy": 0.08, ".safetensors": 0.25, "mnist": 0.04, "mnist_5k": 0.15,
