@@ -3,6 +3,8 @@
 Read arrays are compared with those that were written; invalid ones, with the error message.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -298,6 +300,22 @@ def test_classes_are_the_distinct_training_labels(tmp_path, labels, names):
     assert f"{len(names)} classes: {', '.join(names)}" in data.description()
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array([b"k\xe4se", b"k\xf6nig"] * 10),
+        np.array([0x61, 0x110000] * 10, np.uint32).view("<U1"),
+        np.array([0x61, 0xD800] * 10, np.uint32).view("<U1"),
+        np.array([0x61, 0xD800] * 10, ">u4").view(">U1"),
+    ],
+)
+def test_read_splits_rejects_labels_that_are_no_text(tmp_path, labels):
+    path = save_arrays(
+        tmp_path / "a.npz", changed_arrays(train_labels=labels, test_labels=labels[:6])
+    )
+    assert "is no text" in read_error_message(path)
+
+
 def test_text_and_integer_labels_cannot_be_mixed(tmp_path):
     arrays = changed_arrays(train_labels=LABELS, test_labels=LABELS[:6].astype(str))
     assert "test_labels are <U" in read_error_message(save_arrays(tmp_path / "a.npz", arrays))
@@ -368,6 +386,49 @@ def test_unused_arrays_are_named_in_description(tmp_path):
     assert found.unused == ("notes", "x")
     data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
     assert data.description()[-1] == "not used: notes, x"
+
+
+def test_description_names_class_counts_and_ranges_of_numbers(tmp_path):
+    labels = np.array([0] * 12 + [1] * 7 + [132])
+    columns = {"train_radius": np.linspace(-1, 2, 20), "train_kind": np.arange(20) % 3}
+    arrays = {"train_images": two_level_images(0, 255), "train_labels": labels, **columns}
+    found = read_splits(
+        save_arrays(
+            tmp_path / "a.npz",
+            arrays
+            | {"val_images": arrays["train_images"]}
+            | {
+                "val_labels": labels,
+                "val_radius": columns["train_radius"],
+                "val_kind": columns["train_kind"],
+            },
+        )
+    )
+    data = Images(source=lambda: found, batch_size=4, val_size=1, test_size=0, pixels="grey")
+    said = data.description()
+    for words in (
+        "pixels from 0 to 255",
+        "3 classes: 0, 1, 132",
+        "training images of a class from 1 (132) to 12 (0)",
+        "radius from -1 to 2",
+        "kind of 3 classes",
+    ):
+        assert words in said
+    assert data.rare_classes_warning() == (
+        "a class has a single training image: 132; is its label right?"
+    )
+
+
+def test_description_of_equal_classes(tmp_path):
+    found = read_splits(save_arrays(tmp_path / "a.npz", valid_arrays()))
+    data = Images(
+        source=lambda: replace(found, val_images=found.test_images, val_labels=found.test_labels),
+        batch_size=4,
+        val_size=4,
+        pixels="grey",
+    )
+    assert "5 training images of each class" in data.description()
+    assert data.rare_classes_warning() is None
 
 
 def test_error_without_train_images_lists_the_arrays(tmp_path):

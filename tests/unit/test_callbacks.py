@@ -1,6 +1,7 @@
 """`Checkpoint`, `Seeding`, `Speed`, `Progress` and `track`, on a small model and a fake clock."""
 
 import json
+import os
 import re
 
 import pytest
@@ -89,6 +90,21 @@ def test_atomic_files_keep_old_checkpoint_if_writing_fails(tmp_path, monkeypatch
 def test_load_checkpoint_rejects_pickled_objects(tmp_path):
     torch.save({"state_dict": {}, "evil": Speed()}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "x.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "cannot be read .a pipe, not a file"),
+        (lambda path: path.symlink_to("/dev/zero"), "cannot be read .a device, not a file"),
+        (lambda path: path.symlink_to("/proc/self/environ"), "truncated, or no checkpoint"),
+        (lambda path: None, "there is no such checkpoint"),
+    ],
+)
+def test_load_checkpoint_refuses_what_is_no_file_without_opening_it(tmp_path, make, said):
+    make(tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match=f"x.ckpt: {said}"):
         load_checkpoint(tmp_path / "x.ckpt")
 
 

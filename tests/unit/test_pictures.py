@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from dataclasses import replace
 from itertools import product
 
@@ -16,6 +17,7 @@ from torchvision.utils import make_grid
 
 from vaelab import pictures
 from vaelab.chunking import PIXELS_PER_CHUNK
+from vaelab.errors import UserError
 from vaelab.pictures import Request, legends
 from vaelab.pictures.image_files import read_image
 from vaelab.pictures.picture import tiled
@@ -400,6 +402,16 @@ def test_read_image_crops_and_converts_to_shape(tmp_path):
     grey = read_image(tmp_path / "wide.png", (1, 10, 8))
     assert grey.shape == (1, 10, 8)
     assert abs(int(grey[0, 5, 4]) - round(0.299 * 250 + 0.587 * 100)) <= 1
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_read_image_refuses_what_is_no_file_without_opening_it(tmp_path, kind):
+    path = tmp_path / "a.png"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda p: p.symlink_to("/dev/zero")}[kind](
+        path
+    )
+    with pytest.raises(UserError, match=f"images={path}: cannot be read .a {kind}, not a file"):
+        read_image(path, (1, SIDE, SIDE))
 
 
 def test_read_image_applies_exif_orientation(tmp_path):

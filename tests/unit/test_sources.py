@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.utils import instantiate
+from safetensors.numpy import save_file
 from support.array_files import files_except_locks
 from torchvision import datasets
 
 from vaelab.data import Digits, TorchvisionDataset
+from vaelab.data.contents import KNOWN_SETS
 from vaelab.data.store import read_splits
 from vaelab.errors import UserError
 
@@ -140,6 +143,136 @@ def test_cifar10_has_known_shapes_labels_and_means():
     assert found.test_labels.bincount().tolist() == [1000] * 10
     means = found.train_images[:5000].float().mean((0, 2, 3)) / 255  # red, green and blue
     assert means.tolist() == pytest.approx([0.491, 0.482, 0.447], abs=0.01)
+
+
+RAW_FAULTS = {
+    "test files": lambda raw: os.replace(raw / "t10k-images-idx3-ubyte", raw / IMAGES),
+    "another set": lambda raw: relink(raw / IMAGES, real_data_path("FashionMNIST", "raw", IMAGES)),
+    "truncated": lambda raw: rewrite(raw / IMAGES, lambda content: content[:-784]),
+    "longer": lambda raw: rewrite(raw / IMAGES, lambda content: content + b"0"),
+    "fewer rows": lambda raw: rewrite(raw / IMAGES, lambda c: c[:4] + bytes([0, 0, 9, 9]) + c[8:]),
+    "pixel": lambda raw: rewrite(raw / IMAGES, lambda c: c[:500] + b"~" + c[501:]),
+    "label 77": lambda raw: rewrite(raw / LABELS, lambda c: c[:100] + bytes([77]) + c[101:]),
+    "magic number": lambda raw: rewrite(raw / IMAGES, lambda c: bytes(4) + c[4:]),
+    "empty": lambda raw: rewrite(raw / LABELS, lambda _: b""),
+}
+IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+def relink(path, target):
+    """Replaces a file by a link."""
+    path.unlink()
+    path.symlink_to(target)
+
+
+def rewrite(path, change):
+    """Replaces a link by a changed copy of its file."""
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(change(content))
+
+
+@pytest.fixture
+def raw_folder(tmp_path):
+    """Returns a folder with links to the raw files of MNIST; skips the test without them."""
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for path in real_data_path("MNIST", "raw").glob("*-ubyte"):
+        (folder / path.name).symlink_to(path)
+    return folder
+
+
+@pytest.mark.parametrize("fault", RAW_FAULTS)
+def test_raw_files_that_are_not_the_published_ones_are_named(raw_folder, tmp_path, fault):
+    RAW_FAULTS[fault](raw_folder)
+    with pytest.raises(UserError) as error:
+        torchvision_source("MNIST", tmp_path)()
+    message = str(error.value)
+    assert message.startswith(
+        str(raw_folder / (LABELS if fault in ("label 77", "empty") else IMAGES))
+    )
+    assert "damaged" in message
+    assert "delete it" in message
+    assert "\n" not in message
+    assert files_except_locks(tmp_path) == ["MNIST"]
+
+
+def test_raw_pipe_is_not_waited_for(raw_folder, tmp_path):
+    (raw_folder / IMAGES).unlink()
+    os.mkfifo(raw_folder / IMAGES)
+    with pytest.raises(UserError, match="a pipe, not a file"):
+        torchvision_source("MNIST", tmp_path)()
+
+
+@pytest.mark.parametrize(
+    "error", [AssertionError(), EOFError(), RuntimeError("not found"), KeyError("data")]
+)
+def test_damaged_download_is_not_called_a_failed_one(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(datasets, "CIFAR10", fail)
+    archive = tmp_path / "cifar-10-python.tar.gz"
+    archive.write_bytes(b"half of it")
+    with pytest.raises(UserError, match=f"^{archive}: damaged or incomplete") as refused:
+        torchvision_source("CIFAR10", tmp_path)()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """Returns the arrays of the 5,000 digits."""
+    return {name: a.copy() for name, a in Digits("").make_arrays().items()}
+
+
+WRONG_DIGITS = {
+    "few": lambda x, y: (x[:3000], y[:3000]),
+    "black": lambda x, y: (np.where(np.arange(5000)[:, None, None, None] < 300, 0, x), y),
+    "pixel": lambda x, y: (np.where(np.arange(x.size).reshape(x.shape) == 400, x ^ 1, x), y),
+    "label 77": lambda x, y: (x, np.where(np.arange(5000) == 9, 77, y)),
+    "label bit": lambda x, y: (x, y ^ np.where(np.arange(5000) == 9, 128, 0)),
+    "order": lambda x, y: (x[::-1], y[::-1]),
+    "labels as bytes": lambda x, y: (x, y.astype(np.uint8)),
+    "labels as floats": lambda x, y: (x, y.astype(np.float32)),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG_DIGITS)
+@pytest.mark.parametrize("started", [True, False])
+def test_digits_file_with_other_content_is_refused(tmp_path, digits, fault, started):
+    path, source = tmp_path / "mnist_5k.safetensors", Digits(str(tmp_path))
+    if started:
+        save_file(digits, path)
+        source()
+    images, labels = WRONG_DIGITS[fault](digits["train_images"], digits["train_labels"])
+    arrays = {"train_images": images.astype(np.uint8), "train_labels": labels}
+    save_file({name: array.copy() for name, array in arrays.items()}, path)
+    with pytest.raises(UserError, match=f"^{path}: damaged, or other data: train_.*delete it"):
+        source()
+
+
+@pytest.mark.parametrize("other", ["mnist", "cifar10"])
+def test_one_sets_file_under_the_name_of_another_is_refused(tmp_path, digits, other):
+    save_file(digits, tmp_path / f"{other}.safetensors")
+    name = {"mnist": "MNIST", "cifar10": "CIFAR10"}[other]
+    source = TorchvisionDataset(name, str(tmp_path), f"{other}.safetensors", by_hand="the files")
+    with pytest.raises(UserError, match="damaged, or other data: test_images are absent"):
+        source()
+
+
+@pytest.mark.parametrize("name", ["mnist_5k", "mnist", "fashion_mnist", "cifar10"])
+def test_prepared_file_of_the_configuration_is_known(compose, name):
+    source = instantiate(compose(f"data={name}").data.source)
+    assert source.path.name in {known.file for known in KNOWN_SETS.values()}
+    assert isinstance(source, Digits) or source.contents
+
+
+@pytest.mark.parametrize("name", ["mnist_5k", "mnist", "cifar10"])
+def test_published_contents_are_accepted(tmp_path, compose, name):
+    (tmp_path / f"{name}.safetensors").symlink_to(real_data_path(f"{name}.safetensors"))
+    source = instantiate(compose(f"data={name}", f"data.source.folder={tmp_path}").data.source)
+    assert source().num_classes == 10
+    assert (tmp_path / f"{name}.verified.json").exists()
 
 
 @pytest.mark.slow

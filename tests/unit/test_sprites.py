@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.path import Path as Outline
+from safetensors.numpy import save_file
 from support.numbered_images import build_data_module
 
 from vaelab.commands import train
@@ -312,6 +313,22 @@ def test_dsprites_reads_original_once_and_caches_packed_bits(tmp_path, dsprites_
     assert torch.equal(splits.train_labels, torch.arange(3).repeat_interleave(48))
     assert splits.factors == DSprites.factors
     assert (tmp_path / "dsprites.bits.safetensors").stat().st_size < 144 * 512 + 200
+    bits = tmp_path / "dsprites.bits.safetensors"
+    bits.write_bytes(bits.read_bytes()[:-1] + b"?")
+    with pytest.raises(UserError, match=f"{bits}: damaged"):
+        source()
+    (tmp_path / "dsprites.bits.verified.json").unlink()
+    save_file(
+        {"train_images": 255 * np.eye(144, 512, dtype=np.uint8).reshape(144, 1, 64, 8)[1:]}, bits
+    )
+    with pytest.raises(UserError, match=f"{bits}: damaged, or other data: should hold 144 sprites"):
+        source()
+    blank = np.full((144, 1, 64, 8), 255, np.uint8)
+    blank[7] = 0
+    (tmp_path / "dsprites.bits.verified.json").unlink()
+    save_file({"train_images": blank}, bits)
+    with pytest.raises(UserError, match=f"{bits}: damaged"):
+        source()
     meta = images.to("meta")
     assert meta[rows.to("meta")].shape == (144, 1, 64, 64)
 

@@ -5,6 +5,7 @@ import os
 import torch
 from lightning import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import OmegaConf
 
 from vaelab.commands.results import FINAL, final_tag
@@ -49,6 +50,8 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
         f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
     )
     run.say("; ".join(data.description()))
+    if rare := data.rare_classes_warning():
+        rank_zero_warn(rare)
     if run.cfg.data.columns and not model.context_dim:
         run.say("data.columns: not seen by this model, which has condition=none")
     if run.choices["model"] == "cvae" and not model.context_dim:

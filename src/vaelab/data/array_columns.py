@@ -100,8 +100,9 @@ def convert_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
     if values.shape != (count,):
         raise UserError(f"{name} have shape {values.shape}, but should be ({count},)")
     if values.dtype.kind == "S":
-        values = np.char.decode(values, "utf-8", "replace")
+        values = decode_texts(name, values)
     if values.dtype.kind == "U":
+        check_texts(name, values)
         return values
     if values.dtype.kind not in "biuf":
         raise UserError(f"{name} are {values.dtype}, but should be whole numbers or texts")
@@ -110,6 +111,26 @@ def convert_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
     if row is not None:
         raise UserError(f"{name}[{row}] is {values[row]}; labels are 0, 1, ... or texts")
     return values.astype(np.int64)
+
+
+def decode_texts(name: str, values: np.ndarray) -> np.ndarray:
+    """Returns bytes as texts; raises UserError if they are not in UTF-8, for none may be lost."""
+    try:
+        return np.char.decode(values, "utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: {error.object!r} is no text in UTF-8") from error
+
+
+def check_texts(name: str, values: np.ndarray) -> None:
+    """Raises UserError if a text [N] has a code that is no character, as damaged files have."""
+    if not values.dtype.itemsize:  # all texts are empty
+        return
+    kind = np.dtype(np.uint32).newbyteorder(values.dtype.byteorder)
+    codes = np.ascontiguousarray(values).view(kind)
+    wrong = (codes > 0x10FFFF) | ((codes >= 0xD800) & (codes < 0xE000))
+    row = first_wrong_row(wrong.reshape(len(values), -1))
+    if row is not None:
+        raise UserError(f"{name}[{row}] is no text: it has codes that are no characters")
 
 
 def is_one_hot(values: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ from vaelab.data import store
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.data.sprites import grid_splits, sprite_factors
 from vaelab.errors import UserError
+from vaelab.regular_files import check_regular_file
 
 ADDRESS = "https://github.com/google-deepmind/dsprites-dataset"
 SIDE = 64  # pixels
@@ -46,8 +47,14 @@ class DSprites:
                 f"{self.path}: there is no such file; it is at {ADDRESS}, "
                 "and data=sprites needs none"
             )
-        images = store.load_or_create(bits, self.make_arrays).train_images
+        images = store.load_or_create(bits, self.make_arrays, expected={}).train_images
         assert isinstance(images, Tensor)
+        shape = (self.factors.num_images, 1, SIDE, SIDE // 8)
+        if images.shape != shape or not (images.view(torch.int64) != 0).flatten(1).any(1).all():
+            raise UserError(
+                f"{bits}: damaged, or other data: should hold {shape[0]:,} sprites; delete it and "
+                "it is made anew"
+            )
         return grid_splits(Packed(images), self.factors)
 
     def make_arrays(self) -> store.Arrays:
@@ -56,9 +63,10 @@ class DSprites:
         Raises:
             UserError: If the file cannot be read, or is not the original.
         """
+        check_regular_file(self.path)
         try:
-            with np.load(self.path) as file:
-                images, classes = file["imgs"], file["latents_classes"]
+            file = store.load_npz(self.path, names=("imgs", "latents_classes"))
+            images, classes = file["imgs"], file["latents_classes"]
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error
         except Exception as error:  # zip and array parsers raise many types

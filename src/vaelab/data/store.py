@@ -5,19 +5,27 @@
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+import zipfile
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import mkdtemp
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from numpy.lib import format as npy_format
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from vaelab.data.array_images import Span
 from vaelab.data.arrays import build_splits, part_prefixes
+from vaelab.data.contents import Contents, describe_contents, difference_text
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
+from vaelab.regular_files import check_regular_file
 
 Arrays = dict[str, np.ndarray]
 IMAGES = "train_images"
@@ -30,36 +38,139 @@ DTYPES = {"BOOL": np.dtype(np.bool_)} | {
 }  # numpy types by their names in safetensors
 
 
-def load_or_create(path: Path, make: Callable[[], Arrays]) -> Splits:
+class DamagedFile(UserError):  # noqa: N818
+    """An error raised if a file cannot be what it says, or does not hold what it should."""
+
+
+def load_or_create(
+    path: Path, make: Callable[[], Arrays], expected: Contents | None = None
+) -> Splits:
     """Returns the data set in `path`, memory-mapped; makes and writes it under a lock if absent.
 
     Writing is atomic, under a file lock `path` with suffix .lock, on which other processes wait.
-    Processes that map the same file share its pages.
+    Deletes partial files that a killed process has left. Processes that map the same file share
+    its pages.
+
+    Args:
+        path: The file.
+        make: Makes the arrays.
+        expected: What the file should hold, see `check_contents`; default: not checked.
 
     Raises:
-        UserError: If the file cannot be written or read.
+        UserError: If the file cannot be written or read, is damaged, or holds other data.
     """
-    if not path.exists():
+    if not path.exists() or partial_files(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_suffix(".lock")):
+                delete_partial_files(path)
                 if not path.exists():
-                    write_safetensors(path, make())
+                    arrays = make()
+                    check_made(path, arrays, expected)
+                    verification_file(path).unlink(missing_ok=True)
+                    write_safetensors(path, arrays)
         except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    return read_splits(path)
+            if not path.exists():  # else only partial files could not be deleted
+                raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    try:
+        arrays = read_arrays(path)
+        if expected is not None:
+            check_contents(path, arrays, expected)
+    except DamagedFile as error:
+        raise UserError(f"{error}; delete it and it is made anew") from error
+    try:
+        return build_splits(arrays)
+    except UserError as error:
+        raise UserError(
+            f"{path}: damaged, or other data: {error}; delete it and it is made anew"
+        ) from error
+
+
+def check_made(path: Path, arrays: Arrays, expected: Contents | None) -> None:
+    """Raises UserError if arrays that were made for a file are not what it should hold."""
+    if expected and (wrong := difference_text(describe_contents(arrays), expected)):
+        raise UserError(f"cannot make {path}: what it is made of is damaged, {wrong}")
+
+
+def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
+    """Raises DamagedFile if the file's arrays have other contents; remembers that it was checked.
+
+    It is remembered beside the file with its size and times, and not checked again until these
+    change; in a read-only folder it is checked each time.
+
+    Args:
+        path: The file.
+        arrays: Its arrays.
+        expected: What they should hold; if empty, what they held when they were first read.
+
+    Raises:
+        DamagedFile: If they hold something else.
+    """
+    note, status = verification_file(path), path.stat()
+    # A time that is set back, as by `cp -p`, does not set back the time of that change.
+    times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+    stamp = {"size": status.st_size, **times}
+    before = read_verification(note)
+    wanted = expected or before.get("contents")
+    if before == {"file": stamp, "contents": wanted}:
+        return
+    found = describe_contents(arrays)
+    if wanted and (wrong := difference_text(found, wanted)):
+        changed = "" if expected else f"; if you changed it yourself, delete {note}"
+        raise DamagedFile(f"{path}: damaged, or other data: {wrong}{changed}")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.verified.partial")
+    with suppress(OSError):
+        try:
+            unfinished.write_text(json.dumps({"file": stamp, "contents": found}, indent=2) + "\n")
+            os.replace(unfinished, note)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def verification_file(path: Path) -> Path:
+    """Returns the path of the JSON file that says when a file was checked, and what it holds."""
+    return path.with_suffix(".verified.json")
+
+
+def read_verification(note: Path) -> dict[str, Any]:
+    """Reads what `check_contents` remembered; empty if there is nothing, or nothing readable."""
+    try:
+        check_regular_file(note)
+        content = json.loads(note.read_text())
+    except (UserError, OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def partial_files(path: Path) -> list[Path]:
+    """Returns the partial files and folders of a file that is or was being written."""
+    try:
+        beside = list(path.parent.iterdir())
+    except OSError:
+        return []
+    return [p for p in beside if p.name.startswith(f".{path.name}.") and p.suffix == ".partial"]
+
+
+def delete_partial_files(path: Path) -> None:
+    """Deletes a file's partial files; call it under the lock of those who write the file."""
+    for unfinished in partial_files(path):
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
 
 
 def write_safetensors(path: Path, arrays: Arrays) -> None:
     """Writes arrays as a safetensors file atomically, replacing an older one; takes no lock."""
-    with NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-        unfinished = Path(file.name)
+    # In a folder, for safetensors first writes to a file beside the given one, with its own name.
+    unfinished = Path(mkdtemp(".partial", f".{path.name}.{os.getpid()}.", path.parent))
+    file = unfinished / path.name
     try:
-        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, unfinished)
-        unfinished.chmod(0o644)
-        os.replace(unfinished, path)
+        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, file)
+        file.chmod(0o644)
+        os.replace(file, path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def read_splits(path: Path, num_classes: int | None = None, span: Span | None = None) -> Splits:
@@ -73,43 +184,102 @@ def read_splits(path: Path, num_classes: int | None = None, span: Span | None = 
     Raises:
         UserError: If the file cannot be read or its arrays are of the wrong type or shape.
     """
-    if not path.exists():
-        raise UserError(f"{path}: there is no such file")
-    if path.suffix not in READERS:
-        raise UserError(f"{path}: should be an {', '.join(READERS)} file")
-    try:
-        arrays = READERS[path.suffix](path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except Exception as error:  # parsers raise many types for a damaged file
-        raise UserError(f"{path}: truncated, or no {path.suffix or '.npz'} file") from error
+    arrays = read_arrays(path)
     try:
         return build_splits(arrays, num_classes, span)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def load_npz(path: Path) -> Arrays:
+def read_arrays(path: Path) -> Arrays:
+    """Returns the arrays of a file by its suffix; those that are of no part may be left empty.
+
+    Raises:
+        UserError: If there is no such file, or it cannot be read or is damaged; DamagedFile if
+            it is damaged.
+    """
+    check_regular_file(path)
+    if path.suffix not in READERS:
+        raise UserError(f"{path}: should be an {', '.join(READERS)} file")
+    try:
+        if not path.stat().st_size:  # reading some empty files of /proc waits
+            raise ValueError("is empty")
+        arrays = READERS[path.suffix](path)
+        check_booleans(arrays)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except DamagedFile as error:
+        raise DamagedFile(f"{path}: damaged, {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception as error:  # parsers raise many types for a damaged file
+        raise DamagedFile(f"{path}: damaged, truncated, or no {path.suffix} file") from error
+    return arrays
+
+
+def check_booleans(arrays: Arrays) -> None:
+    """Raises DamagedFile if a boolean array of a part has other bytes than 0 and 1."""
+    for name, array in arrays.items():
+        is_used = array.dtype == np.bool_ and has_part_prefix(name) and array.size
+        if is_used and array.view(np.uint8).max() > 1:
+            raise DamagedFile(f"{name} are booleans with other bytes than 0 and 1")
+
+
+def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
     """Reads an `.npz` file; with train_images, arrays of no part are left as empty placeholders.
 
-    Without train_images it reads all, for the error message. Raises ValueError if a member with
-    the prefix of a part is no array, and UserError if an array has Python objects.
+    Without train_images it reads all, for the error message. Every array is read to the end of its
+    member, where its checksum is compared; numpy's own loader stops before it.
+
+    Args:
+        path: The file.
+        names: The arrays to read; default: see above. Others are placeholders.
+
+    Raises:
+        DamagedFile: If two members have one name, or one goes on behind its array.
+        UserError: If an array has Python objects.
+        ValueError: If a member that should be an array is none.
     """
-    with np.load(path, allow_pickle=False) as file:
-        wanted = filter(has_part_prefix, file.files) if IMAGES in file.files else file.files
-        read = {name: load_array(name, partial(file.__getitem__, name)) for name in wanted}
-    arrays = {name: a for name, a in read.items() if isinstance(a, np.ndarray)}
-    if not all(name in arrays for name in read if has_part_prefix(name)):
-        raise ValueError("has members that are no arrays")
-    return dict.fromkeys(file.files, UNREAD) | arrays
+    with zipfile.ZipFile(path) as archive:
+        members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name in members:
+                raise DamagedFile(f"it has two arrays {name}")
+            members[name] = member
+        wanted: Iterable[str] = names or members
+        if IMAGES in members and not names:
+            wanted = filter(has_part_prefix, members)
+        read = {name: read_member(archive, name, members[name]) for name in wanted}
+    return dict.fromkeys(members, UNREAD) | read
+
+
+def read_member(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) -> np.ndarray:
+    """Reads an array of an `.npz` file; a member of no part that is no array gives a placeholder.
+
+    Raises as `load_npz` does.
+    """
+    magic = npy_format.MAGIC_PREFIX
+    with archive.open(member) as stream:
+        if not has_part_prefix(name) and stream.read(len(magic)) != magic:
+            return UNREAD
+    with archive.open(member) as stream:
+        array = load_array(name, partial(npy_format.read_array, stream, allow_pickle=False))
+        if stream.read(1):  # also compares the checksum
+            raise DamagedFile(f"{name} goes on behind its {array.shape} {array.dtype}")
+    return array
 
 
 def load_npy(path: Path) -> Arrays:
-    """Returns the array of an `.npy` file as `train_images`, memory-mapped."""
-    load = partial(np.load, path, mmap_mode="c", allow_pickle=False)
-    return {IMAGES: load_array("the array", load)}
+    """Returns the array of an `.npy` file as `train_images`, memory-mapped; ValueError if damaged.
+
+    Raises UserError if it has Python objects.
+    """
+    array = load_array("the array", partial(npy_format.open_memmap, path, mode="c"))
+    assert isinstance(array, np.memmap)
+    if array.offset + array.nbytes != path.stat().st_size:
+        raise DamagedFile(f"it goes on behind its {array.shape} {array.dtype}")
+    return {IMAGES: array}
 
 
 def has_part_prefix(name: str) -> bool:
@@ -135,26 +305,39 @@ def map_safetensors(path: Path) -> Arrays:
 
     Raises UserError for a part's array of an unknown type; other such arrays become empty.
     All processes share its pages; the safetensors library's own loader copies. The format is a
-    length, a JSON header and the bytes.
+    length, a JSON header and the bytes. The library checks that the arrays fill the bytes without
+    a gap or an overlap.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > path.stat().st_size:
             raise ValueError("header is longer than the file")
-        header = json.loads(file.read(size))
+        header = json.loads(file.read(size), object_pairs_hook=without_repetition)
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if entry["dtype"] not in DTYPES and has_part_prefix(name):
+            raise UserError(f"{name} are {entry['dtype']}, which is no type for it")
+    with safe_open(path, framework="numpy") as checked:
+        if set(checked.keys()) != header.keys():
+            raise ValueError("the library reads other arrays")
     pages = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + size)
     arrays = {}
     for name, entry in header.items():
-        if name == "__metadata__":
-            continue
         start, stop = entry["data_offsets"]
         if entry["dtype"] not in DTYPES:
-            if has_part_prefix(name):
-                raise UserError(f"{name} are {entry['dtype']}, which is no type for it")
             arrays[name] = UNREAD
             continue
         arrays[name] = pages[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
+
+
+def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Returns the pairs of a JSON object as a dict; raises DamagedFile if a key comes twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise DamagedFile(f"it has two entries {max(names, key=names.count)}")
+    return found
 
 
 READERS = {".npz": load_npz, ".safetensors": map_safetensors, ".npy": load_npy}

@@ -123,6 +123,7 @@ def load_or_train(
             model = load_classifier(data, path)
             if model is None:
                 with FileLock(path.with_suffix(".lock")):  # the lock creates the folder
+                    store.delete_partial_files(path)
                     model = load_classifier(data, path) or train_classifier(
                         data, path, device, track
                     )

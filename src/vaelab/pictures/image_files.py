@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vaelab.errors import UserError
 from vaelab.pictures.legends import FONT
+from vaelab.regular_files import check_regular_file
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
 
@@ -29,6 +30,7 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     channels, height, width = shape
     if channels not in MODES:
         raise UserError(f"images={path}: no image file has the {channels} channels of this model")
+    check_regular_file(path, "images=")
     try:
         with Image.open(path) as file:
             upright = composite_on_black(to_8_bits(ImageOps.exif_transpose(file)), channels)

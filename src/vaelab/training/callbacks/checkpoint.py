@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.regular_files import check_regular_file
 from vaelab.training import checkpoint_format
 
 
@@ -209,7 +210,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         UserError: If there is no such file, or it is damaged, no checkpoint of vaelab, or of a
             newer format version.
     """
+    if path.exists():
+        check_regular_file(path)
     try:
+        if not path.stat().st_size:  # reading some empty files of /proc waits
+            raise EOFError
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
