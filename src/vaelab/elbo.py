@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from vaelab.acceleration import step_counts
 from vaelab.autoencoder import AutoEncoder
 from vaelab.distributed import draw_share
-from vaelab.errors import UserError
+from vaelab.errors import UserError, first_line
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.terms import Terms
 from vaelab.training.callbacks.step_scalars import StepScalars
@@ -128,8 +128,10 @@ class ELBO(AutoEncoder, LightningModule):
         """
         try:
             optimizer = self.make_optimizer(self.parameter_groups())
-        except ValueError as error:
-            raise UserError(f"model.optimizer: {error}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"model.optimizer: {first_line(error)}") from error
+        if not isinstance(optimizer, Optimizer):
+            raise UserError(f"model.optimizer: a {type(optimizer).__name__} is no optimizer")
         self.options = [
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups

@@ -1,13 +1,26 @@
 """Protocols: optional methods of a model's parts, and the data that those methods get.
 
+Also `OptionsOf`, a mark for the annotation of a setting.
+
 Shapes: N images, C x H x W pixels, Y width of the labels.
 """
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+
+
+@dataclass(frozen=True)
+class OptionsOf:
+    """Marks a dictionary as options of the target of another setting beside it, by that's name.
+
+    As in `Annotated[dict[str, Any], OptionsOf("optimizer")]`; they are checked by its signature.
+    """
+
+    setting: str
 
 
 class TrainingImages(Protocol):

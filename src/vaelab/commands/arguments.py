@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
 from vaelab.errors import UserError
@@ -95,16 +95,16 @@ def config_dirs(flags: Sequence[str]) -> list[Path]:
     return found
 
 
-def check_overrides(overrides: Sequence[str], sweeping: bool, folder: Path) -> None:
+def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[Path]) -> None:
     """Raises UserError for the first override that Hydra cannot read or that makes no sense.
 
-    These make no sense: blanks around `=`, several values without a sweep, a deleted part, and
-    an empty text (but of `NAMELESS` settings).
+    These make no sense: blanks around `=`, several values without a sweep, a deleted part, a group
+    that is given no name of a file, and an empty text (but of `NAMELESS` settings).
 
     Args:
         overrides: The overrides, quoted by `quote_argument`.
         sweeping: Whether several values are several runs.
-        folder: The folder of the configurations.
+        folders: The folders of the configurations.
 
     Raises:
         UserError: With what to type instead.
@@ -117,11 +117,32 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folder: Path) -> N
             raise UserError(syntax_error_message(word))
         if is_swept(word) and not sweeping:
             raise UserError(multirun_message(word))
-        choices = choices_in(folder / override.key_or_group)
-        if override.is_delete() and choices:
-            raise UserError(deletion_message(word, choices))
-        if not (override.is_delete() or choices or override.key_or_group in NAMELESS):
+        group = override.key_or_group
+        choices = sorted({name for folder in folders for name in choices_in(folder / group)})
+        if override.is_delete():
+            if choices:
+                raise UserError(deletion_message(word, choices))
+        elif choices or "/" in group:
+            check_choice(word, override, choices)
+        elif group not in NAMELESS:
             check_not_empty(word, override)
+
+
+def check_choice(word: str, override: Override, choices: Sequence[str]) -> None:
+    """Raises UserError unless a group's value is a name, several names in a list, or a sweep of it.
+
+    Hydra ends in an error of its own otherwise. Skips sweeps by `glob`.
+    """
+    if isinstance(override.value(), Glob):
+        return
+    values = [override.value()]
+    if override.is_sweep_override():
+        values = list(override.sweep_iterator()) if override.is_discrete_sweep() else [None]
+    for value in values:
+        names = value if isinstance(value, list) else [value]
+        if not names or not all(isinstance(name, str) and name.strip() for name in names):
+            possible = f"possible are {', '.join(choices)}" if choices else "it takes a name"
+            raise UserError(f"{word}: there is no such {override.key_or_group}; {possible}")
 
 
 def check_not_empty(word: str, override: Override) -> None:

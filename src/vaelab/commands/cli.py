@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from threading import Thread
@@ -15,13 +16,26 @@ from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from typing_extensions import TypedDict  # that of Python 3.11 is not what pydantic takes
 
 from vaelab.commands import arguments, completion
 from vaelab.commands.command_lines import current_command, program_words, typed_arguments
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.error_messages import user_message
 from vaelab.commands.help_text import usage
+from vaelab.runs.folder import COMPOSED
+
+Node = dict[str, Any]
+"""Type of a setting that is instantiated: a node with a `_target_`."""
+
+
+class Paths(TypedDict):
+    """Type of the setting `paths`."""
+
+    data: str
+
 
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
@@ -66,7 +80,11 @@ def task(
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
 
             def report(error: Exception) -> NoReturn:
-                """Prints a message (first process) and exits with 2, or raises the error again."""
+                """Prints a message (first process) and exits with 2, or raises the error again.
+
+                Deletes the folders that the run has made, if they are empty.
+                """
+                remove_new_paths()
                 message = user_message(error, config_name)
                 if asked or message is None:
                     raise error
@@ -75,15 +93,14 @@ def task(
                 sys.exit(2)
 
             def job(cfg: DictConfig) -> Any:
-                """Checks settings and runs the function; on error deletes an empty run folder.
+                """Checks settings and runs the function; errors go to `report`.
 
-                Called by Hydra with the configuration. Errors then go to `report`.
+                Called by Hydra with the configuration.
                 """
                 try:
                     check(cfg)
                     return function(cfg)
                 except Exception as error:  # before Hydra prints its own message
-                    remove_empty_run_folder()
                     return report(error)
 
             job.check = check  # type: ignore[attr-defined]
@@ -94,11 +111,12 @@ def task(
                 if {"-sc", "--shell-completion"} & set(flags):
                     print(completion.shell_completion(others, CONF, config_name, lists))
                     return
-                arguments.check_overrides(overrides, bool({"-m", "--multirun"} & set(flags)), CONF)
+                folders = [*arguments.config_dirs(flags), CONF]
+                sweeping = bool({"-m", "--multirun"} & set(flags))
+                arguments.check_overrides(overrides, sweeping, folders)
                 sys.argv[1:] = [*flags, *overrides]
                 if {"-h", "--help"} & set(flags):
                     kept = [o for o in overrides if not arguments.is_swept(o)]
-                    folders = [*arguments.config_dirs(flags), CONF]
                     told = usage(function, folders, config_name, kept)
                     print(told.replace(f"python {config_name}.py", " ".join(program_words())))
                 else:
@@ -121,14 +139,33 @@ def task(
     return decorate
 
 
-def remove_empty_run_folder() -> None:
-    """Deletes the run folder that Hydra made if it holds only an empty log file."""
-    hydra_cfg = HydraConfig.get()
-    folder = Path(hydra_cfg.runtime.output_dir)
-    log = folder / f"{hydra_cfg.job.name}.log"
-    if [*folder.iterdir()] == [log] and not log.stat().st_size:
-        log.unlink()
-        folder.rmdir()
+class MissingPaths(Callback):
+    """Hydra callback that notes what is missing of a run folder before Hydra makes it.
+
+    conf/train.yaml names it, under `hydra.callbacks`.
+    """
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Called by Hydra before it makes the folder: sets `missing_paths`, and `HydraConfig`."""
+        HydraConfig.instance().set_config(config)  # as Hydra does next; the folder may name it
+        folder = Path(config.hydra.run.dir).absolute()
+        files = (folder / f"{config.hydra.job.name}.log", folder / COMPOSED.parent)
+        paths = (*files, folder, *folder.parents)
+        missing_paths[:] = [path for path in paths if not os.path.exists(path)]
+
+
+missing_paths: list[Path] = []
+"""Log and folders that were not there when Hydra started the run, inner ones first."""
+
+
+def remove_new_paths() -> None:
+    """Deletes the log and the folders that this run has made, if they are empty."""
+    for path in missing_paths:
+        with suppress(OSError):  # it is not there, or something is in it
+            if path.is_dir():
+                path.rmdir()
+            elif not path.stat().st_size:
+                path.unlink()
 
 
 def terminate_with_parent() -> None:

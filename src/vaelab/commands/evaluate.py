@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from omegaconf import DictConfig
 
 from vaelab.commands import cli, command_lines
+from vaelab.commands.cli import Node, Paths
 
 if TYPE_CHECKING:
-    from pydantic import NonNegativeInt
+    from pydantic import NonNegativeInt, PositiveInt
 
 
 def settings_schema(
     *,
     run: list[str] | str,
     what: list[str] | str,
-    metrics: Any,
-    sampler: Any,
-    num_samples: Any,
+    metrics: dict[str, Node],
+    sampler: Node,
+    num_samples: PositiveInt | Literal["auto"],
     device: str,
     seed: NonNegativeInt,
     rerun: bool,
-    paths: dict[str, str],
+    paths: Paths,
 ) -> None:
     """Declares the settings of `evaluate` and their types, for validation; is never called."""
 

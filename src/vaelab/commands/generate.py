@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.commands import cli
+from vaelab.commands.cli import Node
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
@@ -19,7 +20,7 @@ def settings_schema(
     count: PositiveInt | None,
     label: list[int | str] | int | str,
     given: dict[str, str | float | list[float]] | None,
-    sampler: Any,
+    sampler: Node,
     temperature: NonNegativeFloat,
     images: list[str] | str,
     seed: NonNegativeInt,

@@ -8,11 +8,12 @@ from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
+from torch.optim import Optimizer
 
 from vaelab.data import Images
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError, spelling_hint
+from vaelab.errors import UserError, first_line, spelling_hint
 from vaelab.evaluation import Plan
 from vaelab.randomness import seeded_generator
 from vaelab.training.callbacks import Annealing
@@ -74,13 +75,35 @@ def check_training(
         )
     assert data.sizes  # raises UserError without test images
     check_batches(trainer, model, data)
-    model.configure_optimizers()
+    check_optimizer(model, trainer.strategy.root_device)
     check_limits(trainer)
     check_monitors(trainer, model, data)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Annealing):
             callback.resolve_target(trainer, model)
     plan.check_applicable(model, data)
+
+
+def check_optimizer(model: ELBO, device: torch.device) -> None:
+    """Raises UserError if the optimizer refuses its settings, or a step of one number a group.
+
+    Some refuse what they are given only in their first step. Skips the step where a variant
+    configures more than one optimizer.
+    """
+    optimizer = model.configure_optimizers()
+    if not isinstance(optimizer, Optimizer):
+        return
+    options = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    numbers = [torch.zeros(1, device=device, requires_grad=True) for _ in options]
+    try:
+        groups = [{**own, "params": [n]} for own, n in zip(options, numbers, strict=True)]
+        trial = model.make_optimizer(groups)
+        for number, own in zip(numbers, options, strict=True):
+            model.make_optimizer([number], **own)  # which checks the ranges of a group's options
+            number.grad = torch.zeros_like(number)
+        trial.step(lambda: torch.zeros(()))
+    except Exception as error:  # whatever an optimizer raises
+        raise UserError(f"model.optimizer: {first_line(error)}") from error
 
 
 def check_limits(trainer: Trainer) -> None:

@@ -160,6 +160,17 @@ class RunFolder:
         """Unlocks the folder; only in the first process, and after `acquire_lock`."""
         self.lock.release()
 
+    def discard_lock(self) -> None:
+        """Unlocks the folder, and deletes the lock's file unless the folder holds a run.
+
+        Only in the first process, and after `acquire_lock`.
+        """
+        if self.console.quiet:
+            return
+        self.lock.release()
+        if not (self.folder / COMPOSED).exists():
+            Path(self.lock.lock_file).unlink(missing_ok=True)
+
     def write_config(self) -> None:
         """Writes the configuration; deletes earlier results, with rerun all outputs of the run.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from omegaconf import DictConfig
 
 from vaelab.commands import cli, command_lines
+from vaelab.commands.cli import Node, Paths
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -14,18 +15,18 @@ if TYPE_CHECKING:
 
 def settings_schema(
     *,
-    model: Any,
-    data: Any,
-    annealing: Any,
-    callbacks: Any,
-    trainer: Any,
-    logger: Any,
-    paths: dict[str, str],
+    model: Node,
+    data: Node,
+    annealing: Node | None,
+    callbacks: dict[str, Node | None],
+    trainer: Node,
+    logger: Node | list[Node] | bool | None,
+    paths: Paths,
     seed: NonNegativeInt,
     ckpt: str | None,
     rerun: bool,
     evaluate: list[str] | str,
-    metrics: Any,
+    metrics: dict[str, Node],
     precision: Literal[32, "bf16"],
     compile: bool,  # noqa: A002
 ) -> None:
@@ -53,6 +54,7 @@ def main(cfg: DictConfig) -> float:
     from vaelab.commands.run_folder import RunFolder
     from vaelab.data import Images
     from vaelab.elbo import ELBO
+    from vaelab.errors import UserError
     from vaelab.evaluation import Plan
 
     began = monotonic()
@@ -81,7 +83,11 @@ def main(cfg: DictConfig) -> float:
     # Again, for another process may have finished the run while this one waited for the lock.
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
-    ckpt = run.checkpoint_to_resume(model)
+    try:
+        ckpt = run.checkpoint_to_resume(model)
+    except UserError:
+        run.discard_lock()
+        raise
     run.write_config()
     introduction.introduce(run, model, data, trainer)
     introduction.log_settings(run, trainer)

@@ -2,16 +2,24 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
 from omegaconf import OmegaConf
 
 from vaelab.data import Images
 from vaelab.elbo import ELBO
-from vaelab.errors import NotApplicable, UserError, spelling_hint
+from vaelab.errors import (
+    NotApplicable,
+    UserError,
+    exception_chain,
+    first_line,
+    spelling_hint,
+)
 from vaelab.evaluation.record import Record
 from vaelab.evaluation.subject import HasObstacle, Subject
 from vaelab.randomness import stream_seed
@@ -39,12 +47,24 @@ class Plan:
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
-        """Raises UserError for an unknown name in `what`."""
+        """Raises UserError for an unknown name in `what`, or settings its metric cannot take."""
         for name in self.what:
             if name not in self.metrics:
                 raise UserError(
                     f"{name}: there is no such metric; {spelling_hint(name, self.metrics)}"
                 )
+            self.check_metric(name)
+
+    def check_metric(self, name: str) -> None:
+        """Raises UserError unless the metric can be built, and be called with a subject alone."""
+        try:
+            metric = instantiate(self.metrics[name], _convert_="all")
+            if not callable(metric):
+                raise TypeError(f"a {type(metric).__name__} is no metric")
+            signature(metric).bind(None)
+        except (InstantiationException, TypeError, ValueError) as error:
+            reason = first_line([*exception_chain(error)][-1])
+            raise UserError(f"metrics.{name}: {reason}") from error
 
     def check_applicable(self, model: ELBO, data: Images) -> None:
         """Raises UserError if every metric is already known to be not applicable to the model."""

@@ -1,7 +1,7 @@
 """`FactorVAE`, a penalty on total correlation, and its `Discriminator`."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import NonNegativeFloat
@@ -12,6 +12,7 @@ from torch.nn.functional import leaky_relu, softplus
 from vaelab.distributed import gather_batch, own_share
 from vaelab.models.vae import VAE
 from vaelab.networks.layers import Widths, build_dense_layers
+from vaelab.parts import OptionsOf
 from vaelab.terms import Terms
 
 
@@ -43,7 +44,7 @@ class FactorVAE(VAE):
         *,
         gamma: NonNegativeFloat,
         discriminator: Callable[..., nn.Module],
-        discriminator_optimizer: dict[str, Any],
+        discriminator_optimizer: Annotated[dict[str, Any], OptionsOf("optimizer")],
         **parts: Any,
     ) -> None:
         super().__init__(**parts)

@@ -7,20 +7,30 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError, types
 from pydantic.errors import PydanticUserError
+from typing_extensions import is_typeddict
 
 from vaelab.errors import UserError, spelling_hint
+from vaelab.parts import OptionsOf
 from vaelab.runs.targets import import_target
 
 T = TypeVar("T")
 Parameters = dict[str, Any]  # name -> annotation
 TOLD = {"class_names"}
 """Parameters with a default that are no settings: the data set gives their values."""
+RESERVED = {
+    "_target_": str,
+    "_partial_": bool,
+    "_recursive_": bool,
+    "_convert_": Literal["none", "partial", "object", "all"],
+    "_args_": list[Any],
+}
+"""Keys that Hydra reads itself, with the types of their values."""
 
 
 def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
@@ -38,6 +48,9 @@ def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=...") from error
     assert isinstance(settings, dict)
+    for name in parameters(task)[0]:
+        if name not in settings:
+            raise UserError(f"{name}: is missing, and has no value by itself; leave out ~{name}")
     check_call(task, settings, path="")
 
 
@@ -61,9 +74,13 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
     Parameters that are not given are not checked, even without a default.
     """
     known, open_ended = parameters(target)
+    instantiates = settings.get("_recursive_", True) is not False
     for key, value in sorted(settings.items(), key=lambda item: has_target(item[1])):
         here = f"{path}{key}"
-        if key in {"_target_", "_partial_", "_args_", "_convert_", "_recursive_"}:
+        if key in RESERVED:
+            check_value(here, value, RESERVED[key])
+            if key == "_args_" and value and settings.get("_partial_"):
+                raise UserError(f"{here}={shown_value(value)}: vaelab gives these; name the settings")
             continue
         if key not in known and not open_ended:
             name = getattr(target, "__name__", str(target))
@@ -74,8 +91,45 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
             )
         if has_target(value):
             check_node(value, here)
-        elif key in known:
+        if key in known and not (instantiates and has_target(value) and may_be_object(known[key])):
             check_value(here, value, known[key])
+            check_options(here, value, known[key], settings)
+
+
+def check_options(path: str, value: Any, annotation: Any, settings: Mapping[Any, Any]) -> None:
+    """Raises UserError if options of another setting's target do not fit it; see `OptionsOf`."""
+    for mark in getattr(annotation, "__metadata__", ()):
+        node = settings.get(mark.setting) if isinstance(mark, OptionsOf) else None
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            continue
+        target = import_target(node["_target_"])
+        possible = optional_settings(target)
+        for name in value:
+            if name not in possible:
+                raise UserError(
+                    f"{path}.{name}={shown_value(value[name])}: {target.__name__} has no such "
+                    f"option; {spelling_hint(str(name), possible)}"
+                )
+        check_call(target, value, f"{path}.")
+
+
+def may_be_object(annotation: Any) -> bool:
+    """Returns whether an annotation has a part that only a `_target_` can make, such as a callable.
+
+    That is so unless it is made of plain values: numbers, texts, lists, dictionaries, null.
+    """
+    if get_origin(annotation) is Annotated:
+        return may_be_object(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return False
+    if is_typeddict(annotation):
+        return False
+    if inside := get_args(annotation):
+        return get_origin(annotation) is Callable or any(map(may_be_object, inside))
+    return annotation not in PLAIN
+
+
+PLAIN = (Any, int, float, str, bool, list, dict, tuple, type(None), None, Ellipsis)
 
 
 def check_node(node: Any, path: str) -> None:
@@ -84,7 +138,13 @@ def check_node(node: Any, path: str) -> None:
         try:
             target = import_target(node["_target_"])
         except Exception as error:
-            raise UserError(f"{path}._target_={node['_target_']}: cannot be imported") from error
+            shown = shown_value(node["_target_"])
+            raise UserError(f"{path}._target_={shown}: cannot be imported") from error
+        if not callable(target):
+            kind = type(target).__name__
+            raise UserError(
+                f"{path}._target_={node['_target_']}: a {kind} is no class and no function"
+            )
         check_call(target, node, f"{path}.")
     elif isinstance(node, Mapping):
         for key, value in node.items():
@@ -105,7 +165,13 @@ def check_value(path: str, value: Any, annotation: Any) -> None:
     try:
         adapter.validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        wanted = dict.fromkeys(map(error_wording, error.errors()))
+        wrong = error.errors()
+        if isinstance(value, Mapping):  # say which of its values is wrong
+            for name in wrong[0]["loc"]:
+                if not isinstance(value, Mapping) or name not in value:
+                    break
+                path, value = f"{path}.{name}", value[name]
+        wanted = dict.fromkeys(map(error_wording, wrong))
         wanted = {text: None for text in wanted if text} or {"is of no type for this": None}
         raise UserError(f"{path}={shown_value(value)}: {' or '.join(wanted)}") from error
 
@@ -114,9 +180,13 @@ def error_wording(error: Mapping[str, Any]) -> str:
     """Returns a pydantic error as `should ...`; empty where a Python object is asked for."""
     if error["type"] == "needs_python_object":  # a type that YAML cannot hold
         return ""
+    if error["type"] == "missing":
+        return f"should have {error['loc'][-1]}"
     if error["type"] == "too_short":
         return f"should have at least {error['ctx']['min_length']} item"
-    return error["msg"].removeprefix("Input ").replace("valid array", "valid list")
+    return error["msg"].removeprefix("Input ").replace("valid array", "valid list").replace(
+        "an object", "a dictionary"
+    )
 
 
 def type_adapter(annotation: Any) -> TypeAdapter[Any] | None:
