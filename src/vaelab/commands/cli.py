@@ -65,11 +65,6 @@ def task(
 
         def command() -> None:
             """Runs the command by sys.argv; rewrites that, sets variables and may exit."""
-            with stopping.ending_on_signals() if ends_on_signals else nullcontext():
-                run_command()
-
-        def run_command() -> None:
-            """Runs the command, but for its signal handlers."""
             terminate_with_parent()
             stopping.end_with_first_process()
             typed_arguments[:], current_command[:] = sys.argv[1:], [config_name]

@@ -24,8 +24,8 @@ PERIOD = 0.1
 """Seconds between two looks of the watch."""
 FAILING = 5.0
 """Seconds that this process has for its own message, after another one ended with an error."""
-LEAVING = 20.0
-"""Seconds that this process has for its checkpoint, after another one was stopped by a signal."""
+LEAVING = 10.0
+"""Seconds that this process has to leave training, after another one left by a common stop."""
 
 
 class Watch:
@@ -105,7 +105,7 @@ class Watch:
             since = time.monotonic() - self.seen.setdefault(rank, time.monotonic())
             number = -code if code < 0 else code - 128
             if number in STOPPING or code in map(exit_code, STOPPING):
-                if not stop_signals.deferred or since > LEAVING:
+                if not (stop_signals.deferred and stop_signals.noted) or since > LEAVING:
                     self.stop(signal.SIGINT if code in (130, -signal.SIGINT) else signal.SIGTERM)
             elif code < 0 or since > FAILING:
                 how = f"killed by {signal_name(number)}" if code < 0 else f"exit code {code}"

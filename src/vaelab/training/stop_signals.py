@@ -17,7 +17,8 @@ class StopSignals:
     Attributes:
         held: The numbers of the signals that are blocked.
         deferred: True while training polls them; otherwise they may end the process at once.
-        noted: The number of the signal that `poll` found, 0 for none.
+        noted: The number of the signal that `poll` found, here or in another process of the
+            training; 0 for none.
     """
 
     def __init__(self) -> None:

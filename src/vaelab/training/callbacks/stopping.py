@@ -52,7 +52,7 @@ class Stopping(Callback):
         number = stop_signals.poll()
         if trainer.world_size > 1:
             number = max_over_processes(number, trainer.strategy.root_device)
-        self.number = number
+        self.number = stop_signals.noted = number
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning when training ends: signals no longer wait."""
