@@ -74,14 +74,19 @@ def task(
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
 
             def report(error: Exception) -> NoReturn:
-                """Prints a message (first process) and exits with 2, or raises the error again."""
+                """Prints a message and exits with 2, or raises the error again.
+
+                Another process than the first waits, for the first mostly has the same message.
+                """
                 if is_lost_connection(error):
                     stopping.await_loss()
                 message = user_message(error, config_name)
                 if asked or message is None:
                     raise error
-                if os.environ.get("LOCAL_RANK", "0") == "0":
-                    print(f"error: {message}", file=sys.stderr)
+                if not stopping.is_first_process():
+                    sleep(2)  # meanwhile the first process ends this one
+                    message = f"process {os.environ['LOCAL_RANK']}: {message}"
+                print(f"error: {message}", file=sys.stderr)
                 sys.exit(2)
 
             def job(cfg: DictConfig) -> Any:

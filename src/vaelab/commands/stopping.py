@@ -113,16 +113,14 @@ class Watch:
 
     def stop(self, number: int) -> NoReturn:
         """Prints how to go on, and ends this process and those it started with 130 or 143."""
-        with suppress(Exception):  # what is printed just now may be in the way
-            sys.stdout.flush()
+        leave_screen()
         if is_first_process():
             write(1, self.stop_line())
         self.end(exit_code(number))
 
     def fail(self, reason: str) -> NoReturn:
         """Prints an error and how to go on, and ends all processes with exit code 1."""
-        with suppress(Exception):
-            sys.stdout.flush()
+        leave_screen()
         write(2, f"error: {reason}; go on with  {self.safe_command()}")
         self.end(1)
 
@@ -206,6 +204,14 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def leave_screen() -> None:
+    """Flushes stdout, and shows a terminal's cursor, which a progress bar may have hidden."""
+    with suppress(Exception):  # what is printed just now may be in the way
+        sys.stdout.flush()
+        if sys.stdout.isatty():
+            write(1, "\x1b[?25h")
 
 
 def write(descriptor: int, line: str) -> None:

@@ -31,12 +31,15 @@ class StopSignals:
         """Context manager that blocks the signals that are not ignored; main thread only.
 
         Threads inherit the block, so it must begin before any other thread can receive a signal.
-        Signals that are pending at its end get their handlers.
+        Signals that are pending at its end get their handlers, unless the process is exiting.
         """
         self.held, self.deferred, self.noted = set(noticed_signals()), False, 0
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self.held)
         try:
             yield
+        except SystemExit:
+            self.poll()
+            raise
         finally:
             self.held, self.deferred = set(), False
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

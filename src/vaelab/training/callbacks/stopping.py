@@ -49,9 +49,7 @@ class Stopping(Callback):
 
     def agree(self, trainer: Trainer) -> None:
         """Stores the signal that any process was sent; every process must call it."""
-        number = stop_signals.poll()
-        if trainer.world_size > 1:
-            number = max_over_processes(number, trainer.strategy.root_device)
+        number = max_over_processes(stop_signals.poll(), trainer.strategy.root_device)
         self.number = stop_signals.noted = number
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
