@@ -1,6 +1,6 @@
 """Measure finished runs on their test images: python evaluate.py run=outputs/..."""
 
-from vaelab.commands.evaluate import main
+from vaelab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("evaluate")

@@ -1,6 +1,6 @@
 """Write a finished run as files for others: python export.py run=outputs/... to=FOLDER."""
 
-from vaelab.commands.export import main
+from vaelab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("export")

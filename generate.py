@@ -1,6 +1,6 @@
 """Draw pictures of finished runs: python generate.py run=outputs/... what=class_grid count=8."""
 
-from vaelab.commands.generate import main
+from vaelab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("generate")

@@ -1,6 +1,6 @@
 """One page, figures and tables of a sweep: python report.py sweep=outputs/sweeps/..."""
 
-from vaelab.commands.report import main
+from vaelab.commands.main import run
 
 if __name__ == "__main__":
-    main()
+    run("report")

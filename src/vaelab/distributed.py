@@ -76,6 +76,22 @@ def gather_values(value: T) -> list[T]:
     return found
 
 
+def max_over_processes(value: int, device: torch.device) -> int:
+    """Returns the greatest value of all processes; every process must call it.
+
+    Without a process group it is this process's own value.
+
+    Args:
+        value: The value of this process.
+        device: A device of the process group's backend.
+    """
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    found = torch.tensor(value, device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return int(found)
+
+
 class AllGather(torch.autograd.Function):
     """All-gather with gradients: tensors of one shape from all processes, stacked by rank.
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +22,54 @@ class Fault(Callback):
 
 
 class Stop(Callback):
-    """Sends a signal to its own process, before a training step or a validation batch."""
+    """Sends a signal to its own process, before a training step, or a validation or test batch.
 
-    def __init__(self, number: int, step: int, validating: bool = False) -> None:
+    With a `rank` only the process of this rank does.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        step: int,
+        validating: bool = False,
+        testing: bool = False,
+        rank: int | None = None,
+    ) -> None:
         self.number = number
         self.step = step
         self.validating = validating
+        self.testing = testing
+        self.rank = rank
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Called by Lightning before each training step."""
-        if not self.validating and trainer.global_step == self.step:
-            os.kill(os.getpid(), self.number)
+        if not self.validating and not self.testing and trainer.global_step == self.step:
+            self.send(trainer)
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Called by Lightning before each validation batch."""
         if self.validating and trainer.global_step >= self.step:
+            self.send(trainer)
+
+    def on_test_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        """Called by Lightning before each test batch."""
+        if self.testing:
+            self.send(trainer)
+            time.sleep(60)
+
+    def send(self, trainer: Trainer) -> None:
+        """Sends the signal, once."""
+        if self.rank in (None, trainer.global_rank):
             os.kill(os.getpid(), self.number)
+            self.number = 0
+
+
+def measure(subject: Any) -> dict[str, Any]:
+    """A metric of `evaluate` that sends SIGTERM to its own process if MEASURE_TROUBLE is set."""
+    if os.environ.get("MEASURE_TROUBLE"):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    return {"measure": {"value": 1.0, "se": None}}
 
 
 class Trouble(Callback):

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import wraps
 from pathlib import Path
 from threading import Thread
@@ -20,12 +20,13 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from typing_extensions import TypedDict  # that of Python 3.11 is not what pydantic takes
 
-from vaelab.commands import arguments, completion
+from vaelab.commands import arguments, completion, stopping
 from vaelab.commands.command_lines import current_command, program_words, typed_arguments
 from vaelab.commands.config_folders import CONF
-from vaelab.commands.error_messages import user_message
+from vaelab.commands.error_messages import is_lost_connection, user_message
 from vaelab.commands.help_text import usage
 from vaelab.runs.folder import COMPOSED
+from vaelab.training.stop_signals import STOPPING
 
 Node = dict[str, Any]
 """Type of a setting that is instantiated: a node with a `_target_`."""
@@ -44,20 +45,25 @@ PARENT = "VAELAB_PARENT"
 
 
 def task(
-    config_name: str, schema: Callable[..., Any] | None = None, lists: Sequence[str] = ()
+    config_name: str,
+    schema: Callable[..., Any] | None = None,
+    lists: Sequence[str] = (),
+    ends_on_signals: bool = False,
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Returns a decorator that makes commands, which change sys.argv and os.environ, and may exit.
 
     It decorates a function of the composed configuration. The command reads sys.argv, rewrites
     it with quotes, and sets HYDRA_FULL_ERROR and VAELAB_SHORT_ERROR in the environment. It
     checks the settings and runs the function by Hydra. An error that the user can mend is one
-    line on stderr and exit code 2. SIGTERM exits with 143 and SIGINT with 130, after a
-    checkpoint; a broken pipe exits with 141. With HYDRA_FULL_ERROR=1 errors have tracebacks.
+    line on stderr and exit code 2. A broken pipe exits with 141. With HYDRA_FULL_ERROR=1 errors
+    have tracebacks.
 
     Args:
         config_name: The file in conf/.
         schema: A function whose keywords are the top-level settings, with their types.
         lists: Settings whose values are lists, given with commas between them.
+        ends_on_signals: Whether SIGTERM and SIGHUP end it with 143 and Ctrl-C with 130, each after
+            a line that says how to go on. Otherwise the function handles them.
     """
 
     def check(cfg: DictConfig) -> None:
@@ -73,6 +79,7 @@ def task(
         def command() -> None:
             """Runs the command by sys.argv; rewrites that, sets variables and may exit."""
             terminate_with_parent()
+            stopping.end_with_first_process()
             typed_arguments[:], current_command[:] = sys.argv[1:], [config_name]
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
             # Without it Hydra exits with its own message. OURS tells child processes that the
@@ -80,16 +87,21 @@ def task(
             os.environ |= {TRACEBACK: "1"} | ({} if asked else {OURS: "1"})
 
             def report(error: Exception) -> NoReturn:
-                """Prints a message (first process) and exits with 2, or raises the error again.
+                """Prints a message and exits with 2, or raises the error again.
 
-                Deletes the folders that the run has made, if they are empty.
+                Deletes the folders that the run has made, if they are empty. Another process than
+                the first waits, for the first mostly has the same message.
                 """
                 remove_new_paths()
+                if is_lost_connection(error):
+                    stopping.await_loss()
                 message = user_message(error, config_name)
                 if asked or message is None:
                     raise error
-                if os.environ.get("LOCAL_RANK", "0") == "0":
-                    print(f"error: {message}", file=sys.stderr)
+                if not stopping.is_first_process():
+                    sleep(2)  # meanwhile the first process ends this one
+                    message = f"process {os.environ['LOCAL_RANK']}: {message}"
+                print(f"error: {message}", file=sys.stderr)
                 sys.exit(2)
 
             def job(cfg: DictConfig) -> Any:
@@ -97,11 +109,12 @@ def task(
 
                 Called by Hydra with the configuration.
                 """
-                try:
-                    check(cfg)
-                    return function(cfg)
-                except Exception as error:  # before Hydra prints its own message
-                    return report(error)
+                with stopping.watch.watching() if ends_on_signals else nullcontext():
+                    try:
+                        check(cfg)
+                        return function(cfg)
+                    except Exception as error:  # before Hydra prints its own message
+                        return report(error)
 
             job.check = check  # type: ignore[attr-defined]
             run = hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)
@@ -171,17 +184,16 @@ def remove_new_paths() -> None:
 def terminate_with_parent() -> None:
     """Starts a thread that sends this process SIGTERM when its parent ends; only in sweeps.
 
-    A sweep sets VAELAB_PARENT for its jobs; without it nothing happens. SIGTERM ends a training
-    after a checkpoint.
+    A sweep sets VAELAB_PARENT for its jobs; without it nothing happens, nor in another process than
+    the first of a job. SIGTERM ends a training after a checkpoint.
     """
-    given = os.environ.get(PARENT)
-    if given is None:
+    if PARENT not in os.environ or not stopping.is_first_process():
         return
-    beside = "LOCAL_RANK" in os.environ  # started by the first process of the job
-    parent = os.getppid() if beside else int(given)
+    parent = int(os.environ[PARENT])
 
     def watch() -> None:
         """Polls the parent's id twice a second; sends this process SIGTERM when it changes."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # the main thread holds or handles them
         while os.getppid() == parent:
             sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -59,6 +59,15 @@ def is_error_named(error: BaseException, name: str) -> bool:
     return name in (kind.__name__ for kind in type(error).__mro__)
 
 
+def is_lost_connection(error: BaseException) -> bool:
+    """Returns whether an error is of torch's connections between the processes of a training."""
+    return any(
+        is_error_named(cause, "DistError")
+        or (isinstance(cause, RuntimeError) and re.search("gloo|nccl|by peer", str(cause), re.I))
+        for cause in exception_chain(error)
+    )
+
+
 def out_of_memory_message(error: BaseException) -> str | None:
     """Returns one line about memory that ran out, or None for any other error."""
     text = str(error)

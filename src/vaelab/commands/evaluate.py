@@ -28,7 +28,7 @@ def settings_schema(
     """Declares the settings of `evaluate` and their types, for validation; is never called."""
 
 
-@cli.task("evaluate", settings_schema, lists=["run", "what"])
+@cli.task("evaluate", settings_schema, lists=["run", "what"], ends_on_signals=True)
 def main(cfg: DictConfig) -> None:
     """Evaluates each run into its evaluation.json, prints a table, then raises what failed.
 

@@ -11,7 +11,7 @@ def settings_schema(*, run: str, to: str, what: Literal["all", "safetensors", "o
     """Declares the settings of `export` and their types, for validation; is never called."""
 
 
-@cli.task("export", settings_schema)
+@cli.task("export", settings_schema, ends_on_signals=True)
 def main(cfg: DictConfig) -> None:
     """Writes a run's weights, configuration, ONNX files and model card; prints their paths."""
     # Imported here, so that --help and --cfg answer without these slow imports.

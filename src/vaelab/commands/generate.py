@@ -30,7 +30,9 @@ def settings_schema(
     """Declares the settings of `generate` and their types, for validation; is never called."""
 
 
-@cli.task("generate", settings_schema, lists=["run", "what", "images", "label"])
+@cli.task(
+    "generate", settings_schema, lists=["run", "what", "images", "label"], ends_on_signals=True
+)
 def main(cfg: DictConfig) -> None:
     """Writes pictures and arrays of each run, prints their paths, then raises what failed.
 

@@ -4,6 +4,8 @@ import os
 import sys
 from importlib import import_module
 
+from vaelab.commands import command_lines, stopping
+
 COMMANDS = {
     "train": "fit one model, or with -m a sweep of them",
     "evaluate": "measure finished runs on their test images",
@@ -37,4 +39,11 @@ def main() -> None:
             sys.exit(2)
         print(usage)
         return
-    import_module(f"vaelab.commands.{name}").main()
+    run(name)
+
+
+def run(name: str) -> None:
+    """Runs a command by sys.argv; a signal during its imports already ends it with one line."""
+    command_lines.typed_arguments[:], command_lines.current_command[:] = sys.argv[1:], [name]
+    with stopping.ending_on_signals():
+        import_module(f"vaelab.commands.{name}").main()

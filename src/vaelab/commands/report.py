@@ -23,7 +23,7 @@ def settings_schema(
     """Declares the settings of `report` and their types, for validation; is never called."""
 
 
-@cli.task("report", settings_schema)
+@cli.task("report", settings_schema, ends_on_signals=True)
 def main(cfg: DictConfig) -> None:
     """Writes the report of a sweep, finished or not, and prints the path of each file."""
     # Imported here, so that --help and --cfg answer without these slow imports.

@@ -139,17 +139,13 @@ def run_metadata(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, 
 
 
 @contextmanager
-def explain_end(run: RunFolder, model: ELBO) -> Iterator[None]:
-    """Context manager: at SystemExit prints how to resume; at NotFiniteError writes failure.json.
+def explain_failure(run: RunFolder, model: ELBO) -> Iterator[None]:
+    """Context manager: at NotFiniteError writes failure.json, and raises it again with advice.
 
-    By that file a report calls the run failed. Raises SystemExit again, and NotFiniteError with
-    advice and the step of the last checkpoint.
+    By that file a report calls the run failed. The advice has the step of the last checkpoint.
     """
     try:
         yield
-    except SystemExit:
-        run.say(f"stopped; go on with  {run.resume_command()}")
-        raise
     except NotFiniteError as error:
         if not run.console.quiet:  # the first process
             write_json(run.folder / FAILURE, {"error": str(error)})

@@ -45,6 +45,7 @@ class RunFolder:
         self.folder = Path(hydra_cfg.runtime.output_dir)
         self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
         self.console.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
+        self.before = {path: change_time(path) for path in (self.last, self.results)}
 
     def say(self, text: str) -> None:
         """Prints a line in the first process; does nothing in the others."""
@@ -64,6 +65,11 @@ class RunFolder:
     def last(self) -> Path:
         """The path of the last checkpoint; the file need not exist."""
         return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def results(self) -> Path:
+        """The path of the final results; the file need not exist."""
+        return self.folder / "results.json"
 
     def finished_elbo(self) -> float | None:
         """Returns and prints a finished run's val/elbo; None if unfinished or with rerun or ckpt.
@@ -118,10 +124,13 @@ class RunFolder:
         self.warn_of_other_images(path)
         done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
-            if 0 < self.cfg.trainer[name] <= count:
+            limit = self.cfg.trainer[name]
+            if limit == count and path == self.last and not self.results.exists():
+                continue  # it was stopped after its last step: the test is to be done
+            if 0 < limit <= count:
                 raise UserError(
                     f"{path} is of {count:,} {name[4:]} already; "
-                    f"give a larger trainer.{name} than {self.cfg.trainer[name]:,}"
+                    f"give a larger trainer.{name} than {limit:,}"
                 )
         return path
 
@@ -196,11 +205,37 @@ class RunFolder:
 
     def resume_command(self, *changes: str) -> str:
         """Returns the command line that resumes this run, with these overrides changed."""
-        changed = {"ckpt", "rerun", *map(naming.setting_name, changes)}
-        kept = [o for o in self.overrides if naming.setting_name(o) not in changed]
+        return f"{self.command_here({'ckpt', 'rerun'}, *changes)} ckpt=last"
+
+    def continuing_command(self) -> str:
+        """Returns the command line that goes on with this one, after a stop at any moment.
+
+        It resumes from a checkpoint of this run, or else begins as this command did; after the
+        results were written, it measures what is left of `evaluate`.
+        """
+        if self.before[self.results] != change_time(self.results) is not None:
+            return self.command_here({"ckpt", "rerun"})
+        if self.before[self.last] != change_time(self.last) is not None:
+            return self.resume_command()
+        return self.command_here(set())
+
+    def command_here(self, dropped: set[str], *added: str) -> str:
+        """Returns this command line for this run folder, without and with some overrides.
+
+        Args:
+            dropped: Names of overrides to leave out.
+            added: Overrides to add, in place of those of the same names.
+        """
+        dropped = dropped | set(map(naming.setting_name, added))
+        kept = [o for o in self.overrides if naming.setting_name(o) not in dropped]
         folder = f"hydra.run.dir={naming.quote_if_needed(str(self.path))}"
         start = [
             *command_lines.program_words(),
             *config_folders.config_dir_flags(HydraConfig.get()),
         ]
-        return shlex.join([*start, *kept, *changes, folder, "ckpt=last"])
+        return shlex.join([*start, *kept, *added, folder])
+
+
+def change_time(path: Path) -> int | None:
+    """Returns when a file was last changed, in nanoseconds; None if there is no such file."""
+    return path.stat().st_mtime_ns if path.exists() else None

@@ -33,7 +33,7 @@ def settings_schema(
     """Declares the settings of `train` and their types, for validation; is never called."""
 
 
-@cli.task("train", settings_schema)
+@cli.task("train", settings_schema, ends_on_signals=True)
 def main(cfg: DictConfig) -> float:
     """Trains and tests a model, or takes up its finished run; returns the best val/elbo.
 
@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> float:
     from lightning import Trainer, seed_everything
 
     from vaelab.acceleration.compilation import compile_loss
-    from vaelab.commands import introduction, preflight, results
+    from vaelab.commands import introduction, preflight, results, stopping
     from vaelab.commands.quiet import quieten
     from vaelab.commands.run_folder import RunFolder
     from vaelab.data import Images
@@ -60,6 +60,7 @@ def main(cfg: DictConfig) -> float:
     began = monotonic()
     quieten()
     run = RunFolder(cfg)
+    stopping.watch.command = run.continuing_command
     command = shlex.join([*command_lines.program_words(), *run.overrides])
     plan = Plan(cfg.metrics, cli.as_list(cfg.evaluate), cfg.seed, cfg.rerun, command, run.say)
     if (found := results.reuse_finished_run(run, plan)) is not None:
@@ -91,7 +92,8 @@ def main(cfg: DictConfig) -> float:
     run.write_config()
     introduction.introduce(run, model, data, trainer)
     introduction.log_settings(run, trainer)
-    with results.explain_end(run, model):
+    stopping.watch.watch_processes(trainer)
+    with results.explain_failure(run, model):
         trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)

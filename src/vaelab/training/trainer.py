@@ -4,14 +4,18 @@ import gc
 from typing import Any, Literal
 
 import lightning
-from lightning import LightningModule
+from lightning import Callback, LightningModule
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from vaelab.training.callbacks.checkpoint import AtomicFiles
+from vaelab.training.callbacks.stopping import Stopping
+from vaelab.training.window import is_step_complete
 
 
 class Trainer(lightning.Trainer):
     """Lightning's Trainer with atomic checkpoint files, and the garbage collector frozen in `fit`.
+
+    A signal stops it only after a whole training step or validation, and all processes at the same.
 
     Args:
         max_epochs: Passes over the training images; -1: unlimited, only `max_steps` counts.
@@ -37,6 +41,9 @@ class Trainer(lightning.Trainer):
         **options: Any,
     ) -> None:
         plugins = [*(plugins or []), AtomicFiles()]
+        given = options.pop("callbacks", None) or []
+        given = [given] if isinstance(given, Callback) else given
+        self.stopping = Stopping()
         super().__init__(
             max_epochs=max_epochs,
             max_steps=max_steps,
@@ -47,8 +54,19 @@ class Trainer(lightning.Trainer):
             gradient_clip_val=gradient_clip_val,
             precision="bf16-mixed" if precision == "bf16" else precision,
             plugins=plugins,
+            callbacks=[*given, self.stopping],
             **options,
         )
+
+    @property
+    def received_sigterm(self) -> bool:
+        """True if training stops now for a signal; called by Lightning after steps and epochs.
+
+        False in a validation and between the batches of an accumulated step, which could not be
+        resumed.
+        """
+        asked = self.stopping.number or super().received_sigterm
+        return bool(asked) and bool(self.training) and is_step_complete(self)
 
     def fit(self, model: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Trains as Lightning does, with all existing objects frozen for the garbage collector.

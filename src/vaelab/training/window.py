@@ -20,6 +20,11 @@ def is_logging_step(trainer: Trainer) -> bool:
     """
     if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
         return False
+    return is_step_complete(trainer)
+
+
+def is_step_complete(trainer: Trainer) -> bool:
+    """Returns whether the last batch completed an optimizer step, of several if accumulated."""
     together = trainer.accumulate_grad_batches
     return (trainer.fit_loop.batch_idx + 1) % together == 0 or trainer.is_last_batch
 

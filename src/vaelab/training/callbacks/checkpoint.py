@@ -1,10 +1,8 @@
 """Callback that saves `best.ckpt` and `last.ckpt`; atomic checkpoint files and loading them."""
 
 import os
-import signal
 from math import nan
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any, Literal
 
 import torch
@@ -21,15 +19,14 @@ from vaelab.training import checkpoint_format
 
 
 class Checkpoint(ModelCheckpoint):
-    """Callback that saves `best.ckpt` and `last.ckpt`; handles SIGTERM and Ctrl-C in the process.
+    """Callback that saves `best.ckpt` and `last.ckpt`, also when a signal stops training.
 
     The best is by default of least `val/loss`: what is minimised, with every weight as configured.
     By `val/elbo`, which is never weighted, the best of a beta-VAE with annealed beta would be from
     when beta passed 1.
 
-    SIGTERM or Ctrl-C ends training after the current batch or validation, and saves `last.ckpt` at
-    that step. A second Ctrl-C ends it at once. After any other exception the previous
-    `last.ckpt` stays.
+    A signal ends training after the current step or validation (see `Stopping`), and `last.ckpt` is
+    saved at that step. After any other exception the previous `last.ckpt` stays.
 
     Args:
         dirpath: The folder of the checkpoints.
@@ -54,9 +51,6 @@ class Checkpoint(ModelCheckpoint):
         self.last = Path(dirpath) / "last.ckpt"
         self.best_elbo = nan
         self.saved_step = -1
-        self.interrupted = False
-        self.sigterm_held = False
-        self.handlers: dict[int, Any] = {}
 
     @property
     def state_key(self) -> str:
@@ -94,41 +88,17 @@ class Checkpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
         self.best_elbo = state_dict["best_elbo"]
 
-    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning before fit: replaces the process's SIGINT handler."""
-        self.replace_handler(signal.SIGINT, self.handle_sigint)
-
-    def handle_sigint(self, *_: Any) -> None:
-        """Handles the first Ctrl-C: restores the SIGINT handler, sends SIGTERM to this process."""
-        self.interrupted = True
-        self.restore_handler(signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-
     on_train_batch_end = Callback.on_train_batch_end  # Lightning's is for `every_n_train_steps`
 
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning before each validation: in fit, defers SIGTERM to its end."""
-        if trainer.state.fn == TrainerFn.FITTING:  # a partial validation cannot be resumed
-            self.replace_handler(signal.SIGTERM, self.defer_sigterm)
-
-    def defer_sigterm(self, *_: Any) -> None:
-        """Handles SIGTERM in a validation: records it; `on_validation_end` sends it again."""
-        self.sigterm_held = True
-
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning after validation: saves checkpoints, restores the SIGTERM handler.
+        """Called by Lightning after validation: saves a new best, and within an epoch the last.
 
-        It saves a new `best.ckpt`, and within an epoch of training `last.ckpt`. With one validation
-        per epoch, `on_train_epoch_end` saves both instead. A deferred SIGTERM is sent again.
+        With one validation per epoch, `on_train_epoch_end` saves both instead.
         """
         super().on_validation_end(trainer, module)
         within_epoch = not trainer.is_last_batch  # at the epoch's end its count is not updated yet
         if trainer.state.fn == TrainerFn.FITTING and within_epoch and not trainer.sanity_checking:
             self.save_last_step(trainer)
-        self.restore_handler(signal.SIGTERM)
-        if self.sigterm_held:
-            self.sigterm_held = False
-            os.kill(os.getpid(), signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning after each training epoch: saves `last.ckpt`.
@@ -143,15 +113,9 @@ class Checkpoint(ModelCheckpoint):
     def on_exception(
         self, trainer: Trainer, module: LightningModule, exception: BaseException
     ) -> None:
-        """Called by Lightning on an exception: restores signal handlers; SIGTERM saves `last.ckpt`.
-
-        On SIGTERM in fit it sets the exit status to 130 after Ctrl-C, or else to 143.
-        """
+        """Called by Lightning on an exception: saves `last.ckpt` if a signal stopped training."""
         if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
             self.save_last_step(trainer)
-            exception.code = 130 if self.interrupted else 143
-        for number in list(self.handlers):
-            self.restore_handler(number)
 
     def save_last_step(self, trainer: Trainer) -> None:
         """Saves `last.ckpt`; skips it if it was saved at this step, and in `fast_dev_run`.
@@ -161,20 +125,6 @@ class Checkpoint(ModelCheckpoint):
         if trainer.global_step != self.saved_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)
             self.saved_step = trainer.global_step
-
-    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning after fit: restores the process's SIGINT handler."""
-        self.restore_handler(signal.SIGINT)
-
-    def replace_handler(self, number: int, handler: Any) -> None:
-        """Replaces the process's handler of a signal and keeps the old one; main thread only."""
-        if current_thread() is main_thread():  # other threads cannot set handlers
-            self.handlers[number] = signal.signal(number, handler)
-
-    def restore_handler(self, number: int) -> None:
-        """Restores the handler that `replace_handler` kept, if any."""
-        if number in self.handlers:
-            signal.signal(number, self.handlers.pop(number))
 
 
 class AtomicFiles(TorchCheckpointIO):
