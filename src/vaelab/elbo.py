@@ -19,6 +19,7 @@ from vaelab.distributed import draw_share
 from vaelab.errors import UserError, first_line
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.terms import Terms
+from vaelab.training.callbacks.accumulated_gradients import AccumulatedGradients
 from vaelab.training.callbacks.step_scalars import StepScalars
 from vaelab.training.checkpoint_format import KEY, check_architecture, format_record
 from vaelab.training.initialisation import initialise_parts
@@ -89,8 +90,11 @@ class ELBO(AutoEncoder, LightningModule):
     # Training.
 
     def configure_callbacks(self) -> list[Callback]:
-        """Called by Lightning before fit and test: the callback that logs the training scalars."""
-        return [StepScalars()]
+        """Called by Lightning before fit and test: callbacks of scalars and of gradients.
+
+        They log the training scalars, and keep accumulated gradients in checkpoints.
+        """
+        return [StepScalars(), AccumulatedGradients()]
 
     def setup(self, stage: str) -> None:
         """Called by Lightning before fit and test: in fit, initialises a fresh model from data.
@@ -199,15 +203,16 @@ class ELBO(AutoEncoder, LightningModule):
         checkpoint[KEY] = format_record(self.shapes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Called by Lightning before it loads a checkpoint: checks weights, sets its step counts.
+        """Called by Lightning before it loads a checkpoint: checks weights, corrects its counts.
 
-        The step counts in the checkpoint, of vaelab 0.1.0 too low, see `restore_step_count`.
+        The counts in the checkpoint, of steps, epochs and batches: see `acceleration.step_counts`.
 
         Raises:
             UserError: If names or shapes of the weights differ.
         """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
         step_counts.restore_step_count(checkpoint)
+        step_counts.close_finished_epoch(checkpoint)
 
 
 def mark_not_fresh(model: ELBO, _: Any) -> None:

@@ -1,6 +1,8 @@
-"""Conversion of step counts in checkpoints of vaelab 0.1.0, which used manual optimisation."""
+"""Correction of Lightning's step counts after a resumption, also of vaelab 0.1.0's checkpoints."""
 
 from typing import Any
+
+from lightning import Trainer
 
 
 def restore_step_count(checkpoint: dict[str, Any]) -> None:
@@ -15,3 +17,30 @@ def restore_step_count(checkpoint: dict[str, Any]) -> None:
     loops = checkpoint["loops"]["fit_loop"]
     loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]["total"] |= steps
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+
+
+def close_finished_epoch(checkpoint: dict[str, Any]) -> None:
+    """Sets a checkpoint's loops, in place, to before the next epoch if its epoch is finished.
+
+    Skips bare weights. With `max_steps` Lightning 2.6 otherwise ends a finished epoch once more:
+    it counts it twice, and so trains an epoch too few.
+    """
+    if "loops" not in checkpoint:
+        return
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    if epochs["current"]["processed"] < epochs["current"]["ready"]:
+        return
+    for counts in (epochs["total"], epochs["current"]):
+        counts["completed"] = counts["processed"]
+    batches["current"] = dict.fromkeys(batches["current"], 0)
+    batches["is_last_batch"] = False
+
+
+def correct_logged_step(trainer: Trainer) -> None:
+    """Sets the step that Lightning logs at to the steps done; call it before a training batch.
+
+    Lightning 2.6 counts one too many after a checkpoint that was saved in a validation within an
+    epoch, and every later point of `LightningModule.log` would be a step too late.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step

@@ -1,6 +1,7 @@
 """Output of a training run before it starts: what is trained, on which data, and where."""
 
 import os
+from pathlib import Path
 
 import torch
 from lightning import Trainer
@@ -67,7 +68,8 @@ def log_settings(run: RunFolder, trainer: Trainer) -> None:
     """Logs the settings that tell runs apart as hyperparameters, to every logger.
 
     TensorBoard also gets NaN for the final metrics, which come later. Its hparams tab shows first
-    the model, beta, the number of latents, and what a sweep or the command line has set.
+    the model, beta, the number of latents, and what a sweep or the command line has set. Skips
+    TensorBoard in the folder of an earlier start, whose settings the tab would show all the same.
     """
     every = flatten(OmegaConf.to_container(run.cfg, resolve=True)) | run.choices
     swept = os.environ.get("VAELAB_SWEPT", "").split()
@@ -79,6 +81,8 @@ def log_settings(run: RunFolder, trainer: Trainer) -> None:
     unknown = {final_tag(name): float("nan") for name in FINAL}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
+            if any(Path(logger.log_dir).glob("events.out.*")):
+                continue
             write_hparams_columns(logger, settings, first, unknown)
             logger.log_hyperparams(settings, metrics=unknown)
         else:

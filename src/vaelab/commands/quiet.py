@@ -14,7 +14,7 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).handlers.clear()
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
-    warnings.filterwarnings("ignore", message=".*is not empty.*")
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # see process.py
 

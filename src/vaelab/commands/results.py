@@ -53,7 +53,7 @@ def finish_run(
     if board is not None:
         for name in FINAL:
             if name in metrics:
-                board.add_scalar(final_tag(name), metrics[name])
+                board.add_scalar(final_tag(name), metrics[name], trainer.global_step)
         board.flush()
     best = "best checkpoint" if run.best.exists() else "last weights"
     rows = [(name, f"{value:.3f}") for name, value in sorted(metrics.items())]

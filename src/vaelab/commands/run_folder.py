@@ -180,16 +180,19 @@ class RunFolder:
         if not (self.folder / COMPOSED).exists():
             Path(self.lock.lock_file).unlink(missing_ok=True)
 
-    def write_config(self) -> None:
+    def write_config(self, anew: bool) -> None:
         """Writes the configuration; deletes earlier results, with rerun all outputs of the run.
 
         Does nothing but in the first process. Writes the overrides, too. The results are
-        results.json and failure.json.
+        results.json and failure.json. A run that starts `anew`, from no checkpoint, also loses the
+        curves of an earlier start, which was killed before its first checkpoint.
         """
         if self.console.quiet:  # not the first process
             return
         if self.cfg.rerun:
             resume.delete_outputs(self.folder)
+        elif anew and (self.folder / COMPOSED).exists():
+            resume.delete_curves(self.folder)
         for name in ("results.json", FAILURE):  # these mark an end
             (self.folder / name).unlink(missing_ok=True)
         composed = self.folder / COMPOSED

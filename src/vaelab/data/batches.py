@@ -77,7 +77,7 @@ class Batches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Called by Lightning on resuming: has the next iteration start at the saved position."""
-        self.position = state["position"]
+        self.position = state["position"] % len(self)
         self.resumed = True
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 from pydantic import PositiveInt
 
@@ -23,37 +24,61 @@ class Board(Callback):
     Without a TensorBoard logger, and in a dry run, it does nothing.
 
     Args:
-        every_n_epochs: Epochs between two sets of pictures.
+        every_n_epochs: Epochs between two sets of pictures; None: a set after epochs 1, 2, 4, 8 and
+            so on, which are at most log2(epochs) + 1, and one after the last.
         projector_images: Validation images whose latent means the projector shows at the end.
     """
 
-    def __init__(self, every_n_epochs: PositiveInt, projector_images: PositiveInt) -> None:
+    def __init__(self, every_n_epochs: PositiveInt | None, projector_images: PositiveInt) -> None:
         self.every_n_epochs = every_n_epochs
         self.projector_images = projector_images
+        self.last_epoch = 0  # of the last set, counted from 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Called by Lightning to save a checkpoint: returns the epoch of the last set."""
+        return {"last_epoch": self.last_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Called by Lightning on resuming: restores the epoch of the last set."""
+        self.last_epoch = state_dict["last_epoch"]
+
+    def is_due(self, epoch: int) -> bool:
+        """Returns whether a set is due after an epoch, counted from 1, in which none was logged.
+
+        It is if an epoch that is to have a set has passed since the last set; not every epoch has a
+        validation.
+        """
+        if self.every_n_epochs is None:
+            return epoch.bit_length() > self.last_epoch.bit_length()
+        return (epoch - 1) // self.every_n_epochs > (self.last_epoch - 1) // self.every_n_epochs
 
     @rank_zero_only
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning after each validation: logs pictures and rates if they are due.
 
-        They are due every `every_n_epochs` epochs and after the last. Only in the first process;
-        skips Lightning's sanity check, and the histogram if a rate is infinite.
+        They are due by `every_n_epochs` and after the last epoch, once in an epoch. Only in the
+        first process; skips Lightning's sanity check and validations outside fit, and the histogram
+        if a rate is infinite. They are in the file before a checkpoint is saved.
         """
-        board = self.writer(trainer)
-        if board is None or trainer.sanity_checking:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        due = trainer.current_epoch % self.every_n_epochs == 0
-        last = trainer.current_epoch + 1 == trainer.max_epochs
-        if due or last:
-            rates: Any = module.rate_per_latent
-            if rates.isfinite().all():  # infinite for a deterministic code
-                board.add_histogram("val/rate_per_latent", rates, trainer.global_step)
-            self.log_overview(trainer, module, board)
+        epoch = trainer.current_epoch + 1
+        last = epoch == trainer.max_epochs and trainer.is_last_batch and epoch > self.last_epoch
+        board = self.writer(trainer) if last or self.is_due(epoch) else None
+        if board is None:
+            return
+        self.last_epoch = epoch
+        rates: Any = module.rate_per_latent
+        if rates.isfinite().all():  # infinite for a deterministic code
+            board.add_histogram("val/rate_per_latent", rates, last_step(trainer))
+        self.log_overview(trainer, module, board)
+        board.flush()
 
     def log_overview(self, trainer: Trainer, module: Any, board: Any) -> None:
         """Logs each possible overview picture of the first 64 validation images to TensorBoard."""
         x, y = first_validation_images(trainer, 64)
         for name, picture in pictures.draw_overview(module, x, y).items():
-            add_image(board, name, picture.image(card=True), trainer.global_step)
+            add_image(board, name, picture.image(card=True), last_step(trainer))
 
     @rank_zero_only
     @torch.no_grad()
@@ -78,6 +103,11 @@ class Board(Callback):
         loggers = [] if trainer.fast_dev_run else trainer.loggers  # type: ignore[attr-defined]
         boards = [x.experiment for x in loggers if isinstance(x, TensorBoardLogger)]
         return boards[0] if boards else None
+
+
+def last_step(trainer: Trainer) -> int:
+    """Returns the number of the last optimizer step, from 0, as scalars of training have it."""
+    return max(trainer.global_step - 1, 0)
 
 
 def add_image(board: Any, name: str, image: "Image", step: int) -> None:

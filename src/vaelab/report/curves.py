@@ -3,6 +3,7 @@
 TensorBoard's own reader takes a second for a run; this reader skips pictures.
 """
 
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ LARGEST = 4096
 """Largest bytes of a record that is read: a scalar takes some 50, a picture thousands."""
 APART = ("hp/", "evaluation/", "test/", "epoch")
 """Tags that are not curves: single numbers, or no metric."""
+RESUMED = ""
+"""In place of a tag: the mark that a run was resumed, see `vaelab.training.rewinding`."""
 FIRST = ("val/elbo", "val/rate", "val/distortion", "val/active_units", "val/loss", "train/loss")
 
 Curves = dict[str, pd.Series]
@@ -32,13 +35,17 @@ def read_all_curves(sweep: Sweep) -> dict[int, Curves]:
 def read_curves(run: Path) -> Curves:
     """Reads a run's curves from event files, else from `metrics.csv`; skips APART tags; maybe {}.
 
-    A resumed run has several event files; for the same step the later file counts.
+    A resumed run has several event files; for the same step the later file counts. Its start voids
+    what was logged from its first step on.
     """
     points: dict[str, dict[int, float]] = {}
     for path in sorted(run.glob("events.out.tfevents.*"), key=event_file_order):
         for tag, step, value in read_scalars(path):
-            points.setdefault(tag, {})[step] = value
-    curves = {tag: pd.Series(found).sort_index() for tag, found in points.items()}
+            if tag != RESUMED:
+                points.setdefault(tag, {})[step] = value
+                continue
+            points = {t: {s: v for s, v in p.items() if s < step} for t, p in points.items()}
+    curves = {tag: pd.Series(found).sort_index() for tag, found in points.items() if found}
     return curves or read_csv_curves(run / "metrics.csv")
 
 
@@ -50,16 +57,19 @@ def event_file_order(path: Path) -> tuple[int, ...]:
 def read_scalars(path: Path) -> Iterator[tuple[str, int, float]]:
     """Yields (tag, step, value) of an event file; skips APART tags; ends silently at damage.
 
-    Large records are skipped, too, as in `read_small_records`.
+    Large records are skipped, too, as in `read_small_records`. Where a run was resumed it yields
+    the tag RESUMED, the first step to come and NaN.
     """
     from google.protobuf.message import DecodeError
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
     for record in read_small_records(path):
         try:
             event = Event.FromString(record)
         except DecodeError:
             return
+        if event.session_log.status == SessionLog.START:
+            yield RESUMED, event.step, math.nan
         for value in event.summary.value:
             if value.HasField("simple_value") and not value.tag.startswith(APART):
                 yield value.tag, event.step, value.simple_value

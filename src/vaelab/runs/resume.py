@@ -84,6 +84,13 @@ def delete_outputs(folder: Path) -> None:
     """
     for name in ("checkpoints", "figures"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for pattern in ("results.json", EVALUATION, PROGRESS, "events.out.*", "metrics.csv"):
+    for name in ("results.json", EVALUATION, PROGRESS):
+        (folder / name).unlink(missing_ok=True)
+    delete_curves(folder)
+
+
+def delete_curves(folder: Path) -> None:
+    """Deletes the metrics that TensorBoard's and the CSV logger wrote into a run folder."""
+    for pattern in ("events.out.*", "metrics.csv"):
         for path in folder.glob(pattern):
             path.unlink()

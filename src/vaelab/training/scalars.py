@@ -15,8 +15,13 @@ def log_step_scalars(trainer: Trainer, scalars: Mapping[str, float]) -> None:
     tensors = dict(zip(scalars, torch.tensor(list(scalars.values())).unbind(), strict=True))
     trainer.callback_metrics.update(tensors)
     trainer.logged_metrics.update(tensors)
+    write_to_loggers(trainer, {**scalars, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+
+
+def write_to_loggers(trainer: Trainer, scalars: Mapping[str, float], step: int) -> None:
+    """Writes scalars to all loggers at an optimizer step, counted from 0; does not flush them."""
     for logger in trainer.loggers:
-        logger.log_metrics({**scalars, "epoch": trainer.current_epoch}, trainer.global_step - 1)
+        logger.log_metrics(dict(scalars), step)
 
 
 def average_over_processes(trainer: Trainer, scalars: Mapping[str, float]) -> dict[str, float]:

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from vaelab.training.callbacks.checkpoint import AtomicFiles
 from vaelab.training.callbacks.stopping import Stopping
-from vaelab.training.window import is_step_complete
+from vaelab.training.window import has_completed_step
 
 
 class Trainer(lightning.Trainer):
@@ -66,7 +66,7 @@ class Trainer(lightning.Trainer):
         resumed.
         """
         asked = self.stopping.number or super().received_sigterm
-        return bool(asked) and bool(self.training) and is_step_complete(self)
+        return bool(asked) and bool(self.training) and has_completed_step(self)
 
     def fit(self, model: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Trains as Lightning does, with all existing objects frozen for the garbage collector.

@@ -20,11 +20,14 @@ def is_logging_step(trainer: Trainer) -> bool:
     """
     if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
         return False
-    return is_step_complete(trainer)
+    return has_completed_step(trainer)
 
 
-def is_step_complete(trainer: Trainer) -> bool:
-    """Returns whether the last batch completed an optimizer step, of several if accumulated."""
+def has_completed_step(trainer: Trainer) -> bool:
+    """Returns whether the last batch completed an optimizer step; True before the first batch.
+
+    False if its gradients only were accumulated.
+    """
     together = trainer.accumulate_grad_batches
     return (trainer.fit_loop.batch_idx + 1) % together == 0 or trainer.is_last_batch
 
@@ -44,6 +47,19 @@ class Window:
     def __init__(self) -> None:
         self.held: list[tuple[Tensor, Tensor, Tensor]] = []
         self.rows: list[Tensor] = []  # means of earlier batches, [n, 3]: distortion, rate, loss
+
+    def all_rows(self) -> Tensor:
+        """Returns the means of all batches, [n, 3] on the CPU; waits for the device."""
+        if self.held:
+            self.reduce_held()
+        if not self.rows:
+            return torch.zeros(0, 3)
+        device = self.rows[-1].device  # rows of a checkpoint are on the CPU
+        return torch.cat([rows.to(device) for rows in self.rows]).cpu()
+
+    def replace_rows(self, rows: Tensor) -> None:
+        """Replaces the batches of the window by these means, [n, 3]."""
+        self.held, self.rows = [], [rows] if len(rows) else []
 
     def __len__(self) -> int:
         return len(self.held) + sum(map(len, self.rows))
@@ -81,9 +97,7 @@ class Window:
         Raises:
             NotFiniteError: If a scalar is not finite; names the first such batch and scalar.
         """
-        if self.held:
-            self.reduce_held()
-        kept = torch.cat(self.rows).cpu()
+        kept = self.all_rows()
         rows = torch.cat([kept, -kept[:, :2].sum(1, keepdim=True)], 1)
         if rows.isfinite().all():
             return rows

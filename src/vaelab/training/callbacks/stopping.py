@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vaelab.distributed import max_over_processes
 from vaelab.training.stop_signals import exit_code, stop_signals
-from vaelab.training.window import is_step_complete
+from vaelab.training.window import has_completed_step
 
 
 class Stopping(Callback):
@@ -35,7 +35,7 @@ class Stopping(Callback):
 
         Gradients of a part of a step would be lost in a checkpoint.
         """
-        if is_step_complete(trainer):
+        if has_completed_step(trainer):
             self.agree(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -1,0 +1,148 @@
+"""Curves of stopped and resumed trainings, point by point against trainings that never stopped."""
+
+import csv
+import os
+import signal
+
+import pytest
+import torch
+from lightning import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import (
+    EventAccumulator as PluginEventAccumulator,
+)
+
+from vaelab.report.curves import read_curves
+from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed
+from vaelab.training.csv_logger import CSVLogger
+from vaelab.training.schedules import linear
+
+MEASURED = "train/images_per_second"
+"""The only curve whose values differ from run to run."""
+
+
+class Stop(Callback):
+    """Stops the training before a batch, in a validation, or after the last epoch."""
+
+    def __init__(self, batch=None, validation=None, number=None, at_end=False):
+        self.batch, self.validation, self.at_end = batch, validation, at_end
+        self.number = number  # of a signal; None raises an error
+        self.validations = 0
+
+    def stop(self):
+        """Sends the signal to this process, or raises an error."""
+        if self.number is None:
+            raise ConnectionAbortedError
+        os.kill(os.getpid(), self.number)
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            self.stop()
+
+    def on_validation_batch_start(self, trainer, *_):
+        self.validations += 1
+        if self.validations == self.validation:
+            self.stop()
+
+    def on_train_end(self, *_):
+        if self.at_end:
+            self.stop()
+
+
+def build_loggers(kind, folder):
+    """Builds new loggers into a folder: `tensorboard`, `csv` or `both`."""
+    board = TensorBoardLogger(folder, name="", version="")
+    table = CSVLogger(folder, name="", version="")
+    return {"tensorboard": [board], "csv": [table], "both": [board, table]}[kind]
+
+
+@pytest.fixture
+def train(fit, tmp_path):
+    """Returns a function that trains into a folder, from its last checkpoint if it has one."""
+
+    def train_run(name, kind, *callbacks, **options):
+        folder = tmp_path / name
+        torch.manual_seed(0)
+        last = folder / "checkpoints" / "last.ckpt"
+        usual = [Seeding(0), Annealing("beta", linear, 8, "steps"), Speed()]
+        fit(
+            *usual,
+            Checkpoint(str(last.parent)),
+            *callbacks,
+            logger=build_loggers(kind, folder),
+            ckpt_path=last if last.exists() else None,
+            **{"max_epochs": 4, "log_every_n_steps": 3} | options,
+        )
+
+    return train_run
+
+
+def read_rows(folder):
+    """Returns all rows of metrics.csv as dicts, without the speed's values."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != MEASURED} for row in csv.DictReader(file)]
+
+
+def read_events(folder):
+    """Returns the points [(step, value), ...] of each tag, speed's without values, by TensorBoard.
+
+    Of its two readers, the older and the one that its server uses, which have to agree.
+    """
+    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    served = PluginEventAccumulator(str(folder), tensor_size_guidance={"scalars": 0}).Reload()
+    found = {}
+    for tag in board.Tags()["scalars"]:
+        points = [(event.step, event.value) for event in board.Scalars(tag)]
+        assert [step for step, _ in points] == [event.step for event in served.Tensors(tag)], tag
+        found[tag] = [step for step, _ in points] if tag == MEASURED else points
+    return found
+
+
+def assert_curves_equal(found, expected, kind):
+    """Asserts that two run folders have the same points in the same order, for every reader."""
+    if kind != "csv":
+        assert read_events(found) == read_events(expected)
+    if kind != "tensorboard":
+        assert read_rows(found) == read_rows(expected)
+    curves, wanted = read_curves(found), read_curves(expected)
+    assert curves.keys() == wanted.keys()
+    for tag in curves:
+        assert curves[tag].index.tolist() == wanted[tag].index.tolist(), tag
+        assert tag == MEASURED or curves[tag].tolist() == wanted[tag].tolist(), tag
+
+
+OPTIONS = {
+    "plain": {},
+    "val_check_interval": {"val_check_interval": 2},
+    "accumulation": {"accumulate_grad_batches": 2},
+    "accumulation of 3, validation every 2 batches": {
+        "accumulate_grad_batches": 3,
+        "val_check_interval": 2,
+    },
+    "validation at every batch of two": {"accumulate_grad_batches": 2, "val_check_interval": 1},
+    "check_val_every_n_epoch": {"check_val_every_n_epoch": 2},
+    "validation across epochs": {"check_val_every_n_epoch": None, "val_check_interval": 3},
+    "max_steps": {"max_steps": 17},
+    "max_steps, val_check_interval": {"max_steps": 17, "val_check_interval": 2},
+    "rare points": {"log_every_n_steps": 7},
+}
+STOPS = {
+    "killed": {"batch": 13},
+    "killed before an epoch's last batch": {"batch": 14},
+    "killed before an epoch's first batch": {"batch": 10},
+    "killed in a validation": {"validation": 2},
+    "killed after the last epoch": {"at_end": True},
+    "terminated": {"batch": 12, "number": signal.SIGTERM},
+    "terminated in a validation": {"validation": 2, "number": signal.SIGTERM},
+}
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_resumed_run_has_the_curves_of_one_never_stopped(train, tmp_path, options, stop):
+    train("whole", "both", **OPTIONS[options])
+    with pytest.raises((ConnectionAbortedError, SystemExit)):
+        train("stopped", "both", Stop(**STOPS[stop]), **OPTIONS[options])
+    train("stopped", "both", **OPTIONS[options])
+    assert_curves_equal(tmp_path / "stopped", tmp_path / "whole", "both")
