@@ -22,6 +22,7 @@ def settings_schema(
     device: str,
     seed: NonNegativeInt,
     rerun: bool,
+    trust: bool,
     paths: dict[str, str],
 ) -> None:
     """Declares the settings of `evaluate` and their types, for validation; is never called."""
@@ -52,11 +53,12 @@ def main(cfg: DictConfig) -> None:
         cfg.metrics, what, cfg.seed, cfg.rerun, command_lines.typed_command(), console.print
     )
     folders = finished.find_runs(cli.as_list(cfg.run))
+    device = finished.select_device(cfg.device)
     measured, failures = {}, []
     for folder in folders:
         try:
             measured[folder] = plan.evaluate_run(
-                folder, finished.select_device(cfg.device), Path(cfg.paths.data)
+                folder, device, Path(cfg.paths.data), trust=cfg.trust
             )
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))

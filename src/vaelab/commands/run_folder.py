@@ -16,7 +16,7 @@ from vaelab.commands import command_lines, config_folders
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import naming, resume
-from vaelab.runs.folder import COMPOSED, FAILURE, read_config
+from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config
 from vaelab.runs.screen import relative_path, shell_path
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
@@ -130,7 +130,8 @@ class RunFolder:
         earlier = checkpoint.absolute().parent.parent
         if not (earlier / COMPOSED).exists():
             return
-        before, now = (resume.split_settings(c) for c in (read_config(earlier), self.cfg))
+        plain = (read_plain_config(earlier), resume.plain_settings(self.cfg))
+        before, now = map(resume.split_settings, plain)
         if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
             rank_zero_warn(
                 f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "

@@ -54,10 +54,12 @@ def main(cfg: DictConfig) -> float:
     from vaelab.data import Images
     from vaelab.elbo import ELBO
     from vaelab.evaluation import Plan
+    from vaelab.runs.folder import check_links
 
     began = monotonic()
     quieten()
     run = RunFolder(cfg)
+    check_links(run.folder, run.folder)
     command = shlex.join([*command_lines.program_words(), *run.overrides])
     plan = Plan(cfg.metrics, cli.as_list(cfg.evaluate), cfg.seed, cfg.rerun, command, run.say)
     if (found := results.reuse_finished_run(run, plan)) is not None:

