@@ -22,6 +22,7 @@ from vaelab.commands.command_lines import current_command, program_words, typed_
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.error_messages import user_message
 from vaelab.commands.help_text import usage
+from vaelab.commands.streams import exit_on_broken_pipe
 
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
@@ -56,6 +57,7 @@ def task(
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         """Returns the command that runs a function of the composed configuration."""
 
+        @exit_on_broken_pipe()
         def command() -> None:
             """Runs the command by sys.argv; rewrites that, sets variables and may exit."""
             terminate_with_parent()
@@ -103,16 +105,12 @@ def task(
                     print(told.replace(f"python {config_name}.py", " ".join(program_words())))
                 else:
                     run(wraps(function)(job))()
-                sys.stdout.flush()
             except SystemExit as error:  # Lightning's SIGTERMException is one, without a code
                 interrupted = isinstance(error.__context__, KeyboardInterrupt)
                 stopped = type(error).__name__ == "SIGTERMException" and not error.code
                 sys.exit(130 if interrupted else 143 if stopped else error.code)
             except KeyboardInterrupt:
                 sys.exit(130)
-            except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(141)
             except Exception as error:
                 report(error)
 
