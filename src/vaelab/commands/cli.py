@@ -69,11 +69,13 @@ def task(
 
             def report(error: Exception) -> NoReturn:
                 """Prints a message (first process) and exits with 2, or raises the error again."""
+                from vaelab.runs.screen import printable  # brings rich
+
                 message = user_message(error, config_name)
                 if asked or message is None:
                     raise error
                 if os.environ.get("LOCAL_RANK", "0") == "0":
-                    print(f"error: {message}", file=sys.stderr)
+                    print(f"error: {printable(message)}", file=sys.stderr)
                 sys.exit(2)
 
             def job(cfg: DictConfig) -> Any:

@@ -44,13 +44,15 @@ def main(cfg: DictConfig) -> None:
     from vaelab.commands.quiet import quieten
     from vaelab.errors import UserError
     from vaelab.runs import finished
+    from vaelab.runs.screen import printable
 
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     what = [*cfg.metrics] if "all" in (asked := cli.as_list(cfg.what)) else asked
     plan = evaluation.Plan(
-        cfg.metrics, what, cfg.seed, cfg.rerun, command_lines.typed_command(), console.print
+        *(cfg.metrics, what, cfg.seed, cfg.rerun, command_lines.typed_command()),
+        say=lambda text: console.print(printable(text)),
     )
     folders = finished.find_runs(cli.as_list(cfg.run))
     device = finished.select_device(cfg.device)

@@ -26,14 +26,14 @@ def main(cfg: DictConfig) -> None:
     from vaelab.export.onnx_files import TOLERANCE
     from vaelab.runs import finished
     from vaelab.runs.folder import check_links
-    from vaelab.runs.screen import shell_path
+    from vaelab.runs.screen import printable, shell_path
 
     quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = Path(cfg.to)
     check_links(folder, Path(cfg.run))
     if how_far := finished.unfinished_progress(Path(cfg.run)):
-        console.print(f"{cfg.run}: not finished, {how_far}")
+        console.print(printable(f"{cfg.run}: not finished, {how_far}"))
     made = writer.export_run(
         Path(cfg.run),
         folder,

@@ -48,7 +48,7 @@ def main(cfg: DictConfig) -> None:
     from vaelab.pictures import gallery
     from vaelab.runs import finished
     from vaelab.runs.folder import check_links
-    from vaelab.runs.screen import shell_path
+    from vaelab.runs.screen import printable, shell_path
 
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
@@ -65,7 +65,7 @@ def main(cfg: DictConfig) -> None:
         try:
             check_links(to, folder)
             if how_far := finished.unfinished_progress(folder):
-                print(f"{folder}: not finished, {how_far}")
+                print(printable(f"{folder}: not finished, {how_far}"))
             drawn[folder] = []
             for path in gallery.write_pictures(folder, to, device=device, **asked):
                 drawn[folder].append(path)

@@ -17,7 +17,7 @@ from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config
-from vaelab.runs.screen import relative_path, shell_path
+from vaelab.runs.screen import printable, relative_path, shell_path
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
 
@@ -43,12 +43,12 @@ class RunFolder:
         self.choices: dict[str, str] = dict(hydra_cfg.runtime.choices)
         self.overrides = list(hydra_cfg.overrides.task)
         self.folder = Path(hydra_cfg.runtime.output_dir)
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
         self.console.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
 
     def say(self, text: str) -> None:
         """Prints a line in the first process; does nothing in the others."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text))
 
     @property
     def path(self) -> Path:

@@ -48,7 +48,11 @@ def export_run(
         checkpoint_format.KEY: checkpoint_format.format_record(model.shapes),
         "model": settings,
         "step": model.step,
-        "results": {name: value for name, value in results.items() if name.startswith("test/")},
+        "results": {
+            name: value
+            for name, value in results.items()
+            if name.startswith("test/") and isinstance(value, float)
+        },
         "evaluation": scalar_estimates(Record(run, model.step).content),
     }
     write_json(folder / loading.CONFIG, content)

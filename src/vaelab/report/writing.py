@@ -10,6 +10,9 @@ from vaelab.report.summary import Ranking, means_over, measured_columns
 from vaelab.report.sweep import Sweep
 from vaelab.runs import naming
 
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""Beginnings of a cell that a spreadsheet computes instead of showing it."""
+
 
 def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Path]:
     """Writes report.html, PNG figures and tables of a sweep into a folder and returns their paths.
@@ -44,15 +47,12 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
 def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
     """Returns a copy of a table in which a `'` is put before texts that a spreadsheet would run.
 
-    These begin with `=`, `+`, `-`, `@`, a tab or a line break; numbers are not texts.
+    See `FORMULA`; numbers are not texts, and stay.
     """
 
     def quoted(value: Any) -> Any:
         """Returns a text that begins like a formula with `'` before it; any other value as is."""
-        formula = isinstance(value, str) and value.startswith(
-            ("=", "+", "-", "@", "\t", "\r", "\n")
-        )
-        return f"'{value}" if formula else value
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
     found = table.rename(columns=quoted)
     for name in found.select_dtypes(["object", "string"]):

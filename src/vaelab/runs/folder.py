@@ -42,9 +42,18 @@ def read_plain_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is none.
+        UserError: If it is damaged.
     """
-    plain: Any = OmegaConf.to_container(OmegaConf.load(folder / COMPOSED), resolve=False)
-    return rename_targets(plain)
+    path = folder / COMPOSED
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if not isinstance(plain, dict):
+            raise TypeError("it should be a mapping")
+        return rename_targets(plain)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a parser's, OmegaConf's
+        raise UserError(f"{path}: damaged, or no configuration of a run") from error
 
 
 def is_inside(path: Path, folder: Path) -> bool:

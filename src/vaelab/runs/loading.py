@@ -100,6 +100,8 @@ def read_run_config(folder: Path, trust: bool, data_folder: Path | None = None) 
         if not trust and "${" in str(OmegaConf.select(cfg, "paths.data")):
             cfg.paths.data = str(data_folder)
         return cfg
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no run folder: there is no {path}") from error
     except Exception as error:  # a parser's, OmegaConf's
