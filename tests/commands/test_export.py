@@ -433,7 +433,7 @@ def test_load_imports_custom_class_only_with_trust(exported_runs, tmp_path, monk
         vaelab.load(folder)
     assert "my_vae" not in sys.modules
     assert type(vaelab.load(folder, trust=True)).__name__ == "Mine"
-    run_command(export, f"run={folder}", "what=safetensors", f"to={tmp_path}/mine")
+    run_command(export, f"run={folder}", "what=safetensors", f"to={tmp_path}/mine", "trust=true")
     assert type(vaelab.load(tmp_path / "mine", trust=True)).__name__ == "Mine"
 
 

@@ -25,6 +25,7 @@ from vaelab.commands.command_lines import current_command, program_words, typed_
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.error_messages import is_lost_connection, user_message
 from vaelab.commands.help_text import usage
+from vaelab.commands.streams import exit_on_broken_pipe
 from vaelab.runs.folder import COMPOSED
 from vaelab.training.stop_signals import STOPPING
 
@@ -76,6 +77,7 @@ def task(
     def decorate(function: Callable[[DictConfig], Any]) -> Callable[[], None]:
         """Returns the command that runs a function of the composed configuration."""
 
+        @exit_on_broken_pipe()
         def command() -> None:
             """Runs the command by sys.argv; rewrites that, sets variables and may exit."""
             terminate_with_parent()
@@ -92,6 +94,8 @@ def task(
                 Deletes the folders that the run has made, if they are empty. Another process than
                 the first waits, for the first mostly has the same message.
                 """
+                from vaelab.runs.screen import printable  # brings rich
+
                 remove_new_paths()
                 if is_lost_connection(error):
                     stopping.await_loss()
@@ -101,7 +105,7 @@ def task(
                 if not stopping.is_first_process():
                     sleep(2)  # meanwhile the first process ends this one
                     message = f"process {os.environ['LOCAL_RANK']}: {message}"
-                print(f"error: {message}", file=sys.stderr)
+                print(f"error: {printable(message)}", file=sys.stderr)
                 sys.exit(2)
 
             def job(cfg: DictConfig) -> Any:
@@ -134,16 +138,12 @@ def task(
                     print(told.replace(f"python {config_name}.py", " ".join(program_words())))
                 else:
                     run(wraps(function)(job))()
-                sys.stdout.flush()
             except SystemExit as error:  # Lightning's SIGTERMException is one, without a code
                 interrupted = isinstance(error.__context__, KeyboardInterrupt)
                 stopped = type(error).__name__ == "SIGTERMException" and not error.code
                 sys.exit(130 if interrupted else 143 if stopped else error.code)
             except KeyboardInterrupt:
                 sys.exit(130)
-            except BrokenPipeError:  # the reader of the output, such as `head`, has closed it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-                sys.exit(141)
             except Exception as error:
                 report(error)
 

@@ -23,6 +23,7 @@ def settings_schema(
     device: str,
     seed: NonNegativeInt,
     rerun: bool,
+    trust: bool,
     paths: Paths,
 ) -> None:
     """Declares the settings of `evaluate` and their types, for validation; is never called."""
@@ -44,20 +45,23 @@ def main(cfg: DictConfig) -> None:
     from vaelab.commands.quiet import quieten
     from vaelab.errors import UserError
     from vaelab.runs import finished
+    from vaelab.runs.screen import printable
 
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False)
     what = [*cfg.metrics] if "all" in (asked := cli.as_list(cfg.what)) else asked
     plan = evaluation.Plan(
-        cfg.metrics, what, cfg.seed, cfg.rerun, command_lines.typed_command(), console.print
+        *(cfg.metrics, what, cfg.seed, cfg.rerun, command_lines.typed_command()),
+        say=lambda text: console.print(printable(text)),
     )
     folders = finished.find_runs(cli.as_list(cfg.run))
+    device = finished.select_device(cfg.device)
     measured, failures = {}, []
     for folder in folders:
         try:
             measured[folder] = plan.evaluate_run(
-                folder, finished.select_device(cfg.device), Path(cfg.paths.data)
+                folder, device, Path(cfg.paths.data), trust=cfg.trust
             )
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))

@@ -7,7 +7,9 @@ from omegaconf import DictConfig
 from vaelab.commands import cli
 
 
-def settings_schema(*, run: str, to: str, what: Literal["all", "safetensors", "onnx"]) -> None:
+def settings_schema(
+    *, run: str, to: str, what: Literal["all", "safetensors", "onnx"], trust: bool
+) -> None:
     """Declares the settings of `export` and their types, for validation; is never called."""
 
 
@@ -23,15 +25,21 @@ def main(cfg: DictConfig) -> None:
     from vaelab.export import writer
     from vaelab.export.onnx_files import TOLERANCE
     from vaelab.runs import finished
-    from vaelab.runs.screen import shell_path
+    from vaelab.runs.folder import check_links
+    from vaelab.runs.screen import printable, shell_path
 
     quieten()
     console = Console(highlight=False, soft_wrap=True, markup=False)
     folder = Path(cfg.to)
+    check_links(folder, Path(cfg.run))
     if how_far := finished.unfinished_progress(Path(cfg.run)):
-        console.print(f"{cfg.run}: not finished, {how_far}")
+        console.print(printable(f"{cfg.run}: not finished, {how_far}"))
     made = writer.export_run(
-        Path(cfg.run), folder, safetensors=cfg.what != "onnx", onnx=cfg.what != "safetensors"
+        Path(cfg.run),
+        folder,
+        safetensors=cfg.what != "onnx",
+        onnx=cfg.what != "safetensors",
+        trust=cfg.trust,
     )
     for file in made:
         deviation = f"within {file.deviation:.1e} of PyTorch, {TOLERANCE:.0e} is allowed"

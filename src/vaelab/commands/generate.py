@@ -26,6 +26,8 @@ def settings_schema(
     seed: NonNegativeInt,
     device: str,
     to: str | None,
+    trust: bool,
+    paths: dict[str, str],
 ) -> None:
     """Declares the settings of `generate` and their types, for validation; is never called."""
 
@@ -48,7 +50,8 @@ def main(cfg: DictConfig) -> None:
     from vaelab.errors import UserError
     from vaelab.pictures import gallery
     from vaelab.runs import finished
-    from vaelab.runs.screen import shell_path
+    from vaelab.runs.folder import check_links
+    from vaelab.runs.screen import printable, shell_path
 
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
@@ -57,13 +60,15 @@ def main(cfg: DictConfig) -> None:
     asked["given"] = OmegaConf.to_container(cfg.given) if cfg.given else {}
     folders = finished.find_runs(cli.as_list(cfg.run))
     asked["sampler"] = instantiate(cfg.sampler, _convert_="all")
+    asked |= {"trust": cfg.trust, "data_folder": Path(cfg.paths.data)}
     device, failures = finished.select_device(cfg.device), []
     drawn: dict[Path, list[Path]] = {}
     for folder in folders:
         to = Path(cfg.to) if cfg.to and len(folders) == 1 else folder / "generated"
         try:
+            check_links(to, folder)
             if how_far := finished.unfinished_progress(folder):
-                print(f"{folder}: not finished, {how_far}")
+                print(printable(f"{folder}: not finished, {how_far}"))
             drawn[folder] = []
             for path in gallery.write_pictures(folder, to, device=device, **asked):
                 drawn[folder].append(path)

@@ -5,6 +5,7 @@ import sys
 from importlib import import_module
 
 from vaelab.commands import command_lines, stopping
+from vaelab.commands.streams import exit_on_broken_pipe
 
 COMMANDS = {
     "train": "fit one model, or with -m a sweep of them",
@@ -17,6 +18,7 @@ CHOSEN = "VAELAB_COMMAND"
 """Variable with the command's name, for the processes that Lightning starts on other devices."""
 
 
+@exit_on_broken_pipe()
 def main() -> None:
     """Runs the command that sys.argv[1] names, and removes it there; exits with 2 if unknown.
 

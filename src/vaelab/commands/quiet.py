@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from vaelab.runs.screen import printable
+
 
 def quieten() -> None:
     """Silences Lightning's info logs and some warnings in this process; shortens other warnings."""
@@ -20,7 +22,7 @@ def quieten() -> None:
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         """Prints a warning's message, without its place in the code, on stderr; for `warnings`."""
-        text = Text.assemble(("warning: ", "yellow"), str(message).strip())
+        text = Text.assemble(("warning: ", "yellow"), printable(str(message).strip()))
         Console(stderr=True, soft_wrap=True).print(text)
 
     warnings.showwarning = show

@@ -30,9 +30,11 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from vaelab import report
+    from vaelab.runs.folder import check_links
     from vaelab.runs.screen import shell_path
 
     sweep = report.read_sweep(Path(cfg.sweep))
+    check_links(Path(cfg.to), sweep.folder)
     print(sweep.counts())
     ranking = report.Ranking(cfg.metric, cfg.direction)
     for path in report.write_report(sweep, Path(cfg.to), ranking, cfg.best):

@@ -95,7 +95,8 @@ def reuse_finished_run(run: RunFolder, plan: Plan) -> float | None:
 
 def measure_run(run: RunFolder, plan: Plan, device: torch.device) -> None:
     """Evaluates a run as evaluate.py would, prints the table and marks results.json as measured."""
-    record = plan.evaluate_run(run.folder, device, Path(run.cfg.paths.data))
+    # By the settings of this command, not by those that somebody may have left in the folder.
+    record = plan.evaluate_run(run.folder, device, Path(run.cfg.paths.data), cfg=run.cfg)
     run.console.print(evaluation_table({run.path: record}))
     results = read_json(run.folder / "results.json")
     results.pop(resume.UNMEASURED, None)

@@ -16,8 +16,8 @@ from vaelab.commands import command_lines, config_folders
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import naming, resume
-from vaelab.runs.folder import COMPOSED, FAILURE, read_config
-from vaelab.runs.screen import relative_path, shell_path
+from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config
+from vaelab.runs.screen import printable, relative_path, shell_path
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
 
@@ -43,13 +43,13 @@ class RunFolder:
         self.choices: dict[str, str] = dict(hydra_cfg.runtime.choices)
         self.overrides = list(hydra_cfg.overrides.task)
         self.folder = Path(hydra_cfg.runtime.output_dir)
-        self.console = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+        self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
         self.console.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
         self.before = {path: change_time(path) for path in (self.last, self.results)}
 
     def say(self, text: str) -> None:
         """Prints a line in the first process; does nothing in the others."""
-        self.console.print(text, markup=False)
+        self.console.print(printable(text))
 
     @property
     def path(self) -> Path:
@@ -139,7 +139,8 @@ class RunFolder:
         earlier = checkpoint.absolute().parent.parent
         if not (earlier / COMPOSED).exists():
             return
-        before, now = (resume.split_settings(c) for c in (read_config(earlier), self.cfg))
+        plain = (read_plain_config(earlier), resume.plain_settings(self.cfg))
+        before, now = map(resume.split_settings, plain)
         if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
             rank_zero_warn(
                 f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "

@@ -57,11 +57,13 @@ def main(cfg: DictConfig) -> float:
     from vaelab.elbo import ELBO
     from vaelab.errors import UserError
     from vaelab.evaluation import Plan
+    from vaelab.runs.folder import check_links
 
     began = monotonic()
     quieten()
     run = RunFolder(cfg)
     stopping.watch.command = run.continuing_command
+    check_links(run.folder, run.folder)
     command = shlex.join([*command_lines.program_words(), *run.overrides])
     plan = Plan(cfg.metrics, cli.as_list(cfg.evaluate), cfg.seed, cfg.rerun, command, run.say)
     if (found := results.reuse_finished_run(run, plan)) is not None:

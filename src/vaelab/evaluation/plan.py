@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_method, instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from vaelab.data import Images
 from vaelab.elbo import ELBO
@@ -87,7 +87,15 @@ class Plan:
         if absent and len(absent) == len(self.what):
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
 
-    def evaluate_run(self, folder: Path, device: torch.device, cache: Path) -> Record:
+    def evaluate_run(
+        self,
+        folder: Path,
+        device: torch.device,
+        cache: Path,
+        *,
+        trust: bool = False,
+        cfg: DictConfig | None = None,
+    ) -> Record:
         """Measures a run's best checkpoint, writes each result; skips those on record; seeds torch.
 
         With `rerun` it skips none. Sets the seed of torch's global random state. Writes
@@ -97,13 +105,15 @@ class Plan:
         Args:
             folder: The run folder.
             device: The device to measure on.
-            cache: Folder of the classifiers of data sets.
+            cache: Folder of the classifiers of data sets, and of the data of a run from elsewhere.
+            trust: See `vaelab.runs.finished.load_run`.
+            cfg: See `vaelab.runs.finished.load_run`.
 
         Raises:
             UserError: If the run cannot be loaded, if no metric is applicable, or if a metric
                 failed; the others are measured first.
         """
-        model, data = finished.load_run(folder)
+        model, data = finished.load_run(folder, trust=trust, data_folder=cache, cfg=cfg)
         if how_far := finished.unfinished_progress(folder):
             self.say(f"{folder}: not finished, {how_far}")
         data.device = device

@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Column, Table
 
 from vaelab.runs.folder import EVALUATION, read_evaluation
+from vaelab.runs.screen import printable
 from vaelab.training.json_files import write_json
 
 SIDE_BY_SIDE = 6  # most runs in a table with a column for each run
@@ -88,24 +89,24 @@ def evaluation_table(measured: Mapping[Path, Record]) -> Table:
     """
     if len(measured) == 1:
         ((folder, record),) = measured.items()
-        grid = Table("metric", title=str(folder), title_justify="left")
+        grid = Table("metric", title=printable(str(folder)), title_justify="left")
         for column in ("value", "standard error"):
             grid.add_column(column, justify="right")
         for name, entry in displayed_estimates(record.content).items():
-            grid.add_row(name, *rounded_estimate(entry["value"], entry["se"]))
+            grid.add_row(printable(name), *rounded_estimate(entry["value"], entry["se"]))
         return grid
     rows = {folder: displayed_estimates(record.content) for folder, record in measured.items()}
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     if len(rows) <= SIDE_BY_SIDE:
         names_column = Column("metric", no_wrap=True)
-        grid = Table(names_column, *(Column(f.name, "", justify="right") for f in rows))
+        grid = Table(names_column, *(Column(printable(f.name), "", justify="right") for f in rows))
         for name in names:
-            grid.add_row(name, *(cell_text(row.get(name)) for row in rows.values()))
+            grid.add_row(printable(name), *(cell_text(row.get(name)) for row in rows.values()))
         return grid
     names = [name for name in MAIN_METRICS if name in names]
     grid = Table("run", *(Column(name, justify="right", no_wrap=True) for name in names))
     for folder, row in rows.items():
-        grid.add_row(folder.name, *(cell_text(row.get(name)) for name in names))
+        grid.add_row(printable(folder.name), *(cell_text(row.get(name)) for name in names))
     return grid
 
 

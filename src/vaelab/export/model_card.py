@@ -1,5 +1,6 @@
 """The model card of an exported folder: a README in Markdown."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,8 @@ def label_description(model: ELBO) -> str:
     classes = [
         f"{n}, one-hot of {', '.join(map(repr, model.class_names[n]))}" for n in model.classes
     ]
-    numbers = [f"{name}, {width} numbers" for name, width in model.numbers.items()]
+    classes = [escaped_markdown(text) for text in classes]
+    numbers = [f"{escaped_markdown(n)}, {width} numbers" for n, width in model.numbers.items()]
     return f"`y` [batch, {model.y_dim}] is {'; then '.join(classes + numbers)}."
 
 
@@ -110,12 +112,20 @@ def shape_list(named: Mapping[str, Sequence[Any]]) -> str:
     return ", ".join(f"`{name}` [{', '.join(map(str, shape))}]" for name, shape in named.items())
 
 
+def escaped_markdown(text: str) -> str:
+    """Returns a text of one line in which Markdown reads no HTML, link, picture, code or table."""
+    return re.sub(r"([\\`*\[\]<>()|!#&~])", r"\\\1", " ".join(text.split()))
+
+
 def results_section(
     results: Mapping[str, float], evaluation: Mapping[str, Mapping[str, float]]
 ) -> str:
     """Returns the table of test metrics and evaluated metrics; empty if there are none."""
-    rows = [f"| {name} | {value:.3f} | |" for name, value in results.items()]
-    estimates = {name: rounded_estimate(e["value"], e["se"]) for name, e in evaluation.items()}
+    rows = [f"| {escaped_markdown(name)} | {value:.3f} | |" for name, value in results.items()]
+    estimates = {
+        escaped_markdown(name): rounded_estimate(e["value"], e["se"])
+        for name, e in evaluation.items()
+    }
     rows += [f"| {name} | {value} | {error} |" for name, (value, error) in estimates.items()]
     table = "\n".join(["| metric | value | standard error |", "|---|---|---|", *rows])
     return f"## Test images, in nats per image\n\n{table}\n" if rows else ""

@@ -12,17 +12,19 @@ from vaelab.training import checkpoint_format
 from vaelab.training.json_files import read_json, write_json
 
 
-def export_run(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> list[OnnxFile]:
+def export_run(
+    run: Path, folder: Path, *, safetensors: bool, onnx: bool, trust: bool = False
+) -> list[OnnxFile]:
     """Writes a run's best checkpoint as weights and ONNX files, with config.json and README.md.
 
-    Without a best checkpoint it exports the last. Overwrites files of the same names. The run is
-    trusted: every `_target_` of its configuration is imported and called.
+    Without a best checkpoint it exports the last. Overwrites files of the same names.
 
     Args:
         run: The run folder.
         folder: The folder to write to; created if it is missing.
         safetensors: Whether to write the weights, for `vaelab.load`.
         onnx: Whether to write the ONNX files.
+        trust: Whether the configuration of the run may name code outside vaelab.
 
     Returns:
         The ONNX files.
@@ -32,8 +34,8 @@ def export_run(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> lis
     """
     if onnx:
         onnx_files.check_packages()
-    settings, _ = loading.read_run_config(run)
-    model = loading.load_run_model(run, "best", trust=True)
+    model = loading.load_run_model(run, "best", trust)
+    settings = loading.resolve_node(run, loading.read_run_config(run, trust), "model")
     if onnx:
         onnx_files.check_exportable(model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,11 @@ def export_run(run: Path, folder: Path, *, safetensors: bool, onnx: bool) -> lis
         checkpoint_format.KEY: checkpoint_format.format_record(model.shapes),
         "model": settings,
         "step": model.step,
-        "results": {name: value for name, value in results.items() if name.startswith("test/")},
+        "results": {
+            name: value
+            for name, value in results.items()
+            if name.startswith("test/") and isinstance(value, float)
+        },
         "evaluation": scalar_estimates(Record(run, model.step).content),
     }
     write_json(folder / loading.CONFIG, content)

@@ -34,6 +34,8 @@ def write_pictures(
     images: Sequence[str],
     seed: int,
     device: torch.device,
+    trust: bool = False,
+    data_folder: Path | None = None,
 ) -> Iterator[Path]:
     """Draws pictures of a run or export into `to`, overwriting, and yields the path of each file.
 
@@ -52,11 +54,13 @@ def write_pictures(
         images: Two image files to interpolate between, or none.
         seed: Seed of all that is drawn.
         device: The device of the model.
+        trust: Whether the configuration of the run may name code outside vaelab.
+        data_folder: See `vaelab.runs.finished.load_run`.
 
     Raises:
         UserError: If there is no such run, picture, label or image.
     """
-    model, data = load_model_and_data(run, device)
+    model, data = load_model_and_data(run, device, trust, data_folder)
     x, y = first_test_images(data) if data is not None else exported_model_inputs(model, given)
     labels = tuple(label_index(model, name) for name in label)
     ends = read_ends(images, model, seed)
@@ -110,11 +114,13 @@ def write_comparisons(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterato
             yield to / name
 
 
-def load_model_and_data(folder: Path, device: torch.device) -> tuple[ELBO, Images | None]:
+def load_model_and_data(
+    folder: Path, device: torch.device, trust: bool, data_folder: Path | None
+) -> tuple[ELBO, Images | None]:
     """Loads a run's model and data, or an exported model without data, onto a device."""
     if loading.is_exported(folder):
-        return loading.load_model(folder).to(device), None
-    model, data = finished.load_run(folder)
+        return loading.load_model(folder, trust=trust).to(device), None
+    model, data = finished.load_run(folder, trust=trust, data_folder=data_folder)
     data.device = device
     return model.to(device), data
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from vaelab.report.sweep import Sweep
+from vaelab.runs.folder import is_inside
 
 LENGTH = struct.Struct("<Q")
 LARGEST = 4096
@@ -28,7 +29,8 @@ Curves = dict[str, pd.Series]
 
 def read_all_curves(sweep: Sweep) -> dict[int, Curves]:
     """Reads the curves of all jobs, by position in `sweep.jobs`; omits jobs without curves."""
-    found = {i: read_curves(sweep.folder / path) for i, path in enumerate(sweep.jobs["folder"])}
+    runs = enumerate(sweep.folder / path for path in sweep.jobs["folder"])
+    found = {i: read_curves(run) for i, run in runs if is_inside(run, sweep.folder)}
     return {i: curves for i, curves in found.items() if curves}
 
 
@@ -36,17 +38,19 @@ def read_curves(run: Path) -> Curves:
     """Reads a run's curves from event files, else from `metrics.csv`; skips APART tags; maybe {}.
 
     A resumed run has several event files; for the same step the later file counts. Its start voids
-    what was logged from its first step on.
+    what was logged from its first step on. Links to files outside of the run folder are skipped.
     """
     points: dict[str, dict[int, float]] = {}
-    for path in sorted(run.glob("events.out.tfevents.*"), key=event_file_order):
+    files = [path for path in run.glob("events.out.tfevents.*") if is_inside(path, run)]
+    for path in sorted(files, key=event_file_order):
         for tag, step, value in read_scalars(path):
             if tag != RESUMED:
                 points.setdefault(tag, {})[step] = value
                 continue
             points = {t: {s: v for s, v in p.items() if s < step} for t, p in points.items()}
     curves = {tag: pd.Series(found).sort_index() for tag, found in points.items() if found}
-    return curves or read_csv_curves(run / "metrics.csv")
+    table = run / "metrics.csv"
+    return curves or (read_csv_curves(table) if is_inside(table, run) else {})
 
 
 def event_file_order(path: Path) -> tuple[int, ...]:

@@ -42,14 +42,18 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Reads a run's settings by dotted name, but only those that change what the run computes.
 
     Folders are left out, too. The class name of a `_target_` is stored under the part's name. Names
-    with fewer dots come first.
+    with fewer dots come first. Of a damaged file there are none.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(path.read_text(), loader)
+    except (yaml.YAMLError, UnicodeError, RecursionError):
+        return {}
     found = {}
-    for name, value in flatten(yaml.load(path.read_text(), loader) or {}).items():
+    for name, value in flatten(content if isinstance(content, dict) else {}).items():
         parent, _, last = name.rpartition(".")
         if last == "_target_":
-            found[parent] = value.rpartition(".")[2]
+            found[parent] = str(value).rpartition(".")[2]
         elif not (last.startswith("_") or last in FOLDERS or is_free(name)):
             found[name] = value
     # A part's class comes before the part's settings

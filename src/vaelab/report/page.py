@@ -30,9 +30,11 @@ from vaelab.report.summary import (
     measured_columns,
 )
 from vaelab.report.sweep import LATENT_DIM, STATES, Sweep
+from vaelab.runs.folder import is_inside
 from vaelab.version import __version__
 
 PICTURES = ("reconstructions", "samples", "traversal", "interpolation", "class_grid", "manifold")
+PNG = b"\x89PNG\r\n\x1a\n"  # how every PNG file begins
 MANY = 12  # values of a setting that the heading lists
 
 
@@ -134,7 +136,10 @@ def values_text(sweep: Sweep, name: str) -> str:
 
 
 def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, Any]:
-    """Reads the best finished runs' PNG files as data URLs, a column per run; maybe none."""
+    """Reads the best finished runs' PNG files as data URLs, a column per run; maybe none.
+
+    Files that are no PNG, or outside of the sweep folder, are left out.
+    """
     if ranking.metric not in sweep.jobs or not best:
         return {"runs": [], "rows": []}
     order = list(ranking.best_first(sweep.done[ranking.metric]).index[:best])
@@ -151,7 +156,7 @@ def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, An
             }
         )
         found = (sweep.folder / job["folder"] / "figures").glob("*.png")
-        files.append({path.stem: path for path in found})
+        files.append({path.stem: path for path in found if is_picture(path, sweep.folder)})
     names = {name for run in files for name in run}
     kinds = [name for name in PICTURES if name in names] + sorted(names - set(PICTURES))
     rows = [
@@ -159,6 +164,14 @@ def best_run_pictures(sweep: Sweep, ranking: Ranking, best: int) -> dict[str, An
         for kind in kinds
     ]
     return {"runs": columns, "rows": rows}
+
+
+def is_picture(path: Path, folder: Path) -> bool:
+    """Returns whether a path is a PNG file in a folder, and no link out of it; reads 8 bytes."""
+    if not (is_inside(path, folder) and path.is_file()):
+        return False
+    with path.open("rb") as file:
+        return file.read(len(PNG)) == PNG
 
 
 def data_uri(path: Path) -> str:

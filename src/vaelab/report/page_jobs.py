@@ -7,18 +7,22 @@ import pandas as pd
 
 from vaelab.report.differences import settings_text
 from vaelab.report.sweep import Sweep, read_json_or_error
+from vaelab.runs.folder import is_inside
 
 LOG_LINES = 15
 LOG_BYTES = 20_000
 
 
 def failed_jobs(sweep: Sweep, folder: Path) -> list[dict[str, str]]:
-    """Returns the settings, error, log and last log lines of each failed job; reads the logs."""
+    """Returns the settings, error, log and last log lines of each failed job; reads the logs.
+
+    A log that is outside of the sweep folder is neither read nor linked.
+    """
     found = []
     for _, job in sweep.jobs[sweep.jobs["state"] == "failed"].iterrows():
         log = Path(job["folder"]) / job["log"] if pd.notna(job["log"]) else None
         path = sweep.folder / log if log else None
-        known = path is not None and path.is_file()
+        known = path is not None and is_inside(path, sweep.folder) and path.is_file()
         found.append(
             {
                 "setting": settings_text(job, sweep.names) or job["folder"],
@@ -51,7 +55,7 @@ def unfinished_jobs(sweep: Sweep) -> list[dict[str, str]]:
     """Returns settings and progress of jobs in state `unfinished`; reads their `progress.json`."""
     found = []
     for _, job in sweep.jobs[sweep.jobs["state"] == "unfinished"].iterrows():
-        progress = read_json_or_error(sweep.folder / job["folder"] / "progress.json")
+        progress = read_json_or_error(sweep.folder / job["folder"] / "progress.json", sweep.folder)
         parts = []
         if "epoch" in progress:
             of = f" of {progress['epochs']}" if progress.get("epochs") else ""

@@ -23,6 +23,7 @@ from vaelab.runs.folder import (
     COMPOSED,
     EVALUATION,
     FAILURE,
+    is_inside,
     is_of_results,
     read_config,
     rename_metrics,
@@ -118,19 +119,31 @@ def read_sweep(folder: Path) -> Sweep:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     index = folder / "sweep.json"
-    plan = read_json_or_error(index) if index.exists() else {}
+    plan = read_json_or_error(index, folder)
     if "error" in plan:
         raise UserError(f"{index}: {plan['error']}")
     if plan:
+        check_plan(index, plan)
         paths = [job["folder"] for job in plan.get("jobs", [])]
         overrides = [job.get("overrides", {}) for job in plan.get("jobs", [])]
     else:
-        runs = sorted(path.parents[1] for path in folder.rglob(str(COMPOSED)))
+        found = [path for path in folder.rglob(str(COMPOSED)) if is_inside(path, folder)]
+        runs = sorted(path.parents[1] for path in found)
         paths = [run.relative_to(folder).as_posix() for run in runs]
         overrides = differing_settings(runs)
     if not paths:
         raise UserError(f"{folder} is no sweep folder, and there is no run in it")
     return build_sweep(folder, plan.get("command"), paths, overrides)
+
+
+def check_plan(path: Path, plan: Mapping[str, Any]) -> None:
+    """Raises UserError unless each job in the content of `sweep.json` has a folder and settings."""
+    jobs = plan.get("jobs", [])
+    for job in jobs if isinstance(jobs, list) else [None]:
+        match job:
+            case {"folder": str(), **rest} if isinstance(rest.get("overrides", {}), dict):
+                continue
+        raise UserError(f"{path}: damaged, or of no sweep of vaelab")
 
 
 def build_sweep(
@@ -148,8 +161,8 @@ def build_sweep(
         overrides: The swept settings of each job.
     """
     runs = [folder / path for path in paths]
-    results = [read_json_or_error(run / "results.json") for run in runs]
-    states = [job_state(run, result) for run, result in zip(runs, results, strict=True)]
+    results = [read_json_or_error(run / "results.json", folder) for run in runs]
+    states = [job_state(run, result, folder) for run, result in zip(runs, results, strict=True)]
     swept = sorted_settings(list(dict.fromkeys(name for job in overrides for name in job)))
     columns: dict[str, Any] = {"folder": pd.Series(paths, dtype="str")}
     columns["state"] = pd.Series([found["state"] for found in states], dtype="str")
@@ -157,7 +170,8 @@ def build_sweep(
         columns[name] = typed_column([job.get(name) for job in overrides])
     columns.setdefault("seed", typed_column([result.get("seed") for result in results]))
     columns.setdefault(LATENT_DIM, typed_column([latent_dim(result) for result in results]))
-    measured = [read_metrics(run, result) for run, result in zip(runs, results, strict=True)]
+    pairs = zip(runs, results, strict=True)
+    measured = [read_metrics(run, result, folder) for run, result in pairs]
     names = list(dict.fromkeys(name for found in measured for name in found))
     for name in names:
         columns[name] = pd.Series([found.get(name) for found in measured], dtype="float64")
@@ -167,7 +181,7 @@ def build_sweep(
     columns["progress"] = pd.Series([found.get("share") for found in states], dtype="float64")
     for name in ("error", "log"):
         columns[name] = pd.Series([found.get(name) for found in states], dtype="str")
-    groups = comparable_groups(runs, results)
+    groups = comparable_groups(runs, results, folder)
     if len(set(groups) - {None}) > 1:
         columns["group"] = pd.Series(groups, dtype="str")
     ends = [name for name in names if name.endswith("_se") and name.removesuffix("_se") in names]
@@ -175,43 +189,54 @@ def build_sweep(
     return Sweep(folder, command, pd.DataFrame(columns), swept, kept, results)
 
 
-def read_json_or_error(path: Path) -> dict[str, Any]:
-    """Reads a JSON file: {} if it is missing, {'error': ...} if it is damaged or holds no dict."""
+def read_json_or_error(path: Path, folder: Path) -> dict[str, Any]:
+    """Reads a JSON file: {} if it is missing, {'error': ...} if it cannot be read or holds no dict.
+
+    Nothing outside of `folder` is read: paths in `sweep.json`, and links, may come from elsewhere.
+    """
+    if not is_inside(path, folder):
+        return {"error": f"{path.name} is outside of {folder}"}
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return {"error": f"{path.name} cannot be read: {error}"}
     return found if isinstance(found, dict) else {"error": f"{path.name} holds no settings"}
 
 
-def job_state(run: Path, result: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the state of a job, its share done, error and log; reads its progress and failure."""
+def job_state(run: Path, result: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Returns the state of a job, its share done, error and log; reads its progress and failure.
+
+    Args:
+        run: The run folder.
+        result: The content of `results.json`.
+        folder: The sweep folder, outside of which nothing is read.
+    """
     if "error" in result:
         return {"state": "failed", "error": result["error"]}
     if result:
         return {"state": "done", "share": 1.0}
-    if failure := read_json_or_error(run / FAILURE):
+    if failure := read_json_or_error(run / FAILURE, folder):
         message = str(failure.get("error") or f"exit code {failure.get('exit')}")
         return {"state": "failed", "error": message, "log": str(failure.get("log") or LOG)}
-    progress = read_json_or_error(run / "progress.json")
+    progress = read_json_or_error(run / "progress.json", folder)
     begun = progress or (run / COMPOSED).exists() or (run / LOG).exists()
     log = LOG if (run / LOG).exists() else None
     share = number_or_none(progress.get("share"))
     return {"state": "unfinished", "share": share, "log": log} if begun else {"state": "not begun"}
 
 
-def read_metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
-    """Returns metrics and `_se` errors of results and `evaluation.json`; {} if `result` is empty.
+def read_metrics(run: Path, result: Mapping[str, Any], folder: Path) -> dict[str, float]:
+    """Returns metrics and `_se` errors of results and `evaluation.json`; {} if unfinished.
 
-    Reads `evaluation.json`, and skips it if it is of an earlier checkpoint. `result` is the content
-    of `results.json`. `_se` is a standard error.
+    Skips an evaluation of an earlier checkpoint. `result` is the content of `results.json`. `_se`
+    is a standard error. Nothing outside of the sweep folder, `folder`, is read.
     """
-    found = {name: number_or_none(value) for name, value in result.items() if "/" in name}
-    if not result:
+    if "val/elbo" not in result:
         return {}
-    evaluation = read_json_or_error(run / EVALUATION)
+    found = {name: number_or_none(value) for name, value in result.items() if "/" in name}
+    evaluation = read_json_or_error(run / EVALUATION, folder)
     if not is_of_results(evaluation, result):
         return {name: value for name, value in found.items() if value is not None}
     for name, entry in rename_metrics(evaluation).items():
@@ -223,14 +248,14 @@ def read_metrics(run: Path, result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def comparable_groups(
-    runs: Sequence[Path], results: Sequence[Mapping[str, Any]]
+    runs: Sequence[Path], results: Sequence[Mapping[str, Any]], folder: Path
 ) -> list[str | None]:
     """Returns the name of each run's group of comparable runs; None if its settings are unreadable.
 
     The name is empty if there is only one group.
     """
     configs = [
-        result.get("config") or read_comparable_config(run)
+        result.get("config") or read_comparable_config(run, folder)
         for run, result in zip(runs, results, strict=True)
     ]
     keys = [comparability.scale_key(config) if config else None for config in configs]
@@ -238,8 +263,13 @@ def comparable_groups(
     return [names[key] if key else None for key in keys]
 
 
-def read_comparable_config(run: Path) -> dict[str, Any]:
-    """Reads the part of a run's configuration that decides comparability; {} on any error."""
+def read_comparable_config(run: Path, folder: Path) -> dict[str, Any]:
+    """Reads the part of a run's configuration that decides comparability; {} on any error.
+
+    Resolvers are not called, and nothing outside of the sweep folder, `folder`, is read.
+    """
+    if not is_inside(run / COMPOSED, folder):
+        return {}
     try:
         return comparability.compared_config(read_config(run))
     except Exception:  # missing, damaged, or of another program

@@ -1,6 +1,7 @@
 """Writes a report's files: the HTML page, the PNG figures and the tables."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -8,6 +9,9 @@ from vaelab.report import curves, figures, page
 from vaelab.report.summary import Ranking, means_over, measured_columns
 from vaelab.report.sweep import Sweep
 from vaelab.runs import naming
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""Beginnings of a cell that a spreadsheet computes instead of showing it."""
 
 
 def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Path]:
@@ -26,9 +30,9 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
     to.mkdir(parents=True, exist_ok=True)
     read = curves.read_all_curves(sweep)
     tables = [to / name for name in ("runs.csv", "runs.parquet", "summary.csv")]
-    sweep.jobs.to_csv(tables[0], index=False)
+    without_formulas(sweep.jobs).to_csv(tables[0], index=False)
     sweep.jobs.to_parquet(tables[1], index=False)
-    summary_table(sweep).to_csv(tables[2], index=False)
+    without_formulas(summary_table(sweep)).to_csv(tables[2], index=False)
     drawn: list[Path] = []
     for group, part in sweep.parts.items():
         of_part = {row: read[row] for row in part.jobs.index if row in read}
@@ -38,6 +42,22 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
     html = to / "report.html"
     html.write_text(page.render_page(sweep, ranking, read, best, to), encoding="utf-8")
     return [html, *drawn, *tables]
+
+
+def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a copy of a table in which a `'` is put before texts that a spreadsheet would run.
+
+    See `FORMULA`; numbers are not texts, and stay.
+    """
+
+    def quoted(value: Any) -> Any:
+        """Returns a text that begins like a formula with `'` before it; any other value as is."""
+        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+
+    found = table.rename(columns=quoted)
+    for name in found.select_dtypes(["object", "string"]):
+        found[name] = found[name].map(quoted)
+    return found
 
 
 def summary_table(sweep: Sweep) -> pd.DataFrame:

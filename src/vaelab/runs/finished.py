@@ -1,39 +1,62 @@
 """Finding runs in folders, loading the model and data of a run, and choosing a device."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from vaelab.data import Images
+from vaelab.data.sources import WritesFile
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.runs import loading, resume
 from vaelab.runs.folder import COMPOSED, read_config
+from vaelab.runs.safe_targets import check_safe_targets
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 
 
-def load_run(folder: str | Path, checkpoint: str = "best") -> tuple[ELBO, Images]:
-    """Loads a run's model, in evaluation mode, and data; runs any code its configuration names.
+def load_run(
+    folder: str | Path,
+    checkpoint: str = "best",
+    *,
+    trust: bool = False,
+    data_folder: Path | None = None,
+    cfg: DictConfig | None = None,
+) -> tuple[ELBO, Images]:
+    """Loads a run's model, in evaluation mode, and data; runs code of its own only if `trust`.
 
     Args:
-        folder: The run folder. It must be trusted: every `_target_` is imported and called.
+        folder: The run folder.
         checkpoint: `best` or `last`; without a best checkpoint the last is loaded.
+        trust: Whether its configuration may name code outside vaelab, and where data are written.
+        data_folder: Where data sets are downloaded and prepared unless the run is trusted; default:
+            the variable VAELAB_DATA, else `data`.
+        cfg: The configuration to build from, which is trusted; default: that in the folder.
 
     Raises:
-        UserError: If this is no run folder, or an export, or its checkpoint is damaged.
+        UserError: If this is no run folder, or an export, or its checkpoint is damaged, or if it is
+            not trusted and names code outside vaelab.
     """
-    if loading.is_exported(Path(folder)):
+    folder = Path(folder)
+    data_folder = data_folder or Path(os.environ.get("VAELAB_DATA", "data"))
+    if loading.is_exported(folder):
         raise UserError(
             f"{folder} is an exported model, without its images, which are needed here; give the "
             "run folder"
         )
-    model = loading.load_run_model(Path(folder), checkpoint, trust=True)
-    _, data = loading.read_run_config(Path(folder))
-    return model, instantiate(data, _convert_="all")
+    trust = trust or cfg is not None
+    cfg = cfg or loading.read_run_config(folder, trust, data_folder)
+    nodes = {name: loading.resolve_node(folder, cfg, name) for name in ("model", "data")}
+    if not trust:
+        check_safe_targets(nodes)  # both, before one of them is built
+    model = loading.load_checkpoint_model(folder, checkpoint, nodes["model"], trust)
+    data = loading.build_part(Images, folder / COMPOSED, "data", nodes["data"], trust)
+    if not trust and isinstance(data.source, WritesFile) and not data.source.prepared.exists():
+        data.source = data.source.moved_to(data_folder)
+    return model, data
 
 
 def find_runs(folders: Iterable[str]) -> list[Path]:

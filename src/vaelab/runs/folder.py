@@ -1,5 +1,6 @@
 """Files of a run folder: their names, its configuration and its evaluation."""
 
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.errors import UserError
+from vaelab.runs.safe_targets import without_resolvers
 from vaelab.runs.targets import rename_targets
 from vaelab.training.json_files import read_json
 
@@ -19,14 +22,63 @@ RENAMED = {"bits_per_dim": "nll_bits_per_dim"}
 """Old and new names of metrics in evaluation.json."""
 
 
-def read_config(folder: Path) -> DictConfig:
-    """Reads the composed configuration of a run and replaces old `_target_` names.
+def read_config(folder: Path, trust: bool = False) -> DictConfig:
+    """Reads the composed configuration of a run; calls its resolvers only if `trust`.
+
+    Without `trust` a text such as `${oc.env:HOME}` stands for itself, and reads no variable. Old
+    `_target_` names are replaced.
 
     Raises:
         FileNotFoundError: If there is none.
     """
-    plain = OmegaConf.to_container(OmegaConf.load(folder / COMPOSED), resolve=False)
-    return OmegaConf.create(rename_targets(plain))
+    plain = read_plain_config(folder)
+    return OmegaConf.create(plain if trust else without_resolvers(plain))
+
+
+def read_plain_config(folder: Path) -> dict[str, Any]:
+    """Reads the composed configuration of a run as plain values, with interpolations unresolved.
+
+    Old `_target_` names are replaced.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        UserError: If it is damaged.
+    """
+    path = folder / COMPOSED
+    try:
+        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        if not isinstance(plain, dict):
+            raise TypeError("it should be a mapping")
+        return rename_targets(plain)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a parser's, OmegaConf's
+        raise UserError(f"{path}: damaged, or no configuration of a run") from error
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Returns whether a path, with its links followed, is a folder or anything below it."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def check_links(to: Path, folder: Path) -> None:
+    """Raises UserError if what is written to a path in a folder would be written outside of it.
+
+    So it would be by a link on the way to the path, or below it. Of a path that is outside of the
+    folder by its name nothing is checked: its user has typed it.
+
+    Args:
+        to: The file or folder that is to be written.
+        folder: The run or sweep folder, perhaps made by somebody else.
+    """
+    if not Path(os.path.abspath(to)).is_relative_to(os.path.abspath(folder)):
+        return
+    for path in (to, *to.rglob("*")):
+        if (path == to or path.is_symlink()) and not is_inside(path, folder):
+            raise UserError(
+                f"{path} is a link to {path.resolve()}, outside of {folder}, where nothing is "
+                "written; take the link away"
+            )
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

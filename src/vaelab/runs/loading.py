@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -25,6 +25,7 @@ from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in an exported folder
+T = TypeVar("T")
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
 
 
@@ -63,32 +64,59 @@ def load_run_model(folder: Path, checkpoint: str, trust: bool) -> ELBO:
     Raises:
         UserError: If there is no run or checkpoint, or it is damaged or not trusted.
     """
-    settings, _ = read_run_config(folder)
+    settings = resolve_node(folder, read_run_config(folder, trust), "model")
+    return load_checkpoint_model(folder, checkpoint, settings, trust)
+
+
+def load_checkpoint_model(
+    folder: Path, checkpoint: str, settings: Mapping[str, Any], trust: bool
+) -> ELBO:
+    """Builds a model from its settings and loads a run's checkpoint; see `load_run_model`."""
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     if checkpoint == "best" and not path.exists():
         path = path.with_name("last.ckpt")
     if not path.exists():
         raise UserError(f"{folder}: there is no {path.name}; this run has no checkpoint yet")
     content = load_checkpoint(path)
-    model = build_model(
-        folder / COMPOSED, settings | content[checkpoint_format.KEY]["shapes"], trust
-    )
+    described = {**settings, **content[checkpoint_format.KEY]["shapes"]}
+    model = build_part(ELBO, folder / COMPOSED, "model", described, trust)
     return load_weights(model, content["state_dict"], content["global_step"])
 
 
-def read_run_config(folder: Path) -> tuple[dict[str, Any], DictConfig]:
-    """Reads a run's resolved model settings and its data node; UserError if absent or damaged."""
+def read_run_config(folder: Path, trust: bool, data_folder: Path | None = None) -> DictConfig:
+    """Reads a run's configuration, whose resolvers act only if `trust`; UserError if damaged.
+
+    Args:
+        folder: The run folder.
+        trust: Whether interpolations may read the environment, or call any other resolver.
+        data_folder: Stands for `paths.data` where that is from the environment and not trusted.
+
+    Raises:
+        UserError: If there is no configuration, or it is damaged.
+    """
     path = folder / COMPOSED
     try:
-        cfg: Any = read_config(folder)
-        settings: Any = OmegaConf.to_container(cfg.model, resolve=True)
-        if not isinstance(settings, dict):
-            raise TypeError("the model should be a mapping")
-        return settings, cfg.data
+        cfg = read_config(folder, trust)
+        if not trust and "${" in str(OmegaConf.select(cfg, "paths.data")):
+            cfg.paths.data = str(data_folder)
+        return cfg
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no run folder: there is no {path}") from error
     except Exception as error:  # a parser's, OmegaConf's
         raise UserError(f"{path}: damaged, or no configuration of a run") from error
+
+
+def resolve_node(folder: Path, cfg: DictConfig, name: str) -> dict[str, Any]:
+    """Returns a node of a run's configuration as plain, resolved values; UserError if damaged."""
+    try:
+        settings: Any = OmegaConf.to_container(cfg[name], resolve=True)
+        if not isinstance(settings, dict):
+            raise TypeError(f"{name} should be a mapping")
+        return settings
+    except Exception as error:  # OmegaConf raises many types
+        raise UserError(f"{folder / COMPOSED}: damaged, or no configuration of a run") from error
 
 
 def load_exported_model(folder: Path, trust: bool) -> ELBO:
@@ -103,7 +131,8 @@ def load_exported_model(folder: Path, trust: bool) -> ELBO:
         raise UserError(f"{folder} is no exported model: there is no {CONFIG} in it") from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged, or no configuration of a model") from error
-    return load_weights(build_model(path, described, trust), read_weights(folder / WEIGHTS), step)
+    model = build_part(ELBO, path, "model", described, trust)
+    return load_weights(model, read_weights(folder / WEIGHTS), step)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -134,29 +163,33 @@ def download_model(repository: str) -> Path:
         ) from error
 
 
-def build_model(path: Path, described: Mapping[str, Any], trust: bool) -> ELBO:
-    """Builds an untrained model; without `trust` only of vaelab's modules and torch's optimizers.
+def build_part(
+    kind: type[T], path: Path, name: str, described: Mapping[str, Any], trust: bool
+) -> T:
+    """Builds a model, untrained, or data; without `trust` only of what `safe_targets` lists.
 
     Args:
+        kind: The class that it must be of.
         path: The file of the configuration, for error messages.
-        described: The model's part of the configuration, and the shapes of the data.
-        trust: Whether the configuration may name code that is not vaelab's.
+        name: `model` or `data`.
+        described: The resolved part of the configuration; of a model with the shapes of the data.
+        trust: Whether the configuration may name other code.
 
     Raises:
-        UserError: If the configuration is invalid, not to be trusted, or of no model.
+        UserError: If the configuration is invalid, not to be trusted, or of another class.
     """
     try:
         if not trust:
-            check_safe_targets("model", described)
-        validation.check_node(described, "model")
-        model = instantiate(described, _convert_="all")
+            check_safe_targets({name: described})
+        validation.check_node(described, name)
+        made = instantiate(described, _convert_="all")
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (InstantiationException, OmegaConfBaseException, TypeError) as error:
         raise UserError(f"{path}: {first_line([*exception_chain(error)][-1])}") from error
-    if not isinstance(model, ELBO):
-        raise UserError(f"{path}: a {type(model).__name__} is no model")
-    return model
+    if not isinstance(made, kind):
+        raise UserError(f"{path}: a {type(made).__name__} is no {name}")
+    return made
 
 
 def load_weights(model: ELBO, state: dict[str, Tensor], step: int) -> ELBO:

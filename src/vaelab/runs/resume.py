@@ -1,13 +1,15 @@
 """Detection, comparison and deletion of a previous run in the same folder."""
 
 import shutil
+from collections.abc import Mapping
 from math import inf
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import UserError
-from vaelab.runs.folder import COMPOSED, EVALUATION, PROGRESS, flatten, read_config
+from vaelab.runs.folder import COMPOSED, EVALUATION, PROGRESS, flatten, read_plain_config
 from vaelab.runs.naming import is_free
 from vaelab.training.json_files import read_json
 
@@ -48,8 +50,8 @@ def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
     Raises:
         UserError: With the first setting that differs.
     """
-    before = identity_settings(read_config(folder)) if (folder / COMPOSED).exists() else {}
-    now = identity_settings(cfg)
+    found = read_plain_config(folder) if (folder / COMPOSED).exists() else {}
+    before, now = identity_settings(found), identity_settings(plain_settings(cfg))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise UserError(
@@ -60,21 +62,25 @@ def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
             )
 
 
-def split_settings(cfg: DictConfig) -> dict[str, object]:
+def plain_settings(cfg: DictConfig) -> dict[str, Any]:
+    """Returns a configuration as plain values, with interpolations unresolved."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    return plain
+
+
+def split_settings(plain: Mapping[str, Any]) -> dict[str, object]:
     """Returns, by dotted names, data source, seed and sizes that divide images into three parts.
 
-    These are for training, validation and test. Interpolations are unresolved.
+    These are for training, validation and test.
     """
-    data = OmegaConf.to_container(cfg.data, resolve=False)
-    assert isinstance(data, dict)
+    data = plain["data"]
     names = ("source", "split_seed", "val_size", "test_size")
     return flatten({"data": {str(n): v for n, v in data.items() if n in names}})
 
 
-def identity_settings(cfg: DictConfig) -> dict[str, object]:
-    """Returns a run's settings but `FREE` ones, by dotted names, with interpolations unresolved."""
-    plain = flatten(OmegaConf.to_container(cfg, resolve=False))
-    return {name: value for name, value in plain.items() if not is_free(name)}
+def identity_settings(plain: Mapping[str, Any]) -> dict[str, object]:
+    """Returns a run's settings but `FREE` ones, by dotted names."""
+    return {name: value for name, value in flatten(plain).items() if not is_free(name)}
 
 
 def delete_outputs(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Paths and tables as text for the terminal."""
 
 import shlex
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,8 +15,24 @@ def relative_path(path: Path) -> Path:
 
 
 def shell_path(path: Path) -> str:
-    """Returns a path, relative if below the working folder, quoted for the shell."""
-    return shlex.quote(str(relative_path(path)))
+    """Returns a path, relative if below the working folder, quoted for the shell.
+
+    Control characters in it are escaped.
+    """
+    return printable(shlex.quote(str(relative_path(path))))
+
+
+def printable(text: str) -> str:
+    """Returns a text with control characters escaped, but for line breaks.
+
+    A terminal obeys those that stand in the names of files and settings of somebody else.
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in ("Cc", "Cf", "Cs") and letter != "\n"
+        else letter
+        for letter in text
+    )
 
 
 def metrics_table(title: str, rows: Iterable[Sequence[str]], *columns: str) -> Table:

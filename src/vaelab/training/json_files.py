@@ -16,6 +16,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file atomically, replacing an older one; infinite and NaN become null."""
     partial = path.with_name(f"{path.name}.partial")
+    if partial.is_symlink():  # in a folder that somebody sent: it would be followed
+        partial.unlink()
     partial.write_text(json.dumps(without_nonfinite(content), indent=2, allow_nan=False) + "\n")
     os.replace(partial, path)
 

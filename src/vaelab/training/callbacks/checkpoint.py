@@ -75,16 +75,20 @@ class Checkpoint(ModelCheckpoint):
         """Called by Lightning on resuming: restores the best value, and finds its file.
 
         The file is `best.ckpt` in `dirpath`, if it exists there. So the best checkpoint is found
-        after the run folder was moved or copied.
+        after the run folder was moved or copied, and no path in a checkpoint is used: Lightning
+        deletes the file at `kth_best_model_path` when there is a better one.
         """
         best = Path(str(self.dirpath)) / "best.ckpt"
         if best.exists():
-            state_dict = state_dict | {
+            paths = {
                 "dirpath": self.dirpath,
                 "best_model_path": str(best),
                 "kth_best_model_path": str(best),
                 "best_k_models": {str(best): state_dict["best_model_score"]},
             }
+        else:
+            paths = {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}}
+        state_dict = state_dict | {"last_model_path": ""} | paths
         super().load_state_dict(state_dict)
         self.best_elbo = state_dict["best_elbo"]
 
@@ -140,6 +144,8 @@ class AtomicFiles(TorchCheckpointIO):
         path = Path(path)
         partial = path.with_name(f".{path.name}.partial")
         path.parent.mkdir(parents=True, exist_ok=True)
+        if partial.is_symlink():  # in a folder that somebody sent: it would be followed
+            partial.unlink()
         with partial.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
