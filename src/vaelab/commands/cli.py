@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import wraps
 from pathlib import Path
 from threading import Thread
@@ -126,9 +127,10 @@ def remove_empty_run_folder() -> None:
     hydra_cfg = HydraConfig.get()
     folder = Path(hydra_cfg.runtime.output_dir)
     log = folder / f"{hydra_cfg.job.name}.log"
-    if [*folder.iterdir()] == [log] and not log.stat().st_size:
-        log.unlink()
-        folder.rmdir()
+    with suppress(OSError):  # a disk may be full, read-only or gone
+        if [*folder.iterdir()] == [log] and not log.stat().st_size:
+            log.unlink()
+            folder.rmdir()
 
 
 def terminate_with_parent() -> None:

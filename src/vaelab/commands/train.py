@@ -82,17 +82,18 @@ def main(cfg: DictConfig) -> float:
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
     ckpt = run.checkpoint_to_resume(model)
-    run.write_config()
-    introduction.introduce(run, model, data, trainer)
-    introduction.log_settings(run, trainer)
-    with results.explain_end(run, model):
-        trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
-    if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
-        trainer.validate(model, data, verbose=False)
-    best = run.best if run.best.exists() else None  # None: the weights as they are
-    last = float(trainer.callback_metrics["val/elbo"])
-    elbo = getattr(trainer.checkpoint_callback, "best_elbo", last) if best else last
-    (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    metrics = {"val/elbo": elbo, **metrics}
-    results.finish_run(run, plan, model, trainer, metrics, monotonic() - began)
+    with results.explain_write_error(run):
+        run.write_config()
+        introduction.introduce(run, model, data, trainer)
+        introduction.log_settings(run, trainer)
+        with results.explain_end(run, model):
+            trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+        if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
+            trainer.validate(model, data, verbose=False)
+        best = run.best if run.best.exists() else None  # None: the weights as they are
+        last = float(trainer.callback_metrics["val/elbo"])
+        elbo = getattr(trainer.checkpoint_callback, "best_elbo", last) if best else last
+        (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
+        metrics = {"val/elbo": elbo, **metrics}
+        results.finish_run(run, plan, model, trainer, metrics, monotonic() - began)
     return elbo

@@ -4,20 +4,21 @@
 """
 
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from vaelab import checksums
+from vaelab.atomic_files import atomic_file, explain_write_errors, make_folder
 from vaelab.data.array_images import Span
 from vaelab.data.arrays import build_splits, part_prefixes
 from vaelab.data.splits import Splits
-from vaelab.errors import UserError
+from vaelab.errors import DamagedFileError, UserError
 
 Arrays = dict[str, np.ndarray]
 IMAGES = "train_images"
@@ -34,32 +35,49 @@ def load_or_create(path: Path, make: Callable[[], Arrays]) -> Splits:
     """Returns the data set in `path`, memory-mapped; makes and writes it under a lock if absent.
 
     Writing is atomic, under a file lock `path` with suffix .lock, on which other processes wait.
-    Processes that map the same file share its pages.
+    Processes that map the same file share its pages. The file's checksum is verified.
 
     Raises:
-        UserError: If the file cannot be written or read.
+        UserError: If the file cannot be written or read, or is damaged.
     """
     if not path.exists():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                if not path.exists():
-                    write_safetensors(path, make())
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        make_folder(path.parent)
+        with explain_write_errors(path), FileLock(path.with_suffix(".lock")):
+            if not path.exists():
+                write_safetensors(path, make())
+    try:
+        check_arrays(path)
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{error}; delete it, and it is made anew") from error
     return read_splits(path)
 
 
-def write_safetensors(path: Path, arrays: Arrays) -> None:
-    """Writes arrays as a safetensors file atomically, replacing an older one; takes no lock."""
-    with NamedTemporaryFile(dir=path.parent, suffix=".partial", delete=False) as file:
-        unfinished = Path(file.name)
+def check_arrays(path: Path) -> None:
+    """Raises DamagedFileError if a safetensors file has other arrays than were written to it.
+
+    Passes files without a checksum, which other programs and earlier versions wrote, and files
+    that have no such format.
+    """
     try:
-        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, unfinished)
-        unfinished.chmod(0o644)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+        header, _ = read_header(path)
+        written = header.get("__metadata__", {}).get(checksums.NAME)
+        whole = written is None or written == checksums.arrays_digest(map_safetensors(path))
+    except Exception:  # many types; read_splits says what is wrong
+        return
+    if not whole:
+        raise DamagedFileError(f"{path}: damaged, for its checksum differs")
+
+
+def write_safetensors(path: Path, arrays: Arrays) -> None:
+    """Writes arrays as a safetensors file with their checksum, atomically; takes no lock."""
+    with atomic_file(path) as file:
+        file.write(safetensors_bytes(arrays))
+
+
+def safetensors_bytes(arrays: Arrays) -> bytes:
+    """Returns arrays as the bytes of a safetensors file, with their checksum in its metadata."""
+    ordered = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    return save(ordered, {checksums.NAME: checksums.arrays_digest(ordered)})
 
 
 def read_splits(path: Path, num_classes: int | None = None, span: Span | None = None) -> Splits:
@@ -137,11 +155,7 @@ def map_safetensors(path: Path) -> Arrays:
     All processes share its pages; the safetensors library's own loader copies. The format is a
     length, a JSON header and the bytes.
     """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError("header is longer than the file")
-        header = json.loads(file.read(size))
+    header, size = read_header(path)
     pages = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + size)
     arrays = {}
     for name, entry in header.items():
@@ -155,6 +169,15 @@ def map_safetensors(path: Path) -> Arrays:
             continue
         arrays[name] = pages[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Returns the header of a safetensors file and its length; ValueError if there is none."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("header is longer than the file")
+        return json.loads(file.read(size)), size
 
 
 READERS = {".npz": load_npz, ".safetensors": map_safetensors, ".npy": load_npy}

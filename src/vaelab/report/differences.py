@@ -42,11 +42,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Reads a run's settings by dotted name, but only those that change what the run computes.
 
     Folders are left out, too. The class name of a `_target_` is stored under the part's name. Names
-    with fewer dots come first.
+    with fewer dots come first. A damaged file has no settings.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     found = {}
-    for name, value in flatten(yaml.load(path.read_text(), loader) or {}).items():
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), loader)
+    except (OSError, ValueError, yaml.YAMLError):
+        content = None
+    for name, value in flatten(content if isinstance(content, dict) else {}).items():
         parent, _, last = name.rpartition(".")
         if last == "_target_":
             found[parent] = value.rpartition(".")[2]

@@ -122,8 +122,11 @@ def read_sweep(folder: Path) -> Sweep:
     if "error" in plan:
         raise UserError(f"{index}: {plan['error']}")
     if plan:
-        paths = [job["folder"] for job in plan.get("jobs", [])]
-        overrides = [job.get("overrides", {}) for job in plan.get("jobs", [])]
+        try:
+            paths = [job["folder"] for job in plan.get("jobs", [])]
+            overrides = [dict(job.get("overrides", {})) for job in plan.get("jobs", [])]
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{index}: damaged, or no list of the jobs of a sweep") from error
     else:
         runs = sorted(path.parents[1] for path in folder.rglob(str(COMPOSED)))
         paths = [run.relative_to(folder).as_posix() for run in runs]

@@ -1,12 +1,14 @@
 """Files of a run folder: their names, its configuration and its evaluation."""
 
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.atomic_files import make_folder, write_text
+from vaelab.errors import DamagedFileError
 from vaelab.runs.targets import rename_targets
 from vaelab.training.json_files import read_json
 
@@ -24,9 +26,30 @@ def read_config(folder: Path) -> DictConfig:
 
     Raises:
         FileNotFoundError: If there is none.
+        DamagedFileError: If it cannot be read, is empty or ends in the middle of a line.
     """
-    plain = OmegaConf.to_container(OmegaConf.load(folder / COMPOSED), resolve=False)
-    return OmegaConf.create(rename_targets(plain))
+    path = folder / COMPOSED
+    try:
+        text = path.read_text(encoding="utf-8")
+        plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        if not (isinstance(plain, dict) and plain and text.endswith("\n")):
+            raise ValueError("truncated")
+        return OmegaConf.create(rename_targets(plain))
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a parser's, OmegaConf's
+        raise DamagedFileError(f"{path}: damaged, or no configuration of a run") from error
+
+
+def write_config(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Writes a run's composed configuration and its overrides, each atomically; makes the folder.
+
+    They are not left to Hydra, which empties the files of an earlier start before it writes.
+    """
+    path = folder / COMPOSED
+    make_folder(path.parent)
+    write_text(path, OmegaConf.to_yaml(cfg))
+    write_text(path.with_name("overrides.yaml"), OmegaConf.to_yaml(list(overrides)))
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.errors import UserError
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs.folder import COMPOSED, EVALUATION, PROGRESS, flatten, read_config
 from vaelab.runs.naming import is_free
 from vaelab.training.json_files import read_json
@@ -47,8 +47,15 @@ def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
 
     Raises:
         UserError: With the first setting that differs.
+        DamagedFileError: If the configuration of the folder's run cannot be read.
     """
-    before = identity_settings(read_config(folder)) if (folder / COMPOSED).exists() else {}
+    try:
+        before = identity_settings(read_config(folder)) if (folder / COMPOSED).exists() else {}
+    except DamagedFileError as error:
+        raise DamagedFileError(
+            f"{error}, so that its settings are not known; ckpt=last goes on all the same, and "
+            "rerun=true starts over"
+        ) from error
     now = identity_settings(cfg)
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
