@@ -19,6 +19,14 @@ class NotFiniteError(UserError):
     """An error raised when the loss or a term, but for a point's infinite rate, is not finite."""
 
 
+class DamagedFileError(UserError):
+    """An error raised for a file that was written by vaelab and is no longer what was written."""
+
+
+class WriteError(UserError):
+    """An error raised when a file or folder cannot be written, as on a full or read-only disk."""
+
+
 def spelling_hint(name: str, known: Iterable[str], parent: str = "") -> str:
     """A hint for a misspelt name: its most similar known name, else all, or that there are none.
 

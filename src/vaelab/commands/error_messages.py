@@ -21,6 +21,7 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from vaelab.atomic_files import first_write_error
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.help_text import default_groups
 from vaelab.errors import UserError, exception_chain, first_line, spelling_hint
@@ -33,6 +34,9 @@ def user_message(error: BaseException, config_name: str) -> str | None:
             return str(cause)
         if room := out_of_memory_message(cause):
             return room
+    if isinstance(first := first_write_error(error), OSError):
+        place = f" {first.filename}" if first.filename else ""
+        return f"cannot write{place}: {first.strerror}"
     if isinstance(error, MissingConfigException):
         return unknown_choice_message(error)
     if isinstance(error, ConfigCompositionException):

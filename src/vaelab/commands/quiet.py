@@ -1,6 +1,7 @@
 """Process-wide settings for logs and warnings on the screen."""
 
 import logging
+import threading
 import warnings
 from typing import Any
 
@@ -11,7 +12,10 @@ from vaelab.runs.screen import printable
 
 
 def quieten() -> None:
-    """Silences Lightning's info logs and some warnings in this process; shortens other warnings."""
+    """Silences Lightning's info logs and some warnings in this process; shortens other warnings.
+
+    Also silences errors of TensorBoard's writing thread, which are raised elsewhere.
+    """
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
         logging.getLogger(name).handlers.clear()
@@ -25,4 +29,16 @@ def quieten() -> None:
         text = Text.assemble(("warning: ", "yellow"), printable(str(message).strip()))
         Console(stderr=True, soft_wrap=True).print(text)
 
+    def report_unless_raised(args: Any) -> None:
+        """Prints a thread's error, but not an OSError of TensorBoard's writer; for `threading`.
+
+        The writer raises that again in the main thread, which tells it on one line.
+        """
+        if not (
+            issubclass(args.exc_type, OSError)
+            and type(args.thread).__module__.startswith("tensorboard.")
+        ):
+            threading.__excepthook__(args)
+
     warnings.showwarning = show
+    threading.excepthook = report_unless_raised

@@ -3,7 +3,7 @@
 import math
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from vaelab import pictures
+from vaelab.atomic_files import first_write_error, make_folder
 from vaelab.commands.run_folder import RunFolder
 from vaelab.elbo import ELBO
-from vaelab.errors import NotFiniteError
+from vaelab.errors import NotFiniteError, UserError, WriteError
 from vaelab.evaluation import Plan, evaluation_table
 from vaelab.networks import MLPEncoder
+from vaelab.pictures.image_files import write_image
 from vaelab.pictures.tensorboard import Board, first_validation_images
 from vaelab.posteriors import Deterministic
 from vaelab.runs import finished, resume
@@ -109,11 +111,11 @@ def save_figures(run: RunFolder, model: ELBO, trainer: Trainer) -> None:
     The files are in the folder `figures`, which is created.
     """
     folder = run.folder / "figures"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     x, y = first_validation_images(trainer, 64)
     model.to(x.device)
     for name, picture in pictures.draw_overview(model, x, y).items():
-        picture.image().save(folder / f"{name}.png")
+        write_image(folder / f"{name}.png", picture.image())
 
 
 def run_metadata(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, Any]:
@@ -149,10 +151,28 @@ def explain_failure(run: RunFolder, model: ELBO) -> Iterator[None]:
         yield
     except NotFiniteError as error:
         if not run.console.quiet:  # the first process
-            write_json(run.folder / FAILURE, {"error": str(error)})
+            with suppress(WriteError):  # the loss is what is to be told
+                write_json(run.folder / FAILURE, {"error": str(error)})
         raise NotFiniteError(
             f"{error}; {run.checkpoint_note()}. {divergence_advice(model, error)}"
         ) from error
+
+
+@contextmanager
+def explain_write_error(run: RunFolder) -> Iterator[None]:
+    """Context manager: raises WriteError with the last whole checkpoint if a file can't be written.
+
+    Loggers' errors name no file; then the message names the run folder.
+    """
+    try:
+        yield
+    except Exception as error:
+        first = first_write_error(error)
+        other = isinstance(error, UserError) and not isinstance(error, WriteError)
+        if first is None or other:
+            raise
+        said = f"cannot write {run.path}: {first.strerror}" if isinstance(first, OSError) else first
+        raise WriteError(f"{said}; {run.checkpoint_note()}") from error
 
 
 def stopping_point(trainer: Trainer) -> str | None:

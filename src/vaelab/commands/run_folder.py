@@ -5,20 +5,22 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from lightning.pytorch.utilities import rank_zero_warn
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
+from vaelab.atomic_files import delete_partial_files, explain_write_errors, make_folder
 from vaelab.commands import command_lines, config_folders
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs import naming, resume
-from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config
+from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config, write_config
 from vaelab.runs.screen import printable, relative_path, shell_path
-from vaelab.training.callbacks.checkpoint import load_checkpoint
+from vaelab.training.callbacks.checkpoint import checkpoints_beside, is_whole, load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
 
 LEAVING = 60.0
@@ -77,8 +79,9 @@ class RunFolder:
         Raises:
             UserError: If the folder holds a run with other settings.
         """
-        found = resume.finished_elbo(self.folder)
-        if found is None or self.cfg.rerun or self.cfg.ckpt is not None:
+        if self.cfg.rerun or self.cfg.ckpt is not None:
+            return None
+        if (found := resume.finished_elbo(self.folder)) is None:
             return None
         resume.check_same_run(self.folder, self.path, self.cfg)
         shown = shell_path(self.folder)
@@ -98,9 +101,11 @@ class RunFolder:
         ckpt = self.cfg.ckpt
         if ckpt is None:
             if self.cfg.rerun or not self.last.exists():
+                if self.best.exists() and not self.cfg.rerun:
+                    self.say(f"{self.path} has no last.ckpt; ckpt=best would go on from best.ckpt")
                 return None
             resume.check_same_run(self.folder, self.path, self.cfg)
-            state = load_checkpoint(self.last)
+            state = self.load_to_resume(self.last)
             check_architecture(model.state_dict(), state["state_dict"])
             self.say(f"going on from step {state['global_step']:,} of {self.path}")
             return self.last
@@ -119,7 +124,7 @@ class RunFolder:
                 f"ckpt={ckpt} goes on with the run in {self.path}, and rerun=true starts it over; "
                 "give one of them"
             )
-        state = load_checkpoint(path)
+        state = self.load_to_resume(path)
         check_architecture(model.state_dict(), state["state_dict"])
         self.warn_of_other_images(path)
         done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
@@ -134,13 +139,31 @@ class RunFolder:
                 )
         return path
 
+    def load_to_resume(self, path: Path) -> dict[str, Any]:
+        """Loads a checkpoint; if it is damaged, the error says what else the run can go on from."""
+        try:
+            return load_checkpoint(path)
+        except DamagedFileError as error:
+            other = next(filter(is_whole, checkpoints_beside(path)), None)
+            instead = f"ckpt={shell_path(other)} goes on from that, " if other else ""
+            if path.parent == self.last.parent and other:
+                instead = f"ckpt={other.stem} goes on from it, "
+            raise DamagedFileError(f"{error}; {instead}rerun=true starts over") from error
+
     def warn_of_other_images(self, checkpoint: Path) -> None:
-        """Warns if a checkpoint's run divided its images otherwise; skips one outside runs."""
+        """Warns if a checkpoint's run divided its images otherwise; skips one outside runs.
+
+        Warns, too, if the configuration of its run is damaged.
+        """
         earlier = checkpoint.absolute().parent.parent
         if not (earlier / COMPOSED).exists():
             return
-        plain = (read_plain_config(earlier), resume.plain_settings(self.cfg))
-        before, now = map(resume.split_settings, plain)
+        try:
+            plain = (read_plain_config(earlier), resume.plain_settings(self.cfg))
+            before, now = map(resume.split_settings, plain)
+        except DamagedFileError as error:
+            rank_zero_warn(f"{error}; that it divides the images in the same way is not known")
+            return
         if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
             rank_zero_warn(
                 f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "
@@ -158,10 +181,11 @@ class RunFolder:
         if self.console.quiet:
             return
         path = self.folder / COMPOSED.with_name("lock")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         self.lock = FileLock(path, is_singleton=True)  # this process may lock it again
         try:
-            with suppress(NotImplementedError):  # a file system without locks
+            # A file system may have no locks
+            with explain_write_errors(path), suppress(NotImplementedError):
                 self.lock.acquire(timeout=LEAVING)
         except Timeout as error:
             raise UserError(f"{self.path}: another process is working in this folder") from error
@@ -190,22 +214,26 @@ class RunFolder:
         """
         if self.console.quiet:  # not the first process
             return
-        if self.cfg.rerun:
-            resume.delete_outputs(self.folder)
-        elif anew and (self.folder / COMPOSED).exists():
-            resume.delete_curves(self.folder)
-        for name in ("results.json", FAILURE):  # these mark an end
-            (self.folder / name).unlink(missing_ok=True)
-        composed = self.folder / COMPOSED
-        composed.parent.mkdir(exist_ok=True)
-        OmegaConf.save(self.cfg, composed)
-        OmegaConf.save(OmegaConf.create(self.overrides), composed.with_name("overrides.yaml"))
+        delete_partial_files(self.last.parent)  # the lock is held: nobody else writes there
+        with explain_write_errors(self.path):
+            if self.cfg.rerun:
+                resume.delete_outputs(self.folder)
+            elif anew and (self.folder / COMPOSED).exists():
+                resume.delete_curves(self.folder)
+            for name in ("results.json", FAILURE):  # these mark an end
+                (self.folder / name).unlink(missing_ok=True)
+        write_config(self.folder, self.cfg, self.overrides)
 
     def checkpoint_note(self) -> str:
-        """Returns words on the last checkpoint: its step, or that there is none."""
-        if not self.last.exists():
-            return "there is no checkpoint yet"
-        return f"the checkpoint of step {load_checkpoint(self.last)['global_step']:,} is kept"
+        """Returns words on the checkpoint to go on from: its name and step, or that there is none.
+
+        It is the last, or the best if the last cannot be loaded.
+        """
+        for path in (self.last, self.best):
+            with suppress(UserError):
+                step = load_checkpoint(path)["global_step"]
+                return f"the checkpoint of step {step:,} is kept, {path.name}"
+        return "there is no checkpoint yet"
 
     def resume_command(self, *changes: str) -> str:
         """Returns the command line that resumes this run, with these overrides changed."""

@@ -92,19 +92,20 @@ def main(cfg: DictConfig) -> float:
     except UserError:
         run.discard_lock()
         raise
-    run.write_config(anew=ckpt is None)
-    introduction.introduce(run, model, data, trainer)
-    introduction.log_settings(run, trainer)
-    stopping.watch.watch_processes(trainer)
-    with results.explain_failure(run, model):
-        trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
-    best = run.best if run.best.exists() else None  # None: the weights as they are
-    elbo = getattr(trainer.checkpoint_callback, "best_elbo", nan) if best else nan
-    if isnan(elbo):  # no best checkpoint, or none that this run or an earlier start of it saved
-        if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
-            trainer.validate(model, data, verbose=False)
-        elbo = float(trainer.callback_metrics["val/elbo"])
-    (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
-    metrics = {"val/elbo": elbo, **metrics}
-    results.finish_run(run, plan, model, trainer, metrics, monotonic() - began)
+    with results.explain_write_error(run):
+        run.write_config(anew=ckpt is None)
+        introduction.introduce(run, model, data, trainer)
+        introduction.log_settings(run, trainer)
+        stopping.watch.watch_processes(trainer)
+        with results.explain_failure(run, model):
+            trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+        best = run.best if run.best.exists() else None  # None: the weights as they are
+        elbo = getattr(trainer.checkpoint_callback, "best_elbo", nan) if best else nan
+        if isnan(elbo):  # no best checkpoint, or none that this run or an earlier start of it saved
+            if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
+                trainer.validate(model, data, verbose=False)
+            elbo = float(trainer.callback_metrics["val/elbo"])
+        (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
+        metrics = {"val/elbo": elbo, **metrics}
+        results.finish_run(run, plan, model, trainer, metrics, monotonic() - began)
     return elbo

@@ -4,27 +4,33 @@
 """
 
 import json
-import os
-import shutil
 import zipfile
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
 from filelock import FileLock
 from numpy.lib import format as npy_format
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
+from vaelab import checksums
+from vaelab.atomic_files import (
+    atomic_file,
+    delete_partial_files,
+    explain_write_errors,
+    make_folder,
+    partial_files,
+    write_text,
+)
 from vaelab.data.array_images import Span
 from vaelab.data.arrays import build_splits, part_prefixes
 from vaelab.data.contents import Contents, describe_contents, difference_text
 from vaelab.data.splits import Splits
-from vaelab.errors import UserError
+from vaelab.errors import DamagedFileError, UserError, WriteError
 from vaelab.regular_files import check_regular_file
 
 Arrays = dict[str, np.ndarray]
@@ -36,10 +42,6 @@ DTYPES = {"BOOL": np.dtype(np.bool_)} | {
     for kind, sizes in {"u": (1, 2, 4, 8), "i": (1, 2, 4, 8), "f": (2, 4, 8)}.items()
     for size in sizes
 }  # numpy types by their names in safetensors
-
-
-class DamagedFile(UserError):  # noqa: N818
-    """An error raised if a file cannot be what it says, or does not hold what it should."""
 
 
 def load_or_create(
@@ -59,24 +61,24 @@ def load_or_create(
     Raises:
         UserError: If the file cannot be written or read, is damaged, or holds other data.
     """
-    if not path.exists() or partial_files(path):
+    if not path.exists() or partial_files(path.parent, path.name):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_suffix(".lock")):
-                delete_partial_files(path)
+            make_folder(path.parent)
+            with explain_write_errors(path), FileLock(path.with_suffix(".lock")):
+                delete_partial_files(path.parent, path.name)
                 if not path.exists():
                     arrays = make()
                     check_made(path, arrays, expected)
                     verification_file(path).unlink(missing_ok=True)
                     write_safetensors(path, arrays)
-        except OSError as error:
+        except WriteError:
             if not path.exists():  # else only partial files could not be deleted
-                raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+                raise
     try:
         arrays = read_arrays(path)
         if expected is not None:
             check_contents(path, arrays, expected)
-    except DamagedFile as error:
+    except DamagedFileError as error:
         raise UserError(f"{error}; delete it and it is made anew") from error
     try:
         return build_splits(arrays)
@@ -93,7 +95,7 @@ def check_made(path: Path, arrays: Arrays, expected: Contents | None) -> None:
 
 
 def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
-    """Raises DamagedFile if the file's arrays have other contents; remembers that it was checked.
+    """Raises DamagedFileError if the file's arrays have other contents; remembers that it was checked.
 
     It is remembered beside the file with its size and times, and not checked again until these
     change; in a read-only folder it is checked each time.
@@ -104,7 +106,7 @@ def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
         expected: What they should hold; if empty, what they held when they were first read.
 
     Raises:
-        DamagedFile: If they hold something else.
+        DamagedFileError: If they hold something else.
     """
     note, status = verification_file(path), path.stat()
     # A time that is set back, as by `cp -p`, does not set back the time of that change.
@@ -117,14 +119,9 @@ def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
     found = describe_contents(arrays)
     if wanted and (wrong := difference_text(found, wanted)):
         changed = "" if expected else f"; if you changed it yourself, delete {note}"
-        raise DamagedFile(f"{path}: damaged, or other data: {wrong}{changed}")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.verified.partial")
-    with suppress(OSError):
-        try:
-            unfinished.write_text(json.dumps({"file": stamp, "contents": found}, indent=2) + "\n")
-            os.replace(unfinished, note)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        raise DamagedFileError(f"{path}: damaged, or other data: {wrong}{changed}")
+    with suppress(WriteError):
+        write_text(note, json.dumps({"file": stamp, "contents": found}, indent=2) + "\n")
 
 
 def verification_file(path: Path) -> Path:
@@ -142,35 +139,32 @@ def read_verification(note: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def partial_files(path: Path) -> list[Path]:
-    """Returns the partial files and folders of a file that is or was being written."""
+def check_arrays(path: Path) -> None:
+    """Raises DamagedFileError if a safetensors file has other arrays than were written to it.
+
+    Passes files without a checksum, which other programs and earlier versions wrote, and files
+    that have no such format.
+    """
     try:
-        beside = list(path.parent.iterdir())
-    except OSError:
-        return []
-    return [p for p in beside if p.name.startswith(f".{path.name}.") and p.suffix == ".partial"]
-
-
-def delete_partial_files(path: Path) -> None:
-    """Deletes a file's partial files; call it under the lock of those who write the file."""
-    for unfinished in partial_files(path):
-        if unfinished.is_dir():
-            shutil.rmtree(unfinished, ignore_errors=True)
-        else:
-            unfinished.unlink(missing_ok=True)
+        header, _ = read_header(path)
+        written = header.get("__metadata__", {}).get(checksums.NAME)
+        whole = written is None or written == checksums.arrays_digest(map_safetensors(path))
+    except Exception:  # many types; who reads the file says what is wrong
+        return
+    if not whole:
+        raise DamagedFileError(f"{path}: damaged, for its checksum differs")
 
 
 def write_safetensors(path: Path, arrays: Arrays) -> None:
-    """Writes arrays as a safetensors file atomically, replacing an older one; takes no lock."""
-    # In a folder, for safetensors first writes to a file beside the given one, with its own name.
-    unfinished = Path(mkdtemp(".partial", f".{path.name}.{os.getpid()}.", path.parent))
-    file = unfinished / path.name
-    try:
-        save_file({name: np.asarray(a, order="C") for name, a in arrays.items()}, file)
-        file.chmod(0o644)
-        os.replace(file, path)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    """Writes arrays as a safetensors file with their checksum, atomically; takes no lock."""
+    with atomic_file(path) as file:
+        file.write(safetensors_bytes(arrays))
+
+
+def safetensors_bytes(arrays: Arrays) -> bytes:
+    """Returns arrays as the bytes of a safetensors file, with their checksum in its metadata."""
+    ordered = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    return save(ordered, {checksums.NAME: checksums.arrays_digest(ordered)})
 
 
 def read_splits(path: Path, num_classes: int | None = None, span: Span | None = None) -> Splits:
@@ -195,7 +189,7 @@ def read_arrays(path: Path) -> Arrays:
     """Returns the arrays of a file by its suffix; those that are of no part may be left empty.
 
     Raises:
-        UserError: If there is no such file, or it cannot be read or is damaged; DamagedFile if
+        UserError: If there is no such file, or it cannot be read or is damaged; DamagedFileError if
             it is damaged.
     """
     check_regular_file(path)
@@ -208,21 +202,21 @@ def read_arrays(path: Path) -> Arrays:
         check_booleans(arrays)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except DamagedFile as error:
-        raise DamagedFile(f"{path}: damaged, {error}") from error
+    except DamagedFileError as error:
+        raise DamagedFileError(f"{path}: damaged, {error}") from error
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # parsers raise many types for a damaged file
-        raise DamagedFile(f"{path}: damaged, truncated, or no {path.suffix} file") from error
+        raise DamagedFileError(f"{path}: damaged, truncated, or no {path.suffix} file") from error
     return arrays
 
 
 def check_booleans(arrays: Arrays) -> None:
-    """Raises DamagedFile if a boolean array of a part has other bytes than 0 and 1."""
+    """Raises DamagedFileError if a boolean array of a part has other bytes than 0 and 1."""
     for name, array in arrays.items():
         is_used = array.dtype == np.bool_ and has_part_prefix(name) and array.size
         if is_used and array.view(np.uint8).max() > 1:
-            raise DamagedFile(f"{name} are booleans with other bytes than 0 and 1")
+            raise DamagedFileError(f"{name} are booleans with other bytes than 0 and 1")
 
 
 def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
@@ -236,7 +230,7 @@ def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
         names: The arrays to read; default: see above. Others are placeholders.
 
     Raises:
-        DamagedFile: If two members have one name, or one goes on behind its array.
+        DamagedFileError: If two members have one name, or one goes on behind its array.
         UserError: If an array has Python objects.
         ValueError: If a member that should be an array is none.
     """
@@ -245,7 +239,7 @@ def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
         for member in archive.infolist():
             name = member.filename.removesuffix(".npy")
             if name in members:
-                raise DamagedFile(f"it has two arrays {name}")
+                raise DamagedFileError(f"it has two arrays {name}")
             members[name] = member
         wanted: Iterable[str] = names or members
         if IMAGES in members and not names:
@@ -266,7 +260,7 @@ def read_member(archive: zipfile.ZipFile, name: str, member: zipfile.ZipInfo) ->
     with archive.open(member) as stream:
         array = load_array(name, partial(npy_format.read_array, stream, allow_pickle=False))
         if stream.read(1):  # also compares the checksum
-            raise DamagedFile(f"{name} goes on behind its {array.shape} {array.dtype}")
+            raise DamagedFileError(f"{name} goes on behind its {array.shape} {array.dtype}")
     return array
 
 
@@ -278,7 +272,7 @@ def load_npy(path: Path) -> Arrays:
     array = load_array("the array", partial(npy_format.open_memmap, path, mode="c"))
     assert isinstance(array, np.memmap)
     if array.offset + array.nbytes != path.stat().st_size:
-        raise DamagedFile(f"it goes on behind its {array.shape} {array.dtype}")
+        raise DamagedFileError(f"it goes on behind its {array.shape} {array.dtype}")
     return {IMAGES: array}
 
 
@@ -308,11 +302,7 @@ def map_safetensors(path: Path) -> Arrays:
     length, a JSON header and the bytes. The library checks that the arrays fill the bytes without
     a gap or an overlap.
     """
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError("header is longer than the file")
-        header = json.loads(file.read(size), object_pairs_hook=without_repetition)
+    header, size = read_header(path)
     header.pop("__metadata__", None)
     for name, entry in header.items():
         if entry["dtype"] not in DTYPES and has_part_prefix(name):
@@ -331,12 +321,21 @@ def map_safetensors(path: Path) -> Arrays:
     return arrays
 
 
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Returns the header of a safetensors file and its length; ValueError if there is none."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("header is longer than the file")
+        return json.loads(file.read(size), object_pairs_hook=without_repetition), size
+
+
 def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the pairs of a JSON object as a dict; raises DamagedFile if a key comes twice."""
+    """Returns the pairs of a JSON object as a dict; raises DamagedFileError if a key comes twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise DamagedFile(f"it has two entries {max(names, key=names.count)}")
+        raise DamagedFileError(f"it has two entries {max(names, key=names.count)}")
     return found
 
 

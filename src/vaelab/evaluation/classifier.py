@@ -16,10 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from vaelab.atomic_files import explain_write_errors
 from vaelab.chunking import images_per_chunk
 from vaelab.data import Images, store
 from vaelab.data.splits import OnDemand
-from vaelab.errors import UserError
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.metrics.estimates import Estimate, mean_estimate
 from vaelab.randomness import stream_seed
 from vaelab.training.progress_bar import track as default_track
@@ -118,17 +119,13 @@ def load_or_train(
         raise UserError("a classifier to judge samples needs labels, and these images have none")
     device = torch.device(device)
     path = folder / f"classifier_{digest(data)}.safetensors"
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            model = load_classifier(data, path)
-            if model is None:
-                with FileLock(path.with_suffix(".lock")):  # the lock creates the folder
-                    store.delete_partial_files(path)
-                    model = load_classifier(data, path) or train_classifier(
-                        data, path, device, track
-                    )
-        except OSError as error:
-            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    randomness = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with randomness, explain_write_errors(path):
+        model = load_classifier(data, path)
+        if model is None:
+            with FileLock(path.with_suffix(".lock")):  # the lock creates the folder
+                delete_partial_files(path.parent, path.name)
+                model = load_classifier(data, path) or train_classifier(data, path, device, track)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -163,9 +160,10 @@ def load_classifier(data: Images, path: Path) -> Classifier | None:
     """
     model = untrained_classifier(data, path.stem)
     try:
+        store.check_arrays(path)
         model.load_state_dict(load_file(path))
-    except (FileNotFoundError, SafetensorError, RuntimeError):  # missing, damaged, of other shapes
-        return None
+    except (FileNotFoundError, SafetensorError, RuntimeError, DamagedFileError):
+        return None  # missing, of other shapes, or damaged
     return model
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
+from vaelab.atomic_files import explain_write_errors
 from vaelab.runs.folder import EVALUATION, read_evaluation
 from vaelab.runs.screen import printable
 from vaelab.training.json_files import write_json
@@ -58,7 +59,7 @@ class Record:
         """Writes the estimates of one number each to a new TensorBoard file in the run folder."""
         from torch.utils.tensorboard import SummaryWriter  # slow to import
 
-        with SummaryWriter(self.folder) as board:
+        with explain_write_errors(self.folder), SummaryWriter(self.folder) as board:
             for name, entry in scalar_estimates(results).items():
                 board.add_scalar(f"evaluation/{name}", entry["value"], self.content["step"])
 

@@ -5,7 +5,6 @@ Shapes: B images, D latents, Y width of the labels.
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.nn.functional import one_hot
 
+from vaelab.atomic_files import atomic_file
 from vaelab.distributions.argument_checks import disable_argument_checks
 from vaelab.distributions.flows import Pushforward
 from vaelab.distributions.hierarchy import Hierarchy
@@ -188,14 +188,10 @@ def write_onnx_file(module: DistributionModule, path: Path) -> OnnxFile:
     assert program is not None
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # stack traces, with paths of this machine
-    partial = path.with_suffix(".partial")
-    try:
-        program.save(partial, external_data=False)
-        found = compare_with_pytorch(module, partial, path)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return found
+    with atomic_file(path) as file:
+        file.write(program.model_proto.SerializeToString())
+        file.flush()
+        return compare_with_pytorch(module, Path(file.name), path)
 
 
 def compare_with_pytorch(module: DistributionModule, written: Path, path: Path) -> OnnxFile:

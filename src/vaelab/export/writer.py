@@ -1,7 +1,10 @@
 """Export of a finished run: the function that writes the exported folder."""
 
+from hashlib import sha256
 from pathlib import Path
 
+from vaelab import checksums
+from vaelab.atomic_files import atomic_file, make_folder, write_text
 from vaelab.data import store
 from vaelab.evaluation.record import Record, scalar_estimates
 from vaelab.export import onnx_files
@@ -9,7 +12,7 @@ from vaelab.export.model_card import model_card
 from vaelab.export.onnx_files import OnnxFile
 from vaelab.runs import loading
 from vaelab.training import checkpoint_format
-from vaelab.training.json_files import read_json, write_json
+from vaelab.training.json_files import json_text, read_json
 
 
 def export_run(
@@ -38,14 +41,17 @@ def export_run(
     settings = loading.resolve_node(run, loading.read_run_config(run, trust), "model")
     if onnx:
         onnx_files.check_exportable(model)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    weights = store.safetensors_bytes({n: v.numpy() for n, v in model.state_dict().items()})
     if safetensors:
-        weights = {name: value.numpy() for name, value in model.state_dict().items()}
-        store.write_safetensors(folder / loading.WEIGHTS, weights)
+        with atomic_file(folder / loading.WEIGHTS) as file:
+            file.write(weights)
     made = onnx_files.write_onnx_files(model, folder) if onnx else []
     results = read_json(run / "results.json")
     content = {
         checkpoint_format.KEY: checkpoint_format.format_record(model.shapes),
+        # Also without writing them: the folder may have weights of an earlier export
+        loading.WEIGHTS_CHECKSUM: sha256(weights).hexdigest(),
         "model": settings,
         "step": model.step,
         "results": {
@@ -55,6 +61,7 @@ def export_run(
         },
         "evaluation": scalar_estimates(Record(run, model.step).content),
     }
-    write_json(folder / loading.CONFIG, content)
-    (folder / "README.md").write_text(model_card(model, content, safetensors, made))
+    signed = checkpoint_format.expect_checksum(content) | {checksums.NAME: checksums.ZEROS}
+    write_text(folder / loading.CONFIG, checksums.with_checksum(json_text(signed)))
+    write_text(folder / "README.md", model_card(model, content, safetensors, made))
     return made

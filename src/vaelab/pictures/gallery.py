@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vaelab.atomic_files import make_folder
 from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, spelling_hint
 from vaelab.evaluation.samplers import Own
 from vaelab.pictures.drawing import KINDS, draw, obstacle
-from vaelab.pictures.image_files import join_image_files, read_image
+from vaelab.pictures.image_files import join_image_files, read_image, write_image
 from vaelab.pictures.request import Request
 from vaelab.randomness import seeded_generator
 from vaelab.runs import finished, loading, naming
@@ -76,7 +77,7 @@ def write_pictures(
     settings |= {"sampler": getattr(sampler, "name", str(sampler)), "temperature": temperature}
     settings |= {"images": [*images], "seed": seed}
     suffix, kept = settings_suffix(settings), {"run": str(run), **settings}
-    to.mkdir(parents=True, exist_ok=True)
+    make_folder(to)
     for name in names:
         picture = draw(name, model, request, seed)
         yield from picture.save(to / f"{name}{suffix}", kept | {"what": name})
@@ -105,12 +106,13 @@ def write_comparisons(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterato
         drawn: The files of each run folder; only PNG files are read.
         to: The folder to write to; created if it is missing.
     """
-    to.mkdir(parents=True, exist_ok=True)
+    make_folder(to)
     names = [folder.name for folder in drawn]
     pictures = [{f.name: f for f in files if f.suffix == ".png"} for files in drawn.values()]
     for name in pictures[0]:
         if all(name in files for files in pictures):
-            join_image_files([files[name] for files in pictures], names).save(to / name)
+            page = join_image_files([files[name] for files in pictures], names)
+            write_image(to / name, page)
             yield to / name
 
 

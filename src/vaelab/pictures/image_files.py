@@ -1,14 +1,17 @@
-"""Reading image files for a model, and joining image files side by side."""
+"""Reading image files for a model, writing them, and joining them side by side."""
 
+import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from vaelab.atomic_files import atomic_file
 from vaelab.errors import UserError
 from vaelab.pictures.legends import FONT
 from vaelab.regular_files import check_regular_file
@@ -71,9 +74,31 @@ def composite_on_black(image: Image.Image, channels: int) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", clear.size, "black"), clear).convert("RGB")
 
 
+def write_image(path: Path, image: Image.Image, **options: Any) -> None:
+    """Writes an image file atomically, of the format of its suffix; takes Pillow's options.
+
+    Raises:
+        WriteError: If the file cannot be written.
+    """
+    encoded = io.BytesIO()  # Pillow's encoders hide why a file cannot be written
+    image.save(encoded, path.suffix.removeprefix("."), **options)
+    with atomic_file(path) as file:
+        file.write(encoded.getvalue())
+
+
+def read_rgb(path: Path) -> Image.Image:
+    """Reads an image file as it is, in RGB; raises UserError if it cannot be read."""
+    try:
+        with Image.open(path) as file:
+            return file.convert("RGB")
+    except (OSError, ValueError, SyntaxError) as error:
+        reason = getattr(error, "strerror", None) or "this is no image, or a damaged one"
+        raise UserError(f"{path}: cannot be read ({reason})") from error
+
+
 def join_image_files(files: Sequence[Path], names: Sequence[str]) -> Image.Image:
     """Reads image files and returns one image with all side by side, each below its name."""
-    images = [Image.open(path).convert("RGB") for path in files]
+    images = [read_rgb(path) for path in files]
     font = ImageFont.load_default(FONT)
     widths = [
         max(image.width, round(font.getlength(n))) for image, n in zip(images, names, strict=True)

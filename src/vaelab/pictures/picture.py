@@ -14,6 +14,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from vaelab.atomic_files import atomic_file
+from vaelab.pictures.image_files import write_image
 from vaelab.pictures.legends import CARD, FONT, card_font_size, draw_captions, with_names
 
 LARGEST = 128  # most pixels of the width of an enlarged cell, about
@@ -51,12 +53,14 @@ class Picture(ABC):
             settings: Stored with the arrays, as JSON.
         """
         png, npz, gif = (stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "npz", "gif"))
-        self.image().save(png)
+        write_image(png, self.image())
         arrays: dict[str, Any] = {name: v.cpu().numpy() for name, v in self.arrays.items()}
-        np.savez_compressed(npz, **arrays, settings=json.dumps(dict(settings)))
+        with atomic_file(npz) as file:
+            np.savez_compressed(file, **arrays, settings=json.dumps(dict(settings)))
         if not (frames := self.frames()):
             return [png, npz]
-        frames[0].save(gif, save_all=True, append_images=frames[1:], duration=FRAME, loop=0)
+        film = {"save_all": True, "append_images": frames[1:], "duration": FRAME, "loop": 0}
+        write_image(gif, frames[0], **film)
         return [png, npz, gif]
 
 

@@ -7,6 +7,8 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from vaelab.atomic_files import atomic_file, make_folder, write_text
+from vaelab.pictures.image_files import write_image
 from vaelab.pictures.picture import tiled
 
 LARGEST = 64  # most pixels of a thumbnail's side
@@ -28,22 +30,24 @@ def write_points(
         labels: Labels of the N points; None writes no labels.
         x: Their images [N, C, H, W] in [0, 1], of one or three channels; None writes no sprite.
     """
+    from google.protobuf.text_format import MessageToString
     from tensorboard.plugins import projector  # slow to import
 
-    (folder / name).mkdir(exist_ok=True)
+    make_folder(folder / name)
     config = projector.ProjectorConfig()
     embedding = config.embeddings.add(tensor_name=name, tensor_path=f"{name}/points.tsv")
-    np.savetxt(folder / embedding.tensor_path, points.cpu(), delimiter="\t", fmt="%.6g")
+    with atomic_file(folder / embedding.tensor_path) as file:
+        np.savetxt(file, points.cpu(), delimiter="\t", fmt="%.6g")
     if labels is not None:
         embedding.metadata_path = f"{name}/labels.tsv"
-        (folder / embedding.metadata_path).write_text("".join(f"{label}\n" for label in labels))
+        write_text(folder / embedding.metadata_path, "".join(f"{label}\n" for label in labels))
     if x is not None:
         shown = thumbnails(x)
         embedding.sprite.image_path = f"{name}/sprite.png"
         embedding.sprite.single_image_dim.extend([shown.shape[3], shown.shape[2]])
         side = square_side(len(x))  # and as many rows: TensorBoard expects a square
-        tiled(shown, side, rows=side).save(folder / embedding.sprite.image_path)
-    projector.visualize_embeddings(str(folder), config)
+        write_image(folder / embedding.sprite.image_path, tiled(shown, side, rows=side))
+    write_text(folder / "projector_config.pbtxt", MessageToString(config))
 
 
 def thumbnails(x: Tensor) -> Tensor:

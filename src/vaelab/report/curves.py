@@ -100,13 +100,18 @@ def read_small_records(path: Path) -> Iterator[bytes]:
 def read_csv_curves(path: Path) -> Curves:
     """Reads the curves in a file of Lightning's CSV logger; skips APART tags; {} without steps.
 
-    {}, too, if the file is missing or empty. The last value of a step counts.
+    {}, too, if the file is missing, empty or damaged. The last value of a step counts.
     """
     if not path.exists() or not path.stat().st_size:
         return {}
-    table = pd.read_csv(path)
+    try:
+        table = pd.read_csv(path)
+    except ValueError:  # pandas' parser errors, and text that is no UTF-8
+        return {}
     if "step" not in table:
         return {}
+    table["step"] = pd.to_numeric(table["step"], errors="coerce")
+    table = table.dropna(subset="step").astype({"step": "int64"})
     known = table.set_index("step").select_dtypes("number")
     tags = [tag for tag in known if not tag.startswith(APART)]
     last = {tag: known[tag].dropna() for tag in tags}

@@ -42,12 +42,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     """Reads a run's settings by dotted name, but only those that change what the run computes.
 
     Folders are left out, too. The class name of a `_target_` is stored under the part's name. Names
-    with fewer dots come first. Of a damaged file there are none.
+    with fewer dots come first. A damaged file has no settings.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = yaml.load(path.read_text(), loader)
-    except (yaml.YAMLError, UnicodeError, RecursionError):
+        content = yaml.load(path.read_text(encoding="utf-8"), loader)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     found = {}
     for name, value in flatten(content if isinstance(content, dict) else {}).items():

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vaelab.atomic_files import atomic_file, make_folder
 from vaelab.report import views
 from vaelab.report.axes import shortened, sweep_axis
 from vaelab.report.colours import (
@@ -46,11 +47,12 @@ def write_figures(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], to: P
         read: The curves of the jobs that have any, by row of the jobs' table.
         to: The folder, created if it is missing.
     """
-    to.mkdir(parents=True, exist_ok=True)
+    make_folder(to)
     paths = []
     for name, figure in draw_figures(sweep, ranking, read):
         paths.append(to / f"{name}.png")
-        figure.savefig(paths[-1])
+        with atomic_file(paths[-1]) as file:
+            figure.savefig(file, format="png")
     return paths
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from vaelab.atomic_files import atomic_file, make_folder, write_text
 from vaelab.report import curves, figures, page
 from vaelab.report.summary import Ranking, means_over, measured_columns
 from vaelab.report.sweep import Sweep
@@ -27,12 +28,13 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
         UserError: If runs have been measured, but none by the metric of the ranking.
     """
     ranking.check_metric(sweep)
-    to.mkdir(parents=True, exist_ok=True)
+    make_folder(to)
     read = curves.read_all_curves(sweep)
     tables = [to / name for name in ("runs.csv", "runs.parquet", "summary.csv")]
-    without_formulas(sweep.jobs).to_csv(tables[0], index=False)
-    sweep.jobs.to_parquet(tables[1], index=False)
-    without_formulas(summary_table(sweep)).to_csv(tables[2], index=False)
+    write_text(tables[0], without_formulas(sweep.jobs).to_csv(index=False))
+    with atomic_file(tables[1]) as file:
+        sweep.jobs.to_parquet(file, index=False)
+    write_text(tables[2], without_formulas(summary_table(sweep)).to_csv(index=False))
     drawn: list[Path] = []
     for group, part in sweep.parts.items():
         of_part = {row: read[row] for row in part.jobs.index if row in read}
@@ -40,7 +42,7 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
             part, ranking, of_part, to / "figures" / naming.filename_text(group)
         )
     html = to / "report.html"
-    html.write_text(page.render_page(sweep, ranking, read, best, to), encoding="utf-8")
+    write_text(html, page.render_page(sweep, ranking, read, best, to))
     return [html, *drawn, *tables]
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaelab.data import Images
 from vaelab.data.sources import WritesFile
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs import loading, resume
 from vaelab.runs.folder import COMPOSED, read_config
 from vaelab.runs.safe_targets import check_safe_targets
@@ -82,7 +82,10 @@ def unfinished_progress(folder: Path) -> str | None:
     last = folder / "checkpoints" / "last.ckpt"
     if resume.finished_elbo(folder) is not None or not last.exists():
         return None
-    state = load_checkpoint(last)
+    try:
+        state = load_checkpoint(last)
+    except DamagedFileError:
+        return "and its last checkpoint is damaged"
     trainer: Any = OmegaConf.select(read_config(folder), "trainer") or {}
     epochs, steps = trainer.get("max_epochs", -1), trainer.get("max_steps", -1)
     if epochs and epochs > 0:

@@ -2,13 +2,14 @@
 
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.errors import UserError
+from vaelab.atomic_files import make_folder, write_text
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs.safe_targets import without_resolvers
 from vaelab.runs.targets import rename_targets
 from vaelab.training.json_files import read_json
@@ -30,6 +31,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
 
     Raises:
         FileNotFoundError: If there is none.
+        DamagedFileError: If it cannot be read, is empty or ends in the middle of a line.
     """
     plain = read_plain_config(folder)
     return OmegaConf.create(plain if trust else without_resolvers(plain))
@@ -42,18 +44,19 @@ def read_plain_config(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is none.
-        UserError: If it is damaged.
+        DamagedFileError: If it cannot be read, is empty or ends in the middle of a line.
     """
     path = folder / COMPOSED
     try:
-        plain: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-        if not isinstance(plain, dict):
-            raise TypeError("it should be a mapping")
+        text = path.read_text(encoding="utf-8")
+        plain: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+        if not (isinstance(plain, dict) and plain and text.endswith("\n")):
+            raise ValueError("truncated")
         return rename_targets(plain)
     except FileNotFoundError:
         raise
     except Exception as error:  # a parser's, OmegaConf's
-        raise UserError(f"{path}: damaged, or no configuration of a run") from error
+        raise DamagedFileError(f"{path}: damaged, or no configuration of a run") from error
 
 
 def is_inside(path: Path, folder: Path) -> bool:
@@ -79,6 +82,17 @@ def check_links(to: Path, folder: Path) -> None:
                 f"{path} is a link to {path.resolve()}, outside of {folder}, where nothing is "
                 "written; take the link away"
             )
+
+
+def write_config(folder: Path, cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Writes a run's composed configuration and its overrides, each atomically; makes the folder.
+
+    They are not left to Hydra, which empties the files of an earlier start before it writes.
+    """
+    path = folder / COMPOSED
+    make_folder(path.parent)
+    write_text(path, OmegaConf.to_yaml(cfg))
+    write_text(path.with_name("overrides.yaml"), OmegaConf.to_yaml(list(overrides)))
 
 
 def read_evaluation(folder: Path) -> dict[str, Any]:

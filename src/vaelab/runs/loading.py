@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from vaelab import checksums
 from vaelab.elbo import ELBO
-from vaelab.errors import UserError, exception_chain, first_line
+from vaelab.errors import DamagedFileError, UserError, exception_chain, first_line
 from vaelab.runs import validation
 from vaelab.runs.folder import COMPOSED, read_config
 from vaelab.runs.safe_targets import check_safe_targets
@@ -26,6 +27,8 @@ from vaelab.training.checkpoint_format import check_architecture
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in an exported folder
 T = TypeVar("T")
+WEIGHTS_CHECKSUM = f"{WEIGHTS} {checksums.NAME}"
+"""Key in an export's config.json: the checksum of the weights, whether they were written or not."""
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
 
 
@@ -105,7 +108,7 @@ def read_run_config(folder: Path, trust: bool, data_folder: Path | None = None) 
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no run folder: there is no {path}") from error
     except Exception as error:  # a parser's, OmegaConf's
-        raise UserError(f"{path}: damaged, or no configuration of a run") from error
+        raise DamagedFileError(f"{path}: damaged, or no configuration of a run") from error
 
 
 def resolve_node(folder: Path, cfg: DictConfig, name: str) -> dict[str, Any]:
@@ -116,33 +119,55 @@ def resolve_node(folder: Path, cfg: DictConfig, name: str) -> dict[str, Any]:
             raise TypeError(f"{name} should be a mapping")
         return settings
     except Exception as error:  # OmegaConf raises many types
-        raise UserError(f"{folder / COMPOSED}: damaged, or no configuration of a run") from error
+        raise DamagedFileError(
+            f"{folder / COMPOSED}: damaged, or no configuration of a run"
+        ) from error
 
 
 def load_exported_model(folder: Path, trust: bool) -> ELBO:
     """Loads an exported model in evaluation mode; UserError if absent, damaged or not trusted."""
     path = folder / CONFIG
     try:
-        content = json.loads(path.read_text())
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
         checkpoint_format.check_format(path, content)
+        if checkpoint_format.has_checksum(content) and not checksums.has_checksum(
+            text, content.get(checksums.NAME)
+        ):
+            raise DamagedFileError(f"{path}: damaged, for its checksum differs; export it anew")
         described = rename_targets(content["model"]) | content[checkpoint_format.KEY]["shapes"]
         step = content["step"]
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no exported model: there is no {CONFIG} in it") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: damaged, or no configuration of a model") from error
+        raise DamagedFileError(f"{path}: damaged, or no configuration of a model") from error
     model = build_part(ELBO, path, "model", described, trust)
-    return load_weights(model, read_weights(folder / WEIGHTS), step)
+    return load_weights(model, read_weights(folder / WEIGHTS, content.get(WEIGHTS_CHECKSUM)), step)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a safetensors file; UserError if it does not exist or is damaged."""
+def read_weights(path: Path, checksum: str | None) -> dict[str, Tensor]:
+    """Reads the tensors of a safetensors file and verifies its checksum, if one is given.
+
+    Raises:
+        UserError: If the file does not exist or cannot be read.
+        DamagedFileError: If it is damaged, or of another export than the checksum.
+    """
     try:
-        return load_file(path)
+        weights = load_file(path)
+        if checksum is not None and checksums.file_digest(path) != checksum:
+            raise DamagedFileError(
+                f"{path}: damaged, or of another export than {CONFIG} beside it, for its checksum "
+                "differs; export it anew"
+            )
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such file; export with what=safetensors") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except SafetensorError as error:
-        raise UserError(f"{path}: truncated, or no safetensors") from error
+        raise DamagedFileError(f"{path}: truncated, or no safetensors") from error
+    return weights
 
 
 def download_model(repository: str) -> Path:

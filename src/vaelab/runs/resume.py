@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.errors import UserError
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs.folder import COMPOSED, EVALUATION, PROGRESS, flatten, read_plain_config
 from vaelab.runs.naming import is_free
 from vaelab.training.json_files import read_json
@@ -49,8 +49,15 @@ def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
 
     Raises:
         UserError: With the first setting that differs.
+        DamagedFileError: If the configuration of the folder's run cannot be read.
     """
-    found = read_plain_config(folder) if (folder / COMPOSED).exists() else {}
+    try:
+        found = read_plain_config(folder) if (folder / COMPOSED).exists() else {}
+    except DamagedFileError as error:
+        raise DamagedFileError(
+            f"{error}, so that its settings are not known; ckpt=last goes on all the same, and "
+            "rerun=true starts over"
+        ) from error
     before, now = identity_settings(found), identity_settings(plain_settings(cfg))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):

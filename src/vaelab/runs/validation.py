@@ -80,7 +80,9 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
         if key in RESERVED:
             check_value(here, value, RESERVED[key])
             if key == "_args_" and value and settings.get("_partial_"):
-                raise UserError(f"{here}={shown_value(value)}: vaelab gives these; name the settings")
+                raise UserError(
+                    f"{here}={shown_value(value)}: vaelab gives these; name the settings"
+                )
             continue
         if key not in known and not open_ended:
             name = getattr(target, "__name__", str(target))
@@ -184,8 +186,11 @@ def error_wording(error: Mapping[str, Any]) -> str:
         return f"should have {error['loc'][-1]}"
     if error["type"] == "too_short":
         return f"should have at least {error['ctx']['min_length']} item"
-    return error["msg"].removeprefix("Input ").replace("valid array", "valid list").replace(
-        "an object", "a dictionary"
+    return (
+        error["msg"]
+        .removeprefix("Input ")
+        .replace("valid array", "valid list")
+        .replace("an object", "a dictionary")
     )
 
 

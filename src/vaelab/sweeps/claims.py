@@ -18,7 +18,9 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from vaelab.training.json_files import read_json, write_json
+from vaelab.atomic_files import make_folder, write_error
+from vaelab.errors import WriteError
+from vaelab.training.json_files import read_json_or_nothing, write_json
 
 FOLDER = ".claims"
 BEAT = 5.0
@@ -47,7 +49,7 @@ class Claims:
 
     def __enter__(self) -> "Claims":
         """Creates the folder of claims and starts a thread that writes the heartbeat file."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         self.beat()
         self.thread = threading.Thread(target=self.beat_until_exit, daemon=True)
         self.thread.start()
@@ -80,7 +82,7 @@ class Claims:
     def beat_until_exit(self) -> None:
         """Writes the heartbeat file every BEAT seconds until the context ends; run in a thread."""
         while not self.over.wait(BEAT):
-            with suppress(OSError):  # a network file system may fail once
+            with suppress(WriteError):  # a network file system may fail once
                 self.beat()
 
     def beat(self) -> None:
@@ -100,6 +102,9 @@ class Claims:
                 json.dump({"mark": self.mark}, file)
         except FileExistsError:
             return False
+        except OSError as error:
+            path.unlink(missing_ok=True)  # a claim without a mark would be nobody's
+            raise write_error(path, error) from error
         self.held[job] = number + 1
         return True
 
@@ -127,10 +132,8 @@ class Claims:
         if not numbers:
             return -1, None
         number = max(numbers)
-        try:
-            return number, read_json(self.folder / f"{job}.{number}").get("mark", "")
-        except ValueError:  # the file is being written
-            return number, ""
+        # Damaged means that the file is being written
+        return number, read_json_or_nothing(self.folder / f"{job}.{number}").get("mark", "")
 
     def is_alive(self, mark: str) -> bool:
         """False if this object saw no beat for LOST seconds, or a local launcher's process ended.
@@ -138,7 +141,7 @@ class Claims:
         The seconds count from when this object first saw the latest beat, which it stores; so a
         launcher of another machine is alive when its mark is first seen.
         """
-        content = read_json(self.folder / f"{mark}.alive")
+        content = read_json_or_nothing(self.folder / f"{mark}.alive")
         if content.get("host") == socket.gethostname() and not is_process_running(content["pid"]):
             return False
         beats = content.get("beats", 0)

@@ -7,11 +7,14 @@ from typing import Any, Literal
 
 from hydra.core.utils import JobReturn, JobStatus
 
+from vaelab.errors import DamagedFileError
 from vaelab.runs import comparability, naming, resume
 from vaelab.runs.folder import FAILURE, PROGRESS
-from vaelab.training.json_files import read_json
+from vaelab.training.json_files import read_json_or_nothing
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "stopped"]
+INDEX = "sweep.json"
+"""The file of a sweep folder that lists its jobs."""
 LOG = "job.log"
 
 
@@ -63,8 +66,8 @@ class Job:
 
     @property
     def value(self) -> float | None:
-        """`val/elbo` of the finished run, read from its results; -inf if null; None before."""
-        return resume.finished_elbo(self.folder)
+        """`val/elbo` in the finished run's results, -inf if null; None before, or if damaged."""
+        return None if self.damage else resume.finished_elbo(self.folder)
 
     @property
     def is_finished(self) -> bool:
@@ -72,14 +75,26 @@ class Job:
         return self.value is not None and not resume.unmeasured_metrics(self.folder)
 
     @property
+    def damage(self) -> str:
+        """What is wrong with the run's `results.json`; empty if it is whole or missing."""
+        try:
+            resume.finished_elbo(self.folder)
+        except DamagedFileError as error:
+            return str(error)
+        return ""
+
+    @property
     def progress(self) -> dict[str, Any]:
-        """The content of `progress.json`: epoch, share, val/elbo and others; empty without it."""
-        return read_json(self.folder / PROGRESS)
+        """The content of `progress.json`: epoch, share, val/elbo and others; empty without it.
+
+        Empty, too, if it is damaged.
+        """
+        return read_json_or_nothing(self.folder / PROGRESS)
 
     @property
     def failure(self) -> dict[str, Any]:
-        """The content of `failure.json`: error, exit, log, mark; empty if there is none."""
-        return read_json(self.folder / FAILURE)
+        """The content of `failure.json`: error, exit, log, mark; empty if missing or damaged."""
+        return read_json_or_nothing(self.folder / FAILURE)
 
     def hydra_result(self) -> JobReturn:
         """Returns the job as Hydra's own sweepers expect it; any state but done is a failure."""
@@ -105,11 +120,15 @@ def last_error(log: Path, since: int) -> str:
     """Returns the line of a log, after byte `since`, that best tells the error; or empty.
 
     It is the last line that begins with `error: `, else the exception of the last traceback, else
-    the last line.
+    the last line. Empty, too, if the log cannot be read.
     """
-    with log.open("rb") as file:
-        file.seek(since)
-        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    try:
+        with log.open("rb") as file:
+            file.seek(since)
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line for line in text.splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("error: ")]
     if said:
         return said[-1].removeprefix("error: ")

@@ -13,7 +13,10 @@ from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from vaelab.errors import UserError
+from vaelab.atomic_files import explain_write_errors
+from vaelab.errors import DamagedFileError
+from vaelab.sweeps.job import INDEX
+from vaelab.training.json_files import read_json
 
 FILE = "study.journal"
 STUDY = "vaelab"
@@ -31,15 +34,37 @@ def open_storage(path: Path) -> JournalStorage:
     """Opens the storage in a journal file, created if missing; silences Optuna in the process.
 
     Raises:
-        UserError: If the file is damaged.
+        DamagedFileError: If the file is damaged.
     """
     silence_optuna()
     path = path.absolute()
     lock = JournalFileOpenLock(str(path))  # Optuna's symlink lock breaks when the folder is moved
     try:
-        return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
-    except ValueError as error:
-        raise UserError(f"{path}: damaged, so that its search cannot go on") from error
+        return JournalStorage(WholeLines(str(path), lock_obj=lock))
+    except OSError:
+        raise
+    except Exception as error:  # Optuna raises many types for lines that it did not write
+        raise DamagedFileError(f"{path}: damaged, so that its search cannot go on") from error
+
+
+class WholeLines(JournalFileBackend):
+    """Optuna's journal file, without the half of a line that a full disk leaves.
+
+    The next line, of this or another process, would be joined to it, and the file damaged.
+    """
+
+    def __init__(self, file_path: str, lock_obj: JournalFileOpenLock) -> None:
+        super().__init__(file_path, lock_obj=lock_obj)
+        self.path = Path(file_path)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Called by Optuna: appends lines; if that fails, drops half a line, raises WriteError."""
+        with explain_write_errors(self.path):
+            try:
+                super().append_logs(logs)
+            except OSError:
+                drop_partial_line(self.path)
+                raise
 
 
 def drop_partial_line(path: Path) -> None:
@@ -57,6 +82,15 @@ def drop_partial_line(path: Path) -> None:
             os.truncate(path, content.rfind(b"\n") + 1)
     finally:
         lock.release()
+
+
+def check_not_emptied(path: Path) -> None:
+    """Raises DamagedFileError if a journal exists and is empty, although its search has jobs."""
+    if path.exists() and not path.stat().st_size and read_json(path.with_name(INDEX)).get("jobs"):
+        raise DamagedFileError(
+            f"{path}: damaged, for it is empty, so that its search cannot go on; "
+            "hydra.sweep.dir=FOLDER begins anew in another folder"
+        )
 
 
 def trial_id(store: JournalStorage, number: int) -> int:

@@ -12,6 +12,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vaelab.commands import command_lines, config_folders
+from vaelab.errors import DamagedFileError
 from vaelab.runs import comparability, naming, resume
 from vaelab.sweeps.job import Job
 
@@ -49,7 +50,8 @@ class Planner:
     ) -> Job:
         """Composes the configuration of a job, checks it and returns the job; reserves its folder.
 
-        The state of the job is done if its folder holds the finished run.
+        The state of the job is done if its folder holds the finished run, and failed if files of
+        it are damaged.
 
         Args:
             overrides: Overrides of the command line, without those of Hydra.
@@ -68,8 +70,7 @@ class Planner:
             if self.check:
                 self.check(task)
             again = bool(task.get("rerun")) or task.get("ckpt") is not None
-            if not again and resume.has_run(folder):
-                resume.check_same_run(folder, folder, task)
+            damage = "" if again else find_damage(folder, task)
             compared = comparability.scale_key(comparability.compared_config(task))
         trainer = task.get("trainer") or {}
         job = Job(
@@ -83,7 +84,9 @@ class Planner:
             compared=compared,
         )
         job.seen_failure = job.failure.get("mark")
-        if not again and job.is_finished:
+        if damage:
+            job.state, job.error = "failed", damage
+        elif not again and job.is_finished:
             job.state = "done"
         return job
 
@@ -120,6 +123,20 @@ class Planner:
             "hydra.mode=RUN",
             f"hydra.run.dir={naming.quote(str(job.folder))}",
         ]
+
+
+def find_damage(folder: Path, task: DictConfig) -> str:
+    """Returns what is wrong with the files of a job's earlier run, empty if nothing is.
+
+    Raises:
+        UserError: If the folder holds a run with other settings.
+    """
+    try:
+        if resume.has_run(folder):
+            resume.check_same_run(folder, folder, task)
+    except DamagedFileError as error:
+        return str(error)
+    return ""
 
 
 def is_sweep_setting(override: str) -> bool:

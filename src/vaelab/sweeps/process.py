@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vaelab.atomic_files import make_folder
 from vaelab.commands.cli import PARENT
 
 LEAKY = (
@@ -52,7 +53,7 @@ class Process:
         """
         kept = {k: v for k, v in os.environ.items() if k not in LEAKY}
         own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **BESIDE_SLURM}
-        order.log.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(order.log.parent)
         with order.log.open("ab") as log:
             self.child = subprocess.Popen(
                 list(order.command),

@@ -15,6 +15,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import Field, PositiveInt
 
+from vaelab.atomic_files import make_folder
 from vaelab.errors import UserError, first_line
 from vaelab.runs import comparability, naming
 from vaelab.runs.screen import relative_path
@@ -116,8 +117,9 @@ class Study:
         """
         self.plan = plan
         self.check_scale([plan(overrides, name="check") for overrides in self.corner_overrides()])
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         journal.drop_partial_line(self.path)
+        journal.check_not_emptied(self.path)
         self.storage = journal.open_storage(self.path)
         with folder_lock(self.folder):
             self.open_study()

@@ -4,23 +4,24 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 from uuid import uuid4
 
+from vaelab.atomic_files import explain_write_errors, make_folder
 from vaelab.commands import command_lines
+from vaelab.errors import WriteError, first_line
 from vaelab.runs.folder import FAILURE, PROGRESS
 from vaelab.sweeps.claims import Claims, folder_lock
 from vaelab.sweeps.engines import Engine, Handle
-from vaelab.sweeps.job import LOG, Job, last_error, signal_text
+from vaelab.sweeps.job import INDEX, LOG, Job, last_error, signal_text
 from vaelab.sweeps.planning import Planner
 from vaelab.sweeps.process import Order
 from vaelab.sweeps.screen import Screen
 from vaelab.sweeps.sources import Source
 from vaelab.training.json_files import read_json, write_json
 
-INDEX = "sweep.json"
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LOOK = 0.05
 """Seconds between two polls of the running jobs."""
@@ -55,7 +56,15 @@ class SweepRunner:
 
         Returns:
             0 if all are done, 1 if some failed, 128 + signal if the sweep was stopped by a signal.
+
+        Raises:
+            WriteError: If files of the sweep itself, and not of a job, cannot be written.
         """
+        with explain_write_errors(self.folder):
+            return self.run_jobs(source)
+
+    def run_jobs(self, source: Source) -> int:
+        """Runs all jobs as `run` does, but for OSErrors of the sweep's own files."""
         jobs = source.first_jobs(self.plan_job)
         self.engine.expect(sum(job.state == "waiting" for job in jobs) + source.jobs_to_come())
         self.add_jobs(jobs)
@@ -86,7 +95,7 @@ class SweepRunner:
         """Adds jobs, queues those that wait and writes all into `sweep.json`, under a file lock."""
         self.jobs += jobs
         self.waiting += [job for job in jobs if job.state == "waiting"]
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         path = self.folder / INDEX
         with folder_lock(self.folder):  # two launchers may write at the same time
             known = {job["folder"]: job for job in read_json(path).get("jobs", [])}
@@ -135,7 +144,14 @@ class SweepRunner:
             and self.engine.count_startable(self.waiting[0]) > 0
             and self.signal is None
         ):
-            self.start_job(self.waiting.popleft())
+            job = self.waiting.popleft()
+            try:
+                self.start_job(job)
+            except (WriteError, OSError) as error:  # of its folder, as on a full disk
+                if job.name in self.claims.held:
+                    with suppress(OSError):
+                        self.claims.release(job.name)
+                self.end_job(job, "failed", first_line(error))
 
     def start_job(self, job: Job) -> None:
         """Claims and starts a job, deletes its old failure, progress; if taken, marks it elsewhere.
@@ -176,8 +192,10 @@ class SweepRunner:
         failure = job.failure
         if job.is_finished and not job.again:
             self.end_job(job, "done")
-        elif failure and failure["mark"] != job.seen_failure:
-            self.end_job(job, "failed", failure["error"])
+        elif failure and failure.get("mark") != job.seen_failure:
+            self.end_job(job, "failed", failure.get("error", ""))
+        elif job.damage and not job.again:
+            self.end_job(job, "failed", job.damage)
         else:
             return False
         return True
@@ -193,7 +211,9 @@ class SweepRunner:
             if code is None:
                 continue
             del self.running[job.name]
-            if code == 0:
+            if code == 0 and job.damage:
+                self.end_job(job, "failed", job.damage)
+            elif code == 0:
                 self.end_job(job, "done")
             elif self.signal is not None:
                 self.end_job(job, "stopped")
@@ -202,7 +222,10 @@ class SweepRunner:
                 error = how if not said or how else said
                 mark = uuid4().hex
                 failure = {"error": error, "exit": code, "log": LOG, "mark": mark}
-                write_json(job.folder / FAILURE, failure)
+                try:
+                    write_json(job.folder / FAILURE, failure)
+                except WriteError as full:  # then its log, too, may have no word
+                    error = error or str(full)
                 self.end_job(job, "failed", error)
             self.claims.release(job.name)
 

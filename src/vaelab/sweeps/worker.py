@@ -16,7 +16,7 @@ from typing import Any
 
 from vaelab.sweeps.claims import is_process_running
 from vaelab.sweeps.process import Order, Process
-from vaelab.training.json_files import read_json, write_json
+from vaelab.training.json_files import read_json_or_nothing, write_json
 
 LOOK = 1.0
 """Seconds between two reads, by launcher or worker, of the other's files."""
@@ -137,10 +137,7 @@ class LauncherMonitor:
 
     def read_heartbeat(self) -> dict[str, Any]:
         """Returns the heartbeat file's content; empty if it is missing or unreadable."""
-        try:
-            return read_json(self.order.heartbeat_file)
-        except (OSError, ValueError):
-            return {}
+        return read_json_or_nothing(self.order.heartbeat_file)
 
     def requested_signal(self) -> int:
         """Returns the signal requested for the job: 0 for none, SIGTERM without a request file.

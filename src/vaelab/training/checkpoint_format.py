@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from vaelab import checksums
 from vaelab.errors import UserError
 from vaelab.version import __version__
 
@@ -16,6 +17,22 @@ KEY = "vaelab"
 def format_record(shapes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns format version, vaelab version and data shapes, to store in a file under `KEY`."""
     return {"format": FORMAT, "version": __version__, "shapes": dict(shapes)}
+
+
+def expect_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a copy of content whose format record says that its file has a checksum.
+
+    Then a file that lost its checksum is not taken for one of an earlier vaelab, which had none.
+    Content without a format record, of another program, is copied as it is.
+    """
+    if KEY not in content:
+        return dict(content)
+    return {**content, KEY: {**content[KEY], "checksum": checksums.NAME}}
+
+
+def has_checksum(content: Mapping[str, Any]) -> bool:
+    """Returns whether the file of this content was written with a checksum."""
+    return content[KEY].get("checksum") is not None
 
 
 def check_format(path: Path, content: Any) -> None:

@@ -1,25 +1,53 @@
 """Reading and atomic writing of JSON files."""
 
 import json
-import os
 from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from vaelab.atomic_files import write_text
+from vaelab.errors import DamagedFileError
+
+ADVICE = "; delete it, and the command that wrote it will write it anew"
+"""What to do about a damaged file: it holds nothing that cannot be computed again."""
+
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns the content of a JSON file, or an empty dict if there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else {}
+    """Returns the dict in a JSON file, or an empty one if there is no such file.
+
+    Raises:
+        DamagedFileError: If the file cannot be read, or holds no dict.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # no JSON, or no UTF-8
+        raise DamagedFileError(f"{path}: damaged, for it is no JSON{ADVICE}") from error
+    if not isinstance(found, dict):
+        raise DamagedFileError(f"{path}: damaged, for it holds no settings{ADVICE}")
+    return found
+
+
+def read_json_or_nothing(path: Path) -> dict[str, Any]:
+    """Returns the dict in a JSON file that others may do without; empty if missing or damaged."""
+    try:
+        return read_json(path)
+    except DamagedFileError:
+        return {}
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a JSON file atomically, replacing an older one; infinite and NaN become null."""
-    partial = path.with_name(f"{path.name}.partial")
-    if partial.is_symlink():  # in a folder that somebody sent: it would be followed
-        partial.unlink()
-    partial.write_text(json.dumps(without_nonfinite(content), indent=2, allow_nan=False) + "\n")
-    os.replace(partial, path)
+    write_text(path, json_text(content))
+
+
+def json_text(content: dict[str, Any]) -> str:
+    """Returns content as the text of a JSON file; infinite and NaN become null."""
+    return json.dumps(without_nonfinite(content), indent=2, allow_nan=False) + "\n"
 
 
 def without_nonfinite(content: Any) -> Any:

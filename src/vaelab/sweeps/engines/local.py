@@ -98,7 +98,12 @@ class Local:
             self.free_gpus.update(gpus)
             self.free_slots += 0 if gpus else size
 
-        return LocalHandle(Process(order), f"GPU {','.join(gpus)}" if gpus else "CPU", give_back)
+        try:
+            process = Process(order)
+        except Exception:  # such as a log that cannot be written
+            give_back()
+            raise
+        return LocalHandle(process, f"GPU {','.join(gpus)}" if gpus else "CPU", give_back)
 
     def close(self) -> None:
         """Does nothing: the engine holds nothing beside the processes of jobs."""

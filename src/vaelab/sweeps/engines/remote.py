@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from vaelab.sweeps import worker
 from vaelab.sweeps.process import Order
-from vaelab.training.json_files import read_json, write_json
+from vaelab.training.json_files import read_json_or_nothing, write_json
 
 PATIENCE = 15.0
 """Seconds after a requested SIGKILL until the launcher cancels the worker as well."""
@@ -46,8 +46,12 @@ class RemoteHandle:
         self.looked = float("-inf")
         self.asked = 0
         self.given_up = float("inf")
-        write_json(worker.request_file(order), {"signal": 0})
-        self.task = submit()
+        try:
+            write_json(worker.request_file(order), {"signal": 0})
+            self.task = submit()
+        except Exception:
+            give_back()
+            raise
 
     def poll(self) -> int | None:
         """Returns the exit code, None until the end; then deletes exchange files, frees resources.
@@ -60,7 +64,7 @@ class RemoteHandle:
             return self.code
         self.looked = now
         if not self.where:
-            self.where = device_label(read_json(worker.start_file(self.order)))
+            self.where = device_label(read_json_or_nothing(worker.start_file(self.order)))
         try:
             self.code = self.task.result()
         except Lost as error:

@@ -1,6 +1,5 @@
 """Callback that saves `best.ckpt` and `last.ckpt`; atomic checkpoint files and loading them."""
 
-import os
 from math import nan
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +12,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from vaelab.errors import UserError
+from vaelab import checksums
+from vaelab.atomic_files import atomic_file, make_folder
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.regular_files import check_regular_file
 from vaelab.training import checkpoint_format
 
@@ -137,20 +138,18 @@ class AtomicFiles(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
     ) -> None:
-        """Writes a checkpoint atomically, replacing an older one; ignores `storage_options`.
+        """Writes a checkpoint with its checksum, atomically; ignores `storage_options`.
 
         Called by Lightning's strategy, in the process of rank 0. Creates missing folders.
+
+        Raises:
+            WriteError: If it cannot be written; an older one stays.
         """
         path = Path(path)
-        partial = path.with_name(f".{path.name}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if partial.is_symlink():  # in a folder that somebody sent: it would be followed
-            partial.unlink()
-        with partial.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        make_folder(path.parent)
+        with atomic_file(path) as file:
+            torch.save(checkpoint_format.expect_checksum(checkpoint), file)
+            checksums.append_zip_checksum(file)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
@@ -160,21 +159,59 @@ class AtomicFiles(TorchCheckpointIO):
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Loads the tensors and plain values of a checkpoint, on the CPU, or raises UserError.
+    """Loads the tensors and plain values of a checkpoint, on the CPU, after verifying its checksum.
+
+    One without a checksum, of an earlier vaelab, is verified by those of the archive's members.
 
     Raises:
-        UserError: If there is no such file, or it is damaged, no checkpoint of vaelab, or of a
-            newer format version.
+        UserError: If there is no such file, it is no checkpoint of vaelab, or it is of a newer
+            format version.
+        DamagedFileError: If it is damaged; the message names the checkpoint beside it that is
+            whole.
     """
+    try:
+        return load_verified(path)
+    except DamagedFileError as error:
+        whole = [other.name for other in checkpoints_beside(path) if is_whole(other)]
+        beside = f"; {whole[0]} beside it is whole" if whole else ""
+        raise DamagedFileError(f"{error}{beside}") from error
+
+
+def load_verified(path: Path) -> dict[str, Any]:
+    """Loads a checkpoint as `load_checkpoint` does, without a look at others in its folder."""
     if path.exists():
         check_regular_file(path)
     try:
         if not path.stat().st_size:  # reading some empty files of /proc waits
             raise EOFError
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            has_checksum = checksums.verify_zip(file, path)
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
-    except Exception as error:  # torch.load raises many types for a damaged archive
-        raise UserError(f"{path}: truncated, or no checkpoint") from error
+    except DamagedFileError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # zip and torch.load raise many types for a damaged archive
+        raise DamagedFileError(f"{path}: truncated, or no checkpoint") from error
     checkpoint_format.check_format(path, content)
+    if checkpoint_format.has_checksum(content) and not has_checksum:
+        raise DamagedFileError(f"{path}: damaged, for its checksum is missing")
     return content
+
+
+def checkpoints_beside(path: Path) -> list[Path]:
+    """Returns the last and the best checkpoint of a checkpoint's folder, but not itself."""
+    both = (path.with_name(name) for name in ("last.ckpt", "best.ckpt"))
+    return [other for other in both if other != path and other.exists()]
+
+
+def is_whole(path: Path) -> bool:
+    """Returns whether a checkpoint can be loaded; loads it."""
+    try:
+        load_verified(path)
+    except UserError:
+        return False
+    return True

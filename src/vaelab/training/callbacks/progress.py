@@ -1,6 +1,7 @@
 """Callback that shows the progress of training, and writes it to a file."""
 
 import os
+from contextlib import suppress
 from math import isfinite
 from pathlib import Path
 from time import monotonic
@@ -13,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from vaelab.errors import WriteError
 from vaelab.training.callbacks.length import training_batches
 from vaelab.training.callbacks.speed import Speed
 from vaelab.training.json_files import write_json
@@ -185,4 +187,5 @@ class Progress(ProgressBar):
         self.stop_bar()
         if hasattr(self, "batches"):  # set by on_train_start
             self.last_note = float("-inf")
-            self.write_file(trainer)
+            with suppress(WriteError):  # the exception may be of a full disk itself
+                self.write_file(trainer)
