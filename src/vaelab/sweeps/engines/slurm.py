@@ -1,6 +1,7 @@
 """The SLURM engine: jobs submitted to SLURM by submitit."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,8 @@ WAIT = 15
 class Slurm:
     """Engine that submits jobs to SLURM, whose nodes see the same folders and the same Python.
 
-    A job that reaches its time limit writes a checkpoint, is queued again and continues.
+    A job that reaches its time limit writes a checkpoint, is queued again and continues. So does
+    one that SLURM stops and queues again, as at preemption or `scontrol requeue`.
 
     Args:
         cluster: `slurm`, or `local` to try it out on this machine without SLURM.
@@ -172,6 +174,13 @@ def is_queued(job_id: str) -> bool:
     return bool(found.stdout.strip())
 
 
+def is_requeued() -> bool:
+    """True if SLURM has queued the job of this process again since it began; runs `scontrol`."""
+    shown = run_slurm_command("scontrol", "show", "job", os.environ.get("SLURM_JOB_ID", ""))
+    restarts = re.search(r"\bRestarts=(\d+)", shown.stdout)
+    return bool(restarts) and int(restarts[1]) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
 def run_slurm_command(*command: str) -> subprocess.CompletedProcess[str]:
     """Runs a command of SLURM, for at most a minute, and returns its outcome; never raises.
 
@@ -184,15 +193,26 @@ def run_slurm_command(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 class RequeuingWorker(Worker):
-    """A worker that submitit starts, and starts again after each time limit."""
+    """A worker that submitit starts, and starts again after each time limit or preemption."""
+
+    stopped = False  # by SIGTERM from SLURM
 
     def __call__(self) -> int:
-        """Runs the job and returns its exit code; installs a SIGTERM handler that stops the job."""
+        """Runs the job and returns its exit code; installs a SIGTERM handler that stops the job.
+
+        If SLURM stopped the job and has queued it again, it raises SystemExit: submitit then
+        writes no result, and the launcher waits on. Also deletes the start file.
+        """
         signal.signal(signal.SIGTERM, self.stop_job)  # from scancel; submitit ignores it
-        return super().__call__()
+        code = super().__call__()
+        if self.stopped and is_requeued():
+            start_file(self.order).unlink(missing_ok=True)
+            raise SystemExit(code)
+        return code
 
     def stop_job(self, *_: Any) -> None:
         """Called on SIGTERM, as by scancel: asks a started job to write a checkpoint and exit."""
+        self.stopped = True
         if self.process:
             self.process.stop()
 
