@@ -1,7 +1,8 @@
 """Long runs, and what grows in them: python benchmarks/soak.py [--epochs 10000] [--jobs 500].
 
-A tiny training of many epochs, and one sweep of many short trainings. Memory, open handles, threads
-and file sizes are read from outside, of the training's process and of the launcher's.
+A tiny training of many epochs, and one sweep of many jobs, which write their results and end.
+Memory, open handles, threads and file sizes are read from outside, of the training's process and
+of the launcher's.
 """
 
 import argparse
@@ -17,6 +18,26 @@ from tiny import Workplace
 from vaelab.training.json_files import read_json
 
 MILESTONES = (0.01, 0.1, 0.25, 0.5, 0.75, 1.0)
+SHORT_TASK = """
+import json
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from vaelab.commands import cli
+
+
+@cli.task("train")
+def main(cfg):
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    (folder / ".hydra").mkdir(exist_ok=True)
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    (folder / "results.json").write_text(json.dumps({"val/elbo": -cfg.seed}))
+
+
+main()
+"""
 COLUMNS = (
     *("seconds", "memory MB", "handles", "threads", "files", "event files MB"),
     *("checkpoints MB", "log and screen KB"),
@@ -95,25 +116,22 @@ def soak_epochs(place: Workplace, epochs: int, overrides: Sequence[str]) -> None
     show(f"One training, `{command}`", ("epochs", *COLUMNS), rows, "", True)
 
 
-def soak_jobs(place: Workplace, jobs: int, overrides: Sequence[str]) -> None:
-    """Runs one sweep of many short trainings and prints a table of what its launcher takes."""
+def soak_jobs(place: Workplace, jobs: int) -> None:
+    """Runs one sweep of many jobs that end at once; prints a table of what its launcher takes."""
+    (place.folder / "short.py").write_text(SHORT_TASK)
     sweep = place.folder / "sweep"
-    settings = ["trainer=cpu", "trainer.max_epochs=1", f"seed=range({jobs})"]
-    process = place.start("sweep.out", "-m", *settings, f"hydra.sweep.dir={sweep}", *overrides)
-
-    def done() -> int:
-        """Returns how many jobs have ended, by the launcher's lines."""
-        return sum(line.startswith("done ") for line in place.printed("sweep.out").splitlines())
-
+    settings = ["-m", f"seed=range({jobs})", f"hydra.sweep.dir={sweep}"]
+    process = place.start_program("sweep.out", str(place.folder / "short.py"), *settings)
     rows = watch(
         process,
-        done,
+        lambda: len(place.said("sweep.out", "done ")),
         jobs,
         lambda: process_figures(process.pid) + folder_figures(sweep, place.folder / "sweep.out"),
     )
-    command = " ".join(["-m", *settings, *overrides])
-    show(f"The launcher of `{command}`", ("jobs done", *COLUMNS), rows, "", True)
-    print(place.printed("sweep.out").splitlines()[-4:])
+    index = (sweep / "sweep.json").stat().st_size / 1e3
+    last = next(line for line in reversed(place.said("sweep.out", str(jobs))))
+    notes = f"`sweep.json` has {index:.0f} KB; {last}"
+    show(f"The launcher of {jobs} jobs", ("jobs done", *COLUMNS), rows, notes, True)
 
 
 def main() -> None:
@@ -122,7 +140,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10_000, help="of the training; 0 for none")
     parser.add_argument("--jobs", type=int, default=500, help="of the sweep; 0 for none")
     parser.add_argument("--folder", type=Path, help="a new folder, which is kept")
-    parser.add_argument("overrides", nargs="*", help="for both, such as logger=none")
+    parser.add_argument("overrides", nargs="*", help="for the training, as logger=none")
     given = parser.parse_args()
     with TemporaryDirectory() as temporary:
         place = Workplace(given.folder or Path(temporary))
@@ -130,7 +148,7 @@ def main() -> None:
             if given.epochs:
                 soak_epochs(place, given.epochs, given.overrides)
             if given.jobs:
-                soak_jobs(place, given.jobs, given.overrides)
+                soak_jobs(place, given.jobs)
         finally:
             place.end_launchers()
 

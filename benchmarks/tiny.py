@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -59,9 +60,13 @@ class Workplace:
 
     def start(self, output: str, *overrides: str, pace: float = 0.0) -> subprocess.Popen[bytes]:
         """Starts a training or, with `-m` among the overrides, a sweep; output goes to a file."""
+        return self.start_program(output, *self.command(*overrides, pace=pace)[1:])
+
+    def start_program(self, output: str, *arguments: str) -> subprocess.Popen[bytes]:
+        """Starts a Python program, which `end_launchers` will kill; output goes to a file."""
         with (self.folder / output).open("wb") as file:
             launcher = subprocess.Popen(
-                self.command(*overrides, pace=pace),
+                [sys.executable, *arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdout=file,
@@ -165,15 +170,27 @@ def is_equal(one: object, other: object) -> bool:
 
 def job_processes(folder: Path) -> list[int]:
     """Returns the ids of the processes that train in a sweep folder, by their command lines."""
-    mark = f"{folder.name}/".encode()
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:  # it has ended meanwhile
-            continue
-        if any(word.startswith(b"hydra.run.dir=") and mark in word for word in words):
-            found.append(int(path.parent.name))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended meanwhile
+            words = (process / "cmdline").read_text().split("\0")
+            runs = [word.partition("=")[2] for word in words if word.startswith("hydra.run.dir=")]
+            here = Path(os.readlink(process / "cwd"))
+            if any((here / run.strip("'")).is_relative_to(folder) for run in runs):
+                found.append(int(process.name))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Returns the ids of a process's children, their children and so on."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = list(children.get(pid, ()))
+    for child in found:
+        found += children.get(child, ())
     return found
 
 

@@ -23,6 +23,8 @@ from vaelab.sweeps.worker import Worker, exchange_path, start_file
 
 LIMITS = 100
 """Number of time limits after which a job is no longer queued again."""
+SIGNAL_DELAY = 90
+"""Seconds before its time limit at which submitit lets SLURM signal a job, by default."""
 SELDOM = 20.0
 """Seconds between two calls of squeue for a job."""
 WAIT = 15
@@ -115,9 +117,19 @@ class Slurm:
             print("SLURM keeps no accounts here: that a job has ended is seen by its files")
 
     def check_job(self, job: Job) -> None:
-        """Raises UserError if submitit refuses the parameters of the job; submits nothing."""
+        """Raises UserError for a time limit that is too short or if submitit refuses a parameter.
+
+        Submits nothing.
+        """
+        asked = self.requested_resources(job)
+        limit, delay = asked["timeout_min"], asked.get("slurm_signal_delay_s", SIGNAL_DELAY)
+        if self.cluster == "slurm" and limit * 60 <= delay:
+            raise UserError(
+                f"hydra.launcher.timeout_min={limit}: SLURM asks a job to stop {delay} seconds "
+                "before its limit, so each job would stop at once: give it more minutes"
+            )
         try:
-            self.trial.update_parameters(**self.requested_resources(job))
+            self.trial.update_parameters(**asked)
         except (AssertionError, NameError, TypeError, ValueError) as error:
             raise UserError(f"hydra.launcher.parameters: {first_line(error)}") from error
 
