@@ -419,6 +419,21 @@ def test_ray_start_takes_share_until_job_ends(build_ray, monkeypatch, tmp_path):
     assert engine.count_startable(build_job()) == 4
 
 
+def test_ray_task_of_dead_node_names_reason_in_one_sentence(monkeypatch):
+    ray = pytest.importorskip("ray", reason="needs ray")
+    from vaelab.sweeps.engines.ray import RayTask
+
+    def fail(_):
+        raise ray.exceptions.NodeDiedError("The node is dead. Node IP: 10.0.0.7. See `ray logs`.")
+
+    monkeypatch.setattr(ray, "wait", lambda *_, **__: ([1], []))
+    monkeypatch.setattr(ray, "get", fail)
+    with pytest.raises(Lost) as error:
+        RayTask("promise").result()
+    assert str(error.value).splitlines()[-1] == "Ray: The node is dead"
+    assert "10.0.0.7" in str(error.value)  # for the job's log
+
+
 def test_ray_connect_keeps_sigterm_handler(monkeypatch):
     ray = pytest.importorskip("ray", reason="needs ray")
     from vaelab.sweeps.engines.ray import Ray
@@ -505,6 +520,23 @@ def test_slurm_refuses_missing_srun_unknown_parameter_and_all_devices(monkeypatc
         build_slurm(cluster="local").check_job(build_job("gpu", devices=-1))
 
 
+@pytest.mark.parametrize(
+    ("limit", "parameters", "refused"),
+    [(1, {}, True), (2, {}, False), (2, {"slurm_signal_delay_s": 120}, True)],
+    ids=["default signal", "long enough", "early signal"],
+)
+def test_slurm_refuses_time_limit_before_signal(tmp_path, monkeypatch, limit, parameters, refused):
+    for name in ("srun", "sacct"):
+        write_script(tmp_path / name, "#!/bin/sh\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    engine = build_slurm(timeout_min=limit, parameters=parameters)
+    if refused:
+        with pytest.raises(UserError, match=rf"timeout_min={limit}: .* would stop at once"):
+            engine.check_job(build_job())
+    else:
+        engine.check_job(build_job())
+
+
 def test_requeuing_worker_checkpoint_stops_and_requeues_job(make_order, tmp_path):
     pytest.importorskip("submitit", reason="needs submitit")
     from submitit.core.utils import DelayedSubmission
@@ -521,6 +553,52 @@ def test_requeuing_worker_checkpoint_stops_and_requeues_job(make_order, tmp_path
     assert not start_file(given).exists()  # since the job is in the queue again
     again = DelayedSubmission.load(tmp_path / "pickle").function
     assert (again.order, again.process) == (given, None)
+
+
+SCONTROL_SCRIPT = """#!/bin/sh
+test "$*" = "show job 7" && echo "JobId=7 JobState=COMPLETING Restarts={restarts} Reboot=0"
+"""
+
+
+@pytest.mark.parametrize(
+    ("restarts", "before", "requeued"),
+    [(1, None, True), (2, "1", True), (0, None, False), (1, "1", False), ("?", None, False)],
+    ids=["preempted", "preempted again", "cancelled", "cancelled later", "SLURM not reached"],
+)
+def test_requeuing_worker_gives_no_result_if_slurm_queues_its_job_again(
+    make_order, tmp_path, monkeypatch, restarts, before, requeued
+):
+    """SLURM sends SIGTERM to the worker, as for scancel and as for preemption."""
+    pytest.importorskip("submitit", reason="needs submitit")
+    from vaelab.sweeps.engines.slurm import RequeuingWorker
+
+    (tmp_path / "bin").mkdir()
+    write_script(tmp_path / "bin" / "scontrol", SCONTROL_SCRIPT.format(restarts=restarts))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)
+    if before:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", before)
+    given = make_order(EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def preempt() -> None:
+        """Sends SIGTERM to this process, where the worker is, once the job runs."""
+        wait_until(lambda: given.log.exists() and "sitting" in given.log.read_text())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    slurm = Thread(target=preempt)
+    slurm.start()
+    try:
+        code = RequeuingWorker(given)()
+    except SystemExit:  # with which submitit writes no result
+        assert requeued
+        assert not start_file(given).exists()
+    else:
+        assert (code, requeued) == (143, False)
+    finally:
+        slurm.join()
+        signal.signal(signal.SIGTERM, handler)
 
 
 SQUEUE_SCRIPT = """#!/bin/sh

@@ -56,8 +56,8 @@ class DSprites:
         shape = (self.factors.num_images, 1, SIDE, SIDE // 8)
         if images.shape != shape or not (images.view(torch.int64) != 0).flatten(1).any(1).all():
             raise UserError(
-                f"{self.prepared}: damaged, or other data: should hold {shape[0]:,} sprites; delete it and "
-                "it is made anew"
+                f"{self.prepared}: damaged, or other data: should hold {shape[0]:,} sprites; "
+                "delete it and it is made anew"
             )
         return grid_splits(Packed(images), self.factors)
 

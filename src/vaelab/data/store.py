@@ -95,7 +95,7 @@ def check_made(path: Path, arrays: Arrays, expected: Contents | None) -> None:
 
 
 def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
-    """Raises DamagedFileError if the file's arrays have other contents; remembers that it was checked.
+    """Raises DamagedFileError if a file's arrays have other contents; remembers that it checked.
 
     It is remembered beside the file with its size and times, and not checked again until these
     change; in a read-only folder it is checked each time.
@@ -331,7 +331,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Returns the pairs of a JSON object as a dict; raises DamagedFileError if a key comes twice."""
+    """Returns the pairs of a JSON object as a dict; DamagedFileError if a key comes twice."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vaelab.atomic_files import explain_write_errors
+from vaelab.atomic_files import delete_partial_files, explain_write_errors
 from vaelab.chunking import images_per_chunk
 from vaelab.data import Images, store
 from vaelab.data.splits import OnDemand

@@ -232,7 +232,8 @@ class RayTask:
         except ray.exceptions.RayTaskError as error:  # its last line is the exception on the node
             raise Lost(str(error)) from error
         except ray.exceptions.RayError as error:
-            raise Lost(f"Ray: {first_line(error)}") from error
+            said = first_line(error)  # its first sentence says why, and others where to look
+            raise Lost(f"{said}\nRay: {said.partition('. ')[0]}") from error
 
     def cancel(self) -> None:
         """Cancels the job's task in Ray."""

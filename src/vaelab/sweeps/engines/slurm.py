@@ -1,6 +1,7 @@
 """The SLURM engine: jobs submitted to SLURM by submitit."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,6 +23,8 @@ from vaelab.sweeps.worker import Worker, exchange_path, start_file
 
 LIMITS = 100
 """Number of time limits after which a job is no longer queued again."""
+SIGNAL_DELAY = 90
+"""Seconds before its time limit at which submitit lets SLURM signal a job, by default."""
 SELDOM = 20.0
 """Seconds between two calls of squeue for a job."""
 WAIT = 15
@@ -31,7 +34,8 @@ WAIT = 15
 class Slurm:
     """Engine that submits jobs to SLURM, whose nodes see the same folders and the same Python.
 
-    A job that reaches its time limit writes a checkpoint, is queued again and continues.
+    A job that reaches its time limit writes a checkpoint, is queued again and continues. So does
+    one that SLURM stops and queues again, as at preemption or `scontrol requeue`.
 
     Args:
         cluster: `slurm`, or `local` to try it out on this machine without SLURM.
@@ -113,9 +117,19 @@ class Slurm:
             print("SLURM keeps no accounts here: that a job has ended is seen by its files")
 
     def check_job(self, job: Job) -> None:
-        """Raises UserError if submitit refuses the parameters of the job; submits nothing."""
+        """Raises UserError for a time limit that is too short or if submitit refuses a parameter.
+
+        Submits nothing.
+        """
+        asked = self.requested_resources(job)
+        limit, delay = asked["timeout_min"], asked.get("slurm_signal_delay_s", SIGNAL_DELAY)
+        if self.cluster == "slurm" and limit * 60 <= delay:
+            raise UserError(
+                f"hydra.launcher.timeout_min={limit}: SLURM asks a job to stop {delay} seconds "
+                "before its limit, so each job would stop at once: give it more minutes"
+            )
         try:
-            self.trial.update_parameters(**self.requested_resources(job))
+            self.trial.update_parameters(**asked)
         except (AssertionError, NameError, TypeError, ValueError) as error:
             raise UserError(f"hydra.launcher.parameters: {first_line(error)}") from error
 
@@ -172,6 +186,13 @@ def is_queued(job_id: str) -> bool:
     return bool(found.stdout.strip())
 
 
+def is_requeued() -> bool:
+    """True if SLURM has queued the job of this process again since it began; runs `scontrol`."""
+    shown = run_slurm_command("scontrol", "show", "job", os.environ.get("SLURM_JOB_ID", ""))
+    restarts = re.search(r"\bRestarts=(\d+)", shown.stdout)
+    return bool(restarts) and int(restarts[1]) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
 def run_slurm_command(*command: str) -> subprocess.CompletedProcess[str]:
     """Runs a command of SLURM, for at most a minute, and returns its outcome; never raises.
 
@@ -184,15 +205,26 @@ def run_slurm_command(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 class RequeuingWorker(Worker):
-    """A worker that submitit starts, and starts again after each time limit."""
+    """A worker that submitit starts, and starts again after each time limit or preemption."""
+
+    stopped = False  # by SIGTERM from SLURM
 
     def __call__(self) -> int:
-        """Runs the job and returns its exit code; installs a SIGTERM handler that stops the job."""
+        """Runs the job and returns its exit code; installs a SIGTERM handler that stops the job.
+
+        If SLURM stopped the job and has queued it again, it raises SystemExit: submitit then
+        writes no result, and the launcher waits on. Also deletes the start file.
+        """
         signal.signal(signal.SIGTERM, self.stop_job)  # from scancel; submitit ignores it
-        return super().__call__()
+        code = super().__call__()
+        if self.stopped and is_requeued():
+            start_file(self.order).unlink(missing_ok=True)
+            raise SystemExit(code)
+        return code
 
     def stop_job(self, *_: Any) -> None:
         """Called on SIGTERM, as by scancel: asks a started job to write a checkpoint and exit."""
+        self.stopped = True
         if self.process:
             self.process.stop()
 
