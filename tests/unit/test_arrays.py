@@ -415,8 +415,19 @@ def test_description_names_class_counts_and_ranges_of_numbers(tmp_path):
     ):
         assert words in said
     assert data.rare_classes_warning() == (
-        "a class has a single training image: 132; is its label right?"
+        "a class has at most one training image: 132; are the labels right?"
     )
+
+
+def test_class_whose_single_image_is_held_out_is_rare(tmp_path):
+    labels = np.arange(20) % 4
+    labels[7] = 77
+    arrays = changed_arrays(train_labels=labels, test_images=None, test_labels=None)
+    path = save_arrays(tmp_path / "a.npz", arrays)
+    for seed in range(4):
+        source = Arrays(str(path), num_classes=100)
+        data = Images(source=source, batch_size=2, val_size=6, pixels="grey", split_seed=seed)
+        assert "one training image: 77; are" in str(data.rare_classes_warning())
 
 
 def test_description_of_equal_classes(tmp_path):

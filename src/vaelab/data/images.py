@@ -206,20 +206,20 @@ class Images(LightningDataModule):
         )
 
     def rare_classes_warning(self) -> str | None:
-        """Returns a warning of classes with a single training image; None if there are none.
+        """Returns a warning of classes with a single training image, or with none left; else None.
 
-        A wrong label often makes such a class.
+        A wrong label often makes such a class. Classes without any image are skipped.
         """
-        names = self.splits.column("label").class_names if self.splits.num_classes else ()
-        rare = [name for name, count in zip(names, self.class_counts, strict=True) if count == 1]
+        if not self.splits.num_classes:
+            return None
+        label = self.splits.column("label")
+        occurs = label.train.bincount(minlength=label.classes) > 0
+        rare = [label.class_names[i] for i in torch.where(occurs & (self.class_counts < 2))[0]]
         if not rare:
             return None
         shown = ", ".join(rare[:SHOWN]) + (", ..." if len(rare) > SHOWN else "")
-        one = len(rare) == 1
-        return (
-            f"{'a class has' if one else f'{len(rare)} classes have'} a single training image: "
-            f"{shown}; {'is its label' if one else 'are their labels'} right?"
-        )
+        subject = "a class has" if len(rare) == 1 else f"{len(rare)} classes have"
+        return f"{subject} at most one training image: {shown}; are the labels right?"
 
     def setup(self, stage: str) -> None:
         """Called by Lightning before fit, validate and test: makes the loaders of this stage."""
