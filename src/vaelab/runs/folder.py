@@ -32,7 +32,7 @@ def read_config(folder: Path) -> DictConfig:
     try:
         text = path.read_text(encoding="utf-8")
         plain = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-        if not (isinstance(plain, dict) and plain and text.endswith("\n")):
+        if not (isinstance(plain, dict) and plain and text.endswith(("\n", "}"))):  # YAML or JSON
             raise ValueError("truncated")
         return OmegaConf.create(rename_targets(plain))
     except FileNotFoundError:
