@@ -61,8 +61,8 @@ def disk(tmp_path):
 def test_atomic_file_replaces_only_when_whole(tmp_path):
     path = tmp_path / "a.json"
     write_text(path, "old")
-    with pytest.raises(AttributeError), atomic_file(path) as file:
-        file.write(b"new").fail
+    with pytest.raises(TypeError), atomic_file(path) as file:
+        file.writelines([b"new", "no bytes"])
     assert path.read_text() == "old"
     assert [*tmp_path.iterdir()] == [path]
     write_text(path, "new")
