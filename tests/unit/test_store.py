@@ -213,7 +213,7 @@ def test_load_or_create_leaves_no_file_if_make_fails(tmp_path):
 def test_load_or_create_leaves_no_file_on_full_disk(tmp_path):
     with small_disk(tmp_path / "disk", 100) as disk:
         path = disk / "a.safetensors"
-        fill(disk, left=4)
+        fill(disk)
         with pytest.raises(UserError, match=f"{path}: No space left on device"):
             load_or_create(path, valid_arrays)
         assert files_except_locks(disk) == ["fill"]
