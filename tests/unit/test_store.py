@@ -1,6 +1,5 @@
 """Data set files, by `read_splits`: formats and damage; and their creation, by `load_or_create`."""
 
-import errno
 import io
 import json
 import multiprocessing
@@ -10,7 +9,6 @@ import socket
 import time
 import zipfile
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +25,7 @@ from support.array_files import (
     two_level_images,
     valid_arrays,
 )
+from support.disks import fill, small_disk
 
 from vaelab.data import store
 from vaelab.data.contents import describe_contents
@@ -348,16 +347,13 @@ def test_load_or_create_leaves_no_file_if_make_fails(tmp_path):
     assert files_except_locks(tmp_path) == [path.name]
 
 
-def test_load_or_create_leaves_no_file_on_full_disk(tmp_path, monkeypatch):
-    def half(arrays, path):
-        Path(path).write_bytes(b"half of it")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    path = tmp_path / "a.safetensors"
-    monkeypatch.setattr(store, "save_file", half)
-    with pytest.raises(UserError, match=f"{path}: No space left on device"):
-        load_or_create(path, valid_arrays)
-    assert files_except_locks(tmp_path) == []
+def test_load_or_create_leaves_no_file_on_full_disk(tmp_path):
+    with small_disk(tmp_path / "disk", 100) as disk:
+        path = disk / "a.safetensors"
+        fill(disk)
+        with pytest.raises(UserError, match=f"{path}: No space left on device"):
+            load_or_create(path, valid_arrays)
+        assert files_except_locks(disk) == ["fill"]
 
 
 def test_load_or_create_raises_if_folder_cannot_be_created(tmp_path):

@@ -50,7 +50,7 @@ def read_plain_config(folder: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         plain: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-        if not (isinstance(plain, dict) and plain and text.endswith("\n")):
+        if not (isinstance(plain, dict) and plain and text.endswith(("\n", "}"))):  # YAML or JSON
             raise ValueError("truncated")
         return rename_targets(plain)
     except FileNotFoundError:

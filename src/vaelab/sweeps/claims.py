@@ -18,7 +18,7 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from vaelab.atomic_files import make_folder, write_error
+from vaelab.atomic_files import delete_partial_files, make_folder, write_error
 from vaelab.errors import WriteError
 from vaelab.training.json_files import read_json_or_nothing, write_json
 
@@ -71,6 +71,8 @@ class Claims:
                         shutil.rmtree(left, ignore_errors=True)
                     else:
                         left.unlink(missing_ok=True)
+        if not any(self.folder.glob("*.alive")):  # so that nobody else writes there
+            delete_partial_files(self.folder)
         if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
