@@ -21,22 +21,39 @@ class Fault(Callback):
 
 
 class Stop(Callback):
-    """Sends a signal to its own process, before a training step or a validation batch."""
+    """Sends a signal to its own process, before a training step, a validation or a test batch.
 
-    def __init__(self, number: int, step: int, validating: bool = False) -> None:
+    It does nothing if the environment variable STOP is `no`, with which a command can be given
+    again.
+    """
+
+    def __init__(
+        self, number: int, step: int, validating: bool = False, testing: bool = False
+    ) -> None:
         self.number = number
         self.step = step
         self.validating = validating
+        self.testing = testing
+
+    def stop(self) -> None:
+        """Sends the signal, unless it is turned off."""
+        if os.environ.get("STOP") != "no":
+            os.kill(os.getpid(), self.number)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Called by Lightning before each training step."""
-        if not self.validating and trainer.global_step == self.step:
-            os.kill(os.getpid(), self.number)
+        if not (self.validating or self.testing) and trainer.global_step == self.step:
+            self.stop()
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Called by Lightning before each validation batch."""
         if self.validating and trainer.global_step >= self.step:
-            os.kill(os.getpid(), self.number)
+            self.stop()
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        """Called by Lightning before each test batch."""
+        if self.testing:
+            self.stop()
 
 
 class Trouble(Callback):

@@ -1,6 +1,5 @@
 """Curves of stopped and resumed trainings, point by point against trainings that never stopped."""
 
-import csv
 import os
 import signal
 
@@ -8,18 +7,11 @@ import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_accumulator import (
-    EventAccumulator as PluginEventAccumulator,
-)
+from support.logged_curves import assert_same_curves
 
-from vaelab.report.curves import read_curves
 from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed
 from vaelab.training.csv_logger import CSVLogger
 from vaelab.training.schedules import linear
-
-MEASURED = "train/images_per_second"
-"""The only curve whose values differ from run to run."""
 
 
 class Stop(Callback):
@@ -78,40 +70,6 @@ def train(fit, tmp_path):
     return train_run
 
 
-def read_rows(folder):
-    """Returns all rows of metrics.csv as dicts, without the speed's values."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != MEASURED} for row in csv.DictReader(file)]
-
-
-def read_events(folder):
-    """Returns the points [(step, value), ...] of each tag, speed's without values, by TensorBoard.
-
-    Of its two readers, the older and the one that its server uses, which have to agree.
-    """
-    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    served = PluginEventAccumulator(str(folder), tensor_size_guidance={"scalars": 0}).Reload()
-    found = {}
-    for tag in board.Tags()["scalars"]:
-        points = [(event.step, event.value) for event in board.Scalars(tag)]
-        assert [step for step, _ in points] == [event.step for event in served.Tensors(tag)], tag
-        found[tag] = [step for step, _ in points] if tag == MEASURED else points
-    return found
-
-
-def assert_curves_equal(found, expected, kind):
-    """Asserts that two run folders have the same points in the same order, for every reader."""
-    if kind != "csv":
-        assert read_events(found) == read_events(expected)
-    if kind != "tensorboard":
-        assert read_rows(found) == read_rows(expected)
-    curves, wanted = read_curves(found), read_curves(expected)
-    assert curves.keys() == wanted.keys()
-    for tag in curves:
-        assert curves[tag].index.tolist() == wanted[tag].index.tolist(), tag
-        assert tag == MEASURED or curves[tag].tolist() == wanted[tag].tolist(), tag
-
-
 OPTIONS = {
     "plain": {},
     "val_check_interval": {"val_check_interval": 2},
@@ -145,4 +103,4 @@ def test_resumed_run_has_the_curves_of_one_never_stopped(train, tmp_path, option
     with pytest.raises((ConnectionAbortedError, SystemExit)):
         train("stopped", "both", Stop(**STOPS[stop]), **OPTIONS[options])
     train("stopped", "both", **OPTIONS[options])
-    assert_curves_equal(tmp_path / "stopped", tmp_path / "whole", "both")
+    assert_same_curves(tmp_path / "stopped", tmp_path / "whole")
