@@ -9,7 +9,7 @@ from lightning import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from support.logged_curves import assert_same_curves
 
-from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed
+from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed, step_scalars
 from vaelab.training.csv_logger import CSVLogger
 from vaelab.training.schedules import linear
 
@@ -96,11 +96,45 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("options", OPTIONS)
+FAST = {
+    ("plain", "killed"),
+    ("val_check_interval", "killed"),
+    ("accumulation", "terminated"),
+    ("accumulation of 3, validation every 2 batches", "killed"),
+    ("max_steps", "killed"),
+}
+"""Pairs of options and stop in the fast lane; the other ones are slow."""
+PAIRS = [
+    pytest.param(options, stop, marks=[] if (options, stop) in FAST else pytest.mark.slow)
+    for options in OPTIONS
+    for stop in STOPS
+]
+
+
+@pytest.mark.parametrize(("options", "stop"), PAIRS)
 def test_resumed_run_has_the_curves_of_one_never_stopped(train, tmp_path, options, stop):
     train("whole", "both", **OPTIONS[options])
     with pytest.raises((ConnectionAbortedError, SystemExit)):
         train("stopped", "both", Stop(**STOPS[stop]), **OPTIONS[options])
     train("stopped", "both", **OPTIONS[options])
     assert_same_curves(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "csv"])
+def test_longer_training_of_a_finished_run_has_the_curves_of_one_training(train, tmp_path, kind):
+    train("whole", kind, max_epochs=4)
+    train("extended", kind, max_epochs=2)
+    train("extended", kind, max_epochs=4)
+    assert_same_curves(tmp_path / "extended", tmp_path / "whole")
+
+
+def test_checkpoint_of_two_processes_restores_the_points_of_each(monkeypatch):
+    rows = torch.arange(12.0).reshape(2, 2, 3)
+    for rank in (0, 1):
+        monkeypatch.setattr(step_scalars, "rank_and_world_size", lambda rank=rank: (rank, 2))
+        callback = step_scalars.StepScalars()
+        callback.load_state_dict({"rows": rows, "ahead": []})
+        assert torch.equal(callback.window.all_rows(), rows[rank])
+    monkeypatch.undo()
+    callback.load_state_dict({"rows": rows, "ahead": []})  # in one process
+    assert torch.equal(callback.window.all_rows(), rows.mean(0))
