@@ -32,7 +32,7 @@ INTERRUPTED = {
     "before the first checkpoint": ["step=2"],
     "in a validation": ["step=16", "validating=true"],
     "in the test": ["step=0", "testing=true"],
-    "terminated": ["step=17", f"number={signal.SIGTERM:d}"],
+    "terminated": ["step=18", f"number={signal.SIGTERM:d}"],
 }
 
 
