@@ -24,7 +24,8 @@ class Fault(Callback):
 class Stop(Callback):
     """Sends a signal to its own process, before a training step, or a validation or test batch.
 
-    With a `rank` only the process of this rank does.
+    With a `rank` only the process of this rank does. It does nothing if the environment variable
+    STOP is `no`, with which a command can be given again.
     """
 
     def __init__(
@@ -55,11 +56,12 @@ class Stop(Callback):
         """Called by Lightning before each test batch."""
         if self.testing:
             self.send(trainer)
-            time.sleep(60)
+            if not self.number:
+                time.sleep(60)
 
     def send(self, trainer: Trainer) -> None:
         """Sends the signal, once."""
-        if self.rank in (None, trainer.global_rank):
+        if self.rank in (None, trainer.global_rank) and os.environ.get("STOP") != "no":
             os.kill(os.getpid(), self.number)
             self.number = 0
 

@@ -1,6 +1,5 @@
 """Curves of stopped and resumed trainings, point by point against trainings that never stopped."""
 
-import csv
 import os
 import signal
 
@@ -8,18 +7,11 @@ import pytest
 import torch
 from lightning import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.backend.event_processing.plugin_event_accumulator import (
-    EventAccumulator as PluginEventAccumulator,
-)
+from support.logged_curves import assert_same_curves
 
-from vaelab.report.curves import read_curves
-from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed
+from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed, step_scalars
 from vaelab.training.csv_logger import CSVLogger
 from vaelab.training.schedules import linear
-
-MEASURED = "train/images_per_second"
-"""The only curve whose values differ from run to run."""
 
 
 class Stop(Callback):
@@ -78,40 +70,6 @@ def train(fit, tmp_path):
     return train_run
 
 
-def read_rows(folder):
-    """Returns all rows of metrics.csv as dicts, without the speed's values."""
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != MEASURED} for row in csv.DictReader(file)]
-
-
-def read_events(folder):
-    """Returns the points [(step, value), ...] of each tag, speed's without values, by TensorBoard.
-
-    Of its two readers, the older and the one that its server uses, which have to agree.
-    """
-    board = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
-    served = PluginEventAccumulator(str(folder), tensor_size_guidance={"scalars": 0}).Reload()
-    found = {}
-    for tag in board.Tags()["scalars"]:
-        points = [(event.step, event.value) for event in board.Scalars(tag)]
-        assert [step for step, _ in points] == [event.step for event in served.Tensors(tag)], tag
-        found[tag] = [step for step, _ in points] if tag == MEASURED else points
-    return found
-
-
-def assert_curves_equal(found, expected, kind):
-    """Asserts that two run folders have the same points in the same order, for every reader."""
-    if kind != "csv":
-        assert read_events(found) == read_events(expected)
-    if kind != "tensorboard":
-        assert read_rows(found) == read_rows(expected)
-    curves, wanted = read_curves(found), read_curves(expected)
-    assert curves.keys() == wanted.keys()
-    for tag in curves:
-        assert curves[tag].index.tolist() == wanted[tag].index.tolist(), tag
-        assert tag == MEASURED or curves[tag].tolist() == wanted[tag].tolist(), tag
-
-
 OPTIONS = {
     "plain": {},
     "val_check_interval": {"val_check_interval": 2},
@@ -138,11 +96,45 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("options", OPTIONS)
+FAST = {
+    ("plain", "killed"),
+    ("val_check_interval", "killed"),
+    ("accumulation", "terminated"),
+    ("accumulation of 3, validation every 2 batches", "killed"),
+    ("max_steps", "killed"),
+}
+"""Pairs of options and stop in the fast lane; the other ones are slow."""
+PAIRS = [
+    pytest.param(options, stop, marks=[] if (options, stop) in FAST else pytest.mark.slow)
+    for options in OPTIONS
+    for stop in STOPS
+]
+
+
+@pytest.mark.parametrize(("options", "stop"), PAIRS)
 def test_resumed_run_has_the_curves_of_one_never_stopped(train, tmp_path, options, stop):
     train("whole", "both", **OPTIONS[options])
     with pytest.raises((ConnectionAbortedError, SystemExit)):
         train("stopped", "both", Stop(**STOPS[stop]), **OPTIONS[options])
     train("stopped", "both", **OPTIONS[options])
-    assert_curves_equal(tmp_path / "stopped", tmp_path / "whole", "both")
+    assert_same_curves(tmp_path / "stopped", tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "csv"])
+def test_longer_training_of_a_finished_run_has_the_curves_of_one_training(train, tmp_path, kind):
+    train("whole", kind, max_epochs=4)
+    train("extended", kind, max_epochs=2)
+    train("extended", kind, max_epochs=4)
+    assert_same_curves(tmp_path / "extended", tmp_path / "whole")
+
+
+def test_checkpoint_of_two_processes_restores_the_points_of_each(monkeypatch):
+    rows = torch.arange(12.0).reshape(2, 2, 3)
+    for rank in (0, 1):
+        monkeypatch.setattr(step_scalars, "rank_and_world_size", lambda rank=rank: (rank, 2))
+        callback = step_scalars.StepScalars()
+        callback.load_state_dict({"rows": rows, "ahead": []})
+        assert torch.equal(callback.window.all_rows(), rows[rank])
+    monkeypatch.undo()
+    callback.load_state_dict({"rows": rows, "ahead": []})  # in one process
+    assert torch.equal(callback.window.all_rows(), rows.mean(0))

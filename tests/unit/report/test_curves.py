@@ -9,6 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from torch.utils.tensorboard import SummaryWriter
 
 from vaelab.report import curves
 
@@ -50,6 +51,15 @@ def test_read_curves_of_resumed_run_prefers_later_files(tmp_path):
         20: 2,
         30: 33,
         40: 4,
+    }
+
+
+def test_read_curves_omits_points_that_a_resumed_run_voids(tmp_path):
+    write_event_file(tmp_path, {"val/elbo": {10: 1.0, 20: 2.0}, "train/loss": {15: 3.0}}, -(10**8))
+    with SummaryWriter(tmp_path, purge_step=15) as board:  # torch's own mark, and a later file
+        board.add_scalar("val/elbo", 4.0, 25)
+    assert {n: c.to_dict() for n, c in curves.read_curves(tmp_path).items()} == {
+        "val/elbo": {10: 1.0, 25: 4.0}
     }
 
 
