@@ -1,8 +1,9 @@
 """Stops runs by signals at random moments and resumes them: python benchmarks/stopping.py.
 
 Each run is a small beta-VAE on mnist_5k with an annealed beta, in one process or in two (DDP). It
-gets its signal at a moment drawn uniformly from the duration of an undisturbed run. Then the same
-command is given again, and the final weights are compared with those of the undisturbed run.
+gets its signal at a moment drawn uniformly from the duration of an undisturbed run, or, every
+second run, from the seconds after its first training step. Then the same command is given again,
+and the final weights are compared with those of the undisturbed run.
 """
 
 import argparse
@@ -102,9 +103,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def stop(
-    process: subprocess.Popen, number: int, whom: str, moment: float
+    process: subprocess.Popen, number: int, whom: str, moment: float, mark: Path | None
 ) -> tuple[int | None, float]:
-    """Sends a signal after `moment` seconds; returns exit code, None for a hang, and seconds."""
+    """Sends a signal after `moment` seconds; returns exit code, None for a hang, and seconds.
+
+    With a `mark` the moment counts from when this file exists.
+    """
+    while mark and not mark.exists() and process.poll() is None:
+        time.sleep(0.02)
     time.sleep(moment)
     chosen = target(process, whom)
     with suppress(ProcessLookupError):
@@ -118,12 +124,20 @@ def stop(
 
 
 def judge(
-    tally: Tally, folder: Path, data: Path, case: tuple, moment: float, reference: dict
+    tally: Tally,
+    folder: Path,
+    data: Path,
+    case: tuple,
+    moment: float,
+    in_training: bool,
+    reference: dict,
 ) -> None:
     """Stops one run, resumes it, and counts what came of both; prints a line for the log."""
     trainer, whom, number, epochs = case
     process = start(folder, data, trainer, epochs)
-    code, seconds = stop(process, number, whom, moment)
+    code, seconds = stop(
+        process, number, whom, moment, folder / "progress.json" if in_training else None
+    )
     time.sleep(1.0)  # for the other processes to end
     left = session_members(process.pid)
     output = (folder / "output").read_text()
@@ -146,7 +160,8 @@ def judge(
     tally.same += same
     tally.slowest = max(tally.slowest, seconds)
     last = output.strip().splitlines()[-1:] or [""]
-    what = f"{trainer} {whom} {signal.Signals(number).name} at {moment:.1f} s"
+    where = " of training" if in_training else ""
+    what = f"{trainer} {whom} {signal.Signals(number).name} at {moment:.1f} s{where}"
     bad = "" if code in wanted and same and not wrong and not left else f"  BAD {folder}"
     seen = f"{code} after {seconds:.1f} s, again {code_again}: {last[0][:60]}"
     print(f"{what}: {seen}{bad}", flush=True)
@@ -165,6 +180,7 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=4, help="stops of each kind")
     parser.add_argument("--kinds", nargs="+", default=["/"], help="parts of TRAINER/WHOM/SIGNAL")
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of training, for odd runs")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no stop after these")
@@ -189,11 +205,13 @@ def main() -> None:
             """Makes one stop, unless the time is over."""
             if time.monotonic() - began < 60 * given.minutes:
                 folder = top / f"{number}-{case[0]}-{case[1][-1]}-{case[2]}"
-                judge(tallies[case], folder, top / "data", case, moment, references[case[0]])
+                begun, reference = number % 2 == 1, references[case[0]]
+                moment = moment * given.seconds if begun else moment * durations[case[0]]
+                judge(tallies[case], folder, top / "data", case, moment, begun, reference)
 
         with ThreadPoolExecutor(given.jobs) as pool:
             waiting = [
-                pool.submit(attempt, number, case, draw.uniform(0, durations[case[0]]))
+                pool.submit(attempt, number, case, draw.random())
                 for number in range(given.times)
                 for case in chosen
             ]

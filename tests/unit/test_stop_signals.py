@@ -226,3 +226,26 @@ def test_lost_connections_are_told_from_other_errors():
     assert is_lost_connection(wrapped)
     assert not is_lost_connection(RuntimeError("shapes do not match"))
     assert not is_lost_connection(ValueError("gloo"))
+
+
+@pytest.mark.parametrize(
+    "starter", ["stopping.end_with_first_process", "cli.terminate_with_parent"]
+)
+def test_threads_that_start_before_signals_are_held_do_not_receive_them(starter):
+    """A signal to the process would otherwise reach a handler through them."""
+    name, function = starter.split(".")
+    script = f"""
+import os, signal
+from vaelab.commands import {name}
+from vaelab.training.stop_signals import stop_signals
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+{name}.{function}()
+with stop_signals.hold():
+    for _ in range(20):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop_signals.poll() == signal.SIGTERM
+"""
+    parent = {"LOCAL_RANK": "1"} if name == "stopping" else {"VAELAB_PARENT": str(os.getpid())}
+    done = subprocess.run([sys.executable, "-c", script], env=os.environ | parent, timeout=60)
+    assert done.returncode == 0

@@ -186,6 +186,7 @@ def end_with_first_process() -> None:
 
     def look() -> None:
         """Looks at the parent's id, ten times a second."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # the main thread holds or handles them
         while os.getppid() == first:
             time.sleep(PERIOD)
         os._exit(exit_code(signal.SIGTERM))
