@@ -22,7 +22,7 @@ from vaelab.commands.command_lines import current_command, program_words, typed_
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.error_messages import user_message
 from vaelab.commands.help_text import usage
-from vaelab.commands.streams import exit_on_broken_pipe
+from vaelab.commands.streams import exit_on_broken_pipe, has_broken_pipe
 
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"
@@ -88,6 +88,8 @@ def task(
                     return function(cfg)
                 except Exception as error:  # before Hydra prints its own message
                     remove_empty_run_folder()
+                    if has_broken_pipe(error):  # Hydra prints a line for errors, but not for exits
+                        raise SystemExit(141) from error
                     return report(error)
 
             job.check = check  # type: ignore[attr-defined]
