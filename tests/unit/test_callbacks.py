@@ -42,6 +42,29 @@ def test_best_checkpoint_has_least_loss_even_if_elbo_falls(fit, tmp_path):
     assert best["callbacks"]["Checkpoint"]["best_elbo"] == kept.best_elbo == epochs.elbo[-1]
 
 
+@pytest.mark.parametrize("best_exists", [True, False])
+def test_paths_in_a_checkpoint_delete_no_file(fit, tmp_path, best_exists):
+    folder, own = tmp_path / "checkpoints", tmp_path / "own.txt"
+    own.write_text("mine")
+    fit(Checkpoint(str(folder)), max_epochs=1)
+    content = load_checkpoint(folder / "last.ckpt")
+    far = f"{folder}/../own.txt"  # Lightning deletes what is below `dirpath` by its name
+    worst = torch.tensor(1e9)
+    content["callbacks"]["Checkpoint"] |= {
+        "kth_best_model_path": far,
+        "best_k_models": {far: worst},
+        "kth_value": worst,
+        "best_model_path": far,
+        "last_model_path": far,
+    }
+    torch.save(content, folder / "last.ckpt")
+    if not best_exists:
+        (folder / "best.ckpt").unlink()
+    fit(Checkpoint(str(folder)), ckpt_path=folder / "last.ckpt", max_epochs=2)
+    assert own.read_text() == "mine"
+    assert (folder / "best.ckpt").exists()
+
+
 def test_last_checkpoint_is_of_last_step_even_if_elbo_falls(fit, tmp_path):
     class WorsenDecoder(Callback):
         """Increases the distortion at the start of every epoch but the first."""

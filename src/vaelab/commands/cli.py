@@ -25,7 +25,7 @@ from vaelab.commands.command_lines import current_command, program_words, typed_
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.error_messages import is_lost_connection, user_message
 from vaelab.commands.help_text import usage
-from vaelab.commands.streams import exit_on_broken_pipe
+from vaelab.commands.streams import exit_on_broken_pipe, has_broken_pipe
 from vaelab.runs.folder import COMPOSED
 from vaelab.training.stop_signals import STOPPING
 
@@ -118,6 +118,8 @@ def task(
                         check(cfg)
                         return function(cfg)
                     except Exception as error:  # before Hydra prints its own message
+                        if has_broken_pipe(error):  # Hydra prints a line for errors, not for exits
+                            raise SystemExit(141) from error
                         return report(error)
 
             job.check = check  # type: ignore[attr-defined]
