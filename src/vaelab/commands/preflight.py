@@ -101,7 +101,7 @@ def check_optimizer(model: ELBO, device: torch.device) -> None:
         for number, own in zip(numbers, options, strict=True):
             model.make_optimizer([number], **own)  # which checks the ranges of a group's options
             number.grad = torch.zeros_like(number)
-        trial.step(lambda: torch.zeros(()))
+        trial.step(lambda: 0.0)
     except Exception as error:  # whatever an optimizer raises
         raise UserError(f"model.optimizer: {first_line(error)}") from error
 

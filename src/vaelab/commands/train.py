@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from omegaconf import DictConfig
 
 from vaelab.commands import cli, command_lines
-from vaelab.commands.cli import Node, Paths
+from vaelab.commands.cli import Node
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -21,7 +21,7 @@ def settings_schema(
     callbacks: dict[str, Node | None],
     trainer: Node,
     logger: Node | list[Node] | bool | None,
-    paths: Paths,
+    paths: dict[str, str],
     seed: NonNegativeInt,
     ckpt: str | None,
     rerun: bool,
@@ -54,7 +54,6 @@ def main(cfg: DictConfig) -> float:
     from vaelab.commands.run_folder import RunFolder
     from vaelab.data import Images
     from vaelab.elbo import ELBO
-    from vaelab.errors import UserError
     from vaelab.evaluation import Plan
 
     began = monotonic()
@@ -83,16 +82,13 @@ def main(cfg: DictConfig) -> float:
     # Again, for another process may have finished the run while this one waited for the lock.
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
-    try:
+    with run.discard_if_refused(trainer):
         ckpt = run.checkpoint_to_resume(model)
-    except UserError:
-        run.discard_lock()
-        raise
-    run.write_config()
-    introduction.introduce(run, model, data, trainer)
-    introduction.log_settings(run, trainer)
-    with results.explain_end(run, model):
-        trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+        run.write_config()
+        introduction.introduce(run, model, data, trainer)
+        introduction.log_settings(run, trainer)
+        with results.explain_end(run, model):
+            trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
     if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
         trainer.validate(model, data, verbose=False)
     best = run.best if run.best.exists() else None  # None: the weights as they are

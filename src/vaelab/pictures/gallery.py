@@ -72,9 +72,9 @@ def write_pictures(
     settings |= {"sampler": getattr(sampler, "name", str(sampler)), "temperature": temperature}
     settings |= {"images": [*images], "seed": seed}
     suffix, kept = settings_suffix(settings), {"run": str(run), **settings}
-    to.mkdir(parents=True, exist_ok=True)
     for name in names:
         picture = draw(name, model, request, seed)
+        to.mkdir(parents=True, exist_ok=True)
         yield from picture.save(to / f"{name}{suffix}", kept | {"what": name})
 
 

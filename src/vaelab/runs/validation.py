@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError, types
 from pydantic.errors import PydanticUserError
-from typing_extensions import is_typeddict
 
 from vaelab.errors import UserError, spelling_hint
 from vaelab.parts import OptionsOf
@@ -48,10 +47,23 @@ def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=...") from error
     assert isinstance(settings, dict)
+    check_integers(settings, "")
     for name in parameters(task)[0]:
         if name not in settings:
             raise UserError(f"{name}: is missing, and has no value by itself; leave out ~{name}")
     check_call(task, settings, path="")
+
+
+def check_integers(value: Any, path: str) -> None:
+    """Raises UserError for the first integer in nested dicts or lists that takes over 64 bits."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_integers(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            check_integers(inner, f"{path}.{i}")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{path}={value}: should be an integer of 64 bits")
 
 
 def build_checked(
@@ -80,7 +92,9 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
         if key in RESERVED:
             check_value(here, value, RESERVED[key])
             if key == "_args_" and value and settings.get("_partial_"):
-                raise UserError(f"{here}={shown_value(value)}: vaelab gives these; name the settings")
+                raise UserError(
+                    f"{here}={shown_value(value)}: vaelab gives these; name the settings"
+                )
             continue
         if key not in known and not open_ended:
             name = getattr(target, "__name__", str(target))
@@ -121,8 +135,6 @@ def may_be_object(annotation: Any) -> bool:
     if get_origin(annotation) is Annotated:
         return may_be_object(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
-        return False
-    if is_typeddict(annotation):
         return False
     if inside := get_args(annotation):
         return get_origin(annotation) is Callable or any(map(may_be_object, inside))
@@ -180,12 +192,13 @@ def error_wording(error: Mapping[str, Any]) -> str:
     """Returns a pydantic error as `should ...`; empty where a Python object is asked for."""
     if error["type"] == "needs_python_object":  # a type that YAML cannot hold
         return ""
-    if error["type"] == "missing":
-        return f"should have {error['loc'][-1]}"
     if error["type"] == "too_short":
         return f"should have at least {error['ctx']['min_length']} item"
-    return error["msg"].removeprefix("Input ").replace("valid array", "valid list").replace(
-        "an object", "a dictionary"
+    return (
+        error["msg"]
+        .removeprefix("Input ")
+        .replace("valid array", "valid list")
+        .replace("an object", "a dictionary")
     )
 
 

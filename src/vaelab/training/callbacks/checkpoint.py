@@ -94,7 +94,8 @@ class Checkpoint(ModelCheckpoint):
         self.best_elbo = state_dict["best_elbo"]
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning before fit: replaces the process's SIGINT handler."""
+        """Called by Lightning before fit: makes the folder, replaces the SIGINT handler."""
+        self.last.parent.mkdir(parents=True, exist_ok=True)
         self.replace_handler(signal.SIGINT, self.handle_sigint)
 
     def handle_sigint(self, *_: Any) -> None:
