@@ -310,7 +310,7 @@ def test_train_refuses_incompatible_settings_before_writing_files(
 ):
     said = get_error(*small_data[labels], *overrides.split())
     assert (INCOMPATIBLE if labels else NEED_LABELS)[overrides] in said
-    assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
+    assert {path.name for path in (tmp_path / "new").rglob("*")} == set()
 
 
 def test_train_skips_metric_that_does_not_apply_to_model(monkeypatch, small_data, tmp_path, capsys):
@@ -505,7 +505,7 @@ REFUSED_BEFORE_TRAINING = {
 def test_train_refuses_invalid_callbacks_limits_and_targets(get_error, tmp_path, override):
     said = get_error("logger=none", override)
     assert re.search(REFUSED_BEFORE_TRAINING[override], said)
-    assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
+    assert {path.name for path in (tmp_path / "new").rglob("*")} == set()
 
 
 @pytest.mark.parametrize("model", ["vae", "beta_tcvae", "vq_vae", "iwae", "ladder_vae"])
@@ -718,9 +718,9 @@ def test_sweep_name_ignores_rerun_compile_and_launcher():
 
 
 def test_error_names_run_folder_that_cannot_be_created(get_error, tmp_path):
-    shutil.rmtree(tmp_path / "run", ignore_errors=True)
-    (tmp_path / "run").write_text("a file")
-    assert str(tmp_path / "run") in get_error()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "run").write_text("a file")
+    assert str(tmp_path / "new" / "run") in get_error()
 
 
 def test_broken_pipe_exits_141():
