@@ -137,10 +137,11 @@ INVALID_SETTINGS = {  # overrides: part of the error message
     "++model.encoder._args_=[1]": "vaelab gives these",
     "++model._recursive_=false": "should be callable",
     "model._target_=abc": "model._target_=abc: a module is no class and no function",
-    "model._target_=vaelab.version.VERSION": "a str is no class and no function",
+    "model._target_=os.sep": "a str is no class and no function",
     "data.test_size={_target_:os.getcwd}": "should be a valid integer",
     "callbacks.annealing=a/b": "callbacks.annealing=a/b: should be a dictionary",
     "+metrics.foo=1": "metrics.foo=1: should be a dictionary",
+    "+callbacks.annealing._recursive_=a": "there is no callbacks.annealing._target_ for it",
     "~rerun": "rerun: is missing",
     "annealing=linear annealing.schedule={_target_:os.getcwd}": "annealing.schedule: ",
     # Options by the signature of the optimizer.

@@ -47,21 +47,26 @@ def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=...") from error
     assert isinstance(settings, dict)
-    check_integers(settings, "")
+    check_plain(settings, "")
     for name in parameters(task)[0]:
         if name not in settings:
             raise UserError(f"{name}: is missing, and has no value by itself; leave out ~{name}")
     check_call(task, settings, path="")
 
 
-def check_integers(value: Any, path: str) -> None:
-    """Raises UserError for the first integer in nested dicts or lists that takes over 64 bits."""
+def check_plain(value: Any, path: str) -> None:
+    """Raises UserError for an integer of over 64 bits, or keys of Hydra's without a `_target_`.
+
+    Looks at every value in nested dicts and lists.
+    """
     if isinstance(value, Mapping):
+        if (wrong := RESERVED.keys() & value.keys()) and "_target_" not in value:
+            raise UserError(f"{path}.{min(wrong)}: there is no {path}._target_ for it")
         for key, inner in value.items():
-            check_integers(inner, f"{path}.{key}".lstrip("."))
+            check_plain(inner, f"{path}.{key}".lstrip("."))
     elif isinstance(value, list):
         for i, inner in enumerate(value):
-            check_integers(inner, f"{path}.{i}")
+            check_plain(inner, f"{path}.{i}")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise UserError(f"{path}={value}: should be an integer of 64 bits")
 
