@@ -53,7 +53,7 @@ def get_error(monkeypatch, capsys, tmp_path) -> GetError:
     """(*overrides) -> the error message of `python train.py`; fails if it has several lines."""
 
     def run(*overrides: str) -> str:
-        given = [f"hydra.run.dir={tmp_path}/run", f"paths.data={tmp_path}/data", *overrides]
+        given = [f"hydra.run.dir={tmp_path}/new/run", f"paths.data={tmp_path}/data", *overrides]
         said = run_failing_train(monkeypatch, capsys, *given)
         *warnings, error = said.splitlines()
         assert all(line.startswith("warning: ") for line in warnings)
@@ -122,12 +122,76 @@ INVALID_SETTINGS = {  # overrides: part of the error message
     "model._target_=vaelab.models.Nothing": "cannot be imported",
     "foo": "foo",
     "evaluate=[latent]": "latent: there is no such metric; did you mean latents?",
+    # Groups that are given no name.
+    "metrics=-0": "there is no such metrics; possible are default",
+    "model=[1,2]": "there is no such model; possible are ae",
+    "annealing=null": "there is no such annealing; possible are cosine",
+    "logger={a:1}": "there is no such logger; possible are csv",
+    "hydra/launcher=null": "there is no such hydra/launcher",
+    "~logger=2": "~logger=2: give logger=none",
+    "~model": "~model: there is one in any case",
+    # Keys of Hydra's own, and nodes.
+    "model.encoder._partial_=3": "model.encoder._partial_=3: should be a valid boolean",
+    "++model.encoder._recursive_=[a]": "should be a valid boolean",
+    "++model._convert_=foo": "should be 'none', 'partial', 'object' or 'all'",
+    "++model.encoder._args_=[1]": "vaelab gives these",
+    "++model._recursive_=false": "should be callable",
+    "model._target_=abc": "model._target_=abc: a module is no class and no function",
+    "model._target_=os.sep": "a str is no class and no function",
+    "data.test_size={_target_:os.getcwd}": "should be a valid integer",
+    "callbacks.annealing=a/b": "callbacks.annealing=a/b: should be a dictionary",
+    "+metrics.foo=1": "metrics.foo=1: should be a dictionary",
+    "+callbacks.annealing._recursive_=a": "there is no callbacks.annealing._target_ for it",
+    "~rerun": "rerun: is missing",
+    "annealing=linear annealing.schedule={_target_:os.getcwd}": "annealing.schedule: ",
+    # Options by the signature of the optimizer.
+    "model=factor_vae model.discriminator_optimizer.lr=abc": "should be a valid number",
+    "model=factor_vae model.discriminator_optimizer.lr=true": "should be a valid number",
+    "model=factor_vae model.discriminator_optimizer.lr=-1": "Invalid learning rate: -1",
+    "model=factor_vae +model.discriminator_optimizer.rate=1": "Adam has no such option",
+    "model=factor_vae +model.discriminator_optimizer.params=[1]": "Adam has no such option",
+    "model.optimizer._target_=builtins.dict": "model.optimizer: ",
+    # What only the evaluation at the end would see.
+    "metrics.latents._partial_=false evaluate=[latents]": "metrics.latents: latents() missing",
+    "~metrics.latents.images evaluate=[latents]": "metrics.latents: ",
+    # Sizes beyond all memory.
+    "model.num_samples=100000000": "smaller data.batch_size, model.num_samples or network",
+    "model.num_samples=99999999999999999999": "should be an integer of 64 bits",
+    "model.latent_dim=4000000000000000000": "out of memory",
+    # What is wrong at the start of the fit, when the folder is taken already.
+    "trainer.val_check_interval=1001": "must be less than or equal to the number of the training",
+    "+logger.foo=1": "logger: SummaryWriter.__init__() got an unexpected keyword argument",
+    "callbacks.checkpoint.dirpath=/proc/nowhere": "/proc/nowhere",
+    "callbacks.progress.file=/proc/nowhere/a": "/proc/nowhere",
+    "hydra.job.name=a/b": "hydra: ",
 }
 
 
 @pytest.mark.parametrize("overrides", INVALID_SETTINGS)
-def test_train_refuses_invalid_settings(get_error, overrides):
+def test_train_refuses_invalid_settings_and_leaves_no_folder(get_error, overrides, tmp_path):
     assert INVALID_SETTINGS[overrides] in get_error(*overrides.split())
+    assert not (tmp_path / "new").exists()
+
+
+def test_refused_train_keeps_what_was_in_its_folder(get_error, tmp_path):
+    (tmp_path / "new" / "run").mkdir(parents=True)
+    (tmp_path / "new" / "run" / "mine").touch()
+    get_error("model.latent_dim=x")
+    get_error("trainer.val_check_interval=1001")
+    assert (tmp_path / "new" / "run" / "mine").exists()
+
+
+def test_refused_train_keeps_an_empty_folder(get_error, tmp_path):
+    (tmp_path / "new").mkdir()
+    get_error("model.latent_dim=x")
+    assert [*tmp_path.iterdir()] == [tmp_path / "new"]
+
+
+def test_refused_sweep_leaves_no_folder(monkeypatch, capsys, tmp_path):
+    given = ["-m", f"hydra.sweep.dir={tmp_path}/new/sweep", "model.latent_dim=2,x"]
+    said = run_failing_train(monkeypatch, capsys, *given)
+    assert said == "error: model.latent_dim=x: should be a valid integer"
+    assert not (tmp_path / "new").exists()
 
 
 INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
@@ -247,7 +311,7 @@ def test_train_refuses_incompatible_settings_before_writing_files(
 ):
     said = get_error(*small_data[labels], *overrides.split())
     assert (INCOMPATIBLE if labels else NEED_LABELS)[overrides] in said
-    assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
+    assert {path.name for path in (tmp_path / "new").rglob("*")} == set()
 
 
 def test_train_skips_metric_that_does_not_apply_to_model(monkeypatch, small_data, tmp_path, capsys):
@@ -442,7 +506,7 @@ REFUSED_BEFORE_TRAINING = {
 def test_train_refuses_invalid_callbacks_limits_and_targets(get_error, tmp_path, override):
     said = get_error("logger=none", override)
     assert re.search(REFUSED_BEFORE_TRAINING[override], said)
-    assert {path.name for path in (tmp_path / "run").rglob("*")} <= {"train.log"}
+    assert {path.name for path in (tmp_path / "new").rglob("*")} == set()
 
 
 @pytest.mark.parametrize("model", ["vae", "beta_tcvae", "vq_vae", "iwae", "ladder_vae"])
@@ -655,9 +719,9 @@ def test_sweep_name_ignores_rerun_compile_and_launcher():
 
 
 def test_error_names_run_folder_that_cannot_be_created(get_error, tmp_path):
-    shutil.rmtree(tmp_path / "run", ignore_errors=True)
-    (tmp_path / "run").write_text("a file")
-    assert str(tmp_path / "run") in get_error()
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "run").write_text("a file")
+    assert str(tmp_path / "new" / "run") in get_error()
 
 
 def test_broken_pipe_exits_141():

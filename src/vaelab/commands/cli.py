@@ -18,7 +18,6 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from typing_extensions import TypedDict  # that of Python 3.11 is not what pydantic takes
 
 from vaelab.commands import arguments, completion, stopping
 from vaelab.commands.command_lines import current_command, program_words, typed_arguments
@@ -31,13 +30,6 @@ from vaelab.training.stop_signals import STOPPING
 
 Node = dict[str, Any]
 """Type of a setting that is instantiated: a node with a `_target_`."""
-
-
-class Paths(TypedDict):
-    """Type of the setting `paths`."""
-
-    data: str
-
 
 TRACEBACK = "HYDRA_FULL_ERROR"
 OURS = "VAELAB_SHORT_ERROR"

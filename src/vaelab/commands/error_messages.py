@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import (
@@ -26,13 +27,24 @@ from vaelab.commands.config_folders import CONF
 from vaelab.commands.help_text import default_groups
 from vaelab.errors import UserError, exception_chain, first_line, spelling_hint
 
+NO_ROOM = re.compile(
+    r"can't allocate memory|not enough memory|overflow|bad_alloc|[Ii]nvalid buffer size"
+)
+"""What torch says where memory ran out, or the size of a tensor is no number of 64 bits."""
+LARGE = {
+    "train": "data.batch_size, model.num_samples or network",
+    "evaluate": "num_samples or metrics.*.count",
+    "generate": "count",
+}
+"""Settings by command that a lot of memory may be taken by."""
+
 
 def user_message(error: BaseException, config_name: str) -> str | None:
     """Returns the message for an error that the user can mend; None for a program fault."""
     for cause in exception_chain(error):
         if isinstance(cause, UserError):
             return str(cause)
-        if room := out_of_memory_message(cause):
+        if room := out_of_memory_message(cause, config_name):
             return room
     if isinstance(first := first_write_error(error), OSError):
         place = f" {first.filename}" if first.filename else ""
@@ -55,7 +67,18 @@ def user_message(error: BaseException, config_name: str) -> str | None:
             return f"trainer: {first_line(error)}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if is_before_task(error):
+        return f"hydra: {first_line([*exception_chain(error)][-1])}"
     return None
+
+
+def is_before_task(error: BaseException) -> bool:
+    """Returns whether an error came from Hydra while it prepared a command, not from vaelab."""
+    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    here, theirs = Path(__file__).parents[1], Path(hydra.__file__).parent
+    ours = [file for file in files if Path(file).is_relative_to(here)]
+    is_only_cli = all(Path(file).name == "cli.py" for file in ours)
+    return is_only_cli and any(Path(file).is_relative_to(theirs) for file in files)
 
 
 def is_error_named(error: BaseException, name: str) -> bool:
@@ -72,21 +95,24 @@ def is_lost_connection(error: BaseException) -> bool:
     )
 
 
-def out_of_memory_message(error: BaseException) -> str | None:
-    """Returns one line about memory that ran out, or None for any other error."""
+def out_of_memory_message(error: BaseException, config_name: str) -> str | None:
+    """Returns one line about memory that ran out, or None for any other error.
+
+    A size that does not fit 64 bits, of which torch says that it overflows, is out of memory too.
+    """
     text = str(error)
     if not (
-        isinstance(error, MemoryError)
+        isinstance(error, (MemoryError, OverflowError))
         or is_error_named(error, "OutOfMemoryError")
-        or "can't allocate memory" in text
+        or (isinstance(error, (RuntimeError, TypeError, ValueError)) and NO_ROOM.search(text))
     ):
         return None
     asked = re.search(r"allocate ([\d.]+) (bytes|[KMGT]iB)", text)
     size = f" for {float(asked[1]) / 2**30:.3g} GiB" if asked and asked[2] == "bytes" else ""
     size = size or (f" for {asked[1]} {asked[2]}" if asked else "")
     return (
-        f"out of memory: there was no room{size}; a smaller data.batch_size, model.num_samples or "
-        "network takes less"
+        f"out of memory: there was no room{size}; a smaller {LARGE.get(config_name, 'model')} "
+        "takes less"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from omegaconf import DictConfig
 
 from vaelab.commands import cli, command_lines
-from vaelab.commands.cli import Node, Paths
+from vaelab.commands.cli import Node
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt, PositiveInt
@@ -24,7 +24,7 @@ def settings_schema(
     seed: NonNegativeInt,
     rerun: bool,
     trust: bool,
-    paths: Paths,
+    paths: dict[str, str],
 ) -> None:
     """Declares the settings of `evaluate` and their types, for validation; is never called."""
 

@@ -13,6 +13,7 @@ from vaelab.commands.results import FINAL, final_tag
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.elbo import ELBO
+from vaelab.errors import UserError, first_line
 from vaelab.runs import naming
 from vaelab.runs.folder import flatten
 from vaelab.training.tensorboard import write_hparams_columns
@@ -70,6 +71,9 @@ def log_settings(run: RunFolder, trainer: Trainer) -> None:
     TensorBoard also gets NaN for the final metrics, which come later. Its hparams tab shows first
     the model, beta, the number of latents, and what a sweep or the command line has set. Skips
     TensorBoard in the folder of an earlier start, whose settings the tab would show all the same.
+
+    Raises:
+        UserError: If a logger refuses its settings.
     """
     every = flatten(OmegaConf.to_container(run.cfg, resolve=True)) | run.choices
     swept = os.environ.get("VAELAB_SWEPT", "").split()
@@ -80,10 +84,13 @@ def log_settings(run: RunFolder, trainer: Trainer) -> None:
     settings = {name: value for name, value in every.items() if name in told}
     unknown = {final_tag(name): float("nan") for name in FINAL}
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            if any(Path(logger.log_dir).glob("events.out.*")):
-                continue
-            write_hparams_columns(logger, settings, first, unknown)
-            logger.log_hyperparams(settings, metrics=unknown)
-        else:
-            logger.log_hyperparams(settings)
+        try:  # a logger reads some of its settings only when it is used
+            if isinstance(logger, TensorBoardLogger):
+                if any(Path(logger.log_dir).glob("events.out.*")):
+                    continue
+                write_hparams_columns(logger, settings, first, unknown)
+                logger.log_hyperparams(settings, metrics=unknown)
+            else:
+                logger.log_hyperparams(settings)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"logger: {first_line(error)}") from error

@@ -5,7 +5,6 @@ import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -98,7 +97,7 @@ def reuse_finished_run(run: RunFolder, plan: Plan) -> float | None:
 def measure_run(run: RunFolder, plan: Plan, device: torch.device) -> None:
     """Evaluates a run as evaluate.py would, prints the table and marks results.json as measured."""
     # By the settings of this command, not by those that somebody may have left in the folder.
-    record = plan.evaluate_run(run.folder, device, Path(run.cfg.paths.data), cfg=run.cfg)
+    record = plan.evaluate_run(run.folder, device, run.data_folder, cfg=run.cfg)
     run.console.print(evaluation_table({run.path: record}))
     results = read_json(run.folder / "results.json")
     results.pop(resume.UNMEASURED, None)

@@ -2,21 +2,25 @@
 
 import os
 import shlex
+import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 from rich.console import Console
 
 from vaelab.atomic_files import delete_partial_files, explain_write_errors, make_folder
-from vaelab.commands import command_lines, config_folders
+from vaelab.commands import cli, command_lines, config_folders
+from vaelab.commands.error_messages import user_message
 from vaelab.elbo import ELBO
-from vaelab.errors import DamagedFileError, UserError
+from vaelab.errors import DamagedFileError, NotFiniteError, UserError
 from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config, write_config
 from vaelab.runs.screen import printable, relative_path, shell_path
@@ -36,6 +40,7 @@ class RunFolder:
     Attributes:
         choices: The choice of each group of configurations.
         overrides: The overrides of the command line.
+        data_folder: The folder of data sets and their classifiers.
         console: The console, silent in all processes but the first.
     """
 
@@ -45,6 +50,7 @@ class RunFolder:
         self.choices: dict[str, str] = dict(hydra_cfg.runtime.choices)
         self.overrides = list(hydra_cfg.overrides.task)
         self.folder = Path(hydra_cfg.runtime.output_dir)
+        self.data_folder = Path(cfg.paths.data)
         self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
         self.console.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
         self.before = {path: change_time(path) for path in (self.last, self.results)}
@@ -194,16 +200,22 @@ class RunFolder:
         """Unlocks the folder; only in the first process, and after `acquire_lock`."""
         self.lock.release()
 
-    def discard_lock(self) -> None:
-        """Unlocks the folder, and deletes the lock's file unless the folder holds a run.
+    @contextmanager
+    def discard_if_refused(self, trainer: Trainer) -> Iterator[None]:
+        """Context manager: deletes a new folder at a user's error before the first step.
 
-        Only in the first process, and after `acquire_lock`.
+        Only what this start of the run has made is deleted, in the first process, which holds the
+        lock. A folder with a loss that is not finite stays, for it is marked as failed.
         """
-        if self.console.quiet:
-            return
-        self.lock.release()
-        if not (self.folder / COMPOSED).exists():
-            Path(self.lock.lock_file).unlink(missing_ok=True)
+        try:
+            yield
+        except Exception as error:
+            refused = user_message(error, "train") and not isinstance(error, NotFiniteError)
+            is_new = self.folder in cli.missing_paths
+            if refused and is_new and trainer.global_step == 0 and not self.console.quiet:
+                self.release_lock()
+                shutil.rmtree(self.folder, ignore_errors=True)
+            raise
 
     def write_config(self, anew: bool) -> None:
         """Writes the configuration; deletes earlier results, with rerun all outputs of the run.

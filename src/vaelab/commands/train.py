@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from omegaconf import DictConfig
 
 from vaelab.commands import cli, command_lines
-from vaelab.commands.cli import Node, Paths
+from vaelab.commands.cli import Node
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
@@ -21,7 +21,7 @@ def settings_schema(
     callbacks: dict[str, Node | None],
     trainer: Node,
     logger: Node | list[Node] | bool | None,
-    paths: Paths,
+    paths: dict[str, str],
     seed: NonNegativeInt,
     ckpt: str | None,
     rerun: bool,
@@ -55,7 +55,6 @@ def main(cfg: DictConfig) -> float:
     from vaelab.commands.run_folder import RunFolder
     from vaelab.data import Images
     from vaelab.elbo import ELBO
-    from vaelab.errors import UserError
     from vaelab.evaluation import Plan
     from vaelab.runs.folder import check_links
 
@@ -87,12 +86,8 @@ def main(cfg: DictConfig) -> float:
     # Again, for another process may have finished the run while this one waited for the lock.
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
-    try:
+    with results.explain_write_error(run), run.discard_if_refused(trainer):
         ckpt = run.checkpoint_to_resume(model)
-    except UserError:
-        run.discard_lock()
-        raise
-    with results.explain_write_error(run):
         run.write_config(anew=ckpt is None)
         introduction.introduce(run, model, data, trainer)
         introduction.log_settings(run, trainer)

@@ -77,9 +77,9 @@ def write_pictures(
     settings |= {"sampler": getattr(sampler, "name", str(sampler)), "temperature": temperature}
     settings |= {"images": [*images], "seed": seed}
     suffix, kept = settings_suffix(settings), {"run": str(run), **settings}
-    make_folder(to)
     for name in names:
         picture = draw(name, model, request, seed)
+        make_folder(to)
         yield from picture.save(to / f"{name}{suffix}", kept | {"what": name})
 
 

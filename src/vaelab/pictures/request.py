@@ -50,8 +50,10 @@ class Request:
     def images(self, count: int) -> tuple[Tensor, Tensor]:
         """Returns x [count, C, H, W] and y [count, Y], of `labels` in turn; repeats if too few."""
         sets = [self.rows(label) for label in self.labels] or [[*range(len(self.x))]]
-        turns = [(sets[turn % len(sets)], turn // len(sets)) for turn in range(count)]
-        rows = [rows[turn % len(rows)] for rows, turn in turns]
+        rows = torch.empty(count, dtype=torch.long)
+        for i, own in enumerate(sets):
+            turns = torch.arange(len(rows[i :: len(sets)]))
+            rows[i :: len(sets)] = torch.tensor(own)[turns % len(own)]
         return self.x[rows], self.y[rows]
 
     def conditions(self, count: int, labels: Sequence[int] = ()) -> Tensor:

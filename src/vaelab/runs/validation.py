@@ -13,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
 from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, ValidationError, types
 from pydantic.errors import PydanticUserError
-from typing_extensions import is_typeddict
 
 from vaelab.errors import UserError, spelling_hint
 from vaelab.parts import OptionsOf
@@ -48,10 +47,28 @@ def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
     except MissingMandatoryValue as error:
         raise UserError(f"{error.full_key} has no value; give {error.full_key}=...") from error
     assert isinstance(settings, dict)
+    check_plain(settings, "")
     for name in parameters(task)[0]:
         if name not in settings:
             raise UserError(f"{name}: is missing, and has no value by itself; leave out ~{name}")
     check_call(task, settings, path="")
+
+
+def check_plain(value: Any, path: str) -> None:
+    """Raises UserError for an integer of over 64 bits, or keys of Hydra's without a `_target_`.
+
+    Looks at every value in nested dicts and lists.
+    """
+    if isinstance(value, Mapping):
+        if (wrong := RESERVED.keys() & value.keys()) and "_target_" not in value:
+            raise UserError(f"{path}.{min(wrong)}: there is no {path}._target_ for it")
+        for key, inner in value.items():
+            check_plain(inner, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            check_plain(inner, f"{path}.{i}")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{path}={value}: should be an integer of 64 bits")
 
 
 def build_checked(
@@ -124,8 +141,6 @@ def may_be_object(annotation: Any) -> bool:
         return may_be_object(get_args(annotation)[0])
     if get_origin(annotation) is Literal:
         return False
-    if is_typeddict(annotation):
-        return False
     if inside := get_args(annotation):
         return get_origin(annotation) is Callable or any(map(may_be_object, inside))
     return annotation not in PLAIN
@@ -182,8 +197,6 @@ def error_wording(error: Mapping[str, Any]) -> str:
     """Returns a pydantic error as `should ...`; empty where a Python object is asked for."""
     if error["type"] == "needs_python_object":  # a type that YAML cannot hold
         return ""
-    if error["type"] == "missing":
-        return f"should have {error['loc'][-1]}"
     if error["type"] == "too_short":
         return f"should have at least {error['ctx']['min_length']} item"
     return (

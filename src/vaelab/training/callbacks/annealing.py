@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from pydantic import PositiveFloat
 from torch import Tensor
 
-from vaelab.errors import UserError
+from vaelab.errors import UserError, first_line
 from vaelab.training.callbacks.length import training_batches
 from vaelab.training.scalars import log_step_scalars
 from vaelab.training.window import is_logging_step
@@ -53,7 +53,8 @@ class Annealing(Callback):
     def resolve_target(self, trainer: Trainer, module: LightningModule) -> None:
         """Sets `target` to its default if it is not given; raises UserError if it is no weight.
 
-        Also raises UserError if the unit is `fraction` and the training has no end.
+        Also raises UserError if the unit is `fraction` and the training has no end, or if the
+        schedule gives no number.
         """
         weights = [name for name, b in module.named_buffers(recurse=False) if b.dim() == 0]
         self.target = self.target or next(iter(weights), "null")
@@ -65,6 +66,10 @@ class Annealing(Callback):
             )
         if self.unit == "fraction" and trainer.max_epochs == trainer.max_steps == -1:
             raise UserError("annealing.unit=fraction needs a trainer.max_epochs or max_steps")
+        try:
+            float(self.schedule(0, steps=1))
+        except Exception as error:  # whatever a schedule raises
+            raise UserError(f"annealing.schedule: {first_line(error)}") from error
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         """Called by Lightning before fit, validate and test: finds the weight, makes it a tensor.

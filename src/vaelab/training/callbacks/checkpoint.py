@@ -93,6 +93,10 @@ class Checkpoint(ModelCheckpoint):
         super().load_state_dict(state_dict)
         self.best_elbo = state_dict["best_elbo"]
 
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called by Lightning before fit: makes the folder; WriteError if that fails."""
+        make_folder(self.last.parent)
+
     on_train_batch_end = Callback.on_train_batch_end  # Lightning's is for `every_n_train_steps`
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:

@@ -59,7 +59,12 @@ class Progress(ProgressBar):
         self.enabled = True
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        """Called by Lightning when training starts: starts the clock, and the bar in a terminal."""
+        """Called by Lightning when training starts: starts the clock, and the bar in a terminal.
+
+        Makes the folder of the progress file.
+        """
+        if self.enabled and self.file:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
         self.batches = training_batches(trainer)
         self.began = self.last_line = self.looked = monotonic()
         self.done_before = trainer.fit_loop.total_batch_idx + 1
