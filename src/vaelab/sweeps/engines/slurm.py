@@ -190,7 +190,8 @@ def is_requeued() -> bool:
     """True if SLURM has queued the job of this process again since it began; runs `scontrol`."""
     shown = run_slurm_command("scontrol", "show", "job", os.environ.get("SLURM_JOB_ID", ""))
     restarts = re.search(r"\bRestarts=(\d+)", shown.stdout)
-    return bool(restarts) and int(restarts[1]) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    before = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return restarts is not None and int(restarts[1]) > before
 
 
 def run_slurm_command(*command: str) -> subprocess.CompletedProcess[str]:
