@@ -102,3 +102,15 @@ def test_training_benchmark_table_shows_speeds_and_failed_contender():
     assert table["by_hand"][1] == "1.00"
     assert table["pythae"][0] == "failed"
     assert "pythae failed: ended with code 1" in output
+
+
+def test_soak_prints_figures_of_training_and_of_sweep():
+    output = run_benchmark("soak.py", "--epochs", "200", "--jobs", "2")
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("| ")]
+    names = [row[0] for row in rows]
+    assert names[0] == "epochs"
+    assert "jobs done" in names
+    assert names[-1] == "2"
+    figures = [row for row in rows if row[0].isdigit()]
+    assert all(float(row[2]) > 10 and int(row[3]) > 0 for row in figures)  # memory, handles
+    assert "2 of 2 done" in output
