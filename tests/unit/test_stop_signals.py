@@ -235,15 +235,16 @@ def test_threads_that_start_before_signals_are_held_do_not_receive_them(starter)
     """A signal to the process would otherwise reach a handler through them."""
     name, function = starter.split(".")
     script = f"""
-import os, signal
+import os, signal, time
 from vaelab.commands import {name}
 from vaelab.training.stop_signals import stop_signals
 
 signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
 {name}.{function}()
 with stop_signals.hold():
-    for _ in range(20):
+    for _ in range(5):
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)  # for a thread that would receive it
         assert stop_signals.poll() == signal.SIGTERM
 """
     parent = {"LOCAL_RANK": "1"} if name == "stopping" else {"VAELAB_PARENT": str(os.getpid())}
