@@ -93,7 +93,11 @@ def check_optimizer(model: ELBO, device: torch.device) -> None:
     optimizer = model.configure_optimizers()
     if not isinstance(optimizer, Optimizer):
         return
-    options = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    usual = optimizer.defaults  # some hold what their constructor does not take
+    options = [
+        {k: v for k, v in group.items() if k != "params" and (k not in usual or usual[k] != v)}
+        for group in optimizer.param_groups
+    ]
     numbers = [torch.zeros(1, device=device, requires_grad=True) for _ in options]
     try:
         groups = [{**own, "params": [n]} for own, n in zip(options, numbers, strict=True)]
