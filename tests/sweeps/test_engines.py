@@ -556,24 +556,36 @@ def test_requeuing_worker_checkpoint_stops_and_requeues_job(make_order, tmp_path
 
 
 SCONTROL_SCRIPT = """#!/bin/sh
-test "$*" = "show job 7" && echo "JobId=7 JobState=COMPLETING Restarts={restarts} Reboot=0"
+test "$*" = "requeue 7" && exit 0
+test "$*" = "show job 7" && echo "JobId=7 Reboot=0 {shown}"
 """
 
 
 @pytest.mark.parametrize(
-    ("restarts", "before", "requeued"),
-    [(1, None, True), (2, "1", True), (0, None, False), (1, "1", False), ("?", None, False)],
-    ids=["preempted", "preempted again", "cancelled", "cancelled later", "SLURM not reached"],
+    ("shown", "before", "requeued"),
+    [
+        ("JobState=COMPLETING Restarts=1", None, True),
+        ("JobState=COMPLETING Restarts=2 PreemptTime=2026-11-29T07:00:00", "1", True),
+        ("JobState=RUNNING Restarts=0 PreemptTime=2026-11-29T07:00:00", None, True),
+        ("JobState=COMPLETING Restarts=0 PreemptTime=None", None, False),
+        ("JobState=COMPLETING Restarts=1 PreemptTime=2026-11-29T07:00:00", "1", False),
+        ("JobState=RUNNING Restarts=0 PreemptTime=None", None, False),
+        ("", None, False),
+    ],
+    ids=[
+        *("queued again", "preempted again", "in time of grace", "cancelled"),
+        *("cancelled later", "signal alone", "SLURM not reached"),
+    ],
 )
 def test_requeuing_worker_gives_no_result_if_slurm_queues_its_job_again(
-    make_order, tmp_path, monkeypatch, restarts, before, requeued
+    make_order, tmp_path, monkeypatch, shown, before, requeued
 ):
     """SLURM sends SIGTERM to the worker, as for scancel and as for preemption."""
     pytest.importorskip("submitit", reason="needs submitit")
     from vaelab.sweeps.engines.slurm import RequeuingWorker
 
     (tmp_path / "bin").mkdir()
-    write_script(tmp_path / "bin" / "scontrol", SCONTROL_SCRIPT.format(restarts=restarts))
+    write_script(tmp_path / "bin" / "scontrol", SCONTROL_SCRIPT.format(shown=shown))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.delenv("SLURM_RESTART_COUNT", raising=False)

@@ -186,12 +186,20 @@ def is_queued(job_id: str) -> bool:
     return bool(found.stdout.strip())
 
 
-def is_requeued() -> bool:
-    """True if SLURM has queued the job of this process again since it began; runs `scontrol`."""
-    shown = run_slurm_command("scontrol", "show", "job", os.environ.get("SLURM_JOB_ID", ""))
-    restarts = re.search(r"\bRestarts=(\d+)", shown.stdout)
-    before = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
-    return restarts is not None and int(restarts[1]) > before
+def requeue_if_preempted() -> bool:
+    """Returns if SLURM has queued this process's job again; requeues one that is being preempted.
+
+    SLURM does so at once, unless the partition grants a time of grace: then it only notes the time
+    of preemption, and a job that ends earlier counts as ended. Runs `scontrol`.
+    """
+    job_id = os.environ.get("SLURM_JOB_ID", "")
+    shown = run_slurm_command("scontrol", "show", "job", job_id).stdout
+    restarts = re.search(r"\bRestarts=(\d+)", shown)
+    if restarts and int(restarts[1]) > int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+        return True
+    if "JobState=RUNNING" not in shown or not re.search(r"\bPreemptTime=\d", shown):
+        return False  # as after scancel
+    return run_slurm_command("scontrol", "requeue", job_id).returncode == 0
 
 
 def run_slurm_command(*command: str) -> subprocess.CompletedProcess[str]:
@@ -218,7 +226,7 @@ class RequeuingWorker(Worker):
         """
         signal.signal(signal.SIGTERM, self.stop_job)  # from scancel; submitit ignores it
         code = super().__call__()
-        if self.stopped and is_requeued():
+        if self.stopped and requeue_if_preempted():
             start_file(self.order).unlink(missing_ok=True)
             raise SystemExit(code)
         return code
