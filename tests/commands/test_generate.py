@@ -190,7 +190,7 @@ INVALID_SETTINGS = [  # model, overrides (F: two image files), part of the error
     ("vae", "count=0", "count=0: should be greater than 0"),
     ("vae", "temperature=-1", "temperature=-1: should be greater than or equal to 0"),
     ("vae", "images=one.png", "images=one.png: should be two files, and not 1"),
-    ("vae", "images=one.png,two.png", "images=one.png: cannot be read (No such file"),
+    ("vae", "images=one.png,two.png", "images=one.png: there is no such file"),
     ("vae", "images=README.md,two.png", "images=README.md: cannot be read (this is no image"),
     ("vae", "what=samples images=F", "what=interpolation is not asked for"),
     ("vae", "what=interpolation label=1 images=F", "of an unconditional model takes no label"),

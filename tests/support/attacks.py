@@ -135,6 +135,8 @@ CODE: dict[str, Attack] = {
     "module beside the command": name_module_beside,
 }
 """Attacks that run code where the folder is trusted, as the tests check."""
+NO_SETTINGS = {"target in a list", "oc.create behind a reference"}
+"""Of these attacks, those that the check of types refuses even there."""
 
 OTHER: dict[str, Attack] = {
     "subprocess with _args_": setting(

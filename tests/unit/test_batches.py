@@ -165,7 +165,7 @@ def test_resumed_evaluation_yields_remaining_batches_of_its_process():
     for position in range(4):
         loader = build_batches(**share)
         loader.load_state_dict({"position": position})
-        assert image_numbers(loader) == whole[position:]
+        assert image_numbers(loader) == whole[position % 3 :]  # a finished one begins anew
         assert image_numbers(loader) == whole
 
 
@@ -183,8 +183,8 @@ def test_resumed_epoch_yields_exactly_the_remaining_batches(shuffle):
         resumed.load_state_dict({"position": position})
         resumed.set_epoch(1)
         rest = list(resumed)
-        assert len(rest) == len(whole) - position
-        for (x, y), (x_rest, y_rest) in zip(whole[position:], rest, strict=True):
+        left = whole[position % len(whole) :]  # a finished epoch begins anew
+        for (x, y), (x_rest, y_rest) in zip(left, rest, strict=True):
             assert torch.equal(x, x_rest)
             assert torch.equal(y, y_rest)
         assert len(list(resumed)) == len(whole)  # the next epoch is whole

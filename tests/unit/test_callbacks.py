@@ -57,7 +57,7 @@ def test_paths_in_a_checkpoint_delete_no_file(fit, tmp_path, best_exists):
         "best_model_path": far,
         "last_model_path": far,
     }
-    torch.save(content, folder / "last.ckpt")
+    AtomicFiles().save_checkpoint(content, folder / "last.ckpt")
     if not best_exists:
         (folder / "best.ckpt").unlink()
     fit(Checkpoint(str(folder)), ckpt_path=folder / "last.ckpt", max_epochs=2)

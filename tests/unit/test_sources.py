@@ -263,7 +263,7 @@ def test_one_sets_file_under_the_name_of_another_is_refused(tmp_path, digits, ot
 @pytest.mark.parametrize("name", ["mnist_5k", "mnist", "fashion_mnist", "cifar10"])
 def test_prepared_file_of_the_configuration_is_known(compose, name):
     source = instantiate(compose(f"data={name}").data.source)
-    assert source.path.name in {known.file for known in KNOWN_SETS.values()}
+    assert source.prepared.name in {known.file for known in KNOWN_SETS.values()}
     assert isinstance(source, Digits) or source.contents
 
 

@@ -217,7 +217,7 @@ def choices_in(group: Path) -> list[str]:
 
 def deletion_message(word: str, choices: Sequence[str]) -> str:
     """Returns the error message for a `~group` override, with what to type instead."""
-    group = word.lstrip("~")
+    group = word.lstrip("~").partition("=")[0]
     if "none" in choices:
         return f"{word}: give {group}=none"
     return f"{word}: there is one in any case; possible are {', '.join(choices)}"

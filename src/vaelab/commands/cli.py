@@ -26,7 +26,7 @@ from vaelab.commands.error_messages import is_lost_connection, user_message
 from vaelab.commands.help_text import usage
 from vaelab.commands.streams import exit_on_broken_pipe, has_broken_pipe
 from vaelab.runs.folder import COMPOSED
-from vaelab.training.stop_signals import STOPPING
+from vaelab.training.stop_signals import block_in_thread
 
 Node = dict[str, Any]
 """Type of a setting that is instantiated: a node with a `_target_`."""
@@ -187,7 +187,7 @@ def terminate_with_parent() -> None:
 
     def watch() -> None:
         """Polls the parent's id twice a second; sends this process SIGTERM when it changes."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # the main thread holds or handles them
+        block_in_thread()
         while os.getppid() == parent:
             sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)

@@ -189,12 +189,13 @@ class RunFolder:
         path = self.folder / COMPOSED.with_name("lock")
         make_folder(path.parent)
         self.lock = FileLock(path, is_singleton=True)  # this process may lock it again
-        try:
-            # A file system may have no locks
-            with explain_write_errors(path), suppress(NotImplementedError):
+        with explain_write_errors(path), suppress(NotImplementedError):  # there may be no locks
+            try:
                 self.lock.acquire(timeout=LEAVING)
-        except Timeout as error:
-            raise UserError(f"{self.path}: another process is working in this folder") from error
+            except Timeout as error:
+                raise UserError(
+                    f"{self.path}: another process is working in this folder"
+                ) from error
 
     def release_lock(self) -> None:
         """Unlocks the folder; only in the first process, and after `acquire_lock`."""

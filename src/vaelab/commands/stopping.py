@@ -16,7 +16,13 @@ from threading import Thread, current_thread, main_thread
 from typing import Any, NoReturn
 
 from vaelab.commands import command_lines
-from vaelab.training.stop_signals import STOPPING, exit_code, noticed_signals, stop_signals
+from vaelab.training.stop_signals import (
+    STOPPING,
+    block_in_thread,
+    exit_code,
+    noticed_signals,
+    stop_signals,
+)
 
 RANK_ZERO = "VAELAB_RANK_ZERO"
 """Variable with the id of the first process, for the others of the same training."""
@@ -186,7 +192,7 @@ def end_with_first_process() -> None:
 
     def look() -> None:
         """Looks at the parent's id, ten times a second."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # the main thread holds or handles them
+        block_in_thread()
         while os.getppid() == first:
             time.sleep(PERIOD)
         os._exit(exit_code(signal.SIGTERM))

@@ -76,7 +76,10 @@ class Batches:
         return {"position": self.position}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Called by Lightning on resuming: has the next iteration start at the saved position."""
+        """Called by Lightning on resuming: has the next iteration start at the saved position.
+
+        At the end of an epoch that is the start of the next one.
+        """
         self.position = state["position"] % len(self)
         self.resumed = True
 

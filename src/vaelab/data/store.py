@@ -78,6 +78,8 @@ def load_or_create(
         arrays = read_arrays(path)
         if expected is not None:
             check_contents(path, arrays, expected)
+        else:
+            check_arrays(path)
     except DamagedFileError as error:
         raise UserError(f"{error}; delete it and it is made anew") from error
     try:

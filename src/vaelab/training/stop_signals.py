@@ -8,7 +8,10 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-STOPPING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+STOPPING = tuple(
+    getattr(signal, name) for name in ("SIGHUP", "SIGINT", "SIGTERM") if hasattr(signal, name)
+)  # Windows has no SIGHUP
+CAN_HOLD = hasattr(signal, "pthread_sigmask")  # Windows cannot: there Ctrl-C ends the process
 
 
 class StopSignals:
@@ -33,7 +36,11 @@ class StopSignals:
         Threads inherit the block, so it must begin before any other thread can receive a signal.
         Signals that are pending at its end get their handlers, unless the process is exiting.
         """
-        self.held, self.deferred, self.noted = set(noticed_signals()), False, 0
+        self.held, self.deferred, self.noted = set(), False, 0
+        if not CAN_HOLD:
+            yield
+            return
+        self.held = set(noticed_signals())
         before = signal.pthread_sigmask(signal.SIG_BLOCK, self.held)
         try:
             yield
@@ -46,6 +53,8 @@ class StopSignals:
 
     def pending(self) -> set[int]:
         """Returns the held signals that have arrived and that `poll` has not taken."""
+        if not self.held:
+            return set()
         return {int(number) for number in signal.sigpending()} & self.held
 
     def poll(self) -> int:
@@ -53,6 +62,12 @@ class StopSignals:
         while arrived := self.pending():
             self.noted = max(self.noted, signal.sigwait(arrived))
         return self.noted
+
+
+def block_in_thread() -> None:
+    """Blocks the stopping signals in the calling thread, so that the main thread gets them."""
+    if CAN_HOLD:
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
 
 
 def noticed_signals() -> list[int]:

@@ -27,7 +27,7 @@ class Stopping(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning when training starts: from now on signals wait for a step's end."""
-        self.number = 0
+        self.number = stop_signals.noted = 0
         stop_signals.deferred = True
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
