@@ -1,6 +1,7 @@
 """Fixtures of all tests: fixed seeds, the composed configuration, and models and runs from it."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from vaelab.data.store import Splits
 from vaelab.elbo import ELBO
 from vaelab.training.callbacks import Checkpoint
 from vaelab.training.trainer import Trainer
+
+for number in (signal.SIGHUP, signal.SIGINT):  # ignored where tests run in the background, and
+    if signal.getsignal(number) == signal.SIG_IGN:  # so in the processes that they start
+        signal.signal(number, signal.default_int_handler)
 
 if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # workers share the CPU
     threads = max(1, (os.cpu_count() or 1) // workers)

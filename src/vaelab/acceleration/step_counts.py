@@ -2,16 +2,20 @@
 
 from typing import Any
 
+import lightning
 from lightning import Trainer
+
+IS_TRIED = lightning.__version__.startswith("2.6.")
+"""Whether this is a version of Lightning whose counts are known; with any other all is left."""
 
 
 def restore_step_count(checkpoint: dict[str, Any]) -> None:
     """Sets a checkpoint's automatic step counts, in place, to `global_step`; skips bare weights.
 
-    Lightning counts the steps of manual and of automatic optimisation separately, and a checkpoint
+    Does nothing with a version of Lightning that was not tried. Lightning counts the steps of manual and of automatic optimisation separately, and a checkpoint
     of vaelab 0.1.0 has 0 automatic ones.
     """
-    if "loops" not in checkpoint:
+    if "loops" not in checkpoint or not IS_TRIED:
         return
     steps = {"ready": checkpoint["global_step"], "completed": checkpoint["global_step"]}
     loops = checkpoint["loops"]["fit_loop"]
@@ -25,7 +29,7 @@ def close_finished_epoch(checkpoint: dict[str, Any]) -> None:
     Skips bare weights. With `max_steps` Lightning 2.6 otherwise ends a finished epoch once more:
     it counts it twice, and so trains an epoch too few.
     """
-    if "loops" not in checkpoint:
+    if "loops" not in checkpoint or not IS_TRIED:
         return
     loops = checkpoint["loops"]["fit_loop"]
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
@@ -43,4 +47,5 @@ def correct_logged_step(trainer: Trainer) -> None:
     Lightning 2.6 counts one too many after a checkpoint that was saved in a validation within an
     epoch, and every later point of `LightningModule.log` would be a step too late.
     """
-    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+    if IS_TRIED:
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step

@@ -74,11 +74,11 @@ def user_message(error: BaseException, config_name: str) -> str | None:
 
 def is_before_task(error: BaseException) -> bool:
     """Returns whether an error came from Hydra while it prepared a command, not from vaelab."""
-    files = [frame.filename for frame in traceback.extract_tb(error.__traceback__)]
+    frames = traceback.extract_tb(error.__traceback__)
     here, theirs = Path(__file__).parents[1], Path(hydra.__file__).parent
-    ours = [file for file in files if Path(file).is_relative_to(here)]
-    is_only_cli = all(Path(file).name == "cli.py" for file in ours)
-    return is_only_cli and any(Path(file).is_relative_to(theirs) for file in files)
+    ours = [frame for frame in frames if Path(frame.filename).is_relative_to(here)]
+    is_only_cli = all(Path(f.filename).name == "cli.py" and f.name != "job" for f in ours)
+    return is_only_cli and any(Path(f.filename).is_relative_to(theirs) for f in frames)
 
 
 def is_error_named(error: BaseException, name: str) -> bool:

@@ -48,7 +48,7 @@ def test_report_command_does_not_import_torch(make_sweep):
     folder = make_sweep(BETA_BY_SIZE)
     code = (
         f"import sys; sys.argv = ['report.py', 'sweep={folder}', 'metric=test/rate'];"
-        "import report; report.main();"
+        "from vaelab.commands import report; report.main();"
         "assert not {'torch', 'lightning', 'tensorflow'} & set(sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
