@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 
 @dataclass(frozen=True)
 class OptionsOf:
-    """Marks a dictionary as options of the target of another setting beside it, by that's name.
+    """Marks a dictionary as options of the target of another setting beside it, named `setting`.
 
     As in `Annotated[dict[str, Any], OptionsOf("optimizer")]`; they are checked by its signature.
     """

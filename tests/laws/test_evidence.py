@@ -7,9 +7,9 @@ import torch
 from support.linear_gaussian import log_evidence, make_exact
 from torch.testing import assert_close
 
-from vaelab.chunking import entries_per_chunk, images_per_chunk
 from vaelab.evaluation.likelihood import default_num_samples
 from vaelab.metrics import evidence as evidence_module
+from vaelab.metrics.chunking import entries_per_chunk, images_per_chunk
 from vaelab.metrics.evidence import evidence_estimates
 
 SMALL = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "model.latent_dim=4"]

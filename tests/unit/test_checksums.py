@@ -8,9 +8,9 @@ import pytest
 import torch
 from support.array_files import assert_splits_equal
 
-from vaelab import checksums
 from vaelab.data import store
 from vaelab.errors import DamagedFileError, UserError
+from vaelab.files import checksums
 from vaelab.training.callbacks.checkpoint import AtomicFiles, load_checkpoint
 from vaelab.training.checkpoint_format import format_record
 from vaelab.training.json_files import read_json, read_json_or_nothing

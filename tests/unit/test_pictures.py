@@ -16,8 +16,8 @@ from torch.testing import assert_close
 from torchvision.utils import make_grid
 
 from vaelab import pictures
-from vaelab.chunking import PIXELS_PER_CHUNK
 from vaelab.errors import UserError
+from vaelab.metrics.chunking import PIXELS_PER_CHUNK
 from vaelab.pictures import Request, legends
 from vaelab.pictures.image_files import read_image
 from vaelab.pictures.picture import tiled

@@ -12,8 +12,9 @@ IS_TRIED = lightning.__version__.startswith("2.6.")
 def restore_step_count(checkpoint: dict[str, Any]) -> None:
     """Sets a checkpoint's automatic step counts, in place, to `global_step`; skips bare weights.
 
-    Does nothing with a version of Lightning that was not tried. Lightning counts the steps of manual and of automatic optimisation separately, and a checkpoint
-    of vaelab 0.1.0 has 0 automatic ones.
+    Does nothing with a version of Lightning that was not tried. Lightning counts the steps of
+    manual and of automatic optimisation separately, and a checkpoint of vaelab 0.1.0 has 0
+    automatic ones.
     """
     if "loops" not in checkpoint or not IS_TRIED:
         return

@@ -22,10 +22,10 @@ from hydra.errors import (
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vaelab.atomic_files import first_write_error
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.help_text import default_groups
 from vaelab.errors import UserError, exception_chain, first_line, spelling_hint
+from vaelab.files.atomic import first_write_error
 
 NO_ROOM = re.compile(
     r"can't allocate memory|not enough memory|overflow|bad_alloc|[Ii]nvalid buffer size"

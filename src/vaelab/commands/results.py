@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from vaelab import pictures
-from vaelab.atomic_files import first_write_error, make_folder
 from vaelab.commands.run_folder import RunFolder
 from vaelab.elbo import ELBO
 from vaelab.errors import NotFiniteError, UserError, WriteError
 from vaelab.evaluation import Plan, evaluation_table
+from vaelab.files.atomic import first_write_error, make_folder
 from vaelab.networks import MLPEncoder
 from vaelab.pictures.image_files import write_image
 from vaelab.pictures.tensorboard import Board, first_validation_images

@@ -16,11 +16,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vaelab.atomic_files import delete_partial_files, explain_write_errors, make_folder
 from vaelab.commands import cli, command_lines, config_folders
 from vaelab.commands.error_messages import user_message
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, NotFiniteError, UserError
+from vaelab.files.atomic import delete_partial_files, explain_write_errors, make_folder
 from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config, write_config
 from vaelab.runs.screen import printable, relative_path, shell_path

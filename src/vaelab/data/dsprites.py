@@ -12,7 +12,7 @@ from vaelab.data import store
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.data.sprites import grid_splits, sprite_factors
 from vaelab.errors import UserError
-from vaelab.regular_files import check_regular_file
+from vaelab.files.regular import check_regular_file
 
 ADDRESS = "https://github.com/google-deepmind/dsprites-dataset"
 SIDE = 64  # pixels

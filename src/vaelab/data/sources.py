@@ -16,7 +16,7 @@ from vaelab.data import store
 from vaelab.data.contents import KNOWN_SETS, Contents, describe_array
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, first_line
-from vaelab.regular_files import check_regular_file
+from vaelab.files.regular import check_regular_file
 
 RAW_FILES = {
     "train_images": "train-images-idx3-ubyte",

@@ -17,8 +17,13 @@ from numpy.lib import format as npy_format
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from vaelab import checksums
-from vaelab.atomic_files import (
+from vaelab.data.array_images import Span
+from vaelab.data.arrays import build_splits, part_prefixes
+from vaelab.data.contents import Contents, describe_contents, difference_text
+from vaelab.data.splits import Splits
+from vaelab.errors import DamagedFileError, UserError, WriteError
+from vaelab.files import checksums
+from vaelab.files.atomic import (
     atomic_file,
     delete_partial_files,
     explain_write_errors,
@@ -26,12 +31,7 @@ from vaelab.atomic_files import (
     partial_files,
     write_text,
 )
-from vaelab.data.array_images import Span
-from vaelab.data.arrays import build_splits, part_prefixes
-from vaelab.data.contents import Contents, describe_contents, difference_text
-from vaelab.data.splits import Splits
-from vaelab.errors import DamagedFileError, UserError, WriteError
-from vaelab.regular_files import check_regular_file
+from vaelab.files.regular import check_regular_file
 
 Arrays = dict[str, np.ndarray]
 IMAGES = "train_images"

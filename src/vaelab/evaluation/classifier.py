@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from vaelab.atomic_files import delete_partial_files, explain_write_errors
-from vaelab.chunking import images_per_chunk
 from vaelab.data import Images, store
 from vaelab.data.splits import OnDemand
 from vaelab.errors import DamagedFileError, UserError
+from vaelab.files.atomic import delete_partial_files, explain_write_errors
+from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.estimates import Estimate, mean_estimate
 from vaelab.randomness import stream_seed
 from vaelab.training.progress_bar import track as default_track

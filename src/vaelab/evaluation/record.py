@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Column, Table
 
-from vaelab.atomic_files import explain_write_errors
+from vaelab.files.atomic import explain_write_errors
 from vaelab.runs.folder import EVALUATION, read_evaluation
 from vaelab.runs.screen import printable
 from vaelab.training.json_files import write_json

@@ -7,13 +7,13 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from vaelab.chunking import images_per_chunk
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
 from vaelab.evaluation import classifier
 from vaelab.evaluation.samplers import Own
 from vaelab.evaluation.subject import Subject, applicable_unless, attempt
+from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.frechet import frechet_distance
 from vaelab.metrics.neighbours import (
     copied_share,

@@ -9,11 +9,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from vaelab.chunking import images_per_chunk
 from vaelab.data import Images
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
+from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.estimates import not_applicable_estimate
 from vaelab.randomness import seeded_generator
 from vaelab.training.progress_bar import track

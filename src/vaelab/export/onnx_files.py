@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent
 from torch.nn.functional import one_hot
 
-from vaelab.atomic_files import atomic_file
 from vaelab.distributions.argument_checks import disable_argument_checks
 from vaelab.distributions.flows import Pushforward
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, exception_chain, first_line
+from vaelab.files.atomic import atomic_file
 from vaelab.posteriors import PointMass
 from vaelab.priors import CodeSequence
 from vaelab.priors.mixture import Mixture

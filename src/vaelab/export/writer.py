@@ -3,13 +3,13 @@
 from hashlib import sha256
 from pathlib import Path
 
-from vaelab import checksums
-from vaelab.atomic_files import atomic_file, make_folder, write_text
 from vaelab.data import store
 from vaelab.evaluation.record import Record, scalar_estimates
 from vaelab.export import onnx_files
 from vaelab.export.model_card import model_card
 from vaelab.export.onnx_files import OnnxFile
+from vaelab.files import checksums
+from vaelab.files.atomic import atomic_file, make_folder, write_text
 from vaelab.runs import loading
 from vaelab.training import checkpoint_format
 from vaelab.training.json_files import json_text, read_json

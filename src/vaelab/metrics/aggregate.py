@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
 from vaelab.autoencoder import AutoEncoder
-from vaelab.chunking import entries_per_chunk
 from vaelab.distributions.pairwise import is_factorised_normal, log_densities
+from vaelab.metrics.chunking import entries_per_chunk
 
 IMAGES = 250
 """Images to encode at a time."""

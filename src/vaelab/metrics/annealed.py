@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vaelab.autoencoder import AutoEncoder
-from vaelab.chunking import images_per_chunk
+from vaelab.metrics.chunking import images_per_chunk
 
 TARGET_ACCEPTANCE = 0.65
 """Acceptance rate that step sizes are adapted to (Neal, 2011, arXiv:1206.1901, 4.4)."""

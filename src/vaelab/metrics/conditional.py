@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from vaelab.autoencoder import AutoEncoder
-from vaelab.chunking import images_per_chunk
 from vaelab.errors import NotApplicable
+from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.estimates import Estimate, column_mean_estimates, mean_estimate
 from vaelab.metrics.evidence import evidence_estimates
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vaelab.autoencoder import AutoEncoder
-from vaelab.chunking import images_per_chunk
+from vaelab.metrics.chunking import images_per_chunk
 from vaelab.terms import Terms
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from vaelab.chunking import images_per_chunk
 from vaelab.elbo import ELBO
+from vaelab.metrics.chunking import images_per_chunk
 from vaelab.parts import HasTemperature
 
 

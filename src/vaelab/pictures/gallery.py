@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vaelab.atomic_files import make_folder
 from vaelab.data import Images, pixels
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, spelling_hint
 from vaelab.evaluation.samplers import Own
+from vaelab.files.atomic import make_folder
 from vaelab.pictures.drawing import KINDS, draw, obstacle
 from vaelab.pictures.image_files import join_image_files, read_image, write_image
 from vaelab.pictures.request import Request

@@ -11,10 +11,10 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from vaelab.atomic_files import atomic_file
 from vaelab.errors import UserError
+from vaelab.files.atomic import atomic_file
+from vaelab.files.regular import check_regular_file
 from vaelab.pictures.legends import FONT
-from vaelab.regular_files import check_regular_file
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of channels
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vaelab.chunking import images_per_chunk
 from vaelab.elbo import ELBO
 from vaelab.metrics import neighbours
+from vaelab.metrics.chunking import images_per_chunk
 from vaelab.pictures.codes import batched_prior, decode_means, encode_means, sample_prior
 from vaelab.pictures.picture import Grid, Picture, column_count
 from vaelab.pictures.request import Request

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
-from vaelab.atomic_files import atomic_file
+from vaelab.files.atomic import atomic_file
 from vaelab.pictures.image_files import write_image
 from vaelab.pictures.legends import CARD, FONT, card_font_size, draw_captions, with_names
 

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from vaelab.atomic_files import atomic_file, make_folder, write_text
+from vaelab.files.atomic import atomic_file, make_folder, write_text
 from vaelab.pictures.image_files import write_image
 from vaelab.pictures.picture import tiled
 

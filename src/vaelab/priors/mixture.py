@@ -12,9 +12,9 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution, Independent, Normal, constraints
 
-from vaelab.chunking import entries_per_chunk
 from vaelab.distributions.pairwise import log_densities
 from vaelab.distributions.precision import without_autocast
+from vaelab.metrics.chunking import entries_per_chunk
 
 SPREAD = 0.5
 """Standard deviation of the components' means at the start, in each latent."""

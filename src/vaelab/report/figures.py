@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from vaelab.atomic_files import atomic_file, make_folder
+from vaelab.files.atomic import atomic_file, make_folder
 from vaelab.report import views
 from vaelab.report.axes import shortened, sweep_axis
 from vaelab.report.colours import (

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from vaelab.atomic_files import atomic_file, make_folder, write_text
+from vaelab.files.atomic import atomic_file, make_folder, write_text
 from vaelab.report import curves, figures, page
 from vaelab.report.summary import Ranking, means_over, measured_columns
 from vaelab.report.sweep import Sweep

@@ -8,8 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.atomic_files import make_folder, write_text
 from vaelab.errors import DamagedFileError, UserError
+from vaelab.files.atomic import make_folder, write_text
 from vaelab.runs.safe_targets import without_resolvers
 from vaelab.runs.targets import rename_targets
 from vaelab.training.json_files import read_json

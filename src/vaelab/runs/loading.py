@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vaelab import checksums
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError, exception_chain, first_line
+from vaelab.files import checksums
 from vaelab.runs import validation
 from vaelab.runs.folder import COMPOSED, read_config
 from vaelab.runs.safe_targets import check_safe_targets

@@ -7,7 +7,17 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    Protocol,
+    TypeVar,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue
@@ -15,7 +25,6 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter, Val
 from pydantic.errors import PydanticUserError
 
 from vaelab.errors import UserError, spelling_hint
-from vaelab.parts import OptionsOf
 from vaelab.runs.targets import import_target
 
 T = TypeVar("T")
@@ -30,6 +39,17 @@ RESERVED = {
     "_args_": list[Any],
 }
 """Keys that Hydra reads itself, with the types of their values."""
+
+
+@runtime_checkable
+class MarksOptions(Protocol):
+    """A mark in an annotation, as `vaelab.parts.OptionsOf`, which is not imported: it has torch.
+
+    Attributes:
+        setting: Name of the setting whose target the options are for.
+    """
+
+    setting: str
 
 
 def check_config(cfg: DictConfig, task: Callable[..., Any]) -> None:
@@ -118,7 +138,7 @@ def check_call(target: Callable[..., Any], settings: Mapping[Any, Any], path: st
 def check_options(path: str, value: Any, annotation: Any, settings: Mapping[Any, Any]) -> None:
     """Raises UserError if options of another setting's target do not fit it; see `OptionsOf`."""
     for mark in getattr(annotation, "__metadata__", ()):
-        node = settings.get(mark.setting) if isinstance(mark, OptionsOf) else None
+        node = settings.get(mark.setting) if isinstance(mark, MarksOptions) else None
         if not isinstance(node, Mapping) or "_target_" not in node:
             continue
         target = import_target(node["_target_"])

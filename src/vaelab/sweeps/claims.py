@@ -18,8 +18,8 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from vaelab.atomic_files import delete_partial_files, make_folder, write_error
 from vaelab.errors import WriteError
+from vaelab.files.atomic import delete_partial_files, make_folder, write_error
 from vaelab.training.json_files import read_json_or_nothing, write_json
 
 FOLDER = ".claims"

@@ -13,8 +13,8 @@ from optuna.samplers import RandomSampler
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from vaelab.atomic_files import explain_write_errors
 from vaelab.errors import DamagedFileError
+from vaelab.files.atomic import explain_write_errors
 from vaelab.sweeps.job import INDEX
 from vaelab.training.json_files import read_json
 

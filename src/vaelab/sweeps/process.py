@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vaelab.atomic_files import make_folder
 from vaelab.commands.cli import PARENT
+from vaelab.files.atomic import make_folder
 
 LEAKY = (
     *("RANK", "LOCAL_RANK", "GROUP_RANK", "NODE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),

@@ -15,8 +15,8 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import Field, PositiveInt
 
-from vaelab.atomic_files import make_folder
 from vaelab.errors import UserError, first_line
+from vaelab.files.atomic import make_folder
 from vaelab.runs import comparability, naming
 from vaelab.runs.screen import relative_path
 from vaelab.sweeps import journal

@@ -9,9 +9,9 @@ from types import FrameType
 from typing import Any
 from uuid import uuid4
 
-from vaelab.atomic_files import explain_write_errors, make_folder
 from vaelab.commands import command_lines
 from vaelab.errors import WriteError, first_line
+from vaelab.files.atomic import explain_write_errors, make_folder
 from vaelab.runs.folder import FAILURE, PROGRESS
 from vaelab.sweeps.claims import Claims, folder_lock
 from vaelab.sweeps.engines import Engine, Handle

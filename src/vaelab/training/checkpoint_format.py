@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from vaelab import checksums
 from vaelab.errors import UserError
+from vaelab.files import checksums
 from vaelab.version import __version__
 
 FORMAT = 2  # raise it when an earlier vaelab would misread files of this version

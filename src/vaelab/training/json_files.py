@@ -6,8 +6,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from vaelab.atomic_files import write_text
 from vaelab.errors import DamagedFileError
+from vaelab.files.atomic import write_text
 
 ADVICE = "; delete it, and the command that wrote it will write it anew"
 """What to do about a damaged file: it holds nothing that cannot be computed again."""

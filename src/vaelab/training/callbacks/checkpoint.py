@@ -12,10 +12,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from vaelab import checksums
-from vaelab.atomic_files import atomic_file, make_folder
 from vaelab.errors import DamagedFileError, UserError
-from vaelab.regular_files import check_regular_file
+from vaelab.files import checksums
+from vaelab.files.atomic import atomic_file, make_folder
+from vaelab.files.regular import check_regular_file
 from vaelab.training import checkpoint_format
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from support.disks import fill, make_read_only, small_disk
 
-from vaelab.atomic_files import atomic_file, delete_partial_files, write_text
 from vaelab.data import store
 from vaelab.errors import WriteError
+from vaelab.files.atomic import atomic_file, delete_partial_files, write_text
 from vaelab.pictures.image_files import write_image
 from vaelab.training.callbacks.checkpoint import AtomicFiles, load_checkpoint
 from vaelab.training.checkpoint_format import format_record
@@ -93,7 +93,7 @@ LIMITED = """
 import resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from unit.test_atomic_files import WRITERS, WriteError
+from unit.test_atomic import WRITERS, WriteError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 for name, write in WRITERS.items():
@@ -118,7 +118,7 @@ def test_limit_of_file_size_is_write_error(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from vaelab.atomic_files import atomic_file
+from vaelab.files.atomic import atomic_file
 with atomic_file(Path(sys.argv[1])) as file:
     file.write(b"half")
     file.flush()
