@@ -33,6 +33,7 @@ INTERRUPTED = {
     "in a validation": ["step=16", "validating=true"],
     "in the test": ["step=0", "testing=true"],
     "terminated": ["step=18", f"number={signal.SIGTERM:d}"],
+    "terminated before a validation": ["step=17", f"number={signal.SIGTERM:d}"],
 }
 
 
@@ -71,7 +72,8 @@ def test_run_given_again_has_the_curves_of_one_never_stopped(
     settings = dict(pair.split("=") for pair in ["_target_=support.faults.Stop", *settings])
     stop = [f"+callbacks.stop.{name}={value}" for name, value in settings.items()]
     given = [tmp_path / "run", data_dir, *LOGGERS["both"], *EPOCHS, *stop]
-    train(*given, code=143 if interrupted == "terminated" else -signal.SIGKILL)
+    terminated = settings["number"] == str(int(signal.SIGTERM))
+    train(*given, code=143 if terminated else -signal.SIGKILL)
     said = train(*given, STOP="no")
     assert "warning" not in said
     assert_same_curves(tmp_path / "run", whole)
