@@ -58,7 +58,7 @@ class Tally:
 
 
 def start(folder: Path, data: Path, trainer: str, epochs: int) -> subprocess.Popen:
-    """Starts a run as leader of a new session; its output goes to the file `output`."""
+    """Starts a run as leader of its own process group; its output goes to the file `output`."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = [f"hydra.run.dir={folder}", f"paths.data={data}", f"trainer.max_epochs={epochs}"]
     return subprocess.Popen(
@@ -72,7 +72,7 @@ def start(folder: Path, data: Path, trainer: str, epochs: int) -> subprocess.Pop
 
 
 def session_members(leader: int) -> list[int]:
-    """Returns the ids of the living processes of a session, the leader first if it lives."""
+    """Returns the ids of the living processes that `leader` began, itself first if it lives."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

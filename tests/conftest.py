@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 
 from vaelab.commands import config_folders
 from vaelab.data import Images
-from vaelab.data.store import Splits
+from vaelab.data.splits import Splits
 from vaelab.elbo import ELBO
 from vaelab.training.callbacks import Checkpoint
 from vaelab.training.trainer import Trainer

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from vaelab.commands import arguments, command_lines, error_messages, preflight, train
-from vaelab.commands.run_folder import RunFolder
+from vaelab.commands.resumption import warn_of_other_images
 from vaelab.data import Images
 from vaelab.errors import UserError
 from vaelab.report import read_sweep
@@ -450,7 +450,7 @@ def test_resume_with_other_split_seed_warns(last_checkpoint, monkeypatch, capsys
 
 
 def test_resume_from_checkpoint_outside_run_folder_does_not_warn(recwarn):
-    RunFolder.warn_of_other_images(RunFolder.__new__(RunFolder), Path("/last.ckpt"))
+    warn_of_other_images(OmegaConf.create(), Path("/last.ckpt"))
     assert not recwarn
 
 

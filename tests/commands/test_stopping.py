@@ -60,7 +60,7 @@ def start(data_dir):
 
 
 def session_members(leader: subprocess.Popen) -> list[int]:
-    """Returns the ids of the living processes of the session that a process leads."""
+    """Returns the ids of the living processes that a process began, itself among them."""
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -3,7 +3,7 @@
 import torch
 
 from vaelab.data import Images
-from vaelab.data.store import Splits
+from vaelab.data.splits import Splits
 
 
 def numbered_images(count, shape=(1, 8, 8)):

@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.trainer.states import TrainerFn
 
 from vaelab.data import Images
-from vaelab.data.store import Splits
+from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 from vaelab.runs import naming
 from vaelab.sweeps import build_search

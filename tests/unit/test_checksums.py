@@ -6,6 +6,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import save
 from support.array_files import assert_splits_equal
 
 from vaelab.data import store
@@ -94,7 +95,7 @@ def test_prepared_data_load_unchanged_or_not_at_all(tmp_path):
 def test_safetensors_of_other_programs_have_no_checksum(tmp_path):
     path = tmp_path / "mine.safetensors"
     images = np.arange(1280).astype(np.uint8).reshape(20, 1, 8, 8)
-    path.write_bytes(store.save({"train_images": images}))
+    path.write_bytes(save({"train_images": images}))
     assert len(store.load_or_create(path, dict).train_images) == 20
 
 

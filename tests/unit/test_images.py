@@ -13,7 +13,7 @@ from support.numbered_images import (
 )
 
 from vaelab.data import Images
-from vaelab.data.store import Splits
+from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 from vaelab.evaluation import Subject
 

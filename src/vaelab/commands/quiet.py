@@ -8,13 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from vaelab.files.atomic import NO_ROOM
 from vaelab.runs.screen import printable
 
 
 def quieten() -> None:
     """Silences Lightning's info logs and some warnings in this process; shortens other warnings.
 
-    Also silences errors of TensorBoard's writing thread, which are raised elsewhere.
+    Also silences errors of other threads on a full disk, which the main thread meets itself.
     """
     for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -30,14 +31,12 @@ def quieten() -> None:
         Console(stderr=True, soft_wrap=True).print(text)
 
     def report_unless_raised(args: Any) -> None:
-        """Prints a thread's error, but not an OSError of TensorBoard's writer; for `threading`.
+        """Prints a thread's error, but not that a disk is full or read-only; for `threading`.
 
-        The writer raises that again in the main thread, which tells it on one line.
+        TensorBoard's writing thread raises that again in the main thread, which tells it on one
+        line, and so does the next file that the main thread writes.
         """
-        if not (
-            issubclass(args.exc_type, OSError)
-            and type(args.thread).__module__.startswith("tensorboard.")
-        ):
+        if getattr(args.exc_value, "errno", None) not in NO_ROOM:
             threading.__excepthook__(args)
 
     warnings.showwarning = show

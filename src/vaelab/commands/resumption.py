@@ -1,0 +1,114 @@
+"""The checkpoint that a training goes on from, and what is said of checkpoints that are left."""
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_warn
+from omegaconf import DictConfig
+
+from vaelab.commands.run_folder import RunFolder
+from vaelab.elbo import ELBO
+from vaelab.errors import DamagedFileError, UserError
+from vaelab.runs import resume
+from vaelab.runs.folder import COMPOSED, read_plain_config
+from vaelab.runs.screen import shell_path
+from vaelab.training.callbacks.checkpoint import checkpoints_beside, is_whole, load_checkpoint
+from vaelab.training.checkpoint_format import check_architecture
+
+
+def checkpoint_to_resume(run: RunFolder, model: ELBO) -> Path | None:
+    """Returns the checkpoint to go on from, by `ckpt` or as left here; None to start anew.
+
+    Without `ckpt` it is the last of an earlier start in this folder, unless rerun=true. Says
+    so then; with `ckpt` warns if its run divided the images in another way.
+
+    Raises:
+        UserError: If the checkpoint does not exist, is of another architecture, or already at
+            the requested length; or if the folder holds a run with other settings.
+    """
+    ckpt = run.cfg.ckpt
+    if ckpt is None:
+        if run.cfg.rerun or not run.last.exists():
+            if run.best.exists() and not run.cfg.rerun:
+                run.say(f"{run.path} has no last.ckpt; ckpt=best would go on from best.ckpt")
+            return None
+        resume.check_same_run(run.folder, run.path, run.cfg)
+        state = load_to_resume(run, run.last)
+        check_architecture(model.state_dict(), state["state_dict"])
+        run.say(f"going on from step {state['global_step']:,} of {run.path}")
+        return run.last
+    path = Path(ckpt)
+    if ckpt in ("last", "best"):
+        path = run.last.with_name(f"{ckpt}.ckpt")
+        if not path.exists():
+            raise UserError(
+                f"ckpt={ckpt}: there is no {path.name} in {run.path}; name the run that goes "
+                "on with hydra.run.dir=FOLDER, or the file with ckpt=PATH"
+            )
+    if path.is_dir():
+        path = path / "checkpoints" / "last.ckpt"
+    if run.cfg.rerun and path.resolve().is_relative_to(run.folder.resolve()):
+        raise UserError(
+            f"ckpt={ckpt} goes on with the run in {run.path}, and rerun=true starts it over; "
+            "give one of them"
+        )
+    state = load_to_resume(run, path)
+    check_architecture(model.state_dict(), state["state_dict"])
+    warn_of_other_images(run.cfg, path)
+    done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
+        limit = run.cfg.trainer[name]
+        if limit == count and path == run.last and not run.results.exists():
+            continue  # it was stopped after its last step: the test is to be done
+        if 0 < limit <= count:
+            raise UserError(
+                f"{path} is of {count:,} {name[4:]} already; "
+                f"give a larger trainer.{name} than {limit:,}"
+            )
+    return path
+
+
+def load_to_resume(run: RunFolder, path: Path) -> dict[str, Any]:
+    """Loads a checkpoint; if it is damaged, the error says what else the run can go on from."""
+    try:
+        return load_checkpoint(path)
+    except DamagedFileError as error:
+        other = next(filter(is_whole, checkpoints_beside(path)), None)
+        instead = f"ckpt={shell_path(other)} goes on from that, " if other else ""
+        if path.parent == run.last.parent and other:
+            instead = f"ckpt={other.stem} goes on from it, "
+        raise DamagedFileError(f"{error}; {instead}rerun=true starts over") from error
+
+
+def warn_of_other_images(cfg: DictConfig, checkpoint: Path) -> None:
+    """Warns if a checkpoint's run divided its images otherwise; skips one outside runs.
+
+    Warns, too, if the configuration of its run is damaged.
+    """
+    earlier = checkpoint.absolute().parent.parent
+    if not (earlier / COMPOSED).exists():
+        return
+    try:
+        plain = (read_plain_config(earlier), resume.plain_settings(cfg))
+        before, now = map(resume.split_settings, plain)
+    except DamagedFileError as error:
+        rank_zero_warn(f"{error}; that it divides the images in the same way is not known")
+        return
+    if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
+        rank_zero_warn(
+            f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "
+            "what is tested may have been trained on"
+        )
+
+
+def checkpoint_note(run: RunFolder) -> str:
+    """Returns words on the checkpoint to go on from: its name and step, or that there is none.
+
+    It is the last, or the best if the last cannot be loaded.
+    """
+    for path in (run.last, run.best):
+        with suppress(UserError):
+            step = load_checkpoint(path)["global_step"]
+            return f"the checkpoint of step {step:,} is kept, {path.name}"
+    return "there is no checkpoint yet"
