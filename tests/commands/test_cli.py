@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -743,3 +744,18 @@ def test_help_shows_settings_of_given_overrides():
     failed = run_script("train.py", "model.bta=1", "-h")
     assert (failed.returncode, failed.stdout) == (2, "")
     assert failed.stderr.startswith("error: model.bta: there is no such setting")
+
+
+def test_check_optimizer_tries_weights_of_the_shape_of_the_models(build):
+    class OnlyMatrices(torch.optim.SGD):
+        """An optimizer that takes matrices only, as Muon."""
+
+        def step(self, closure=None):
+            assert all(p.ndim == 2 for group in self.param_groups for p in group["params"])
+
+    made = build(*SMALL_LAYERS, x_shape=(1, 8, 8), num_classes=3)
+    made.make_optimizer = partial(OnlyMatrices, lr=0.1)
+    with pytest.raises(UserError, match=r"model\.optimizer: AssertionError"):
+        preflight.check_optimizer(made, torch.device("cpu"))  # some weights are vectors
+    made.parameter_groups = lambda: [{"params": [p for p in made.parameters() if p.ndim == 2]}]
+    preflight.check_optimizer(made, torch.device("cpu"))

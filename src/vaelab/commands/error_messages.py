@@ -27,7 +27,7 @@ from vaelab.commands.help_text import default_groups
 from vaelab.errors import UserError, exception_chain, first_line, spelling_hint
 from vaelab.files.atomic import first_write_error
 
-NO_ROOM = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"can't allocate memory|not enough memory|overflow|bad_alloc|[Ii]nvalid buffer size"
 )
 """What torch says where memory ran out, or the size of a tensor is no number of 64 bits."""
@@ -104,7 +104,7 @@ def out_of_memory_message(error: BaseException, config_name: str) -> str | None:
     if not (
         isinstance(error, (MemoryError, OverflowError))
         or is_error_named(error, "OutOfMemoryError")
-        or (isinstance(error, (RuntimeError, TypeError, ValueError)) and NO_ROOM.search(text))
+        or (isinstance(error, (RuntimeError, TypeError, ValueError)) and OUT_OF_MEMORY.search(text))
     ):
         return None
     asked = re.search(r"allocate ([\d.]+) (bytes|[KMGT]iB)", text)

@@ -85,26 +85,29 @@ def check_training(
 
 
 def check_optimizer(model: ELBO, device: torch.device) -> None:
-    """Raises UserError if the optimizer refuses its settings, or a step of one number a group.
+    """Raises UserError if the optimizer refuses its settings, or a step of one weight a group.
 
-    Some refuse what they are given only in their first step. Skips the step where a variant
-    configures more than one optimizer.
+    Some refuse what they are given only in their first step. It is tried on zeros of the shape of
+    the smallest weight of each group. Skips the step where a variant configures more than one
+    optimizer.
     """
     optimizer = model.configure_optimizers()
     if not isinstance(optimizer, Optimizer):
         return
     usual = optimizer.defaults  # some hold what their constructor does not take
+    used = [group for group in optimizer.param_groups if group["params"]]
     options = [
         {k: v for k, v in group.items() if k != "params" and (k not in usual or usual[k] != v)}
-        for group in optimizer.param_groups
+        for group in used
     ]
-    numbers = [torch.zeros(1, device=device, requires_grad=True) for _ in options]
+    smallest = [min(group["params"], key=torch.numel) for group in used]
+    weights = [torch.zeros_like(weight, device=device).requires_grad_() for weight in smallest]
     try:
-        groups = [{**own, "params": [n]} for own, n in zip(options, numbers, strict=True)]
+        groups = [{**own, "params": [w]} for own, w in zip(options, weights, strict=True)]
         trial = model.make_optimizer(groups)
-        for number, own in zip(numbers, options, strict=True):
-            model.make_optimizer([number], **own)  # which checks the ranges of a group's options
-            number.grad = torch.zeros_like(number)
+        for weight, own in zip(weights, options, strict=True):
+            model.make_optimizer([weight], **own)  # which checks the ranges of a group's options
+            weight.grad = torch.zeros_like(weight)
         trial.step(lambda: 0.0)
     except Exception as error:  # whatever an optimizer raises
         raise UserError(f"model.optimizer: {first_line(error)}") from error

@@ -5,6 +5,7 @@ The signature of a `_target_` is the schema of its settings: their names, types 
 
 import inspect
 import json
+import sys
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import (
@@ -250,8 +251,8 @@ def parameters(target: Callable[..., Any]) -> tuple[Parameters, bool]:
     for owner in target.__mro__:
         if "__init__" not in vars(owner):
             continue
-        if owner.__module__ == "torch.nn.modules.module":  # takes any keyword, to refuse it
-            return found, False
+        if owner is getattr(sys.modules.get("torch.nn"), "Module", None):
+            return found, False  # it takes any keyword, to refuse it
         own, passes_on = function_parameters(vars(owner)["__init__"])
         found = own | found
         if not passes_on:

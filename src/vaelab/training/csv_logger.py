@@ -1,7 +1,7 @@
 """Logger of scalars to `metrics.csv` that goes on with the file of an earlier start of the run."""
 
 import csv
-import os
+import io
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +12,8 @@ from lightning.pytorch.core.saving import save_hparams_to_yaml
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
+
+from vaelab.files.atomic import make_folder, write_text
 
 
 class CSVLogger(loggers.CSVLogger):
@@ -49,7 +51,7 @@ class MetricsTable:
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.path = folder / "metrics.csv"
         self.metrics: list[dict[str, Any]] = []  # rows that are not yet in the file
         self.hparams: dict[str, Any] = {}
@@ -99,9 +101,8 @@ class MetricsTable:
 
     def write_rows(self, rows: list[dict[str, Any]]) -> None:
         """Replaces the file by one with the columns and these rows, atomically."""
-        partial = self.path.with_name(".metrics.csv.partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
