@@ -2,8 +2,9 @@
 
 Each run is a small beta-VAE on mnist_5k with an annealed beta, in one process or in two (DDP). It
 gets its signal at a moment drawn uniformly from the duration of an undisturbed run, or, every
-second run, from the seconds after its first training step. Then the same command is given again,
-and the final weights are compared with those of the undisturbed run.
+second run (with --in-training every run), from the seconds after its first training step. Then
+the same command is given again, and the final weights are compared with those of the undisturbed
+run.
 """
 
 import argparse
@@ -180,13 +181,16 @@ def main() -> None:
     parser.add_argument("--times", type=int, default=4, help="stops of each kind")
     parser.add_argument("--kinds", nargs="+", default=["/"], help="parts of TRAINER/WHOM/SIGNAL")
     parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=4.0, help="of training, for odd runs")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of training, to stop in")
+    parser.add_argument("--in-training", action="store_true", help="every stop, not each second")
     parser.add_argument("--jobs", type=int, default=1, help="runs at once")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=1e9, help="begin no stop after these")
     parser.add_argument("--markdown", action="store_true")
     parser.add_argument("--keep", type=Path, help="folder for the runs, which are then kept")
     given = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGHUP):  # a shell's `&` and nohup have them ignored
+        signal.signal(number, signal.SIG_DFL)
     draw = random.Random(given.seed)
     began = time.monotonic()
     with TemporaryDirectory() as made:
@@ -205,7 +209,7 @@ def main() -> None:
             """Makes one stop, unless the time is over."""
             if time.monotonic() - began < 60 * given.minutes:
                 folder = top / f"{number}-{case[0]}-{case[1][-1]}-{case[2]}"
-                begun, reference = number % 2 == 1, references[case[0]]
+                begun, reference = given.in_training or number % 2 == 1, references[case[0]]
                 moment = moment * given.seconds if begun else moment * durations[case[0]]
                 judge(tallies[case], folder, top / "data", case, moment, begun, reference)
 

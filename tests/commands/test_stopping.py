@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -123,6 +124,37 @@ def test_signal_to_any_process_stops_ddp_at_one_step_and_resumes_bit_exact(
     assert last["global_step"] == kept
     found, out, err = end(start(tmp_path, DDP, "ckpt=last"))
     assert found == 0, err
+    resumed = load_weights(tmp_path)
+    assert all(torch.equal(resumed[name], final_weights[name]) for name in final_weights)
+
+
+RANKS = {
+    "srun": "SLURM_PROCID={0} SLURM_LOCALID={0} SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 "
+    "SLURM_NODEID=0 SLURM_NNODES=1 SLURM_JOB_ID=7 SLURM_JOB_NAME=train SLURM_NODELIST=localhost",
+    "torchrun": "RANK={0} LOCAL_RANK={0} WORLD_SIZE=2 GROUP_RANK=0 TORCHELASTIC_RUN_ID=7",
+}
+"""Variables that launchers of processes set for each of two ranks on one machine."""
+
+
+@pytest.mark.parametrize("launcher", RANKS)
+def test_processes_of_another_launcher_stop_and_resume_as_one_run(
+    start, tmp_path, final_weights, launcher
+):
+    def run(*overrides):
+        """Returns exit codes, output and errors of both ranks, started as the launcher does."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        variables = [dict(w.split("=") for w in RANKS[launcher].format(r).split()) for r in (0, 1)]
+        both = [start(tmp_path, DDP, *overrides, **shared, **own) for own in variables]
+        return zip(*map(end, both), strict=True)
+
+    codes, (first, other), errors = run(*stop(signal.SIGTERM, rank=1, step=70))
+    assert codes == (143, 143), errors
+    assert first.count("stopped; go on with") == 1
+    assert other == ""
+    codes, (_, other), errors = run("ckpt=last")
+    assert (codes, other) == ((0, 0), ""), errors
     resumed = load_weights(tmp_path)
     assert all(torch.equal(resumed[name], final_weights[name]) for name in final_weights)
 

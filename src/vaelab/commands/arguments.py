@@ -26,6 +26,8 @@ INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """Values that --info may have."""
 NAMELESS = ("logger.name", "logger.version")
 """Settings that may be empty texts: each is a folder that is then left out."""
+OUTPUT_SUBDIR = "hydra.output_subdir"
+"""Hydra would write there before anything is checked, and leave it when the run is refused."""
 KEY = re.compile(r"[~+]*[A-Za-z_][\w.@:/$-]*", re.ASCII)
 CLOSING = {"[": "]", "{": "}", "(": ")"}
 
@@ -99,7 +101,8 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[
     """Raises UserError for the first override that Hydra cannot read or that makes no sense.
 
     These make no sense: blanks around `=`, several values without a sweep, a deleted part, a group
-    that is given no name of a file, and an empty text (but of `NAMELESS` settings).
+    that is given no name of a file, an empty text (but of `NAMELESS` settings), and a folder for
+    Hydra's own files.
 
     Args:
         overrides: The overrides, quoted by `quote_argument`.
@@ -118,6 +121,10 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[
         if is_swept(word) and not sweeping:
             raise UserError(multirun_message(word))
         group = override.key_or_group
+        if (
+            group == OUTPUT_SUBDIR and override.value() is not None
+        ):  # Lightning's launcher gives null
+            raise UserError(f"{word}: a run writes its configuration to .hydra, by itself")
         choices = sorted({name for folder in folders for name in choices_in(folder / group)})
         if override.is_delete():
             if choices:

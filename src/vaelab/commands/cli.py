@@ -96,7 +96,7 @@ def task(
                     raise error
                 if not stopping.is_first_process():
                     sleep(2)  # meanwhile the first process ends this one
-                    message = f"process {os.environ['LOCAL_RANK']}: {message}"
+                    message = f"process {stopping.process_rank()}: {message}"
                 print(f"error: {printable(message)}", file=sys.stderr)
                 sys.exit(2)
 

@@ -7,6 +7,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hydra.errors import (
     MissingConfigException,
 )
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.help_text import default_groups
@@ -57,6 +58,8 @@ def user_message(error: BaseException, config_name: str) -> str | None:
         innermost = list(exception_chain(error))[-1]
         key = re.search(r"full_key: (\S+)", str(error))
         return f"{key[1] if key else 'configuration'}: {first_line(innermost)}"
+    if isinstance(error, InterpolationKeyError) and (gone := deleted_setting(str(error))):
+        return f"~{gone}: other settings refer to it; change it by {gone}=..."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return first_line(error)
     if isinstance(error, (ValueError, RuntimeError)) or is_error_named(
@@ -153,6 +156,14 @@ def unknown_setting_message(error: ConfigCompositionException, config_name: str)
                     return f"{wrong}: there is no such setting"
 
 
+def deleted_setting(message: str) -> str | None:
+    """Returns the setting of sys.argv's `~` that an error says is missing; None for another."""
+    missing = re.search(r"Interpolation key '([^']+)' not found", message)
+    deleted = [word[1:].partition("=")[0] for word in sys.argv[1:] if word.startswith("~")]
+    found = f"{missing[1] if missing else ''}."
+    return next((name for name in deleted if found.startswith(f"{name}.")), None)
+
+
 def missing_setting(error: HydraException) -> str:
     """Returns the setting that Hydra's error says does not exist; empty for other errors."""
     found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
@@ -183,7 +194,7 @@ def unknown_setting_hint(wrong: str, cfg: DictConfig, config_name: str) -> str:
     if not parent:
         groups = [group for group, _ in default_groups([CONF], config_name)]
         return f"{wrong}: there is no such setting; {spelling_hint(wrong, [*cfg, *groups])}"
-    beside = OmegaConf.select(cfg, parent)
+    beside = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False)
     if not isinstance(beside, DictConfig):
         return f"{wrong}: there is no such setting, and no {parent}"
     known = {str(key) for key in beside if not str(key).startswith("_")}
@@ -192,7 +203,8 @@ def unknown_setting_hint(wrong: str, cfg: DictConfig, config_name: str) -> str:
 
         from vaelab.runs import validation  # slow: what the target would take
 
-        known |= validation.optional_settings(get_object(beside["_target_"]))
+        with suppress(Exception):  # the target may be as wrong as the setting
+            known |= validation.optional_settings(get_object(beside["_target_"]))
     if name in known:
         return f"{wrong}: is not in the configuration yet; add it with +{wrong}=..."
     return f"{wrong}: there is no such setting; {spelling_hint(name, known, f'{parent}.')}"

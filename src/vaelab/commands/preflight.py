@@ -7,6 +7,7 @@ import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.optim import Optimizer
 
@@ -77,6 +78,7 @@ def check_training(
     check_batches(trainer, model, data)
     check_optimizer(model, trainer.strategy.root_device)
     check_limits(trainer)
+    check_loggers(trainer)
     check_monitors(trainer, model, data)
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Annealing):
@@ -124,6 +126,13 @@ def check_limits(trainer: Trainer) -> None:
     for name, why in limits.items():
         if getattr(trainer, name) == 0:
             raise UserError(f"trainer.{name}=0: {why}")
+
+
+def check_loggers(trainer: Trainer) -> None:
+    """Raises UserError if the trainer was given a logger that is none of Lightning's."""
+    for logger in trainer.loggers:
+        if not isinstance(logger, Logger):
+            raise UserError(f"trainer.logger: a {type(logger).__name__} is no logger of Lightning")
 
 
 def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:

@@ -1,6 +1,5 @@
 """The folder of a training run: its earlier results, checkpoint to resume, lock and config."""
 
-import os
 import shlex
 import shutil
 import sys
@@ -14,7 +13,7 @@ from lightning import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vaelab.commands import cli, command_lines, config_folders
+from vaelab.commands import cli, command_lines, config_folders, stopping
 from vaelab.commands.error_messages import user_message
 from vaelab.errors import NotFiniteError, UserError
 from vaelab.files.atomic import delete_partial_files, explain_write_errors, make_folder
@@ -47,7 +46,7 @@ class RunFolder:
         self.folder = Path(hydra_cfg.runtime.output_dir)
         self.data_folder = Path(cfg.paths.data)
         self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
-        self.console.quiet = os.environ.get("LOCAL_RANK", "0") != "0"
+        self.console.quiet = not stopping.is_first_process()
         self.before = {path: change_time(path) for path in (self.last, self.results)}
 
     def say(self, text: str) -> None:

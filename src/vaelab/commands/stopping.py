@@ -201,8 +201,20 @@ def end_with_first_process() -> None:
 
 
 def is_first_process() -> bool:
-    """Returns whether this is the first, or only, process of a training on this machine."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"
+    """Returns whether this is the first, or only, process of a training, of all its machines."""
+    return process_rank() == 0
+
+
+def process_rank() -> int:
+    """Returns this process's number in its training, from 0; that on its machine if set alone.
+
+    As torchrun (RANK), Lightning's launcher (LOCAL_RANK, on several machines NODE_RANK) or `srun`
+    (SLURM_PROCID, but in an interactive shell) say it.
+    """
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    names = ("RANK", "LOCAL_RANK", *(() if interactive else ("SLURM_PROCID",)))
+    found = next((int(os.environ[name]) for name in names if name in os.environ), 0)
+    return found or int(os.environ.get("NODE_RANK", "0"))
 
 
 def signal_name(number: int) -> str:

@@ -16,6 +16,7 @@ from vaelab.evaluation.subject import Subject, applicable_unless, attempt
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.frechet import frechet_distance
 from vaelab.metrics.neighbours import (
+    NEIGHBOURS,
     copied_share,
     density_coverage,
     nearest_images,
@@ -24,11 +25,13 @@ from vaelab.metrics.neighbours import (
 
 
 def samples_obstacle(model: ELBO, data: Images) -> str | None:
-    """Returns why `samples` is not applicable, or None if labels are of several classes."""
-    if data.splits.num_classes > 1:
-        return None
-    labels = "are of one class" if data.splits.num_classes else "have no labels"
-    return f"it takes a classifier, and these images {labels}"
+    """Returns why `samples` is not applicable: one class or none, or too few test images."""
+    if data.splits.num_classes <= 1:
+        labels = "are of one class" if data.splits.num_classes else "have no labels"
+        return f"it takes a classifier, and these images {labels}"
+    if (count := data.sizes["test"]) <= NEIGHBOURS:
+        return f"it compares {NEIGHBOURS} neighbours of each test image, and {count} are too few"
+    return None
 
 
 @applicable_unless(samples_obstacle)

@@ -14,6 +14,8 @@ from torch import Tensor
 from vaelab.errors import NotApplicable
 from vaelab.metrics.estimates import Estimate, mean_estimate
 
+NEIGHBOURS = 5
+"""The neighbour that the balls of density and coverage reach to."""
 FEWEST_NEAREST = 10
 """Distinct nearest images of many samples, below which nothing is said of copies."""
 CHUNK = 1000  # rows of a table of distances at a time
@@ -39,7 +41,7 @@ def precision_recall(real: Tensor, fake: Tensor, k: int = 3) -> dict[str, Estima
     return {"precision": mean_estimate(around_fake > 0), "recall": mean_estimate(around_real > 0)}
 
 
-def density_coverage(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, Estimate]:
+def density_coverage(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dict[str, Estimate]:
     """Returns `density`, real balls per fake image / k; `coverage`, share of balls hit; may raise.
 
     A ball reaches from a real image to its k-th real neighbour. Coverage is the share of balls with
