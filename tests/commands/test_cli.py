@@ -165,6 +165,16 @@ INVALID_SETTINGS = {  # overrides: part of the error message
     "callbacks.checkpoint.dirpath=/proc/nowhere": "/proc/nowhere",
     "callbacks.progress.file=/proc/nowhere/a": "/proc/nowhere",
     "hydra.job.name=a/b": "hydra: ",
+    # What other settings refer to, and what refers to others.
+    "~paths.data": "~paths.data: other settings refer to it",
+    "~paths": "~paths: other settings refer to it",
+    "callbacks.progress.file._target_=abc": "and no callbacks.progress.file",
+    "model.foo=1 model._target_=abc": "model.foo: there is no such setting",
+    "model@foo=vae": "model@foo: there is no such setting; did you mean model=...?",
+    # A folder of Hydra's own, and loggers that are none.
+    "hydra.output_subdir=x model.latent_dim=abc": "a run writes its configuration to .hydra",
+    "++trainer.logger._foo_=-1": "trainer.logger: a str is no logger of Lightning",
+    "trainer.logger=auto": "trainer.logger: a str is no logger of Lightning",
 }
 
 

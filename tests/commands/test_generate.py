@@ -33,6 +33,15 @@ def run_command(command, *arguments):
         command.main()
 
 
+@pytest.mark.parametrize("overrides", [["run=nowhere"], ["run=null", "images=[]"], []])
+def test_refused_generate_leaves_no_folder(overrides, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run_command(generate, f"hydra.run.dir={tmp_path}/a/b", *overrides)
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not (tmp_path / "a").exists()
+
+
 @pytest.fixture(scope="module")
 def get_run(tmp_path_factory):
     """(model) -> the folder of its run, trained at the first call; class 3 of 4 has no images."""

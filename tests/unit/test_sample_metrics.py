@@ -4,6 +4,7 @@ They are the Frechet distance, precision, recall, density, coverage and the copi
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from vaelab.errors import NotApplicable, UserError
+from vaelab.evaluation.samples import samples_obstacle
 from vaelab.metrics import neighbours
 from vaelab.metrics.estimates import mean_estimate
 from vaelab.metrics.frechet import frechet_distance, squared_frechet_distance
@@ -156,6 +158,12 @@ def test_ball_metrics_of_realistic_collapsed_and_distant_samples():
 def test_precision_recall_rejects_too_few_images():
     with pytest.raises(UserError, match="3 images are too few to have 3 neighbours each"):
         precision_recall(torch.randn(9, 2), torch.randn(3, 2))
+
+
+@pytest.mark.parametrize(("count", "applicable"), [(5, False), (6, True)])
+def test_samples_are_not_applicable_to_five_test_images(count, applicable):
+    data = SimpleNamespace(splits=SimpleNamespace(num_classes=2), sizes={"test": count})
+    assert (samples_obstacle(None, data) is None) is applicable
 
 
 # The nearest training image.

@@ -142,6 +142,8 @@ def unknown_setting_message(error: ConfigCompositionException, config_name: str)
     wrong = missing_setting(error)
     if not wrong:
         return first_line(error)
+    if "@" in wrong:
+        return f"{wrong}: there is no such setting; did you mean {wrong.partition('@')[0]}=...?"
     overrides = [o for o in sys.argv[1:] if re.match(r"[+~\w]", o) and "=" in o]
     parsed = OverridesParser.create().parse_overrides(overrides)
     lines = {o.key_or_group: o.input_line or "" for o in parsed if not o.is_sweep_override()}
@@ -167,7 +169,7 @@ def deleted_setting(message: str) -> str | None:
 def missing_setting(error: HydraException) -> str:
     """Returns the setting that Hydra's error says does not exist; empty for other errors."""
     found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
-    return found[1].partition("@")[0] if found else ""
+    return found[1] if found else ""
 
 
 def setting_paths(node: Any, path: str = "") -> Iterator[str]:
