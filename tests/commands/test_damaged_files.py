@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from support.disks import fill, small_disk
+from support.disks import fill, make_read_only, small_disk
 
 from vaelab.commands import evaluate, export, generate, train
 from vaelab.sweeps.job import Job
@@ -131,6 +131,48 @@ def test_train_on_full_disk_names_whole_checkpoint(trained, tmp_path, get_error)
         assert said.startswith(f"cannot write {run}")
         assert "No space left on device; the checkpoint of step" in said
         assert said.endswith("is kept, last.ckpt")
+
+
+STATES = {
+    "full": (lambda disk: fill(disk), "No space left on device"),
+    "read-only": (make_read_only, "Read-only file system"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", STATES)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train.py hydra.run.dir={disk}/run ckpt=last trainer.max_epochs=3",
+        "train.py hydra.run.dir={disk}/run ckpt=last trainer.max_epochs=3 logger=csv",
+        "train.py hydra.run.dir={disk}/run ckpt=last trainer.max_epochs=3 logger=tensorboard",
+        "train.py hydra.run.dir={disk}/run evaluate=[latents] rerun=true",
+        "train.py hydra.run.dir={disk}/new/run logger=tensorboard",
+        "train.py -m hydra.sweep.dir={disk}/sweep seed=1,2",
+        "evaluate.py run={disk}/run what=latents paths.data={data}",
+        "generate.py run={disk}/run what=samples",
+        "export.py run={disk}/run what=safetensors",
+        "report.py sweep={disk}",
+    ],
+    ids=lambda words: words.replace("{disk}", "disk"),
+)
+def test_every_command_tells_of_a_full_or_read_only_disk(trained, tmp_path, words, state):
+    """As a process, whose threads and children must not add messages of their own."""
+    change, reason = STATES[state]
+    with small_disk(tmp_path / "disk", 4000) as disk:
+        shutil.copytree(trained / "run", disk / "run")
+        change(disk)
+        given = words.format(disk=disk, data=trained / "data").split()
+        if given[0] == "train.py":
+            given += [*SMALL[:-2], f"paths.data={trained}/data"]
+            given += [word for word in SMALL[-2:] if word.partition("=")[0] not in words]
+        command = [sys.executable, "-m", "vaelab", given[0].removesuffix(".py"), *given[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    (line,) = [each for each in done.stderr.splitlines() if not each.startswith("warning: ")]
+    assert line.startswith(f"error: cannot write {disk}/")
+    assert reason in line
 
 
 @pytest.mark.slow
