@@ -170,6 +170,9 @@ INVALID_SETTINGS = {  # overrides: part of the error message
     "~paths": "~paths: other settings refer to it",
     "callbacks.progress.file._target_=abc": "and no callbacks.progress.file",
     "model.foo=1 model._target_=abc": "model.foo: there is no such setting",
+    "model.decoder.hidden.foo.bar=null": "hydra: Index 'foo' (str) is not an int",
+    "model.decoder.foo=null model.decoder.hidden.foo.bar=null": "model.decoder.foo: there is no",
+    "metrics.samples.sampler=abc": "metrics.samples.sampler=abc: should be callable",
     "model@foo=vae": "model@foo: there is no such setting; did you mean model=...?",
     # A folder of Hydra's own, and loggers that are none.
     "hydra.output_subdir=x model.latent_dim=abc": "a run writes its configuration to .hydra",

@@ -153,7 +153,7 @@ def unknown_setting_message(error: ConfigCompositionException, config_name: str)
             try:
                 cfg = compose(config_name, list(lines.values()), return_hydra_config=True)
                 return unknown_setting_hint(wrong, cfg, config_name)
-            except HydraException as further:  # another setting is unknown too
+            except Exception as further:  # another setting is unknown too, or wrong
                 if lines.pop(missing_setting(further), None) is None:
                     return f"{wrong}: there is no such setting"
 
@@ -166,7 +166,7 @@ def deleted_setting(message: str) -> str | None:
     return next((name for name in deleted if found.startswith(f"{name}.")), None)
 
 
-def missing_setting(error: HydraException) -> str:
+def missing_setting(error: Exception) -> str:
     """Returns the setting that Hydra's error says does not exist; empty for other errors."""
     found = re.search(r"Could not (?:override|delete from config\.) '([^']+)'", str(error))
     return found[1] if found else ""
@@ -196,7 +196,9 @@ def unknown_setting_hint(wrong: str, cfg: DictConfig, config_name: str) -> str:
     if not parent:
         groups = [group for group, _ in default_groups([CONF], config_name)]
         return f"{wrong}: there is no such setting; {spelling_hint(wrong, [*cfg, *groups])}"
-    beside = OmegaConf.select(cfg, parent, throw_on_resolution_failure=False)
+    beside = None
+    with suppress(OmegaConfBaseException, TypeError):  # of what is there, or of an index of a list
+        beside = OmegaConf.select(cfg, parent)
     if not isinstance(beside, DictConfig):
         return f"{wrong}: there is no such setting, and no {parent}"
     known = {str(key) for key in beside if not str(key).startswith("_")}

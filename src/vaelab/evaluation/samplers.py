@@ -9,6 +9,7 @@ Shapes: N images, D latents, Y width of the labels, M components.
 """
 
 import copy
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -25,6 +26,9 @@ from vaelab.posteriors import CholeskyNormal
 from vaelab.priors.flow import CouplingFlow
 from vaelab.priors.mixture import Mixture
 from vaelab.randomness import stream_seed
+
+Sampler = Callable[[ELBO, Images], ELBO]
+"""(model, data) -> the model, or a copy of it with another prior; a `name` heads its metrics."""
 
 
 class Own:

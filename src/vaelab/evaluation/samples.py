@@ -11,7 +11,7 @@ from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
 from vaelab.evaluation import classifier
-from vaelab.evaluation.samplers import Own
+from vaelab.evaluation.samplers import Own, Sampler
 from vaelab.evaluation.subject import Subject, applicable_unless, attempt
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.frechet import frechet_distance
@@ -36,7 +36,7 @@ def samples_obstacle(model: ELBO, data: Images) -> str | None:
 
 @applicable_unless(samples_obstacle)
 def samples(
-    subject: Subject, *, count: PositiveInt, looked_up: PositiveInt, sampler: Any
+    subject: Subject, *, count: PositiveInt, looked_up: PositiveInt, sampler: Sampler
 ) -> dict[str, Any]:
     """Scores samples by Frechet, PRDC and copying; trains and caches a classifier if there is none.
 
@@ -79,7 +79,7 @@ def samples(
     }
 
 
-def inception(subject: Subject, *, count: PositiveInt, sampler: Any) -> dict[str, Any]:
+def inception(subject: Subject, *, count: PositiveInt, sampler: Sampler) -> dict[str, Any]:
     """Measures FID; downloads Inception's weights if absent; NotApplicable without torch-fidelity.
 
     The FID is between samples and test images, computed by torchmetrics, without standard error.
@@ -105,12 +105,12 @@ def inception(subject: Subject, *, count: PositiveInt, sampler: Any) -> dict[str
     return {sampler_metric_name("fid", sampler): {"value": float(distance.compute()), "se": None}}
 
 
-def sampler_metric_name(name: str, sampler: Any) -> str:
+def sampler_metric_name(name: str, sampler: Sampler) -> str:
     """Returns a metric's name after that of its sampler, `gmm_fid`; unchanged for the own prior."""
-    return name if isinstance(sampler, Own) else f"{sampler.name}_{name}"
+    return name if isinstance(sampler, Own) else f"{getattr(sampler, 'name', 'other')}_{name}"
 
 
-def generate_images(subject: Subject, count: int, sampler: Any) -> Iterator[Tensor]:
+def generate_images(subject: Subject, count: int, sampler: Sampler) -> Iterator[Tensor]:
     """Yields chunks [n, C, H, W] of mean images of samples, clamped to [0, 1]; fits the sampler.
 
     In all `count` images, with the labels of the test images in turn.
