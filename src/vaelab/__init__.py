@@ -1,14 +1,19 @@
-"""vaelab: variational auto-encoders as small differences from one ELBO. Public: `load`."""
+"""vaelab: variational auto-encoders as small differences from one ELBO.
+
+Public: `fit`, `load`, `build`, `compose`, `Run`, `UserError`.
+"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from vaelab.api import Run, build, compose, fit
     from vaelab.elbo import ELBO
 
+from vaelab.errors import UserError
 from vaelab.version import __version__
 
-__all__ = ["__version__", "load"]
+__all__ = ["Run", "UserError", "__version__", "build", "compose", "fit", "load"]
 
 
 def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "ELBO":
@@ -28,3 +33,17 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "E
     from vaelab.runs import loading  # brings torch
 
     return loading.load_model(where, checkpoint, trust)
+
+
+def __getattr__(name: str) -> Any:
+    """Imports `fit`, `build`, `compose` and `Run` on first use, since they bring torch."""
+    if name in ("fit", "build", "compose", "Run"):
+        from vaelab import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'vaelab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, also those that are not imported yet."""
+    return sorted([*globals(), "Run", "build", "compose", "fit"])

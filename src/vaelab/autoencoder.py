@@ -144,7 +144,7 @@ class AutoEncoder(nn.Module):
         """The prior p(z | y), batch [B], or batch [] if it is the same for every label."""
         return self.prior(self.context(y))
 
-    def encode(self, x: Tensor, y: Tensor) -> Distribution:
+    def latent_posterior(self, x: Tensor, y: Tensor) -> Distribution:
         """The approximate posterior q(z | x, y) of images [B, C, H, W], batch [B], event [D]."""
         return self.posterior(self.encoder(x, self.context(y)))
 
@@ -153,9 +153,9 @@ class AutoEncoder(nn.Module):
 
         Called by a prior that is made of posteriors, as VampPrior.
         """
-        return self.encode(x, y)
+        return self.latent_posterior(x, y)
 
-    def decode(self, z: Tensor, y: Tensor) -> Distribution:
+    def image_likelihood(self, z: Tensor, y: Tensor) -> Distribution:
         """The likelihood p(x | z, y) of z [..., B, D] and y [B, Y], batch [..., B].
 
         Its parameters are float32 or better, also under autocast.
@@ -166,23 +166,24 @@ class AutoEncoder(nn.Module):
         params = full_precision(self.decoder(z.flatten(0, -2), context))
         return self.likelihood(params.unflatten(0, z.shape[:-1]))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+    def mean_reconstruction(self, x: Tensor, y: Tensor) -> Tensor:
         """Reconstructions of x: mean images decoded from the posterior mean, [B, C, H, W]."""
-        return self.decode(self.encode(x, y).mean, y).mean
+        return self.image_likelihood(self.latent_posterior(x, y).mean, y).mean
 
     @torch.no_grad()
-    def sample(self, y: Tensor) -> Tensor:
+    def sample_means(self, y: Tensor) -> Tensor:
         """Mean images [B, C, H, W] of one z drawn from the prior for each label, without gradients.
 
         No pixel noise is drawn from the likelihood.
         """
-        return self.decode(self.latent_prior(y).expand(y.shape[:1]).sample(), y).mean
+        z = self.latent_prior(y).expand(y.shape[:1]).sample()
+        return self.image_likelihood(z, y).mean
 
     def terms(self, x: Tensor, y: Tensor, num_samples: int | None = None) -> Terms:
         """Draws K samples z per image (default `self.num_samples`); returns `Terms` of the ELBO."""
-        q = self.encode(x, y)
+        q = self.latent_posterior(x, y)
         z = self.draw(q, num_samples or self.num_samples)
-        return Terms(x, q, self.latent_prior(y), z, self.decode(z, y))
+        return Terms(x, q, self.latent_prior(y), z, self.image_likelihood(z, y))
 
     def draw(self, q: Distribution, num_samples: int) -> Tensor:
         """Reparameterised samples [K, B, D] of q, with gradients to its parameters."""

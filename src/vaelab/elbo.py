@@ -14,9 +14,10 @@ from torch.distributions import Distribution
 from torch.optim import Optimizer
 
 from vaelab.acceleration import step_counts
-from vaelab.autoencoder import AutoEncoder
+from vaelab.data.images import Images
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError, first_line
+from vaelab.inference import Inference
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.terms import Terms
 from vaelab.training.callbacks.accumulated_gradients import AccumulatedGradients
@@ -28,7 +29,7 @@ from vaelab.training.totals import Totals
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
 
 
-class ELBO(AutoEncoder, LightningModule):
+class ELBO(Inference, LightningModule):
     """A LightningModule that trains and evaluates an auto-encoder by a bound on its evidence.
 
     A variant overrides `objective`, which is abstract here, and little else.
@@ -106,6 +107,26 @@ class ELBO(AutoEncoder, LightningModule):
         if stage == "fit" and data is not None and self.fresh:
             initialise_parts(self, data)
             self.fresh = False
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Called by Lightning for each batch, on the CPU: makes x and y of images and labels.
+
+        Only of a user's own loader, whose batches are images or (images, labels) in any form that
+        `Inference` takes; training draws new bits or noise for their pixels each time. Batches of
+        `vaelab.data.Images` are returned as they are.
+
+        Raises:
+            UserError: If images or labels do not fit the model.
+        """
+        if isinstance(self.trainer.datamodule, Images):  # type: ignore[attr-defined]
+            return batch
+        images, labels, *more = (
+            (*batch, None) if isinstance(batch, (tuple, list)) else (batch, None)
+        )
+        if len(more) > 1:
+            raise UserError("a batch should be images, or a pair of images and labels")
+        noise = torch.default_generator if self.training else None
+        return self.inputs(images, labels, noise)
 
     def on_train_start(self) -> None:
         """Called by Lightning when training starts: sets the optimizer's options, unless scheduled.

@@ -106,7 +106,7 @@ def test_load_of_run_and_export_equals_best_checkpoint(exported_runs, name):
         assert all(torch.equal(state[key], checkpoint["state_dict"][key]) for key in state)
         torch.manual_seed(0)
         elbo = model.terms(x.round(), y).elbo
-        outcomes.append([elbo, model.decode(z, y).mean, model.beta, model.bits_offset])
+        outcomes.append([elbo, model.image_likelihood(z, y).mean, model.beta, model.bits_offset])
     for ours, theirs in zip(*outcomes, strict=True):
         assert torch.equal(torch.as_tensor(ours), torch.as_tensor(theirs))
 
@@ -124,7 +124,7 @@ def test_onnx_outputs_match_pytorch(exported_runs, name):
     model = vaelab.load(exported_runs[name])
     given = random_batch(5)
     x, y, z = given.values()
-    q, p = model.encode(x, y).base_dist, model.decode(z, y).base_dist
+    q, p = model.latent_posterior(x, y).base_dist, model.image_likelihood(z, y).base_dist
     expected = {
         "encoder": {"mean": q.loc, "scale": q.scale},
         "decoder": {"mean": p.mean},

@@ -118,7 +118,7 @@ def test_generate_applies_and_stores_settings(get_run, tmp_path):
     }  # fmt: skip
     model = vaelab.load(get_run("cvae"))
     with torch.no_grad():
-        images = model.decode(torch.zeros(2, 2), torch.eye(4)[[3, 1]]).mean
+        images = model.image_likelihood(torch.zeros(2, 2), torch.eye(4)[[3, 1]]).mean
     assert found["images"][:2] == pytest.approx(images.numpy(), abs=1e-6)
     assert arrays(tmp_path / "here" / f"class_grid{end}")["labels"].tolist() == [3, 1]
 

@@ -74,7 +74,7 @@ def test_ais_with_one_step_is_importance_sampling_from_prior(conditional):
     with torch.no_grad():
         # The last sample is that of the pilot chain.
         z = conditional.latent_prior(y).sample((51,))[:-1]
-        log_p = conditional.decode(z, y).log_prob(x)
+        log_p = conditional.image_likelihood(z, y).log_prob(x)
     assert_close(found["nll"], -(log_p.exp().mean(0).log()))
     assert found["acceptance"].isnan().all()
 
@@ -122,8 +122,10 @@ def test_ais_splits_images_into_chunks(linear, monkeypatch):
     x, y = make_noise_batch(7)
     counts = []
     monkeypatch.setattr(annealed_module, "images_per_chunk", lambda *_: 20)
-    decode = linear.decode
-    monkeypatch.setattr(linear, "decode", lambda z, y: counts.append(z.shape) or decode(z, y))
+    decode = linear.image_likelihood
+    monkeypatch.setattr(
+        linear, "image_likelihood", lambda z, y: counts.append(z.shape) or decode(z, y)
+    )
     found = ais_estimates(linear, x, y, num_chains=5, num_steps=100, leapfrog_steps=1)
     assert [c[:2] for c in counts] == [(6, 3)] * 100 + [(6, 3)] * 100 + [(6, 1)] * 100
     assert_close(found["nll"], -log_evidence(linear, x).detach(), atol=1.0, rtol=0)

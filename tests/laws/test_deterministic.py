@@ -35,7 +35,7 @@ def test_deterministic_posterior_has_infinite_rate_and_no_evidence(build_randomi
             ask()
     expected = Bernoulli(logits=model.decoder(terms.z[0], model.context(y))).log_prob(x)
     assert_close(terms.distortion, -expected.sum((1, 2, 3)))
-    assert_close(model(x, y), model.decode(terms.q.mean, y).mean)
+    assert_close(model.mean_reconstruction(x, y), model.image_likelihood(terms.q.mean, y).mean)
 
 
 def test_window_and_totals_accept_infinite_rate_only_with_finite_loss(build_randomized):
@@ -77,8 +77,10 @@ def test_rae_gradient_penalty_is_squared_decoder_jacobian(build_randomized, draw
         "model=rae model.regulariser=gradient model.code_weight=0 model.decoder_weight=2"
     )
     x, y = images(model, count=3)
-    code = model.encode(x, y).mean
-    jacobian = torch.autograd.functional.jacobian(lambda z: model.decode(z, y).mean.sum(0), code)
+    code = model.latent_posterior(x, y).mean
+    jacobian = torch.autograd.functional.jacobian(
+        lambda z: model.image_likelihood(z, y).mean.sum(0), code
+    )
     expected = jacobian.square().sum() / 3  # no cross terms between images
     values = torch.stack(
         [2 * model.squared_jacobian(model.terms(x, y)).mean().detach() for _ in range(draws)]

@@ -191,7 +191,7 @@ def test_loss_is_mean_over_images_and_samples(build_randomized):
         Independent(Normal(*(t.repeat(2, 1) for t in (terms.q.mean, terms.q.stddev))), 1),
         terms.prior,
         terms.z.repeat(1, 2, 1),
-        model.decode(terms.z.repeat(1, 2, 1), y.repeat(2, 1)),
+        model.image_likelihood(terms.z.repeat(1, 2, 1), y.repeat(2, 1)),
     )
     assert_close(model.objective(twice), model.objective(terms))
     assert_close(terms.distortion, -terms.p.log_prob(x).sum(0) / 2)
@@ -201,20 +201,20 @@ def test_decode_keeps_leading_dimensions_of_z(build_randomized):
     model = build_randomized("model=cvae")
     y = batch(model)[1]
     z = torch.randn(2, 3, len(y), LATENTS)
-    p = model.decode(z, y)
+    p = model.image_likelihood(z, y)
     assert p.batch_shape == (2, 3, len(y))
     assert p.event_shape == SHAPE
-    assert_close(p.mean[1, 2], model.decode(z[1, 2], y).mean)
+    assert_close(p.mean[1, 2], model.image_likelihood(z[1, 2], y).mean)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_forward_and_sample_return_images_and_samples_differ(build_randomized, model):
     model = build_randomized(MODELS[model])
     x, y = batch(model)
-    assert model(x, y).shape == x.shape
-    first = model.sample(y)
+    assert model.mean_reconstruction(x, y).shape == x.shape
+    first = model.sample_means(y)
     assert first.shape == x.shape
-    assert not torch.equal(first, model.sample(y))
+    assert not torch.equal(first, model.sample_means(y))
     assert not torch.equal(first[0], first[CLASSES])  # same label, different z
 
 
@@ -247,11 +247,11 @@ def test_importance_weighted_bound_tightens_with_more_samples(build_randomized, 
 
 def sigma_point_terms(model, x):
     """`Terms` whose samples are the 2D sigma points of q: their means of quadratics are exact."""
-    q = model.encode(x, x.new_zeros(len(x), 0))
+    q = model.latent_posterior(x, x.new_zeros(len(x), 0))
     steps = math.sqrt(LATENTS) * torch.eye(LATENTS).double()
     z = q.mean + q.stddev * torch.cat([steps, -steps])[:, None]
     y = x.new_zeros(len(x), 0)
-    return Terms(x, q, model.latent_prior(y), z, model.decode(z, y))
+    return Terms(x, q, model.latent_prior(y), z, model.image_likelihood(z, y))
 
 
 def test_elbo_equals_log_evidence_at_exact_posterior(linear):
@@ -267,7 +267,7 @@ def test_log_evidence_minus_elbo_is_kl_to_exact_posterior(linear):
     make_exact(linear)
     x = torch.rand(6, *SHAPE).double()
     expected = log_evidence(linear, x)
-    exact = linear.encode(x, x.new_zeros(6, 0))
+    exact = linear.latent_posterior(x, x.new_zeros(6, 0))
     for _ in range(10):
         make_exact(linear)
         with torch.no_grad():
@@ -370,11 +370,13 @@ def test_unconditional_model_ignores_labels(build_randomized, network):
     model = build_randomized(network=network)
     x, y = batch(model)
     assert model.context(y).shape == (len(y), 0)
-    q, other = model.encode(x, y), model.encode(x, y.roll(1, 0))
+    q, other = model.latent_posterior(x, y), model.latent_posterior(x, y.roll(1, 0))
     assert torch.equal(q.mean, other.mean)
     assert torch.equal(q.stddev, other.stddev)
     z = torch.randn(len(y), LATENTS)
-    assert torch.equal(model.decode(z, y).mean, model.decode(z, y.roll(1, 0)).mean)
+    assert torch.equal(
+        model.image_likelihood(z, y).mean, model.image_likelihood(z, y.roll(1, 0)).mean
+    )
     assert torch.equal(model.latent_prior(y).mean, torch.zeros(LATENTS))
 
 
@@ -391,10 +393,10 @@ def test_fresh_cvae_encoder_and_decoder_depend_on_label(build, network):
     words = ["model=cvae", SMALL, *NETWORKS[network].split()]
     model = build(*words, x_shape=SHAPE, num_classes=CLASSES)
     x, y = batch(model)
-    q, other = model.encode(x, y), model.encode(x, y.roll(1, 0))
+    q, other = model.latent_posterior(x, y), model.latent_posterior(x, y.roll(1, 0))
     assert (q.mean != other.mean).any(1).all()
     z = torch.randn(len(y), LATENTS)
-    p, other = model.decode(z, y), model.decode(z, y.roll(1, 0))
+    p, other = model.image_likelihood(z, y), model.image_likelihood(z, y.roll(1, 0))
     assert (p.mean != other.mean).flatten(1).any(1).all()
 
 

@@ -42,7 +42,7 @@ def test_evidence_estimates_do_not_depend_on_chunk_size(build, monkeypatch, chun
     """A replaced `sample` gives the same z for every chunk size."""
     model = build(*SMALL, x_shape=(1, 8, 8), num_classes=0).eval()
     x, y = torch.rand(5, 1, 8, 8).round(), torch.zeros(5, 0)
-    q = model.encode(x, y)
+    q = model.latent_posterior(x, y)
     z = q.sample((30,))
     remaining = iter(z)
     monkeypatch.setattr(evidence_module, "images_per_chunk", lambda *_: chunk_size)
@@ -53,7 +53,7 @@ def test_evidence_estimates_do_not_depend_on_chunk_size(build, monkeypatch, chun
     )
     found = evidence_estimates(model, x, y, 30)
     with torch.no_grad():
-        log_p = model.decode(z, y).log_prob(x)
+        log_p = model.image_likelihood(z, y).log_prob(x)
         log_weights = log_p + model.latent_prior(y).log_prob(z) - q.log_prob(z)
     assert_close(found["nll"], math.log(30) - log_weights.logsumexp(0))
     assert_close(found["distortion"], -log_p.mean(0))

@@ -43,7 +43,7 @@ def test_factor_vae_loss_and_gradients_agree_with_paper(build_model_and_batch):
 
     torch.manual_seed(3)
     terms = model.terms(x[::2], y[::2])
-    others = model.encode(x[1::2], y[1::2]).rsample((1,))[0].detach()
+    others = model.latent_posterior(x[1::2], y[1::2]).rsample((1,))[0].detach()
     shuffled = model.shuffle_latents(others)
     d_codes = torch.sigmoid(model.discriminator(terms.z[0]))
     total_correlation = (d_codes.log() - (1 - d_codes).log()).mean()

@@ -163,8 +163,8 @@ def test_dreg_gradient_agrees_with_published_formula(build_randomized, name, pos
     found = gradients(model, model.objective(terms))
 
     leaf = terms.z.detach().requires_grad_()
-    log_joint = model.decode(leaf, y).log_prob(x) + model.latent_prior(y).log_prob(leaf)
-    weights = log_joint - model.encode(x, y).log_prob(leaf)
+    log_joint = model.image_likelihood(leaf, y).log_prob(x) + model.latent_prior(y).log_prob(leaf)
+    weights = log_joint - model.latent_posterior(x, y).log_prob(leaf)
     (slopes,) = torch.autograd.grad(weights.sum(), leaf, retain_graph=True)
     counts = dreg_weights(name, weights.detach()).unsqueeze(-1)
     surrogate = -(counts * slopes * terms.z).sum((0, 2)).mean()

@@ -104,8 +104,14 @@ def test_ladder_with_one_level_equals_vae(build_randomized, parts, samples):
         loss.backward()
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         torch.manual_seed(3)
-        sampled = model.sample(y)
-        bounds = [loss, terms.elbo, terms.rate_per_latent, terms.log_weights, model(x, y)]
+        sampled = model.sample_means(y)
+        bounds = [
+            loss,
+            terms.elbo,
+            terms.rate_per_latent,
+            terms.log_weights,
+            model.mean_reconstruction(x, y),
+        ]
         found.append([*bounds, sampled, *gradients])
     assert_close(found[1], found[0], rtol=1e-12, atol=1e-12)
 
@@ -318,12 +324,12 @@ def test_ladder_draw_in_two_processes_matches_one_process(build_ladder, monkeypa
     model = build_ladder("condition=one_hot")
     x, y = batch(6)
     torch.manual_seed(2)
-    whole = model.draw(model.encode(x, y), 2)
+    whole = model.draw(model.latent_posterior(x, y), 2)
     for rank in range(2):
         monkeypatch.setattr("vaelab.distributed.rank_and_world_size", lambda rank=rank: (rank, 2))
         part = slice(3 * rank, 3 * rank + 3)
         torch.manual_seed(2)
-        assert_close(model.draw(model.encode(x[part], y[part]), 2), whole[:, part])
+        assert_close(model.draw(model.latent_posterior(x[part], y[part]), 2), whole[:, part])
 
 
 def test_ladder_latents_are_standardised_by_their_prior(build_ladder):
@@ -341,7 +347,7 @@ def test_ladder_latents_are_standardised_by_their_prior(build_ladder):
     ):
         mean, log_scale = down.params(down.layers(above, y[:, :0])).chunk(2, 1)
         assert_close(below, mean + log_scale.exp() * latents)
-    assert_close(model.decode(z, y).mean, torch.sigmoid(model.decoder(v[-1], y[:, :0])))
+    assert_close(model.image_likelihood(z, y).mean, torch.sigmoid(model.decoder(v[-1], y[:, :0])))
 
 
 @pytest.mark.parametrize("parts", ["", "condition=one_hot prior=conditional_normal"])
@@ -350,11 +356,11 @@ def test_ladder_log_prob_broadcasts_points_against_images(build_ladder, parts):
     model = build_ladder(parts)
     x, y = batch(5)
     with torch.no_grad():
-        q, z = model.encode(x, y), torch.randn(7, 9).double()
+        q, z = model.latent_posterior(x, y), torch.randn(7, 9).double()
         table = q.log_prob(z[:, None])
         assert table.shape == (7, 5)
         for i in range(5):
-            one = model.encode(x[i : i + 1], y[i : i + 1])
+            one = model.latent_posterior(x[i : i + 1], y[i : i + 1])
             assert_close(table[:, i], one.log_prob(z[:, None])[:, 0])
         found = elbo_surgery(model, x, y)
     assert (found["mutual_information"] <= math.log(5) + 1e-9).all()
@@ -371,7 +377,7 @@ def test_label_reaches_every_layer_between_levels(build_ladder):
 
     def label_effects():
         """Whether another label changes the mean of q, and the latents of the lowest level."""
-        q, other = model.encode(x, y), model.encode(x, y.roll(1, 0))
+        q, other = model.latent_posterior(x, y), model.latent_posterior(x, y.roll(1, 0))
         v, others = model.level_latents(z, y)[-1], model.level_latents(z, y.roll(1, 0))[-1]
         return (q.mean != other.mean).any(), (v != others).any()
 
@@ -452,7 +458,9 @@ def test_traversal_varies_latents_of_all_ladder_levels(build_ladder):
     changes = (found["images"][:, 0] - found["images"][:, -1]).abs().flatten(1).amax(1)
     assert (changes > 1e-3).all()
     middle = found["images"].shape[1] // 2
-    assert_close(found["images"][:, middle], model(x, y)[:1].expand(9, -1, -1, -1))
+    assert_close(
+        found["images"][:, middle], model.mean_reconstruction(x, y)[:1].expand(9, -1, -1, -1)
+    )
 
 
 def test_ladder_overview_pictures_and_samples_at_temperature_zero(build_ladder):
@@ -462,7 +470,7 @@ def test_ladder_overview_pictures_and_samples_at_temperature_zero(build_ladder):
     assert names == {"reconstructions", "samples", "class_grid", "traversal", "interpolation"}
     cold = pictures.draw("samples", model, Request(x, y, CLASSES, count=3, temperature=0.0))
     prior = model.latent_prior(y[:3]).mean
-    assert_close(cold.arrays["images"], model.decode(prior.expand(3, -1), y[:3]).mean)
+    assert_close(cold.arrays["images"], model.image_likelihood(prior.expand(3, -1), y[:3]).mean)
 
 
 # From the command line.

@@ -215,7 +215,7 @@ def test_prior_and_posterior_are_normalised(prior, posterior):
         plain = ("bernoulli", {}), "mlp"
         model, x, y = build_small_model(*plain, prior, posterior, conditional=conditional)
         perturb_prior_and_posterior(model)
-        q, p = model.encode(x, y), model.latent_prior(y).expand([IMAGES])
+        q, p = model.latent_posterior(x, y), model.latent_prior(y).expand([IMAGES])
         drawn = q.rsample((1_000,))
         z = torch.stack([drawn, p.sample((1_000,))])
         log_q, log_p = q.log_prob(z), p.log_prob(z)

@@ -259,10 +259,14 @@ def test_every_combination_trains_bounds_evidence_and_reloads(build_small, model
     z = torch.randn(6, LATENTS)
     with torch.no_grad():
         assert torch.equal(fresh.latent_prior(y).log_prob(z), built.latent_prior(y).log_prob(z))
-        assert torch.equal(fresh.encode(x, y).log_prob(z), built.encode(x, y).log_prob(z))
-        assert fresh(x, y).shape == fresh.sample(y).shape == x.shape
+        assert torch.equal(
+            fresh.latent_posterior(x, y).log_prob(z), built.latent_posterior(x, y).log_prob(z)
+        )
+        assert fresh.mean_reconstruction(x, y).shape == fresh.sample_means(y).shape == x.shape
         p = fresh.latent_prior(y).expand([6])
-        assert p.mean.shape == p.stddev.shape == fresh.encode(x, y).stddev.shape == z.shape
+        assert (
+            p.mean.shape == p.stddev.shape == fresh.latent_posterior(x, y).stddev.shape == z.shape
+        )
 
 
 @pytest.mark.parametrize("posterior", POSTERIORS)
@@ -271,7 +275,7 @@ def test_prior_and_posterior_densities_are_unchanged_by_autocast(build_small, pr
     """Bit for bit, given parameters that were computed without autocast."""
     model = build_small("cvae", prior, posterior)
     x, y = make_batch()
-    q = model.encode(x, y)
+    q = model.latent_posterior(x, y)
     z = q.rsample((2,)).detach()
     p = build_small(
         "cvae", "standard_normal" if prior == "vamp" else prior, posterior
@@ -292,14 +296,14 @@ def test_draw_in_two_processes_equals_draw_in_one(build_small, posterior, monkey
     model = build_small("vae", "standard_normal", posterior)
     x, y = make_batch()
     torch.manual_seed(1)
-    q = model.encode(x, y)
+    q = model.latent_posterior(x, y)
     whole = model.draw(q, 2)
     density = q.log_prob(whole)
     for rank in (0, 1):
         share = slice(3 * rank, 3 * rank + 3)
         monkeypatch.setattr("vaelab.distributed.rank_and_world_size", lambda rank=rank: (rank, 2))
         torch.manual_seed(1)
-        q = model.encode(x[share], y[share])
+        q = model.latent_posterior(x[share], y[share])
         z = model.draw(q, 2)
         assert_close(z, whole[:, share])
         assert_close(q.log_prob(z), density[:, share])

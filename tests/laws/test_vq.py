@@ -160,7 +160,7 @@ def test_vq_elbo_is_below_evidence_summed_over_codes(build_randomized):
     log_joint = torch.stack(
         [
             model.latent_prior(y).log_mass(c)
-            + model.decode(model.posterior.code_vectors(c)[None], y[:1]).log_prob(x)
+            + model.image_likelihood(model.posterior.code_vectors(c)[None], y[:1]).log_prob(x)
             for c in codes
         ]
     )
@@ -179,7 +179,7 @@ def test_vq_elbo_is_below_evidence_summed_over_codes(build_randomized):
 def test_vq_posterior_has_all_mass_on_nearest_codes(build_randomized):
     model = build_randomized()
     x, y = batch()
-    q = model.encode(x, y)
+    q = model.latent_posterior(x, y)
     z = model.posterior.code_vectors(all_code_sequences())
     assert_close(q.log_prob(z[:, None]).exp().sum(0), torch.ones(6).double())
     assert (q.log_prob(q.sample((3,))) == 0).all()
@@ -190,7 +190,7 @@ def test_vq_mutual_information_is_entropy_of_codes(build_randomized):
     model = build_randomized()
     x, y = batch(40)
     found = elbo_surgery(model, x, y)
-    codes = [tuple(c) for c in model.encode(x, y).codes.tolist()]
+    codes = [tuple(c) for c in model.latent_posterior(x, y).codes.tolist()]
     shares = torch.tensor([codes.count(c) / 40 for c in codes]).double()
     assert 1 < len(set(codes)) < 40
     assert_close(found["mutual_information"], -shares.log())
@@ -240,7 +240,7 @@ def test_vq_encoder_gradient_is_straight_through(build_randomized):
     x, y = batch()
     terms = model.terms(x, y)
     z = terms.q.quantized.detach().requires_grad_()
-    slope = torch.autograd.grad(-model.decode(z[None], y).log_prob(x).mean(), z)[0]
+    slope = torch.autograd.grad(-model.image_likelihood(z[None], y).log_prob(x).mean(), z)[0]
     slope = slope + 0.5 * 2 * (terms.q.encoded - z).detach() / POSITIONS / len(x)
     through = torch.autograd.grad(
         terms.q.encoded, [*model.encoder.parameters()], slope, retain_graph=True
@@ -288,7 +288,7 @@ def test_vq_draw_in_two_processes_returns_posterior_mean(build_randomized, monke
     model = build_randomized()
     x, y = batch()
     monkeypatch.setattr("vaelab.distributed.rank_and_world_size", lambda: (1, 2))
-    q = model.encode(x, y)
+    q = model.latent_posterior(x, y)
     assert_close(model.draw(q, 2), q.mean.expand(2, -1, -1))
 
 

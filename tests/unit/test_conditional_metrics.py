@@ -19,7 +19,7 @@ class LabelPainter(nn.Module):
     x_shape = (1, 1, 1)
     device = torch.device("cpu")
 
-    def sample(self, y):
+    def sample_means(self, y):
         return y.argmax(1).float().view(-1, 1, 1, 1)
 
 
@@ -63,7 +63,7 @@ def test_nll_by_label_matches_numerical_integration_over_z(build):
     z = torch.linspace(-8, 8, 2001)[:, None, None]
     for column, y in zip(table.T, torch.eye(3), strict=True):
         with torch.no_grad():
-            log_p = model.decode(z.expand(-1, 5, -1), y.expand(5, -1)).log_prob(x)
+            log_p = model.image_likelihood(z.expand(-1, 5, -1), y.expand(5, -1)).log_prob(x)
             log_p += model.latent_prior(y.expand(5, -1)).log_prob(z)
         exact = -(log_p.logsumexp(0) + math.log(16 / 2000))
         assert_close(column, exact, atol=0.05, rtol=0)

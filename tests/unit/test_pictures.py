@@ -92,7 +92,7 @@ def test_picture_images_are_decoded_from_its_latents_and_labels(build_conditiona
         arrays = pictures.draw(name, model, request).arrays
         z, y = arrays["z"].flatten(0, -2), arrays["y"].flatten(0, -2)
         with torch.no_grad():
-            assert_close(arrays["images"].flatten(0, -4), model.decode(z, y).mean)
+            assert_close(arrays["images"].flatten(0, -4), model.image_likelihood(z, y).mean)
 
 
 def test_pictures_do_not_depend_on_chunk_size(build_conditional_request, monkeypatch):
@@ -109,7 +109,9 @@ def test_reconstructions_equal_output_of_model(build_conditional_request):
     rows = torch.arange(32) % 5
     assert torch.equal(picture.arrays["x"], request.x[rows])
     with torch.no_grad():
-        assert_close(picture.arrays["images"], model(request.x, request.y)[rows])
+        assert_close(
+            picture.arrays["images"], model.mean_reconstruction(request.x, request.y)[rows]
+        )
 
 
 def test_reconstruction_is_below_its_image(build_request):
@@ -191,8 +193,8 @@ def test_traversal_moves_one_latent_through_posterior_mean(build_conditional_req
     arrays = pictures.draw("traversal", model, request).arrays
     x, y = request.x[[1]], torch.eye(3)[[1]]
     with torch.no_grad():
-        mean, prior = model.encode(x, y).mean[0], model.latent_prior(y)
-        assert_close(arrays["images"][:, 10], model(x, y).expand(3, -1, -1, -1))
+        mean, prior = model.latent_posterior(x, y).mean[0], model.latent_prior(y)
+        assert_close(arrays["images"][:, 10], model.mean_reconstruction(x, y).expand(3, -1, -1, -1))
     for z, latent in zip(arrays["z"], arrays["latents"], strict=True):
         others = torch.arange(5) != latent
         assert torch.equal(z[:, others], mean[others].expand(21, -1))
@@ -248,8 +250,8 @@ def test_interpolation_ends_at_reconstructions(build_conditional_request):
     model, request = build_conditional_request(count=3)
     arrays = pictures.draw("interpolation", model, request).arrays
     with torch.no_grad():
-        whole = model(request.x[:6], request.y[:6])
-        means = model.encode(request.x[:6], request.y[:6]).mean
+        whole = model.mean_reconstruction(request.x[:6], request.y[:6])
+        means = model.latent_posterior(request.x[:6], request.y[:6]).mean
     assert_close(arrays["images"][:, 0], whole[::2])
     assert_close(arrays["images"][:, -1], whole[1::2])
     assert_close(arrays["z"][:, 5], 0.75 * means[::2] + 0.25 * means[1::2])
@@ -277,7 +279,9 @@ def test_interpolation_between_given_images(build_conditional_request):
     model, request = build_conditional_request(ends=ends, labels=(2, 1))
     arrays = pictures.draw("interpolation", model, request).arrays
     with torch.no_grad():
-        assert_close(arrays["images"][0, [0, -1]], model(ends, torch.eye(3)[[2, 1]]))
+        assert_close(
+            arrays["images"][0, [0, -1]], model.mean_reconstruction(ends, torch.eye(3)[[2, 1]])
+        )
     assert torch.equal(arrays["x"][0], ends)
 
 
@@ -288,8 +292,12 @@ def test_arithmetic_adds_difference_of_class_means(request, kind):
     of = {label: asked.x[asked.y[:, label] == 1] for label in (0, 2)}
     y = torch.eye(3)
     with torch.no_grad():
-        means = {n: model.encode(x, y[[n]].expand(len(x), -1)).mean for n, x in of.items()}
-        assert_close(arrays["images"][:, 0], model(of[2][:3], y[[2]].expand(3, -1)))
+        means = {
+            n: model.latent_posterior(x, y[[n]].expand(len(x), -1)).mean for n, x in of.items()
+        }
+        assert_close(
+            arrays["images"][:, 0], model.mean_reconstruction(of[2][:3], y[[2]].expand(3, -1))
+        )
     shift = means[0].mean(0) - means[2].mean(0)
     assert_close(arrays["z"][:, -1], means[2][:3] + shift)
     assert_close(arrays["z"][:, 5], means[2][:3] + 0.25 * shift)
@@ -312,7 +320,7 @@ def test_latents_scatter_shows_posterior_means_of_two_latents(build_conditional_
     model, request = build_conditional_request()
     picture = pictures.draw("latents", model, request)
     with torch.no_grad():
-        assert_close(picture.arrays["points"], model.encode(request.x, request.y).mean)
+        assert_close(picture.arrays["points"], model.latent_posterior(request.x, request.y).mean)
     assert (picture.across, picture.up) == ("z0", "z1")
     assert picture.arrays["labels"].tolist() == request.y.argmax(1).tolist()
 
@@ -330,7 +338,7 @@ def test_latents_scatter_shows_principal_components_of_many_latents(build_condit
     model, request = build_conditional_request(latents=6)
     picture = pictures.draw("latents", model, request)
     with torch.no_grad():
-        z = model.encode(request.x, request.y).mean.double()
+        z = model.latent_posterior(request.x, request.y).mean.double()
     _, s, v = torch.linalg.svd(z - z.mean(0), full_matrices=False)
     expected = ((z - z.mean(0)) @ v[:2].T).abs()
     assert_close(picture.arrays["points"].abs().double(), expected, rtol=1e-4, atol=1e-5)
@@ -455,13 +463,15 @@ def test_gaps_are_far_from_all_codes(build_request):
     model, request = build_request(images=200)
     angle = torch.linspace(0, math.tau, 200)
     ring = torch.stack([10 * angle.cos(), 0.1 * angle.sin()], 1)
-    model.encode = lambda x, y: Independent(Normal(ring[: len(x)], torch.ones(len(x), 2)), 1)
+    model.latent_posterior = lambda x, y: Independent(
+        Normal(ring[: len(x)], torch.ones(len(x), 2)), 1
+    )
     found = pictures.draw("gaps", model, replace(request, count=5)).arrays
     assert found["z"].shape == (5, 2)
     units = torch.cdist(found["z"] / ring.std(0), ring / ring.std(0))
     assert_close(found["distances"], units.min(1).values, rtol=1e-4, atol=1e-5)
     assert (found["distances"] > 0.9).all()
-    nearest = model.decode(ring[units.argmin(1)], found["y"]).mean
+    nearest = model.image_likelihood(ring[units.argmin(1)], found["y"]).mean
     assert_close(found["nearest"], nearest)
 
 

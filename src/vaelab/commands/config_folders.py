@@ -1,12 +1,14 @@
-"""The folders of configuration files, and the resolvers that the files in conf/ use.
+"""The folders of configuration files, what they compose to, and the resolvers that they use.
 
 Does not import torch.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
 from vaelab.runs import naming
 
@@ -22,3 +24,11 @@ def config_dir_flags(hydra_cfg: Any) -> list[str]:
     sources = hydra_cfg.runtime.config_sources
     folders = [s.path for s in sources if s.provider == "command-line"]
     return [part for path in folders for part in ("--config-dir", path)]
+
+
+def compose_config(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes a command's configuration, with its `hydra` part, from its overrides."""
+    own = [f"file://{folder.absolute()}" for folder in folders[:-1]]
+    search = [f"hydra.searchpath=[{','.join(map(naming.quote, own))}]"] if own else []
+    with initialize_config_dir(str(folders[-1]), version_base="1.3"):
+        return compose(name, [*search, *overrides], return_hydra_config=True)

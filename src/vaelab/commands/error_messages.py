@@ -6,7 +6,7 @@ Does not import torch.
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,17 @@ LARGE = {
 """Settings by command that a lot of memory may be taken by."""
 
 
-def user_message(error: BaseException, config_name: str) -> str | None:
-    """Returns the message for an error that the user can mend; None for a program fault."""
+def user_message(
+    error: BaseException, config_name: str, words: Sequence[str] | None = None
+) -> str | None:
+    """Returns the message for an error that the user can mend; None for a program fault.
+
+    Args:
+        error: The error.
+        config_name: The command.
+        words: Its overrides; default: those of this process, from sys.argv.
+    """
+    words = sys.argv[1:] if words is None else words
     for cause in exception_chain(error):
         if isinstance(cause, UserError):
             return str(cause)
@@ -53,12 +62,12 @@ def user_message(error: BaseException, config_name: str) -> str | None:
     if isinstance(error, MissingConfigException):
         return unknown_choice_message(error)
     if isinstance(error, ConfigCompositionException):
-        return unknown_setting_message(error, config_name)
+        return unknown_setting_message(error, config_name, words)
     if isinstance(error, InstantiationException):
         innermost = list(exception_chain(error))[-1]
         key = re.search(r"full_key: (\S+)", str(error))
         return f"{key[1] if key else 'configuration'}: {first_line(innermost)}"
-    if isinstance(error, InterpolationKeyError) and (gone := deleted_setting(str(error))):
+    if isinstance(error, InterpolationKeyError) and (gone := deleted_setting(str(error), words)):
         return f"~{gone}: other settings refer to it; change it by {gone}=..."
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return first_line(error)
@@ -131,8 +140,10 @@ def unknown_choice_message(error: MissingConfigException) -> str:
     return f"{group}={choice}: there is no such {group}; possible are {', '.join(sorted(options))}"
 
 
-def unknown_setting_message(error: ConfigCompositionException, config_name: str) -> str:
-    """Returns the message for a setting in sys.argv that is unknown, or added but there already.
+def unknown_setting_message(
+    error: ConfigCompositionException, config_name: str, words: Sequence[str]
+) -> str:
+    """Returns the message for a setting in `words` that is unknown, or added but there already.
 
     Names a similar setting. Composes the configuration without the unknown settings, to know
     which names there are. Any other error gives the first line of Hydra's own message.
@@ -144,7 +155,7 @@ def unknown_setting_message(error: ConfigCompositionException, config_name: str)
         return first_line(error)
     if "@" in wrong:
         return f"{wrong}: there is no such setting; did you mean {wrong.partition('@')[0]}=...?"
-    overrides = [o for o in sys.argv[1:] if re.match(r"[+~\w]", o) and "=" in o]
+    overrides = [o for o in words if re.match(r"[+~\w]", o) and "=" in o]
     parsed = OverridesParser.create().parse_overrides(overrides)
     lines = {o.key_or_group: o.input_line or "" for o in parsed if not o.is_sweep_override()}
     lines.pop(wrong, None)
@@ -158,10 +169,10 @@ def unknown_setting_message(error: ConfigCompositionException, config_name: str)
                     return f"{wrong}: there is no such setting"
 
 
-def deleted_setting(message: str) -> str | None:
-    """Returns the setting of sys.argv's `~` that an error says is missing; None for another."""
+def deleted_setting(message: str, words: Sequence[str]) -> str | None:
+    """Returns the setting of a `~` override that an error says is missing; None for another."""
     missing = re.search(r"Interpolation key '([^']+)' not found", message)
-    deleted = [word[1:].partition("=")[0] for word in sys.argv[1:] if word.startswith("~")]
+    deleted = [word[1:].partition("=")[0] for word in words if word.startswith("~")]
     found = f"{missing[1] if missing else ''}."
     return next((name for name in deleted if found.startswith(f"{name}.")), None)
 

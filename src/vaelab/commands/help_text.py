@@ -12,13 +12,12 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.commands.arguments import choices_in
+from vaelab.commands.config_folders import compose_config
 from vaelab.commands.setting_comments import setting_meanings
-from vaelab.runs import naming
 
 WIDEST = 38  # letters of a setting and its value that have what it means beside them
 LEAST = 60  # letters of a line, in however narrow a terminal
@@ -66,14 +65,6 @@ def usage(
         two_columns((SWEEP if sweeps else {}) | FLAGS),
     ]
     return "\n\n".join(parts)
-
-
-def compose_config(folders: Sequence[Path], name: str, overrides: Sequence[str]) -> DictConfig:
-    """Composes a command's configuration, with its `hydra` part, from its overrides."""
-    own = [f"file://{folder.absolute()}" for folder in folders[:-1]]
-    search = [f"hydra.searchpath=[{','.join(map(naming.quote, own))}]"] if own else []
-    with initialize_config_dir(str(folders[-1]), version_base="1.3"):
-        return compose(name, [*search, *overrides], return_hydra_config=True)
 
 
 def setting_items(

@@ -3,9 +3,10 @@
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -26,10 +27,13 @@ LEAVING = 60.0
 
 
 class RunFolder:
-    """The folder that Hydra made for a training run, with its console and lock.
+    """The folder of a training run, with its console and lock.
 
     Args:
-        cfg: The composed configuration.
+        cfg: The composed configuration, without `hydra`.
+        hydra_cfg: Its part `hydra`, with the folder, overrides and choices of groups.
+        program: The words that start the command that the run is shown as.
+        is_new: Whether the folder was not there before this start of the run.
 
     Attributes:
         choices: The choice of each group of configurations.
@@ -38,16 +42,26 @@ class RunFolder:
         console: The console, silent in all processes but the first.
     """
 
-    def __init__(self, cfg: DictConfig) -> None:
-        hydra_cfg = HydraConfig.get()
+    def __init__(
+        self, cfg: DictConfig, hydra_cfg: Any, program: Sequence[str], *, is_new: bool
+    ) -> None:
         self.cfg = cfg
         self.choices: dict[str, str] = dict(hydra_cfg.runtime.choices)
         self.overrides = list(hydra_cfg.overrides.task)
         self.folder = Path(hydra_cfg.runtime.output_dir)
+        self.program = [*program, *config_folders.config_dir_flags(hydra_cfg)]
+        self.is_new = is_new
         self.data_folder = Path(cfg.paths.data)
         self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
         self.console.quiet = not stopping.is_first_process()
         self.before = {path: change_time(path) for path in (self.last, self.results)}
+
+    @classmethod
+    def of_command(cls, cfg: DictConfig) -> Self:
+        """The folder that Hydra made for this process's command."""
+        hydra_cfg = HydraConfig.get()
+        is_new = Path(hydra_cfg.runtime.output_dir) in cli.missing_paths
+        return cls(cfg, hydra_cfg, command_lines.program_words(), is_new=is_new)
 
     def say(self, text: str) -> None:
         """Prints a line in the first process; does nothing in the others."""
@@ -124,8 +138,7 @@ class RunFolder:
             yield
         except Exception as error:
             refused = user_message(error, "train") and not isinstance(error, NotFiniteError)
-            is_new = self.folder in cli.missing_paths
-            if refused and is_new and trainer.global_step == 0 and not self.console.quiet:
+            if refused and self.is_new and trainer.global_step == 0 and not self.console.quiet:
                 self.release_lock()
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
@@ -175,11 +188,7 @@ class RunFolder:
         dropped = dropped | set(map(naming.setting_name, added))
         kept = [o for o in self.overrides if naming.setting_name(o) not in dropped]
         folder = f"hydra.run.dir={naming.quote_if_needed(str(self.path))}"
-        start = [
-            *command_lines.program_words(),
-            *config_folders.config_dir_flags(HydraConfig.get()),
-        ]
-        return shlex.join([*start, *kept, *added, folder])
+        return shlex.join([*self.program, *kept, *added, folder])
 
 
 def change_time(path: Path) -> int | None:

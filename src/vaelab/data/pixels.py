@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaelab.errors import UserError
+
 Pixels = Literal["binary", "dequantized", "grey"]
 
 
@@ -26,6 +28,48 @@ def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
     The generator is on the images' device.
     """
     return to_float(add_noise(images, kind, generator), kind)
+
+
+def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
+    """Converts a user's images to x in float32, by `kind`; UserError for impossible values.
+
+    Possible are booleans, whole numbers of 0..255 and floats in [0, 1]. Floats that are x already
+    are returned as they are: bits if the pixels are binary, and for dequantized ones those that are
+    no k / 255.
+
+    Args:
+        images: Of any shape and type.
+        kind: The kind of pixel.
+        generator: Of the noise, on the images' device.
+
+    Raises:
+        UserError: If the values are none of these.
+    """
+    if not images.numel():
+        raise UserError("there are no images")
+    if images.dtype == torch.bool:
+        return draw(images.to(torch.uint8) * 255, kind, generator)
+    if images.is_complex():
+        raise UserError("pixels are real numbers, and these are complex")
+    low, high = images.min().item(), images.max().item()
+    if not images.is_floating_point():
+        if low < 0 or high > 255:
+            raise UserError(f"whole pixels are 0 to 255, and these {low:g} to {high:g}")
+        return draw(images.to(torch.uint8), kind, generator)
+    if not (low >= 0 and high <= 1):  # also NaN
+        raise UserError(
+            f"pixels of floats are in [0, 1], and these are {low:g} to {high:g}; divide by 255, or "
+            "give whole numbers of 0 to 255"
+        )
+    x = images.float()
+    levels = (x * 255).round()
+    is_grey = bool(((x * 255 - levels).abs() < 1e-3).all())
+    if kind == "grey" or (kind == "dequantized" and not is_grey):
+        return x
+    if kind == "binary":
+        is_binary = bool(((x == 0) | (x == 1)).all())
+        return x if is_binary else (torch.rand(x.shape, generator=generator) < x).float()
+    return draw(levels.to(torch.uint8), kind, generator)
 
 
 def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:

@@ -103,7 +103,7 @@ def encode_all_images(subject: Subject) -> tuple[Array, Array | None]:
     """Returns means and scales [N, D] of q of all images; scales None if q is no normal product."""
     means, scales = [], []
     for x, y in subject.iterate_all_images("codes of all images"):
-        q = subject.model.encode(x, y)
+        q = subject.model.latent_posterior(x, y)
         means.append(q.mean.cpu())
         if is_factorised_normal(q):
             scales.append(q.stddev.cpu())

@@ -58,7 +58,7 @@ def default_num_samples(model: ELBO) -> int:
     """Returns K for `num_samples=auto`: 5,000 if decoding takes few operations, else 100."""
     y = torch.zeros(1, model.y_dim, device=model.device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.decode(torch.zeros(1, model.latent_dim, device=model.device), y)
+        model.image_likelihood(torch.zeros(1, model.latent_dim, device=model.device), y)
     return 5_000 if counter.get_total_flops() <= SMALL else 100
 
 

@@ -214,7 +214,7 @@ def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]
     with torch.random.fork_rng():
         torch.manual_seed(stream_seed("codes"))
         for x, y in data.batches("train"):
-            found.append((model.encode(x, y).sample().cpu(), y.cpu()))
+            found.append((model.latent_posterior(x, y).sample().cpu(), y.cpu()))
             if sum(len(z) for z, _ in found) >= count:
                 break
     z, y = (torch.cat(part)[:count] for part in zip(*found, strict=True))

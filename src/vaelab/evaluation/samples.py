@@ -113,9 +113,13 @@ def sampler_metric_name(name: str, sampler: Sampler) -> str:
 def generate_images(subject: Subject, count: int, sampler: Sampler) -> Iterator[Tensor]:
     """Yields chunks [n, C, H, W] of mean images of samples, clamped to [0, 1]; fits the sampler.
 
-    In all `count` images, with the labels of the test images in turn.
+    In all `count` images, with the labels of the test images in turn. Raises NotApplicable if one
+    is not finite, as of a sampler whose fit has diverged.
     """
     model, y = sampler(subject.model, subject.data), subject.test_images[1]
     labels = y[torch.arange(count, device=y.device) % len(y)]
     for some in labels.split(images_per_chunk(model.x_shape, model.device)):
-        yield model.sample(some).clamp(0, 1)
+        images = model.sample_means(some)
+        if not images.isfinite().all():
+            raise NotApplicable("its samples are not finite")
+        yield images.clamp(0, 1)

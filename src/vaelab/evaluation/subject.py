@@ -124,7 +124,7 @@ class Subject:
         at_a_time = images_per_chunk(self.model.x_shape, self.model.device)
         batches = self.test_batches("codes of test images", at_a_time)
         with torch.no_grad():
-            found = [self.model.encode(x, y).mean for x, y in batches]
+            found = [self.model.latent_posterior(x, y).mean for x, y in batches]
         return torch.cat(found)
 
     def test_batches(

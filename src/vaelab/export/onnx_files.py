@@ -32,8 +32,8 @@ TOLERANCE = 1e-4  # times max(1, |value|); float32 sums differ by their order
 COMPARED = (1, 7)  # batch sizes at which a file is compared with PyTorch
 COMPOSITE = (Pushforward, Mixture, Hierarchy, PointMass, CodeSequence)
 DISTRIBUTIONS: dict[str, Callable[[ELBO, dict[str, Tensor]], Distribution]] = {
-    "encoder": lambda model, given: model.encode(given["x"], given["y"]),
-    "decoder": lambda model, given: model.decode(given["z"], given["y"]),
+    "encoder": lambda model, given: model.latent_posterior(given["x"], given["y"]),
+    "decoder": lambda model, given: model.image_likelihood(given["z"], given["y"]),
     "prior": lambda model, given: model.latent_prior(given["y"]),
 }
 

@@ -47,7 +47,9 @@ def elbo_surgery(
         num_samples: S, draws of z for each image.
     """
     labels = y.split(IMAGES)
-    posteriors = [model.encode(*part) for part in zip(x.split(IMAGES), labels, strict=True)]
+    posteriors = [
+        model.latent_posterior(*part) for part in zip(x.split(IMAGES), labels, strict=True)
+    ]
     priors = [model.latent_prior(part) for part in labels]
     samples = [q.sample((num_samples,)) for q in posteriors]
     z = torch.cat(samples, 1)

@@ -96,7 +96,7 @@ def run_chains(
 
     def densities(z: Tensor) -> tuple[Tensor, Tensor]:
         """Returns log p(z | y) and log p(x | z, y), [C, B] each, of z [C, B, D]."""
-        return prior.log_prob(z), model.decode(z, y).log_prob(x)
+        return prior.log_prob(z), model.image_likelihood(z, y).log_prob(x)
 
     points = ChainState.evaluate(prior.sample((num_chains + 1,)), densities)
     step_size = x.new_full((len(x),), INITIAL_STEP_SIZE)

@@ -43,7 +43,7 @@ def label_agreement(model: AutoEncoder, judge: ImageClassifier, per_class: int) 
     wanted = torch.arange(model.num_classes, device=model.device).repeat(per_class)
     one_hot = torch.eye(model.num_classes, device=model.device)
     some_at_a_time = wanted.split(images_per_chunk(model.x_shape, model.device))
-    seen = [judge.logits(model.sample(one_hot[some])).argmax(1) for some in some_at_a_time]
+    seen = [judge.logits(model.sample_means(one_hot[some])).argmax(1) for some in some_at_a_time]
     right = torch.cat(seen) == wanted
     return {
         "agreement": mean_estimate(right),

@@ -31,7 +31,7 @@ def evidence_estimates(
     Raises:
         NotApplicable: If q is a `Point`, which has no density.
     """
-    q, prior = model.encode(x, y), model.latent_prior(y)
+    q, prior = model.latent_posterior(x, y), model.latent_prior(y)
     num_samples = num_samples if model.has_continuous_latents else 1
     log_sum = x.new_full((len(x),), -torch.inf)
     distortion, rate_per_latent = torch.zeros_like(log_sum), x.new_zeros(())
@@ -39,7 +39,7 @@ def evidence_estimates(
     for start in range(0, num_samples, most):
         count = min(most, num_samples - start)
         z = q.sample((count,))
-        terms = Terms(x, q, prior, z, model.decode(z, y))
+        terms = Terms(x, q, prior, z, model.image_likelihood(z, y))
         log_sum = torch.logaddexp(log_sum, terms.log_weights.logsumexp(0))
         distortion += terms.distortion * (count / num_samples)
         rate_per_latent = rate_per_latent + terms.rate_per_latent * (count / num_samples)

@@ -11,18 +11,18 @@ from vaelab.autoencoder import AutoEncoder
 def reconstruction_quality(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     """Returns `mse`, `psnr` and `ssim` of each image and its reconstruction, [B] each.
 
-    The reconstruction is `model(x, y)`, through the posterior mean, without clamping. x is the
-    image as the model sees it: bits where pixels are binary, whose noise no reconstruction can
-    predict. `mse` is a mean over pixels and channels. `psnr` = -10 log10(mse), in decibels for
-    pixels in [0, 1], is infinite for an image that is reconstructed exactly, and so is then a mean
-    over images. For `ssim` see `ssim`. No gradients.
+    The reconstruction is that of the posterior mean, without clamping. x is the image as the model
+    sees it: bits where pixels are binary, whose noise no reconstruction can predict. `mse` is a
+    mean over pixels and channels. `psnr` = -10 log10(mse), in decibels for pixels in [0, 1], is
+    infinite for an image that is reconstructed exactly, and so is then a mean over images. For
+    `ssim` see `ssim`. No gradients.
 
     Args:
         model: In evaluation mode.
         x: Images [B, C, H, W] in the form the model was trained on.
         y: One-hot labels [B, Y].
     """
-    images = model(x, y)
+    images = model.mean_reconstruction(x, y)
     mse = (images - x).square().flatten(1).mean(1)
     return {"mse": mse, "psnr": -10 * mse.log10(), "ssim": ssim(images, x)}
 

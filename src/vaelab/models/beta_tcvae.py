@@ -64,7 +64,7 @@ class BetaTCVAE(ELBO):
         self.estimator: Estimator = estimator
         x, y = torch.zeros(1, *self.x_shape), torch.zeros(1, self.y_dim)
         with torch.no_grad():
-            check_factorised(self.encode(x, y), self.latent_prior(y))
+            check_factorised(self.latent_posterior(x, y), self.latent_prior(y))
         self.num_images: int | None = None  # N, set by `setup`
 
     def setup(self, stage: str) -> None:

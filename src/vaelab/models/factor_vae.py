@@ -80,7 +80,7 @@ class FactorVAE(VAE):
         """
         terms = self.terms(x[::2], y[::2])
         with torch.no_grad():
-            others = self.draw(self.encode(x[1::2], y[1::2]), 1)[0]
+            others = self.draw(self.latent_posterior(x[1::2], y[1::2]), 1)[0]
         discriminator = self.discriminator_loss(terms.z[0].detach(), self.shuffle_latents(others))
         loss = self.objective(terms) + (discriminator - discriminator.detach())  # gradient only
         return loss, terms.distortion.detach(), terms.rate.detach()

@@ -109,7 +109,7 @@ class LadderVAE(VAE):
         steps = [partial(standard_normal_level, width) for width in self.widths[1:]]
         return Hierarchy(super().latent_prior(y), steps, self.widths)
 
-    def encode(self, x: Tensor, y: Tensor) -> Distribution:
+    def latent_posterior(self, x: Tensor, y: Tensor) -> Distribution:
         """The posterior q(z | x, y) of standardised latents z [B, D] of all levels, top first."""
         context = self.context(y)
         top, likelihoods = self.ascend(x, context)
@@ -135,9 +135,9 @@ class LadderVAE(VAE):
             h = up(concatenate(h, context), context)
         return self.posterior(h), likelihoods
 
-    def decode(self, z: Tensor, y: Tensor) -> Distribution:
+    def image_likelihood(self, z: Tensor, y: Tensor) -> Distribution:
         """The likelihood p(x | v_1, y), with v_1 computed from z [..., B, D] of all levels."""
-        return super().decode(self.level_latents(z, y)[-1], y)
+        return super().image_likelihood(self.level_latents(z, y)[-1], y)
 
     def level_latents(self, z: Tensor, y: Tensor) -> list[Tensor]:
         """The paper's latents v_L, ..., v_1, [..., B, D_l] each, of standardised z [..., B, D]."""

@@ -16,7 +16,7 @@ def encode_means(model: ELBO, x: Tensor, y: Tensor) -> Tensor:
     """Returns posterior means [N, D] of images [N, C, H, W] with labels [N, Y], in chunks."""
     count = images_per_chunk(model.x_shape, model.device)
     parts = zip(x.split(count), y.split(count), strict=True)
-    return torch.cat([model.encode(*part).mean for part in parts])
+    return torch.cat([model.latent_posterior(*part).mean for part in parts])
 
 
 def decode_means(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -26,7 +26,7 @@ def decode_means(model: ELBO, z: Tensor, y: Tensor) -> dict[str, Tensor]:
     """
     count = images_per_chunk(model.x_shape, model.device)
     parts = zip(z.flatten(0, -2).split(count), y.flatten(0, -2).split(count), strict=True)
-    images = torch.cat([model.decode(*part).mean for part in parts])
+    images = torch.cat([model.image_likelihood(*part).mean for part in parts])
     return {
         "images": images.unflatten(0, z.shape[:-1]),
         "z": z,

@@ -91,7 +91,7 @@ class Board(Callback):
         if board is None:
             return
         x, y = first_validation_images(trainer, self.projector_images)
-        means = module.eval().encode(x, y).mean  # type: ignore[operator]
+        means = module.eval().latent_posterior(x, y).mean  # type: ignore[operator]
         names: Any = module.label_names
         labels = [names[i] for i in y[:, : len(names)].argmax(1).tolist()] if names else None
         shown = x if x.shape[1] in (1, 3) else None

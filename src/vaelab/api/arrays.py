@@ -1,0 +1,163 @@
+"""What is given to `fit` as images and labels, as overrides that choose data and as arrays."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vaelab.commands.arguments import choices_in
+from vaelab.commands.config_folders import CONF
+from vaelab.data import Images
+from vaelab.errors import UserError, spelling_hint
+from vaelab.files import checksums
+from vaelab.files.atomic import atomic_file, make_folder
+from vaelab.runs import naming
+
+Arrays = dict[str, np.ndarray]
+
+
+def named_data_overrides(images: str | Path) -> list[str]:
+    """Returns the overrides that choose data by name, such as `mnist`, or by the path of a file.
+
+    Raises:
+        UserError: If there is no such name and no such file.
+    """
+    names = choices_in(CONF / "data")
+    path = Path(images)
+    if isinstance(images, str) and images in names:
+        return [f"data={images}"]
+    if path.is_dir() and "folder" in names:
+        return ["data=folder", f"data.source.path={naming.quote(str(path.absolute()))}"]
+    if path.exists():
+        return ["data=arrays", f"data.source.path={naming.quote(str(path.absolute()))}"]
+    hint = spelling_hint(str(images), names)
+    raise UserError(f"{images}: there is no such file, and no such data; {hint}")
+
+
+def collect_arrays(images: Any, labels: Any) -> Arrays:
+    """Returns the arrays of a data set by name, as `vaelab.data.arrays` describes them.
+
+    Args:
+        images: An array, tensor or list of images; a torch Dataset of images or of (image, label);
+            or a dictionary of arrays by name, such as `train_images` and `test_labels`.
+        labels: Labels of the images, if they are not in `images`.
+
+    Raises:
+        UserError: If they are no arrays, or labels are given twice.
+    """
+    if isinstance(images, Mapping):
+        refuse_labels(labels, "the dictionary")
+        return {str(name): to_numpy(str(name), values) for name, values in images.items()}
+    if isinstance(images, torch.utils.data.Dataset):
+        images, own = dataset_items(images)
+        if own is not None:
+            refuse_labels(labels, "the data set")
+            labels = own
+    found = {"train_images": to_numpy("images", images)}
+    if labels is not None:
+        found["train_labels"] = to_numpy("labels", labels)
+        count = len(found["train_images"]) if found["train_images"].ndim else 0
+        if found["train_labels"].ndim == 0 or len(found["train_labels"]) != count:
+            shape = list(found["train_labels"].shape)
+            raise UserError(f"labels: there are {count} images, and labels are {shape}")
+    return found
+
+
+def refuse_labels(labels: Any, where: str) -> None:
+    """Raises UserError if labels are given beside those in `images`."""
+    if labels is not None:
+        raise UserError(f"labels: they are in {where} of images already")
+
+
+def dataset_items(dataset: Any) -> tuple[list[Any], list[Any] | None]:
+    """Returns all images of a torch Dataset and, where its items are pairs, their labels.
+
+    Raises:
+        UserError: If it has no length, or an item is neither an image nor (image, label).
+    """
+    try:
+        count = len(dataset)
+    except TypeError as error:
+        raise UserError(f"images: a {type(dataset).__name__} without a length") from error
+    items = [dataset[i] for i in range(count)]
+    pairs = [isinstance(item, (tuple, list)) for item in items]
+    if not any(pairs):
+        return [to_numpy("images", item) for item in items], None
+    if not all(pairs) or any(len(item) != 2 for item in items):
+        raise UserError("images: the items of a data set are images, or pairs of image and label")
+    images = [to_numpy("images", image) for image, _ in items]
+    return images, [label.item() if isinstance(label, Tensor) else label for _, label in items]
+
+
+def module_arrays(data: Images) -> tuple[Arrays, list[str]]:
+    """Returns the arrays of a data module, and its settings as overrides.
+
+    Raises:
+        UserError: If its images are computed on demand.
+    """
+    splits, arrays = data.splits, {}
+    for part, images in splits.parts.items():
+        if not isinstance(images, Tensor):
+            raise UserError("images: these are made on demand; give their name, such as sprites")
+        arrays[f"{part}_images"] = images.numpy()
+    for name in splits.column_names:
+        column = splits.column(name)
+        for part in splits.parts:
+            values = getattr(column, part).numpy()
+            if column.classes and column.names:
+                values = np.asarray(column.names)[values]
+            arrays[f"{part}_{'labels' if name == 'label' else name}"] = values
+    settings = {
+        "batch_size": data.batch_size,
+        "val_size": data.val_size,
+        "test_size": data.test_size,
+        "pixels": data.pixels,
+        "split_seed": data.split_seed,
+    }
+    return arrays, ["data.source.range=[0,255]", *(f"data.{n}={v}" for n, v in settings.items())]
+
+
+def to_numpy(name: str, values: Any) -> np.ndarray:
+    """Returns a tensor, array, picture or list of them as a NumPy array; UserError for others."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu().numpy()
+    if isinstance(values, (list, tuple)) and len(values) and not np.isscalar(values[0]):
+        parts = [to_numpy(name, value) for value in values]
+        if any(part.shape != parts[0].shape for part in parts):
+            shapes = sorted({part.shape for part in parts})[:2]
+            raise UserError(f"{name}: some are {shapes[0]} and some {shapes[1]}; one shape for all")
+        return np.stack(parts)
+    array = np.asarray(values)
+    if array.dtype == object:
+        raise UserError(f"{name}: a {type(values).__name__} is no array of numbers or texts")
+    return array
+
+
+def float_range(arrays: Arrays) -> list[str]:
+    """Returns an override with the range of floats as pixels, [0, 1] or [-1, 1]; else none."""
+    floats = [a for a in arrays.values() if a.dtype.kind == "f" and a.size]
+    images = [a for a in floats if a.ndim > 2]
+    if not images:
+        return []
+    low, high = min(a.min() for a in images), max(a.max() for a in images)
+    if low >= 0 and high <= 1:
+        return ["data.source.range=[0,1]"]
+    return ["data.source.range=[-1,1]"] if low >= -1 and high <= 1 else []
+
+
+def file_name(arrays: Arrays) -> str:
+    """Returns the name of the file that keeps arrays, with a digest of them."""
+    return f"arrays-{checksums.arrays_digest(arrays)[:16]}.npz"
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """Writes arrays as an `.npz` file, atomically; does nothing if the file is there."""
+    if os.path.exists(path):
+        return
+    make_folder(path.parent)
+    with atomic_file(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub forbids a name

@@ -1,0 +1,137 @@
+"""`fit`: training by one call, with the settings of `python train.py`."""
+
+import random
+import signal
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import current_thread, main_thread
+from typing import Any
+
+import numpy as np
+import torch
+from torch.distributions import Distribution
+
+from vaelab.api import arrays as given
+from vaelab.api.composition import composed
+from vaelab.api.overrides import keyword_overrides
+from vaelab.api.run import Run
+from vaelab.commands import train, training
+from vaelab.commands.quiet import quieten
+from vaelab.commands.run_folder import RunFolder
+from vaelab.data import Images
+from vaelab.files.atomic import explain_write_errors, make_folder
+from vaelab.runs import naming, validation
+from vaelab.training.stop_signals import stop_signals
+
+
+def fit(
+    images: Any,
+    labels: Any = None,
+    *,
+    model: str = "vae",
+    folder: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    **settings: Any,
+) -> Run:
+    """Trains and tests a model, as `python train.py` does, and returns its run.
+
+    The same call with `folder` goes on with a run that was stopped, and returns a finished one at
+    once. Images and labels that are not in a file yet are kept in one in the folder of data sets,
+    by their digest, so that the run can be measured later. Ctrl-C ends training in a checkpoint.
+    Torch's, NumPy's and Python's random states are as before after it.
+
+    Args:
+        images: An array, tensor or list [N, C, H, W], [N, H, W] or [N, H, W, C]; a torch Dataset of
+            images or of (image, label); a dictionary of arrays, such as `train_images` and
+            `test_images`; the path of a file or folder; the name of a data set, such as `mnist`; or
+            vaelab's data module.
+        labels: Classes [N] as whole numbers or names, or one-hot [N, classes].
+        model: The name of a variant; `python train.py --help` lists them.
+        folder: The run folder; default: a new one in `outputs`.
+        overrides: Further settings as on the command line, such as `trainer.precision=bf16`.
+        settings: `epochs` and `batch_size`; groups by name (`network="conv"`,
+            `likelihood="gaussian"`); settings outside groups (`seed=1`, `evaluate=["likelihood"]`);
+            and settings of the model (`latent_dim=8`).
+
+    Raises:
+        UserError: If data or settings are wrong, in the words of the command line.
+    """
+    words = [f"model={model}", *keyword_overrides(settings), *overrides]
+    kept: given.Arrays = {}
+    if isinstance(images, (str, Path)):
+        given.refuse_labels(labels, "the file or data set")
+        words = [*given.named_data_overrides(images), *words]
+    else:
+        own: list[str] = []
+        if isinstance(images, Images):
+            given.refuse_labels(labels, "the data module")
+            kept, own = given.module_arrays(images)
+        else:
+            kept = given.collect_arrays(images, labels)
+            own = given.float_range(kept)
+        path = f"data.source.path=${{paths.data}}/{given.file_name(kept)}"
+        words = ["data=arrays", path, *own, *words]
+    if folder is not None:
+        words.append(f"hydra.run.dir={naming.quote(str(Path(folder).absolute()))}")
+    with warnings.catch_warnings(), composed(words) as (cfg, hydra_cfg), unchanged_process():
+        quieten()
+        validation.check_config(cfg, train.settings_schema)
+        if kept:
+            given.write_arrays(Path(cfg.data.source.path), kept)
+        where = Path(hydra_cfg.runtime.output_dir)
+        is_new = not where.exists()
+        with explain_write_errors(where):
+            make_folder(where)
+        run = RunFolder(cfg, hydra_cfg, ["vaelab", "train"], is_new=is_new)
+        try:
+            with stoppable():
+                training.fit_run(run)
+        except Exception:
+            if is_new:
+                with suppress(OSError):  # something is in it already
+                    where.rmdir()
+            raise
+    return Run(run.path)
+
+
+@contextmanager
+def unchanged_process() -> Iterator[None]:
+    """Context manager that restores random states, and turns torch.distributions' checks on."""
+    states = (random.getstate(), np.random.get_state())  # noqa: NPY002, it is the one that is seeded
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices):
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
+            Distribution.set_default_validate_args(__debug__)
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Context manager: Ctrl-C in training is a KeyboardInterrupt after a checkpoint of that step.
+
+    A second Ctrl-C, and one outside of training, is a KeyboardInterrupt at once. Does nothing in
+    other threads than the main one.
+    """
+    if current_thread() is not main_thread():
+        yield
+        return
+
+    def note(number: int, _: Any) -> None:
+        """Notes the signal for the end of the step, if training looks for it."""
+        if not stop_signals.deferred or stop_signals.noted:
+            raise KeyboardInterrupt
+        stop_signals.noted = number
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except SystemExit as error:  # Lightning's way to stop
+        raise KeyboardInterrupt from error
+    finally:
+        stop_signals.deferred, stop_signals.noted = False, 0
+        signal.signal(signal.SIGINT, before)

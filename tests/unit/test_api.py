@@ -1,0 +1,250 @@
+"""Tests of vaelab from Python: `fit`, `build`, `compose` and `Run`, against the command line."""
+
+import random
+import signal
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+import vaelab
+from vaelab.api import arrays as given
+from vaelab.api.overrides import keyword_overrides
+from vaelab.commands import evaluate, train
+from vaelab.commands.arguments import choices_in
+from vaelab.commands.config_folders import CONF
+from vaelab.errors import UserError
+
+VARIANTS = choices_in(CONF / "model")
+NARROW = {
+    "network": "mlp",
+    "latent_dim": 4,
+    "encoder": {"hidden": [8]},
+    "decoder": {"hidden": [8]},
+}
+QUICK = {**NARROW, "epochs": 1, "batch_size": 20, "logger": "none", "likelihood": "bernoulli"}
+IMAGES = np.random.default_rng(0).integers(0, 256, (90, 8, 8), np.uint8)
+LABELS = np.arange(90) % 3
+
+
+@pytest.fixture(autouse=True)
+def in_new_folder(tmp_path, monkeypatch):
+    """Works in a new folder, with its own folder of data sets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VAELAB_DATA", str(tmp_path / "data"))
+
+
+def quick(model, **settings):
+    """Returns the settings of a quick run of a variant."""
+    narrow = {"model.posterior.width=2"} if model == "vq_vae" else set()
+    return QUICK | {"model": model, "overrides": [*narrow], "evaluate": []} | settings
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_five_lines_work_for_every_variant(model, tmp_path):
+    run = vaelab.fit(IMAGES, LABELS, folder="run", **quick(model))
+    assert run.folder.resolve() == tmp_path / "run"
+    made, some = run.model, (IMAGES[:6], LABELS[:6])
+    assert made.sample(5).shape == (5, 1, 8, 8)
+    if model == "cvae":
+        assert made.sample(5, label=2).shape == (5, 1, 8, 8)
+    assert made.encode(*some).mean.shape == (6, made.latent_dim)
+    assert made.reconstruct(*some).shape == (6, 1, 8, 8)
+    if model in ("ae", "rae", "wae"):
+        with pytest.raises(UserError, match="no density"):
+            made.log_evidence(*some)
+    else:
+        assert made.log_evidence(*some, num_samples=10).isfinite().all()
+    assert {"reconstructions", "samples"} <= run.figures().keys()
+    assert run.figures()._repr_html_().count("<img") == len(run.figures())
+    assert run.evaluate("reconstruction")["mse"]["value"] > 0
+    loaded = vaelab.load("run")
+    assert all(torch.equal(a, loaded.state_dict()[n]) for n, a in made.state_dict().items())
+
+
+def test_fit_is_the_run_of_the_command_line(monkeypatch, tmp_path):
+    np.savez("mine.npz", train_images=IMAGES, train_labels=LABELS)
+    run = vaelab.fit(IMAGES, LABELS, folder="a", **quick("cvae", seed=3))
+    words = "model=cvae network=mlp likelihood=bernoulli model.latent_dim=4 data.batch_size=20"
+    words += " model.encoder.hidden=[8] model.decoder.hidden=[8] logger=none trainer.max_epochs=1"
+    words += " data=arrays data.source.path=mine.npz seed=3 hydra.run.dir=b"
+    monkeypatch.setattr(sys, "argv", ["train.py", *words.split()])
+    train.main()
+    other = vaelab.Run("b")
+    metrics = [name for name in run.results if name.startswith(("val/", "test/"))]
+    assert len(metrics) > 5
+    assert all(run.results[name] == other.results[name] for name in metrics)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", "run=b", "what=likelihood", "num_samples=5"])
+    evaluate.main()
+    assert run.evaluate("likelihood", num_samples=5) == other.evaluate("likelihood", num_samples=5)
+
+
+def test_second_fit_in_a_folder_returns_the_finished_run(capsys):
+    first = vaelab.fit(IMAGES, folder="run", **quick("vae"))
+    capsys.readouterr()
+    again = vaelab.fit(IMAGES, folder="run", **quick("vae"))
+    assert "is finished" in capsys.readouterr().out
+    assert again.results == first.results
+    with pytest.raises(UserError, match=r"holds a run with data\.source\.path="):
+        vaelab.fit(IMAGES[:50], folder="run", **quick("vae"))
+
+
+def test_fit_leaves_random_states_and_working_folder(tmp_path):
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
+    expected = torch.rand(2), np.random.rand(2), random.random()  # noqa: NPY002
+    torch.manual_seed(1), np.random.seed(1), random.seed(1)  # noqa: NPY002
+    vaelab.fit(IMAGES, **quick("vae"))
+    assert torch.equal(torch.rand(2), expected[0])
+    assert (np.random.rand(2) == expected[1]).all()  # noqa: NPY002
+    assert random.random() == expected[2]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "outputs"]
+    with pytest.raises(ValueError, match="scale"):  # torch.distributions checks again
+        torch.distributions.Normal(0.0, -1.0)
+
+
+class Pairs(Dataset):
+    """Images as floats with names as labels."""
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, i):
+        return torch.from_numpy(IMAGES[i]).float()[None] / 255, ["cat", "dog", "cow"][LABELS[i]]
+
+
+SOURCES = {
+    "numpy": (IMAGES, LABELS),
+    "floats": (IMAGES / 255, LABELS),
+    "signed floats": (torch.from_numpy(IMAGES) / 127.5 - 1, LABELS),
+    "torch": (torch.from_numpy(IMAGES)[:, None], torch.from_numpy(LABELS)),
+    "lists": ([*IMAGES], LABELS.tolist()),
+    "names": (IMAGES, [f"class {i}" for i in LABELS]),
+    "one-hot": (IMAGES, np.eye(3)[LABELS]),
+    "dataset of pairs": (Pairs(), None),
+    "tensor dataset": (TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(LABELS)), None),
+    "dictionary": ({"train_images": IMAGES, "train_labels": LABELS, "test_images": IMAGES[:9],
+                    "test_labels": LABELS[:9]}, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_images_and_labels_in_every_form_are_the_same_data(source):
+    run = vaelab.fit(*SOURCES[source], folder="run", **quick("cvae"))
+    splits = run.data.splits
+    assert torch.equal(splits.train_images, torch.from_numpy(IMAGES)[:, None])
+    names = splits.column("label").class_names
+    classes = [names[i] for i in splits.train_labels[:6].tolist()]
+    assert len(set(classes[:3])) == 3
+    assert classes[:3] == classes[3:]
+    assert run.model.sample(2, label=classes[0]).shape == (2, 1, 8, 8)
+
+
+def test_fit_takes_a_name_a_path_and_a_data_module(tmp_path):
+    np.savez("mine.npz", train_images=IMAGES, train_labels=LABELS)
+    run = vaelab.fit("mine.npz", folder="a", **quick("cvae"))
+    assert len(run.data.splits.train_images) == 90
+    again = vaelab.fit(run.data, folder="b", **quick("cvae"))
+    names = [name for name in run.results if name.startswith("test/")]
+    assert all(run.results[name] == again.results[name] for name in names)
+    assert given.named_data_overrides("mnist") == ["data=mnist"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "said"),
+    [
+        (("nowhere.npz",), {}, "nowhere.npz: there is no such file, and no such data"),
+        (("mnits",), {}, "did you mean mnist"),
+        (("mnist", LABELS), {}, "labels: they are in the file or data set of images already"),
+        ((IMAGES, LABELS[:5]), {}, r"there are 90 images, and labels are \[5\]"),
+        ((IMAGES * 1000.0,), {}, "data.source.range="),
+        ((object(),), {}, "images: a object is no array"),
+        (([IMAGES[0], IMAGES[0, :5]],), {}, "one shape for all"),
+        ((IMAGES,), {"model": "cave"}, "model=cave: there is no such model"),
+        ((IMAGES,), {"betta": 4, "model": "beta_vae"}, "did you mean model.beta"),
+        ((IMAGES,), {"latent_dim": "x"}, "model.latent_dim=x: should be a valid integer"),
+        ((IMAGES,), {"latent_dim": object()}, "latent_dim: a object is no setting"),
+        ((IMAGES,), {"epochs": 0}, "trainer.max_epochs=0"),
+        ((IMAGES,), {"model": "cvae"}, "condition=one_hot needs labels"),
+        ((IMAGES,), {"overrides": ["model.latent_dim=2,4"]}, "several values are several runs"),
+    ],
+)
+def test_wrong_calls_of_fit_are_refused_in_one_sentence(arguments, settings, said, tmp_path):
+    given_settings = quick("vae") | {"folder": "new/run"} | settings
+    with pytest.raises(UserError, match=said) as error:
+        vaelab.fit(*arguments, **given_settings)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "new" / "run").exists()
+
+
+def test_ctrl_c_in_fit_keeps_a_checkpoint_and_the_same_call_goes_on(capsys):
+    settings = quick("vae", epochs=3)
+    whole = vaelab.fit(IMAGES, folder="whole", **settings)
+    stop = {"_target_": "support.faults.Stop", "number": int(signal.SIGINT), "step": 5}
+    stop = [f"+callbacks.stop.{name}={value}" for name, value in stop.items()]
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        vaelab.fit(IMAGES, folder="run", **settings | {"overrides": stop})
+    assert signal.getsignal(signal.SIGINT) is handler
+    kept = torch.load("run/checkpoints/last.ckpt", weights_only=True)
+    assert kept["global_step"] == 6
+    with pytest.raises(UserError, match=r"holds a run with callbacks\.stop"):
+        vaelab.fit(IMAGES, folder="run", **settings)
+    vaelab.fit(IMAGES, folder="run", **settings | {"ckpt": "last"})
+    ends = [
+        torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("whole", "run")
+    ]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+    assert whole.folder.name == "whole"
+
+
+def test_keywords_are_groups_settings_and_the_models():
+    given_settings = {
+        "network": "conv",
+        "seed": 1,
+        "epochs": 3,
+        "beta": 4.0,
+        "evaluate": ["likelihood", "latents"],
+        "encoder": {"hidden": (8, 4)},
+        "trainer": {"precision": "bf16", "max_steps": np.int64(5)},
+        "ckpt": None,
+        "compile": True,
+    }
+    assert [*keyword_overrides(given_settings)] == [
+        *("network=conv", "seed=1", "trainer.max_epochs=3", "model.beta=4.0"),
+        *("evaluate=[likelihood,latents]", "model.encoder.hidden=[8,4]"),
+        *("trainer.precision=bf16", "trainer.max_steps=5", "ckpt=null", "compile=true"),
+    ]
+
+
+@pytest.mark.parametrize("model", VARIANTS)
+def test_build_makes_every_variant_untrained(model):
+    overrides = ["model.posterior.width=2"] if model == "vq_vae" else []
+    made = vaelab.build(model, x_shape=(1, 8, 8), classes=["a", "b"], overrides=overrides, **NARROW)
+    assert made.fresh
+    assert made.sample(3).shape == (3, 1, 8, 8)
+    assert made.class_names == {"label": ["a", "b"]}
+
+
+def test_build_refuses_wrong_settings():
+    with pytest.raises(UserError, match=r"did you mean model\.beta"):
+        vaelab.build("beta_vae", x_shape=(1, 8, 8), betta=3)
+    with pytest.raises(UserError, match="x_shape"):
+        vaelab.build("vae", x_shape=(28, 28))
+
+
+def test_compose_gives_model_data_and_trainer_of_the_command_line():
+    model, data, trainer = vaelab.compose("model=beta_vae", "model.beta=4", "trainer=fast")
+    assert (type(model).__name__, model.beta.item()) == ("BetaVAE", 4)
+    assert data.sizes["train"] == 4000
+    trainer.fit(model, data)
+    assert trainer.global_step > 0
+    with pytest.raises(UserError, match=r"did you mean model\?"):
+        vaelab.compose("modle=vae")
+
+
+def test_run_refuses_another_folder():
+    with pytest.raises(UserError, match="nowhere is no run folder"):
+        vaelab.Run("nowhere")

@@ -1,0 +1,229 @@
+"""Tests of what users ask of a model: images and labels in every usual form, and their errors."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import vaelab
+from vaelab.data.pixels import from_user
+from vaelab.errors import UserError
+from vaelab.randomness import seeded_generator
+
+SMALL = ["model.latent_dim=3", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
+COLOUR = (3, 8, 9)
+
+
+@pytest.fixture
+def vae(build):
+    """An unconditional model of grey pixels of three channels."""
+    return build(
+        "model=vae", "likelihood=gaussian", *SMALL, "data.pixels=grey", x_shape=COLOUR
+    ).eval()
+
+
+@pytest.fixture
+def cvae(build):
+    """A conditional model of binary pixels and three classes."""
+    return build("model=cvae", *SMALL, x_shape=(1, 8, 8), num_classes=3).eval()
+
+
+BYTES = torch.randint(0, 256, (5, *COLOUR), dtype=torch.uint8, generator=torch.Generator())
+FORMS = {
+    "uint8": BYTES,
+    "numpy": BYTES.numpy(),
+    "int64": BYTES.long(),
+    "floats": BYTES / 255,
+    "float64 numpy": BYTES.numpy() / 255,
+    "channels last": BYTES.movedim(1, -1),
+    "list of arrays": [image.numpy() for image in BYTES],
+    "list of tensors": [*BYTES],
+    "nested lists": BYTES.tolist(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_images_in_every_form_are_the_same_x(vae, form):
+    x, y = vae.inputs(FORMS[form])
+    assert_close(x, BYTES / 255, atol=1e-6, rtol=0)
+    assert torch.equal(y, torch.zeros(5, vae.y_dim))
+    assert_close(vae.encode(FORMS[form]).mean, vae.latent_posterior(BYTES / 255, y).mean)
+
+
+def test_single_image_is_a_batch_of_one(vae, cvae):
+    assert_close(vae.reconstruct(BYTES[0]), vae.reconstruct(BYTES[:1]))
+    assert_close(vae.decode(torch.zeros(3)).mean, vae.decode(torch.zeros(1, 3)).mean)
+    grey = np.eye(8, dtype=bool)
+    assert cvae.reconstruct(grey, 2).shape == (1, 1, 8, 8)
+    assert_close(cvae.reconstruct(grey, 2), cvae.reconstruct(grey[None], [2]))
+
+
+def test_boolean_bytes_and_float_bits_are_the_same_binary_x(cvae):
+    bits = torch.rand(4, 1, 8, 8) < 0.5
+    for images in (bits, bits.float(), bits.to(torch.uint8) * 255):
+        assert torch.equal(cvae.inputs(images, 0)[0], bits.float())
+
+
+@pytest.mark.parametrize("kind", ["binary", "dequantized", "grey"])
+@pytest.mark.parametrize("form", [lambda k: k, lambda k: k / 255], ids=["bytes", "floats"])
+def test_from_user_makes_pixels_of_the_kind(kind, form):
+    levels = torch.arange(256, dtype=torch.uint8).repeat(400, 1)
+    x = from_user(form(levels), kind, seeded_generator("test"))
+    wanted = {"binary": levels[0] / 255, "dequantized": (levels[0] + 0.5) / 256}.get(kind)
+    assert_close(x.mean(0), levels[0] / 255 if wanted is None else wanted, atol=0.09, rtol=0)
+    assert_close(x.mean(), torch.tensor(0.5), atol=0.005, rtol=0)
+    if kind == "binary":
+        assert set(x.unique().tolist()) == {0, 1}
+    if kind == "dequantized":
+        assert ((x * 256).floor() == levels).all()
+        assert torch.equal(from_user(x, kind, seeded_generator("test")), x)
+
+
+WRONG_IMAGES = {
+    "another size": (torch.zeros(2, 3, 9, 9), r"images are [B, 3, 8, 9], and these [2, 3, 9, 9]"),
+    "a number": (3, "images are [B, 3, 8, 9], and these []"),
+    "floats to 255": (BYTES.float(), "pixels of floats are in [0, 1], and these are 0 to 255"),
+    "negative floats": (BYTES / 127.5 - 1, "pixels of floats are in [0, 1]"),
+    "NaN": (torch.full((1, *COLOUR), torch.nan), "pixels of floats are in [0, 1]"),
+    "large integers": (BYTES.long() * 2, "whole pixels are 0 to 255, and these 0 to 510"),
+    "no images": (torch.zeros(0, *COLOUR), "there are no images"),
+    "text": ("photo.png", "images: a str is no array of numbers"),
+    "none": (None, "images: a NoneType is no array of numbers"),
+    "ragged": ([[1, 2], [3]], "images: a list is no array of numbers"),
+    "complex": (torch.zeros(1, *COLOUR, dtype=torch.complex64), "these are complex"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_IMAGES)
+@pytest.mark.parametrize("method", ["encode", "reconstruct", "log_evidence", "__call__"])
+def test_wrong_images_are_refused_in_one_sentence(vae, case, method):
+    images, said = WRONG_IMAGES[case]
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        getattr(vae, method)(images)
+    assert "\n" not in str(error.value)
+
+
+LABELS = {
+    "list": [2, 0],
+    "numpy": np.array([2, 0]),
+    "column": np.array([[2], [0]]),
+    "tensor": torch.tensor([2, 0]),
+    "floats": np.array([2.0, 0.0]),
+    "names": ["2", "0"],
+    "one-hot": torch.eye(3)[[2, 0]],
+    "one-hot bytes": np.eye(3, dtype=np.uint8)[[2, 0]],
+    "dictionary": {"label": [2, 0]},
+}
+
+
+@pytest.mark.parametrize("form", LABELS)
+def test_labels_in_every_form_are_the_same_y(cvae, form):
+    images = torch.zeros(2, 1, 8, 8)
+    assert torch.equal(cvae.inputs(images, LABELS[form])[1], torch.eye(3)[[2, 0]])
+
+
+def test_one_label_is_that_of_all_images(cvae):
+    images = torch.zeros(4, 1, 8, 8)
+    for label in (1, "1", [1], np.int64(1), torch.tensor(1)):
+        assert torch.equal(cvae.inputs(images, label)[1], torch.eye(3)[[1] * 4])
+
+
+def test_named_classes_are_told_by_name_or_index(cvae):
+    cvae.class_names = {"label": ["cat", "dog", "cow"]}
+    for labels in (["dog", "cat"], [1, 0], np.array(["dog", "cat"])):
+        assert torch.equal(cvae.rows_of_labels(labels), torch.eye(3)[[1, 0]])
+    cvae.class_names = {"label": ["5", "7", "9"]}
+    assert torch.equal(cvae.rows_of_labels([7, "9"]), torch.eye(3)[[1, 2]])
+    with pytest.raises(UserError, match="1: the classes of label are 5, 7, 9"):
+        cvae.rows_of_labels([1])
+
+
+WRONG_LABELS = {
+    "none": (None, "this model is conditional on label (3 classes): give labels"),
+    "unknown": ([0, 3], "3: the classes of label are 0, 1, 2"),
+    "too many": ([0, 1, 2], "there are 3 labels for 2 images"),
+    "another width": (np.zeros((2, 4)), "or one-hot [B, 3], and this is [2, 4]"),
+    "another column": ({"shape": [0, 1]}, "and labels has shape"),
+    "a half": ([0.5, 1], "0.5: the classes of label are"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_LABELS)
+def test_wrong_labels_are_refused_in_one_sentence(cvae, case):
+    labels, said = WRONG_LABELS[case]
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        cvae.encode(torch.zeros(2, 1, 8, 8), labels)
+    assert "\n" not in str(error.value)
+
+
+def test_several_columns_are_told_by_a_dictionary():
+    shapes = {"x_shape": (1, 8, 8), "classes": {"shape": 2}, "numbers": {"angle": 2}}
+    model = vaelab.build("vae", condition="continuous", overrides=SMALL, **shapes).eval()
+    y = model.rows_of_labels({"shape": [1, 0], "angle": [[0.6, 0.8], [1, 0]]})
+    assert_close(y, torch.tensor([[0, 1, 0.6, 0.8], [1, 0, 1, 0]]))
+    assert_close(model.rows_of_labels({"shape": 1, "angle": [0.6, 0.8]}), y[:1])
+    assert_close(model.rows_of_labels(y), y)
+    with pytest.raises(UserError, match=r"on shape \(2 classes\) and angle \(2 numbers\): give"):
+        model.sample(3)
+    with pytest.raises(UserError, match=r"give labels as \{'shape': \.\.\., 'angle': \.\.\.\}"):
+        model.sample(3, label=1)
+    with pytest.raises(UserError, match="angle: should be 2 finite numbers for each image"):
+        model.sample(3, label={"shape": 1, "angle": [1, 2, 3]})
+
+
+def test_sample_by_count_and_by_labels(vae, cvae):
+    assert vae.sample(4).shape == (4, *COLOUR)
+    assert vae.sample().shape == (1, *COLOUR)
+    assert torch.equal(vae.sample(4, seed=1), vae.sample(4, seed=1))
+    assert not torch.equal(vae.sample(4, seed=1), vae.sample(4, seed=2))
+    state = torch.get_rng_state()
+    cvae.sample(2, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    in_turn = torch.eye(3)[[0, 1, 2, 0]]
+    assert torch.equal(cvae.rows_in_turn(None, 4), in_turn)
+    assert torch.equal(cvae.rows_in_turn([2, 1], 3), torch.eye(3)[[2, 1, 2]])
+    assert torch.equal(cvae.rows_in_turn("1", 2), torch.eye(3)[[1, 1]])
+    assert cvae.sample([1, 2, 2]).shape == (3, 1, 8, 8)
+    assert torch.equal(cvae.sample(torch.eye(3), seed=5), cvae.sample([0, 1, 2], seed=5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((0,), "count=0: should be at least 1"),
+        ((2, 1), "this model is not conditional, and has no labels to sample by"),
+        (([1, 2],), "this model is not conditional, and has no labels"),
+    ],
+)
+def test_impossible_samples_of_an_unconditional_model_are_refused(vae, arguments, said):
+    with pytest.raises(UserError, match=said):
+        vae.sample(*arguments)
+
+
+def test_wrong_latents_are_refused(vae):
+    for z in (torch.zeros(2, 4), torch.zeros(4), 1.0):
+        with pytest.raises(UserError, match=r"latents are \[B, 3\], and these"):
+            vae.decode(z)
+    with pytest.raises(UserError, match="num_samples=0: should be at least 1"):
+        vae.log_evidence(BYTES, num_samples=0)
+
+
+def test_log_evidence_is_that_of_the_metric(cvae):
+    images, labels = torch.rand(3, 1, 8, 8) < 0.5, [0, 2, 1]
+    torch.manual_seed(0)
+    found = cvae.log_evidence(images, labels, num_samples=2000)
+    assert found.shape == (3,)
+    assert not found.requires_grad
+    torch.manual_seed(1)
+    x, y = cvae.inputs(images, labels)
+    terms = cvae.terms(x, y, num_samples=2000)
+    assert_close(found, terms.log_weights.logsumexp(0) - np.log(2000), atol=0.2, rtol=0)
+
+
+def test_results_are_free_of_gradients_but_for_the_call(vae):
+    assert not vae.encode(BYTES).mean.requires_grad
+    assert not vae.decode(torch.zeros(1, 3)).mean.requires_grad
+    assert not vae.reconstruct(BYTES).requires_grad
+    assert vae(BYTES).requires_grad
