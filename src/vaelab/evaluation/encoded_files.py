@@ -1,11 +1,13 @@
 """Files of encoded images: npz with an array for each name, CSV and Parquet with columns."""
 
 import json
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy_format
 
 from vaelab.errors import UserError
 from vaelab.evaluation.encoding import Encoded
@@ -38,8 +40,15 @@ def write_encoded(path: Path, found: Encoded, settings: Mapping[str, Any]) -> No
 
 
 def write_npz(file: Any, found: Encoded, settings: Mapping[str, Any]) -> None:
-    """Writes the arrays, and the settings as JSON."""
-    np.savez(file, **found, settings=np.array(json.dumps(dict(settings))))  # type: ignore[arg-type]
+    """Writes the arrays, and the settings as JSON, as an npz file, the same bytes each time.
+
+    `numpy.savez` cannot write an array that is called `file`.
+    """
+    kept = found | {"settings": np.array(json.dumps(dict(settings)))}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, values in kept.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy_format.write_array(member, values, allow_pickle=False)
 
 
 def write_csv(file: Any, found: Encoded, settings: Mapping[str, Any]) -> None:
