@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import DictConfig
@@ -148,7 +149,7 @@ def encode_asked(
             raise UserError(f"images={cfg.images}: an exported model is without its images")
         return encoding.encode_part(model, data, cfg.images, label=label, **drawn)
     where = Path(cfg.images)
-    if not where.exists():
+    if not os.path.exists(where):  # of a path that is too long, pathlib's raises
         raise UserError(
             f"images={where}: there is no such file or folder; it may also be {', '.join(PARTS)}"
         )

@@ -1,6 +1,7 @@
 """Files of encoded images: npz with an array for each name, CSV and Parquet with columns."""
 
 import json
+import os
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ def check_encoded_path(path: Path) -> None:
     """Raises UserError unless a file's ending is one of `WRITERS`, and there is no such folder."""
     if path.suffix not in WRITERS:
         raise UserError(f"to={path}: should end in {', '.join(WRITERS)}")
-    if path.is_dir():
+    if os.path.isdir(path):  # of a path that is too long, pathlib's raises
         raise UserError(f"to={path}: is a folder; name a file in it")
 
 

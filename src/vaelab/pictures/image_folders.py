@@ -1,5 +1,6 @@
 """Folders of image files, read for a trained model: classes are subfolders, if there are any."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,7 +63,7 @@ def files_below(folder: Path) -> list[Path]:
     found = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if os.path.isfile(path)  # without access, pathlib's raises
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     images = [path for path in found if is_image_file(path)]
