@@ -101,6 +101,31 @@ def test_encoded_row_depends_on_its_place_and_seed_alone(vae):
     assert not np.isclose(other["mean"], every["mean"], atol=1e-6).all(1).any()
 
 
+PIXELS = {"binary": "bernoulli", "dequantized": "gaussian", "grey": "categorical"}
+
+
+@pytest.mark.parametrize("kind", PIXELS)
+def test_own_batches_have_the_pixels_of_the_model(build, kind):
+    model = build(*SMALL, LATENTS, f"likelihood={PIXELS[kind]}", x_shape=(1, 8, 8))
+    assert model.pixels == kind
+    images, y = torch.from_numpy(random_images(130)), torch.zeros(130, 10)
+    levels = images.float()
+    rows = torch.arange(130)
+    batches = [*encoding.own_batches(model, images, y, rows, 0, lambda work, _: work)]
+    assert [len(x) for x, _ in batches] == [100, 30]
+    x = torch.cat([x for x, _ in batches])
+    if kind == "binary":
+        assert {*x.unique().tolist()} == {0, 1}
+        assert float((x - levels / 255).mean()) == pytest.approx(0, abs=0.02)
+    elif kind == "dequantized":
+        assert ((x * 256 >= levels) & (x * 256 <= levels + 1)).all()
+        assert len((x * 256 - levels).unique()) > 1000
+    else:
+        assert_close(x, levels / 255)
+    few = next(encoding.own_batches(model, images, y, rows[40:45], 0, lambda work, _: work))[0]
+    assert torch.equal(few, x[40:45])
+
+
 def test_encode_images_does_not_touch_torch_random_state(vae):
     torch.manual_seed(3)
     expected = torch.rand(4)

@@ -99,14 +99,15 @@ def encode_part(
         part: `train`, `val` or `test`.
         num_samples: See `encode_images`.
         label: A class of the first column, that the model is told in place of the images' own.
-        seed: Seed of all that is drawn but the pixels of validation and test images, which are
-            those of the training.
+        seed: Seed of all that is drawn but the pixels, whose seed is the data's `split_seed`.
         track: See `encode_images`.
     """
     images, labels, rows = data.stored(part)
     found = {"index": rows.numpy()}
     if data.splits.num_classes:
-        classes = labels[rows] if label is None else torch.full((len(rows),), label)
+        classes = labels[rows]
+        if label is not None and next(iter(model.classes)) == "label":
+            classes = torch.full_like(classes, label)
         found["label"] = class_labels(classes.numpy(), data.splits.column("label").class_names)
     batches: Iterable[Batch]
     if part == "train":  # its own batches are shuffled, with new noise in each epoch
