@@ -1,4 +1,4 @@
-"""Random command lines of all five commands: each does what was asked, or is refused in one line.
+"""Random command lines of all six commands: each does what was asked, or is refused in one line.
 
     python benchmarks/fuzz_commands.py --lines 2000 --seed 1
 
@@ -57,10 +57,10 @@ SECONDS = 90.0
 """Limit of one line, whose slowest right ones take ten seconds on one core."""
 ROOM = 4 * 2**30
 """Bytes that a line may take beside what this process has mapped: more is out of memory."""
-COMMANDS = ("train", "train -m", "evaluate", "generate", "export", "report")
-SHARES = (14, 2, 2, 2, 1, 1)
+COMMANDS = ("train", "train -m", "evaluate", "generate", "encode", "export", "report")
+SHARES = (14, 2, 2, 2, 2, 1, 1)
 PRELOADED = (
-    *(f"vaelab.commands.{name}" for name in ("train", "evaluate", "generate", "export", "report")),
+    *(f"vaelab.commands.{name}" for name in sorted({c.split()[0] for c in COMMANDS})),
     *("vaelab.commands.preflight", "vaelab.commands.results", "vaelab.commands.introduction"),
     *(
         "vaelab.models",

@@ -583,7 +583,7 @@ def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]])
-@pytest.mark.parametrize("script", ["train", "evaluate", "generate", "report", "export"])
+@pytest.mark.parametrize("script", ["train", "evaluate", "generate", "encode", "report", "export"])
 def test_help_and_cfg_do_not_import_torch(script, question):
     answer = run_script("-X", "importtime", f"{script}.py", *question)
     assert answer.returncode == 0

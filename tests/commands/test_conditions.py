@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from lightning import Trainer
 from torch.testing import assert_close
 
-from vaelab.commands import evaluate, export, generate, train
+from vaelab.commands import encode, evaluate, export, generate, train
 from vaelab.conditions import Continuous, Embedding, OneHot, Unconditional
 from vaelab.data import Images, Sprites
 from vaelab.data.columns import Column, Labels
@@ -284,6 +284,12 @@ def test_all_commands_support_conditions_on_user_data(user_data, kind, tmp_path,
     start = 0 if kind == "embedding" else model.y_dim - 2
     assert torch.equal(drawn[:, start : start + 2], torch.tensor([told]).expand(5, 2).float())
     run_command(generate, f"run={folder}")
+    means = []
+    for images in (["images=test"], [f"images={user_data}/mine.npz", "array=test_images"]):
+        run_command(encode, f"run={folder}", *images, "num_samples=1", "reference=0")
+        with np.load(folder / "encoded.npz") as file:
+            means.append(file["mean"])
+    np.testing.assert_allclose(*means, atol=1e-5)  # images of bits, told the same columns
     run_command(export, f"run={folder}", f"to={tmp_path}/export")
 
 

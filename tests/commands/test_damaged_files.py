@@ -10,7 +10,7 @@ import sys
 import pytest
 from support.disks import fill, make_read_only, small_disk
 
-from vaelab.commands import evaluate, export, generate, train
+from vaelab.commands import encode, evaluate, export, generate, train
 from vaelab.sweeps.job import Job
 
 SMALL = [
@@ -108,11 +108,15 @@ def test_damaged_progress_and_failure_are_ignored_by_sweep(run):
     assert job.progress == job.failure == {}
 
 
-@pytest.mark.parametrize(("command", "words"), [(generate, ["what=samples"]), (export, [])])
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [(generate, ["what=samples"]), (export, []), (encode, ["num_samples=0", "reference=0"])],
+)
 def test_full_disk_is_one_line(trained, tmp_path, get_error, command, words):
     with small_disk(tmp_path / "disk", 200) as disk:
         fill(disk, left=4)
-        words = [f"run={trained}/run", f"to={disk}/new", *words]
+        to = f"{disk}/new.npz" if command is encode else f"{disk}/new"
+        words = [f"run={trained}/run", f"to={to}", *words]
         if command is export:
             words.append("what=safetensors")
         said = get_error(command, *words)

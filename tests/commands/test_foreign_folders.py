@@ -15,7 +15,7 @@ import pytest
 from support.attacks import ATTACKS, CODE, NO_SETTINGS, SECRET, VARIABLE, edit_config
 
 import vaelab
-from vaelab.commands import evaluate, export, generate, report, train
+from vaelab.commands import encode, evaluate, export, generate, report, train
 from vaelab.data import Digits
 from vaelab.errors import UserError
 from vaelab.runs import finished
@@ -25,6 +25,7 @@ OVERRIDES = (SENT / ".hydra" / "overrides.yaml").read_text().replace("- ", "").s
 COMMANDS = {
     "evaluate": (evaluate, ["run={}", "what=reconstruction", "rerun=true"]),
     "generate": (generate, ["run={}", "what=samples"]),
+    "encode": (encode, ["run={}", "num_samples=0", "reference=10"]),
     "export": (export, ["run={}", "what=safetensors"]),
     "report": (report, ["sweep={}"]),
     "continue": (
@@ -183,7 +184,7 @@ def test_own_variant_is_evaluated_in_its_training_and_else_with_trust(home, tmp_
         patch.setattr(sys, "argv", ["train.py", *own, "evaluate=[latents]", "logger=none"])
         train.main()
     assert "latents" in json.loads((folder / "evaluation.json").read_text())["settings"]
-    for name in ("evaluate", "generate", "export"):
+    for name in ("evaluate", "generate", "encode", "export"):
         capsys.readouterr()
         assert run_command(name, folder) == 2
         (line,) = capsys.readouterr().err.splitlines()

@@ -14,6 +14,7 @@ COMMANDS = {
     "train": ["hydra.run.dir={}/new", "trainer=fast", "data.batch_size=500", "logger=none"],
     "evaluate": ["run={}", "what=reconstruction", "rerun=true"],
     "generate": ["run={}", "what=samples"],
+    "encode": ["run={}", "num_samples=0", "reference=10"],
     "export": ["run={}", "what=safetensors"],
     "report": ["sweep={}"],
 }

@@ -17,7 +17,7 @@ from vaelab.commands.setting_comments import setting_meanings
 from vaelab.pictures import KINDS
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ["train", "evaluate", "generate", "export", "report"]
+COMMANDS = ["train", "evaluate", "generate", "encode", "export", "report"]
 CHOICES = [
     (command, f"{group}={choice}")
     for command in COMMANDS
@@ -136,6 +136,11 @@ COMPLETIONS = {
         "python generate.py what=sam": ["what=samples"],
         "python generate.py what=samples,cl": ["what=samples,class_grid"],
         "python generate.py temp": ["temperature="],
+    },
+    "encode": {
+        "python encode.py sc": ["score="],
+        "python encode.py resize=": ["resize=false", "resize=true"],
+        "vaelab encode num_samples=": ["num_samples=100"],
     },
     "export": {"python export.py what=": ["what=all", "what=safetensors", "what=onnx"]},
     "evaluate": {"vaelab-evaluate what=a": ["what=all", "what=ais"]},

@@ -212,6 +212,7 @@ OTHER: dict[str, Attack] = {
     "link as picture": link("generated/samples.png", "own.txt"),
     "link as folder of the export": link("export", "."),
     "link as export": link("export/config.json", "own.txt"),
+    "link as encoded images": link("encoded.npz", "own.txt"),
     "link as folder of the report": link("report", "."),
     "link as report": link("report/report.html", "own.txt"),
     "link as partial checkpoint": link("checkpoints/.last.ckpt.partial", "own.txt"),

@@ -11,6 +11,7 @@ COMMANDS = {
     "train": "fit one model, or with -m a sweep of them",
     "evaluate": "measure finished runs on their test images",
     "generate": "draw pictures of finished runs",
+    "encode": "write latents and scores of images, a row for each",
     "export": "write a finished run as files for others",
     "report": "one page, figures and tables of a sweep",
 }

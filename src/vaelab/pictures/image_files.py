@@ -33,21 +33,34 @@ def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     channels, height, width = shape
     if channels not in MODES:
         raise UserError(f"images={path}: no image file has the {channels} channels of this model")
-    check_regular_file(path, "images=")
-    try:
-        with Image.open(path) as file:
-            upright = composite_on_black(to_8_bits(ImageOps.exif_transpose(file)), channels)
-            image = ImageOps.fit(upright.convert(MODES[channels]), (width, height))
-    except UserError as error:
-        raise UserError(f"images={path}: {error}") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = getattr(error, "strerror", None) or "this is no image, or a damaged one"
-        raise UserError(f"images={path}: cannot be read ({reason})") from error
+    upright = read_upright(path, channels)
+    image = ImageOps.fit(upright, (width, height))
     if min(upright.width / width, upright.height / height) > 1:
         size = f"from {upright.width} x {upright.height} pixels to {width} x {height}"
         warnings.warn(f"images={path}: made smaller, {size}", stacklevel=2)
     pixels = np.asarray(image).reshape(height, width, channels)
     return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+
+def read_upright(path: Path, channels: int) -> Image.Image:
+    """Reads an image file, turned upright, of 8 bits and the channels of `MODES`, or UserError.
+
+    16-bit and float images are scaled to 8 bits. Transparent pixels become black if there is no
+    alpha channel.
+
+    Raises:
+        UserError: If the file cannot be read, or its pixels have no scale.
+    """
+    check_regular_file(path, "images=")
+    try:
+        with Image.open(path) as file:
+            upright = composite_on_black(to_8_bits(ImageOps.exif_transpose(file)), channels)
+            return upright.convert(MODES[channels])
+    except UserError as error:
+        raise UserError(f"images={path}: {error}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "this is no image, or a damaged one"
+        raise UserError(f"images={path}: cannot be read ({reason})") from error
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:

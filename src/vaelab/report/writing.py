@@ -1,18 +1,15 @@
 """Writes a report's files: the HTML page, the PNG figures and the tables."""
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from vaelab.files.atomic import atomic_file, make_folder, write_text
+from vaelab.files.spreadsheets import without_formulas
 from vaelab.report import curves, figures, page
 from vaelab.report.summary import Ranking, means_over, measured_columns
 from vaelab.report.sweep import Sweep
 from vaelab.runs import naming
-
-FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""Beginnings of a cell that a spreadsheet computes instead of showing it."""
 
 
 def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Path]:
@@ -44,22 +41,6 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
     html = to / "report.html"
     write_text(html, page.render_page(sweep, ranking, read, best, to))
     return [html, *drawn, *tables]
-
-
-def without_formulas(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns a copy of a table in which a `'` is put before texts that a spreadsheet would run.
-
-    See `FORMULA`; numbers are not texts, and stay.
-    """
-
-    def quoted(value: Any) -> Any:
-        """Returns a text that begins like a formula with `'` before it; any other value as is."""
-        return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
-
-    found = table.rename(columns=quoted)
-    for name in found.select_dtypes(["object", "string"]):
-        found[name] = found[name].map(quoted)
-    return found
 
 
 def summary_table(sweep: Sweep) -> pd.DataFrame:

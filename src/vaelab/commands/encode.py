@@ -1,0 +1,177 @@
+"""Write latents and scores of images, a row for each: python encode.py run=... images=photos."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Literal
+
+from omegaconf import DictConfig
+
+from vaelab.commands import cli
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from pydantic import NonNegativeInt
+
+    from vaelab.data import Images
+    from vaelab.elbo import ELBO
+    from vaelab.evaluation.encoding import Encoded
+
+PARTS = ("train", "val", "test")
+
+
+def settings_schema(
+    *,
+    run: list[str] | str,
+    images: str,
+    array: str | None,
+    label: int | str | None,
+    range: tuple[float, float] | None,  # noqa: A002
+    resize: bool,
+    num_samples: NonNegativeInt,
+    score: Literal["auto", "nll", "elbo", "distortion", "rate"],
+    reference: NonNegativeInt | Literal["all"],
+    seed: NonNegativeInt,
+    device: str,
+    trust: bool,
+    paths: dict[str, str],
+    to: str | None,
+) -> None:
+    """Declares the settings of `encode` and their types, for validation; is never called."""
+
+
+@cli.task("encode", settings_schema, lists=["run"], ends_on_signals=True)
+def main(cfg: DictConfig) -> None:
+    """Writes a file of encoded images for each run, prints what it has, then raises what failed.
+
+    Turns off argument validation of torch.distributions for the whole process.
+    """
+    # Imported here, so that --help and --cfg answer without these slow imports.
+    from pathlib import Path
+
+    import torch
+
+    from vaelab.commands.quiet import quieten
+    from vaelab.errors import UserError
+    from vaelab.evaluation.encoded_files import check_encoded_path, write_encoded
+    from vaelab.runs import finished
+    from vaelab.runs.folder import check_links
+    from vaelab.runs.screen import printable, shell_path
+
+    quieten()
+    torch.distributions.Distribution.set_default_validate_args(False)
+    folders = finished.find_runs(cli.as_list(cfg.run))
+    to = Path(cfg.to or "encoded.npz")
+    if len(folders) > 1 and to.name != str(to):
+        raise UserError(f"to={to}: of several runs each has its file in its folder; give {to.name}")
+    device, failures = finished.select_device(cfg.device), []
+    for folder in folders:
+        path = to if cfg.to and len(folders) == 1 else folder / to
+        try:
+            check_encoded_path(path)
+            check_links(path, folder)
+            if how_far := finished.unfinished_progress(folder):
+                print(printable(f"{folder}: not finished, {how_far}"))
+            found, settings = encode_run(folder, device, cfg)
+            write_encoded(path, found, settings)
+            print(f"{shell_path(path)}  {description(found, settings['score'])}")
+        except UserError as error:
+            failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
+    if failures:
+        raise UserError("\n".join(failures))
+
+
+def encode_run(
+    folder: Path, device: torch.device, cfg: DictConfig
+) -> tuple[Encoded, dict[str, Any]]:
+    """Returns a run's encoded images with their scores, and the settings that made them.
+
+    Prints which arrays there are not. Raises UserError if run and settings do not fit.
+    """
+    from pathlib import Path
+
+    from vaelab.evaluation import encoding
+    from vaelab.pictures.gallery import load_model_and_data
+    from vaelab.runs.screen import printable
+    from vaelab.training.progress_bar import track
+
+    model, data = load_model_and_data(folder, device, cfg.trust, Path(cfg.paths.data))
+    drawn: dict[str, Any] = {"num_samples": cfg.num_samples, "seed": cfg.seed, "track": track}
+    found = encode_asked(model, data, cfg, drawn)
+    score = encoding.choose_score(found, cfg.score)
+    found["score"] = encoding.anomaly_scores(found, score)
+    if missing := encoding.missing_arrays(found):
+        print(printable(f"{folder}: {missing}"))
+    if data is None:
+        print(printable(f"{folder}: quantile left out: an export has no validation images"))
+    elif cfg.reference:
+        count = None if cfg.reference == "all" else cfg.reference
+        reference = encoding.encode_reference(model, data, count, **drawn)
+        found["quantile"] = encoding.quantiles(
+            found["score"], encoding.anomaly_scores(reference, score)
+        )
+    kept = ("images", "label", "num_samples", "reference", "seed")
+    settings = {"run": str(folder), "step": model.step, **{name: cfg[name] for name in kept}}
+    return found, settings | {"score": score}
+
+
+def encode_asked(
+    model: ELBO, data: Images | None, cfg: DictConfig, drawn: dict[str, Any]
+) -> Encoded:
+    """Returns the encoded images of `images=`: a part of the run's data, or the user's own.
+
+    Args:
+        model: The run's model, on its device.
+        data: The run's data; None of an exported model.
+        cfg: The settings.
+        drawn: `num_samples`, `seed` and `track` of `vaelab.evaluation.encoding`.
+
+    Raises:
+        UserError: If there are no such images, or they do not fit the model.
+    """
+    from pathlib import Path
+
+    import numpy as np
+
+    from vaelab.errors import UserError
+    from vaelab.evaluation import encoding
+    from vaelab.evaluation.given_images import read_given_arrays
+    from vaelab.pictures.gallery import label_index
+    from vaelab.pictures.image_folders import is_image_file, read_image_folder
+
+    if cfg.label is not None and not model.context_dim:
+        raise UserError(f"label={cfg.label}: this model is told no labels")
+    label = None if cfg.label is None else label_index(model, cfg.label)
+    if cfg.images in PARTS:
+        if data is None:
+            raise UserError(f"images={cfg.images}: an exported model is without its images")
+        return encoding.encode_part(model, data, cfg.images, label=label, **drawn)
+    where = Path(cfg.images)
+    if not os.path.exists(where):  # of a path that is too long, pathlib's raises
+        raise UserError(
+            f"images={where}: there is no such file or folder; it may also be {', '.join(PARTS)}"
+        )
+    span: Any = cfg.range or getattr(data and data.source, "span", None)
+    if where.is_dir() or is_image_file(where):
+        given, span = read_image_folder(where, model.x_shape, cfg.resize), (0, 255)
+    else:
+        given = read_given_arrays(where, cfg.array)
+    columns = dict(given.columns)
+    if label is not None:
+        columns[next(iter(model.classes))] = np.full(len(given.images), model.label_names[label])
+    try:
+        found = encoding.encode_images(model, given.images, columns, span=span, **drawn)
+    except UserError as error:
+        raise UserError(f"images={where}: {error}") from error
+    if given.files:
+        found = {"index": found.pop("index"), "file": np.array(given.files), **found}
+    return found
+
+
+def description(found: Encoded, score: str) -> str:
+    """Returns a line on what was written: how many images, which arrays and which score."""
+    names = [f"{name} ({v.shape[1]})" if v.ndim > 1 else name for name, v in found.items()]
+    count = len(found["index"])
+    return f"{count:,} image{'s' * (count > 1)}: {', '.join(names)}; score is {score}"

@@ -1,0 +1,77 @@
+"""Folders of image files, read for a trained model: classes are subfolders, if there are any."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageOps
+
+from vaelab.errors import UserError
+from vaelab.evaluation.given_images import GivenImages
+from vaelab.pictures.image_files import MODES, read_upright
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+
+
+def is_image_file(path: Path) -> bool:
+    """Returns whether a path has the ending of an image file."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def read_image_folder(where: Path, shape: Sequence[int], resize: bool) -> GivenImages:
+    """Reads an image file, or all below a folder sorted by name, as uint8 [N, C, H, W].
+
+    Each is turned upright and converted to the number of channels, see `read_upright`. The label
+    is the subfolder that a file is in, if all are in one. Skips hidden files and those of other
+    endings than `SUFFIXES`, and warns how many.
+
+    Args:
+        where: The folder, or one file.
+        shape: (C, H, W).
+        resize: Whether images of another size are scaled and cropped to it.
+
+    Raises:
+        UserError: If there are no images, or one cannot be read or has another size.
+    """
+    channels, height, width = shape
+    if channels not in MODES:
+        raise UserError(f"images={where}: no image file has the {channels} channels of this model")
+    folder, paths = (where, files_below(where)) if where.is_dir() else (where.parent, [where])
+    images = []
+    for path in paths:
+        image = read_upright(path, channels)
+        if image.size != (width, height) and not resize:
+            raise UserError(
+                f"images={path}: is {image.width} x {image.height} pixels, and this model takes "
+                f"{width} x {height}; resize=true scales and crops"
+            )
+        image = ImageOps.fit(image, (width, height))
+        images.append(np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1))
+    names = [path.relative_to(folder) for path in paths]
+    classes = [name.parts[0] for name in names if len(name.parts) > 1]
+    columns = {"label": np.array(classes)} if len(classes) == len(names) else {}
+    return GivenImages(np.stack(images), columns, [name.as_posix() for name in names])
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Returns the image files below a folder, sorted by name; UserError if there are none.
+
+    Skips hidden files and folders; warns how many files are no images by their names.
+    """
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if os.path.isfile(path)  # without access, pathlib's raises
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    images = [path for path in found if is_image_file(path)]
+    if not images:
+        raise UserError(f"images={folder}: has no image files ({', '.join(SUFFIXES)})")
+    if others := len(found) - len(images):
+        warnings.warn(
+            f"images={folder}: {others} file{'s' * (others > 1)} left out, by the ending no image",
+            stacklevel=3,
+        )
+    return images

@@ -1,0 +1,279 @@
+"""Tests of `encode.py`, against the model, the data and the evaluation of runs."""
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+import vaelab
+from vaelab.commands import encode, evaluate, export, train
+from vaelab.runs import finished
+
+DATA = Path(os.environ.get("VAELAB_DATA", "data"))
+CLOTHES = DATA / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte"
+BOUNDS = ["distortion", "rate", "elbo", "nll"]
+KINDS = {
+    "vae": ["model=vae", "likelihood=bernoulli"],
+    "cvae": ["model=cvae", "likelihood=bernoulli"],
+    "gaussian": ["model=vae", "likelihood=gaussian"],
+    "ae": ["model=ae", "likelihood=bernoulli"],
+}
+
+
+def run_command(command, *arguments):
+    """Runs a command, given by its module, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, arguments)])
+        patch.delenv("HYDRA_FULL_ERROR", raising=False)
+        patch.delenv("VAELAB_SHORT_ERROR", raising=False)
+        command.main()
+
+
+@pytest.fixture(scope="module")
+def get_run(tmp_path_factory):
+    """(kind) -> the folder of its run, trained at the first call on bits of classes a, b and c."""
+    folder = tmp_path_factory.mktemp("runs")
+    bits = np.random.default_rng(0).integers(0, 2, (260, 8, 8), np.uint8) * 255
+    labels = np.array(["a", "b", "c"])[np.arange(260) % 3]
+    np.savez(folder / "mine.npz", train_images=bits, train_labels=labels)
+
+    def train_run(kind):
+        if not (folder / kind).exists():
+            run_command(
+                train, *KINDS[kind], "data=arrays", f"data.source.path={folder}/mine.npz",
+                "data.val_size=30", "data.test_size=130", "data.batch_size=10", "network=mlp",
+                "model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]",
+                "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={folder}/{kind}",
+            )  # fmt: skip
+        return folder / kind
+
+    return train_run
+
+
+def encoded(run, *settings):
+    """Encodes images of a run to its encoded.npz, and returns the arrays of that."""
+    run_command(encode, f"run={run}", *settings)
+    with np.load(run / "encoded.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def mine(run):
+    """The images and labels that the runs were trained on."""
+    with np.load(run.parent / "mine.npz") as file:
+        return file["train_images"], file["train_labels"]
+
+
+@pytest.mark.parametrize("kind", ["cvae", "gaussian"])
+def test_means_of_encoded_test_images_are_those_of_evaluate(get_run, kind):
+    run = get_run(kind)
+    found = encoded(run, "num_samples=7", "seed=3")
+    run_command(evaluate, f"run={run}", "what=likelihood", "num_samples=7", "seed=3")
+    measured = json.loads((run / "evaluation.json").read_text())
+    assert len(found["nll"]) == 130
+    for name in BOUNDS:
+        assert found[name].astype(np.float64).mean() == measured[name]["value"]
+    rates = found["mean"].var(0)
+    assert rates.shape == (2,)
+
+
+def test_encode_describes_what_it_wrote(get_run, capsys):
+    capsys.readouterr()
+    found = encoded(get_run("cvae"), "num_samples=2")
+    names = ["index", "label", "mean", "scale", *BOUNDS, "score", "quantile", "settings"]
+    assert [*found] == names
+    said = capsys.readouterr().out
+    assert "encoded.npz  130 images: index, label, mean (2), scale (2), distortion" in said
+    assert said.endswith("score is nll\n")
+    settings = json.loads(str(found["settings"]))
+    assert settings["images"] == "test"
+    assert (settings["score"], settings["num_samples"], settings["seed"]) == ("nll", 2, 0)
+
+
+@pytest.mark.parametrize("part", ["train", "val", "test"])
+def test_index_says_which_image_of_the_data_a_row_is(get_run, part):
+    run = get_run("cvae")
+    found = encoded(run, f"images={part}", "num_samples=1", "reference=0")
+    images, labels = mine(run)
+    assert (labels[found["index"]] == found["label"]).all()
+    model, data = finished.load_run(run)
+    assert sorted(found["index"]) == sorted(data.rows[part].tolist())
+    y = torch.eye(3)[[model.label_names.index(name) for name in found["label"]]]
+    x = torch.from_numpy(images[found["index"], None]).float() / 255  # bits, and so not random
+    with torch.no_grad():
+        q = model.encode(x, y)
+    np.testing.assert_allclose(found["mean"], q.mean.numpy(), atol=1e-5)
+    np.testing.assert_allclose(found["scale"], q.stddev.numpy(), atol=1e-5)
+
+
+def test_same_command_writes_the_same_bytes(get_run):
+    run = get_run("gaussian")
+    before = {path: path.read_bytes() for path in run.rglob("*.ckpt")}
+    encoded(run, "num_samples=3")
+    first = (run / "encoded.npz").read_bytes()
+    encoded(run, "num_samples=3")
+    assert (run / "encoded.npz").read_bytes() == first
+    assert before == {path: path.read_bytes() for path in run.rglob("*.ckpt")}
+
+
+def test_score_and_quantile_among_validation_images(get_run):
+    run = get_run("vae")
+    found = encoded(run, "images=test", "num_samples=0", "score=rate", "reference=all")
+    of_val = encoded(run, "images=val", "num_samples=0", "reference=0")
+    assert "quantile" not in of_val
+    assert (of_val["score"] == -of_val["elbo"]).all()
+    assert (found["score"] == found["rate"]).all()
+    shares = (of_val["rate"][None] <= found["rate"][:, None] + 1e-6).mean(1)
+    np.testing.assert_allclose(found["quantile"], shares, atol=1 / 30 + 1e-6)
+    few = encoded(run, "images=test", "num_samples=0", "score=rate", "reference=4")
+    assert {*np.unique(few["quantile"])} <= {0, 0.25, 0.5, 0.75, 1}
+
+
+def test_encode_file_of_images_with_labels(get_run, tmp_path):
+    run = get_run("cvae")
+    images, labels = mine(run)
+    every = encoded(run, f"images={run.parent}/mine.npz", "num_samples=1")
+    assert every["label"].tolist() == labels.tolist()
+    of_test = encoded(run, "images=test", "num_samples=1")
+    np.testing.assert_allclose(every["mean"][of_test["index"]], of_test["mean"], atol=1e-5)
+    np.save(tmp_path / "mine.npy", images / 255.0)
+    path = f"images={tmp_path}/mine.npy"
+    told = encoded(run, path, "range=[0,1]", "label=b", "num_samples=1")
+    assert {*told["label"]} == {"b"}
+    same = labels == "b"
+    np.testing.assert_allclose(told["mean"][same], every["mean"][same], atol=1e-5)
+    assert not np.isclose(told["mean"][~same], every["mean"][~same]).all()
+
+
+def test_label_is_told_in_place_of_test_labels(get_run):
+    run = get_run("cvae")
+    own, told = (encoded(run, "num_samples=1", *label) for label in ([], ["label=b"]))
+    same = own["label"] == "b"
+    assert {*told["label"]} == {"b"}
+    np.testing.assert_allclose(told["mean"][same], own["mean"][same], atol=1e-5)
+    assert not np.isclose(told["mean"][~same], own["mean"][~same]).all(1).any()
+
+
+def test_encode_folder_of_images(get_run, tmp_path):
+    run = get_run("cvae")
+    images, labels = mine(run)
+    for i in range(6):
+        path = tmp_path / "photos" / labels[i] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[i]).save(path)
+    run_command(encode, f"run={run}", f"images={tmp_path}/photos", f"to={tmp_path}/new/x.csv")
+    table = pd.read_csv(tmp_path / "new" / "x.csv")
+    files = [f"{name}/{i}.png" for name, first in zip("abc", range(3), strict=True)
+             for i in (first, first + 3)]  # fmt: skip
+    assert [*table.columns[:4]] == ["index", "file", "label", "mean_0"]
+    assert table["file"].tolist() == files
+    assert table["label"].tolist() == [*"aabbcc"]
+    every = encoded(run, f"images={run.parent}/mine.npz", "num_samples=1")
+    np.testing.assert_allclose(table["mean_1"], every["mean"][[0, 3, 1, 4, 2, 5], 1], atol=1e-5)
+    run_command(encode, f"run={run}", f"images={tmp_path}/photos/a/0.png", "label=a")
+    with np.load(run / "encoded.npz") as file:
+        np.testing.assert_allclose(file["mean"][0], every["mean"][0], atol=1e-5)
+
+
+def test_each_of_several_runs_has_its_own_file(get_run, capsys):
+    runs = [get_run(kind) for kind in ("vae", "ae")]
+    asked = f"run={runs[0]},{runs[1]}"
+    capsys.readouterr()
+    run_command(encode, asked, "num_samples=1", "to=z.parquet")
+    said = capsys.readouterr().out
+    assert "scale, rate, elbo and nll left out: its latents are points" in said
+    tables = [pd.read_parquet(run / "z.parquet") for run in runs]
+    assert "nll" in tables[0]
+    assert (tables[1]["score"] == tables[1]["distortion"]).all()
+    with pytest.raises(SystemExit) as error:
+        run_command(encode, asked, "score=rate", "to=y.npz")
+    assert error.value.code == 2
+    assert f"error: {runs[1]}: score=rate: takes a density of latents" in capsys.readouterr().err
+    assert (runs[0] / "y.npz").exists()
+    assert not (runs[1] / "y.npz").exists()
+
+
+def test_exported_model_encodes_images_of_ones_own(get_run, tmp_path, capsys):
+    run = get_run("cvae")
+    run_command(export, f"run={run}", f"to={tmp_path}/model", "what=safetensors")
+    given = [f"images={run.parent}/mine.npz", "num_samples=2"]
+    expected, found = (encoded(folder, *given) for folder in (run, tmp_path / "model"))
+    assert "quantile left out: an export has no validation images" in capsys.readouterr().out
+    for name in ("mean", "nll", "score"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5)
+    assert "quantile" not in found
+    with pytest.raises(SystemExit):
+        run_command(encode, f"run={tmp_path}/model")
+    assert "images=test: an exported model is without its images" in capsys.readouterr().err
+
+
+REFUSED = {
+    "vae": {
+        ("to=x.txt",): "to=x.txt: should end in .npz, .csv, .parquet",
+        ("label=a",): "label=a: this model is told no labels",
+        ("images=nowhere",): "images=nowhere: there is no such file or folder; it may also be tr",
+        ("num_samples=0", "score=nll"): "score=nll: takes num_samples of 1 or more",
+        ("num_samples=-1",): "num_samples",
+        ("score=best",): "score",
+        ("images={}/rgb.npz",): "the images are 3 x 8 x 8, and this model takes 1 x 8 x 8",
+        ("images={}/floats.npy",): "say which values are black and white: range=[0,1]",
+        ("images={}/floats.npy", "range=[1,0]"): "range=[1,0] should rise",
+        ("images={}/photos",): "is 9 x 7 pixels, and this model takes 8 x 8; resize=true",
+        ("images={}/both.npz",): "has test_images, val_images; say which, as in array=val_images",
+    },
+    "cvae": {
+        ("label=d",): "label=d: the classes of label are a, b, c",
+        ("images={}/photos", "resize=true"): "this model is told the label of each image; give la",
+        ("images={}/labels.npz",): "d: the classes of label are a, b, c",
+    },
+}
+
+
+@pytest.mark.parametrize(("kind", "given"), [(k, given) for k in REFUSED for given in REFUSED[k]])
+def test_encode_refuses_in_one_line_and_writes_nothing(get_run, tmp_path, capsys, kind, given):
+    run = Path(shutil.copytree(get_run(kind), tmp_path / "run"))
+    (run / "encoded.npz").unlink(missing_ok=True)
+    bits = np.random.default_rng(1).integers(0, 2, (2, 8, 8), np.uint8) * 255
+    np.savez(tmp_path / "rgb.npz", images=np.stack([bits] * 3, 1))
+    np.save(tmp_path / "floats.npy", bits / 255.0)
+    np.savez(tmp_path / "both.npz", test_images=bits, val_images=bits)
+    np.savez(tmp_path / "labels.npz", images=bits, labels=np.array(["a", "d"]))
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(np.zeros((7, 9), np.uint8)).save(tmp_path / "photos" / "x.png")
+    before = sorted(tmp_path.rglob("*"))
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as error:
+        run_command(encode, f"run={run}", *(word.format(tmp_path) for word in given))
+    assert error.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert REFUSED[kind][given] in line
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CLOTHES.exists(), reason="needs Fashion-MNIST")
+def test_scores_of_digits_model_find_clothes(tmp_path):
+    run = tmp_path / "digits"
+    run_command(
+        train, "model=vae", "network=mlp", "model.encoder.hidden=[64]", "model.latent_dim=8",
+        "model.decoder.hidden=[64]", "trainer.max_epochs=5", "logger=none", f"hydra.run.dir={run}",
+    )  # fmt: skip
+    few = ["num_samples=10", "reference=200"]
+    digits = encoded(run, *few)
+    clothes = np.frombuffer(CLOTHES.read_bytes(), np.uint8, 300 * 28 * 28, offset=16)
+    np.savez(tmp_path / "clothes.npz", images=clothes.reshape(300, 28, 28))
+    strange = encoded(run, f"images={tmp_path}/clothes.npz", *few)
+    truth = np.repeat([0, 1], [len(digits["score"]), len(strange["score"])])
+    scores = np.concatenate([digits["score"], strange["score"]])
+    assert roc_auc_score(truth, scores) > 0.95
+    assert np.median(strange["quantile"]) > 0.99
+    assert 0.3 < np.median(digits["quantile"]) < 0.7
+    assert vaelab.load(run).x_shape == (1, 28, 28)
