@@ -108,7 +108,7 @@ def test_index_says_which_image_of_the_data_a_row_is(get_run, part):
     y = torch.eye(3)[[model.label_names.index(name) for name in found["label"]]]
     x = torch.from_numpy(images[found["index"], None]).float() / 255  # bits, and so not random
     with torch.no_grad():
-        q = model.encode(x, y)
+        q = model.latent_posterior(x, y)
     np.testing.assert_allclose(found["mean"], q.mean.numpy(), atol=1e-5)
     np.testing.assert_allclose(found["scale"], q.stddev.numpy(), atol=1e-5)
 
