@@ -236,6 +236,24 @@ def test_fixed_bits_ignore_batch_size_epoch_and_seed(path, part):
     assert fixed[grey == 1].eq(1).all()
 
 
+def test_labels_match_their_images(tmp_path):
+    images, rows = numbered_images(200, SHAPE).numpy(), np.arange(200)
+    images[0, 1, 0, :2] = 0, 255
+    arrays = {"images": images, "labels": rows % 5, "size": rows.astype(np.float32)}
+    parts = {"train": slice(120), "val": slice(120, 160), "test": slice(160, 200)}
+    saved = {f"{p}_{n}": a[s].copy() for p, s in parts.items() for n, a in arrays.items()}
+    save_file(saved, tmp_path / "parts.safetensors")
+    data = build_module(tmp_path / "parts.safetensors", columns=["label", "size"], numbers=True)
+    assert {type(images) for images in data.splits.parts.values()} == {OnDisk}
+    for part, numbers in parts.items():
+        loader = getattr(data, part)
+        seen = torch.tensor(flatten(image_numbers(loader)))
+        y = torch.cat([y for _, y in loader])
+        assert sorted(seen.tolist()) == rows[numbers].tolist()
+        assert torch.equal(y[:, :5].argmax(1), seen % 5)
+        assert torch.equal(y[:, 5], seen.float())
+
+
 def test_error_of_the_reading_thread_ends_the_epoch(path):
     loader = build_module(path).train
     iterator = iter(loader)

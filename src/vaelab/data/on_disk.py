@@ -120,7 +120,10 @@ class OnDisk(OnDemand):
             for image, row in zip(images, rows.tolist(), strict=True):
                 noise = seeded_generator(purpose, seed, row)
                 image.copy_(binarize(image, noise)).mul_(255)
-        return images.pin_memory() if self.device.type == "cuda" else images
+        if self.device.type != "cuda":
+            return images
+        with torch.cuda.device(self.device):  # a new thread is on the first device
+            return images.pin_memory()
 
     def read_into(self, images: Tensor, rows: np.ndarray, file: int) -> None:
         """Reads images by indices [n] into a tensor, in place, from an open file."""
