@@ -99,4 +99,4 @@ def test_shares_of_processes_have_the_moves_of_one():
 
 def test_shift_over_the_whole_image_is_refused():
     with pytest.raises(UserError, match=r"data\.shift=8: the images have 8 x 8 pixels"):
-        build(shift=8).check_training_draw()
+        build(shift=8)

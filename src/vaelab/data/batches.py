@@ -169,7 +169,8 @@ class Batches:
         order = seeded_generator("order", self.seed, self.epoch)
         if self.window is not None:
             block = max(1, BLOCK // self.image_pixels)
-            return block_order(rows, block, self.images_per_window, order)
+            drawn = block_order(rows.cpu(), block, self.images_per_window, order)
+            return drawn.to(rows.device)
         return rows[torch.randperm(len(rows), generator=order).to(rows.device)]
 
     def make_block(

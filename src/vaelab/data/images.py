@@ -374,7 +374,11 @@ class Images(LightningDataModule):
         Args:
             rows: Their indices.
             large: Whether they are in a large file.
+
+        Raises:
+            UserError: If the images do not fit the settings.
         """
+        self.check_training_draw()
         column = self.find_balanced_column()
         augment: Augment | None = None
         if self.flip or self.shift:
