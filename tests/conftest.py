@@ -78,10 +78,11 @@ def fit(build, tmp_path):
     """Returns a function that trains a model on random images; it returns (trainer, model).
 
     Default: a small beta-VAE, 2 epochs of 5 batches on the CPU, output to `tmp_path`. Arguments:
-    callbacks, `model` or `overrides` of it, `ckpt_path` to resume from, options of the trainer.
+    callbacks, `model` or `overrides` of it, other settings of the `data`, `ckpt_path` to resume
+    from, options of the trainer.
     """
 
-    def fit_model(*callbacks, model=None, overrides=(), ckpt_path=None, **options):
+    def fit_model(*callbacks, model=None, overrides=(), data=None, ckpt_path=None, **options):
         small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
         shapes = {"x_shape": (1, 8, 8), "num_classes": 3}
         model = model or build("model=beta_vae", "model.beta=4", *small, *overrides, **shapes)
@@ -95,8 +96,9 @@ def fit(build, tmp_path):
             enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
             **options,
         )
-        data = Images(source=splits, batch_size=10, val_size=5, test_size=5, pixels="binary")
-        trainer.fit(model, data, ckpt_path=ckpt_path, weights_only=True)
+        settings = {"source": splits, "batch_size": 10, "val_size": 5, "test_size": 5}
+        images = Images(**settings | {"pixels": "binary"} | (data or {}))
+        trainer.fit(model, images, ckpt_path=ckpt_path, weights_only=True)
         return trainer, model
 
     return fit_model

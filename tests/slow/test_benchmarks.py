@@ -113,3 +113,15 @@ def test_soak_prints_figures_of_training_and_of_sweep():
     figures = [row for row in rows if row[0].isdigit()]
     assert all(float(row[2]) > 10 and int(row[3]) > 0 for row in figures)  # memory, handles
     assert "2 of 2 done" in output
+
+
+def test_bigger_than_memory_prints_speed_and_memory_of_both(tmp_path):
+    few = ["--gigabytes", "0.02", "--part", "0.01", "--batches", "4"]
+    output = run_benchmark("bigger_than_memory.py", *few, "--markdown", "--folder", str(tmp_path))
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("| ")]
+    found = {row[0]: [int(cell.replace(",", "")) for cell in row[1:]] for row in rows[2:]}
+    assert list(found) == ["a part, in memory", "all, in windows"]
+    for _, speed, held, own in found.values():
+        assert speed > 0
+        assert held > own > 100  # MB
+    assert not list(tmp_path.iterdir())

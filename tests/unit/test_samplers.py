@@ -50,6 +50,17 @@ def build_model(compose, data):
     return make
 
 
+def test_sample_codes_sees_training_images_neither_balanced_nor_moved(build_model, data):
+    made = build_model("model=cvae")
+    changes = {"balance": True, "flip": True, "shift": 2}
+    settings = {"batch_size": 20, "val_size": 50, "test_size": 50, "pixels": "grey"}
+    changed = Images(source=label_row_splits, **settings, **changes)
+    for found, expected in zip(
+        sample_codes(made, changed, 50), sample_codes(made, data, 50), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
 def test_own_sampler_returns_the_model(build_model, data):
     made = build_model()
     assert Own()(made, data) is made

@@ -4,10 +4,12 @@ import lightning
 import pytest
 import torch
 from lightning import Callback
+from safetensors.numpy import save_file
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, TensorDataset
 
 from vaelab.commands.config_folders import CONF
+from vaelab.data import Arrays
 from vaelab.models import VAE
 from vaelab.training.callbacks import Annealing, Seeding, Speed
 from vaelab.training.schedules import linear
@@ -83,6 +85,42 @@ def test_resume_mid_epoch_is_bit_exact(fit, build, tmp_path):
     )
     assert resumed.global_step == whole.global_step == 10
     assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"balance": True}, {"flip": True, "shift": 2}, {"in_memory": "window", "balance": True}],
+    ids=["balance", "flip and shift", "window"],
+)
+def test_resume_mid_epoch_is_bit_exact_with_data_settings(
+    fit, build, tmp_path, monkeypatch, settings
+):
+    if "in_memory" in settings:
+        monkeypatch.setattr("vaelab.data.on_disk.LARGE", 1000)
+        monkeypatch.setattr("vaelab.data.batches.DRAWN", 1000)
+        images = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8).numpy()
+        labels = (torch.arange(60) % 7).clamp(max=2).numpy()
+        save_file({"train_images": images, "train_labels": labels}, tmp_path / "x.safetensors")
+        settings = settings | {"source": Arrays(str(tmp_path / "x.safetensors"))}
+
+    class SaveAtStep7(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 7:
+                trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    runs = [
+        fit(*build_callbacks(), *more, model=build_small_vae(build), data=settings, **options)
+        for more, options in (
+            ([SaveAtStep7()], {}),
+            ([], {"ckpt_path": tmp_path / "mid.ckpt"}),
+        )
+    ]
+    (whole, expected), (resumed, found) = runs
+    assert whole.global_step == resumed.global_step == 10
+    assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+    _, plain = fit(*build_callbacks(), model=build_small_vae(build))
+    weights, others = (next(model.parameters()) for model in (plain, found))
+    assert not torch.equal(weights, others)  # the setting has changed the batches
 
 
 def test_second_fit_of_a_model_accepts_other_options(fit, build):

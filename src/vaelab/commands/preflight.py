@@ -75,6 +75,7 @@ def check_training(
             f"model.{name} is told by the data; change them with data=... or data.*=..."
         )
     assert data.sizes  # raises UserError without test images
+    data.check_training_draw()
     check_batches(trainer, model, data)
     check_optimizer(model, trainer.strategy.root_device)
     check_limits(trainer)

@@ -154,14 +154,17 @@ def map_safetensors(path: Path) -> Arrays:
     with safe_open(path, framework="numpy") as checked:
         if set(checked.keys()) != header.keys():
             raise ValueError("the library reads other arrays")
-    pages = np.memmap(path, dtype=np.uint8, mode="c", offset=8 + size)
-    arrays = {}
+    arrays: Arrays = {}
     for name, entry in header.items():
         start, stop = entry["data_offsets"]
         if entry["dtype"] not in DTYPES:
             arrays[name] = UNREAD
             continue
-        arrays[name] = pages[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+        kind, shape = DTYPES[entry["dtype"]], tuple(entry["shape"])
+        if start == stop:  # nothing to map
+            arrays[name] = np.empty(shape, kind)
+        else:
+            arrays[name] = np.memmap(path, kind, "c", 8 + size + start, shape)
     return arrays
 
 

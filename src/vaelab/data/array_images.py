@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaelab.data import on_disk
+from vaelab.data.on_disk import OnDisk
 from vaelab.data.wrong_rows import first_wrong_row
 from vaelab.errors import UserError
 
@@ -17,11 +19,11 @@ MIN_MAXIMUM = 128  # if no pixel reaches it, the range is probably not 0 to 255
 IMAGES_PER_CHUNK = 1000  # images rescaled at a time, to bound memory
 
 
-def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
+def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor | OnDisk:
     """Returns images as uint8 [N, C, H, W], 0 black to 255 white; raises UserError if unfit.
 
     Rescales by `span` if given; otherwise accepts only booleans and whole numbers of 0 to 255,
-    and does not copy uint8 images.
+    and does not copy uint8 images. Those of a large mapped file stay on disk.
     """
     if images.ndim == 3:
         images = images[:, None]
@@ -41,6 +43,12 @@ def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
         return torch.from_numpy(images.astype(np.uint8) * 255)
     if images.dtype.kind not in "uif":
         raise UserError(f"{name} are {images.dtype}, but should be numbers or booleans")
+    if is_large_file(images) and (span is None or tuple(span) == (0, 255)):
+        assert isinstance(images, np.memmap)
+        low, high = pixel_range(images) if span is None else (0, 255)
+        if high < MIN_MAXIMUM or low == high:
+            raise UserError(range_error_text(name, images.dtype, low, high))
+        return OnDisk.of_mapped(images)
     low, high = images.min(), images.max()
     if not (np.isfinite(low) and np.isfinite(high)):
         raise UserError(f"{name}[{first_wrong_row(~np.isfinite(images))}] is not finite")
@@ -49,6 +57,23 @@ def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
     if images.dtype.kind == "f" or low < 0 or high > 255 or high < MIN_MAXIMUM or low == high:
         raise UserError(range_error_text(name, images.dtype, float(low), float(high)))
     return torch.from_numpy(np.asarray(images, np.uint8))
+
+
+def is_large_file(images: np.ndarray) -> bool:
+    """Returns whether images are uint8, in a mapped file, and too large to hold them in memory."""
+    mapped = isinstance(images, np.memmap) and images.flags.c_contiguous
+    return mapped and images.dtype == np.uint8 and images.nbytes > on_disk.LARGE
+
+
+def pixel_range(images: np.ndarray) -> tuple[int, int]:
+    """Returns the least and largest of the first pixels that show a usual range, or of all."""
+    low, high = 255, 0
+    for start in range(0, len(images), IMAGES_PER_CHUNK):
+        some = images[start : start + IMAGES_PER_CHUNK]
+        low, high = min(low, int(some.min())), max(high, int(some.max()))
+        if low < high and high >= MIN_MAXIMUM:
+            break
+    return low, high
 
 
 def range_error_text(name: str, kind: np.dtype[Any], low: float, high: float) -> str:

@@ -76,7 +76,7 @@ def build_splits(
         train_labels=label.train,
         val_images=images.get("val"),
         val_labels=label.val,
-        test_images=images.get("test", train[:0]),
+        test_images=images.get("test", torch.empty(0, *train.shape[1:], dtype=torch.uint8)),
         test_labels=label.test,
         num_classes=label.classes,
         class_names=label.names,

@@ -1,27 +1,30 @@
-"""Lightning data module of images in memory: splits, columns of y, and batches."""
+"""Lightning data module of images: splits, columns of y, and batches."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
-from typing import Annotated, Any
+from functools import cached_property, partial
+from typing import Annotated, Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from vaelab.data.batches import Batches
+from vaelab.data.augmentation import flip_and_shift
+from vaelab.data.batches import Augment, Batches
 from vaelab.data.columns import Column, Labels
+from vaelab.data.on_disk import LARGE, OnDisk
 from vaelab.data.pixels import Pixels, binarize
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.errors import UserError, spelling_hint
 from vaelab.randomness import seeded_generator
 
 SHOWN = 12  # class names in the description, at most
+TOGETHER = 2**25  # bytes of validation or test images that are read together from a large file
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Images(LightningDataModule):
-    """Lightning data module of images in memory, loaded on first use; holds out missing parts.
+    """Lightning data module of images, loaded on first use; holds out missing parts.
 
     Its batches are on the model's device. If the source has no validation or test part, these
     images are held out of the training part by `split_seed`, which also seeds the noise of their
@@ -41,6 +44,14 @@ class Images(LightningDataModule):
         numbers: Whether to encode ordinal classes, such as angles, as numbers instead of one-hot.
         seed: Seed of order and noise in training.
         split_seed: Seed of the split, and of validation and test noise.
+        balance: Whether training draws the classes of the label equally often, at an unchanged
+            number of images in an epoch; or the name of another column of classes.
+        flip: Whether training images are mirrored, left to right, with probability 1/2.
+        shift: Pixels that training images are moved by at most, each way, with repeated edges.
+        in_memory: What is held of training images that a large file has (`vaelab.data.on_disk`):
+            all, or the windows that are read and read ahead. `auto` is all on a GPU of which they
+            fill at most half of what is free. Other images are all held. Batches are the same.
+        window: Megabytes of training images in a large file that are shuffled together.
 
     Raises:
         UserError: On first use, if the sizes do not fit the images, or there is no such column.
@@ -58,6 +69,11 @@ class Images(LightningDataModule):
         numbers: bool = False,
         seed: NonNegativeInt = 0,
         split_seed: NonNegativeInt = 0,
+        balance: bool | str = False,
+        flip: bool = False,
+        shift: NonNegativeInt = 0,
+        in_memory: Literal["auto", "all", "window"] = "auto",
+        window: PositiveInt = 256,
     ) -> None:
         super().__init__()
         self.source = source
@@ -69,6 +85,10 @@ class Images(LightningDataModule):
         self.numbers = numbers
         self.seed = seed
         self.split_seed = split_seed
+        self.balance = balance
+        self.flip, self.shift = flip, shift
+        self.in_memory = in_memory
+        self.window = window
         self.device = "cpu"
 
     @cached_property
@@ -157,6 +177,38 @@ class Images(LightningDataModule):
             few = len(self.rows["train"])
             raise UserError(f"{few} training images are too few for {world_size} devices")
 
+    def check_training_draw(self) -> None:
+        """Raises UserError if the images do not fit balance, flip, shift or in_memory."""
+        self.find_balanced_column()
+        images = self.splits.train_images
+        if (self.flip or self.shift) and len(images.shape) != 4:
+            raise UserError("data.flip and data.shift are for images; leave them out")
+        if self.shift and self.shift >= min(images.shape[-2:]):
+            height, width = images.shape[-2:]
+            raise UserError(f"data.shift={self.shift}: the images have {height} x {width} pixels")
+        if self.in_memory == "window" and isinstance(images, Tensor) and images.nbytes > LARGE:
+            raise UserError(
+                "data.in_memory=window: these images are read whole; only 0 to 255 as uint8 "
+                "(N, H, W) or (N, C, H, W) in an .npy or .safetensors are read as training goes"
+            )
+
+    def find_balanced_column(self) -> Column | None:
+        """Returns the column whose classes training draws equally often; None without `balance`.
+
+        Raises:
+            UserError: If there is no such column of classes.
+        """
+        if not self.balance:
+            return None
+        name = "label" if self.balance is True else self.balance
+        asked = "true" if self.balance is True else name
+        known = [n for n in self.splits.column_names if self.splits.column(n).classes]
+        if name not in known:
+            others = f"; data.balance=NAME takes {' or '.join(known)}" if known else ""
+            what = "have no labels" if name == "label" else "have no such column of classes"
+            raise UserError(f"data.balance={asked}: these images {what}{others}")
+        return self.splits.column(name)
+
     def description(self) -> list[str]:
         """Returns phrases on the pixel range and, where there is something to say, on other facts.
 
@@ -186,6 +238,12 @@ class Images(LightningDataModule):
         if self.batch_size > len(self.rows["train"]):
             few = len(self.rows["train"])
             found.append(f"all {few} images in a batch, for data.batch_size={self.batch_size}")
+        if self.balance:
+            name = "label" if self.balance is True else self.balance
+            found.append(f"classes of {name} drawn equally often")
+        if isinstance(splits.train_images, OnDisk):
+            size = splits.train_images.nbytes / 1e9
+            found.append(f"{size:.1f} GB in a file, shuffled {self.window} MB at a time")
         return found
 
     @property
@@ -268,35 +326,75 @@ class Images(LightningDataModule):
     def batches(self, part: str) -> Batches:
         """Returns the loader of a part's batches for this process; copies the images to `device`.
 
-        The binary pixels of validation and test images are drawn once, here.
+        The binary pixels of validation and test images are drawn once, here. Images in a large file
+        are not copied, but read as they are needed, unless `in_memory` says otherwise.
 
         Raises:
             UserError: If batches cannot be divided over the trainer's devices.
         """
         images, _, rows = self.stored(part)
         labels: Tensor | Labels = self.labels(part)
-        pixels = self.pixels
-        if part != "train":
+        pixels, device = self.pixels, self.device
+        large = isinstance(images, OnDisk)
+        draw: dict[str, Any] = {"window": TOGETHER if large else None}
+        if part == "train":
+            rows = rows.sort().values if large else rows  # for blocks of consecutive images
+            draw = self.training_draw(rows, large)
+            if isinstance(images, OnDisk) and self.holds_all(images):
+                images = images.map_all()
+        elif isinstance(images, OnDisk):
+            if pixels == "binary":  # the same bits as below, but for each image by itself
+                images, pixels = images.with_fixed_bits(f"{part} bits", self.split_seed), "grey"
+        else:
             if isinstance(images, OnDemand) or len(rows) < len(images):
                 images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))
             if pixels == "binary":  # the same bits for every batch size, device and epoch
                 noise = seeded_generator(f"{part} bits", self.split_seed)
                 images, pixels = binarize(images, noise).mul_(255), "grey"
 
-        trainer, device = self.trainer, self.device
+        trainer = self.trainer
         world_size = trainer.world_size if trainer else 1
         self.check_batch_size(world_size)
         return Batches(
             images.to(device),
             labels.to(device),
-            rows.to(device),
+            rows if isinstance(images, OnDisk) else rows.to(device),
             pixels=pixels,
             batch_size=self.train_batch_size(world_size) if part == "train" else self.batch_size,
             seed=self.seed if part == "train" else self.split_seed,
             shuffle=part == "train",
             rank=trainer.global_rank if trainer else 0,
             world_size=world_size,
+            **draw,
         )
+
+    def training_draw(self, rows: Tensor, large: bool) -> dict[str, Any]:
+        """Returns the arguments of `Batches` that say how training images are drawn and changed.
+
+        Args:
+            rows: Their indices.
+            large: Whether they are in a large file.
+
+        Raises:
+            UserError: If the images do not fit the settings.
+        """
+        self.check_training_draw()
+        column = self.find_balanced_column()
+        augment: Augment | None = None
+        if self.flip or self.shift:
+            augment = partial(flip_and_shift, flip=self.flip, shift=self.shift)
+        return {
+            "window": self.window * 10**6 if large else None,
+            "classes": None if column is None else column.train[rows],
+            "augment": augment,
+        }
+
+    def holds_all(self, images: OnDisk) -> bool:
+        """Returns whether training images in a large file are all held, by `in_memory`."""
+        if self.in_memory == "auto" and self.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self.device)
+            return images.nbytes <= free / 2
+        return self.in_memory == "all"
 
     def train_batch_size(self, world_size: int) -> int:
         """Returns the size of a training batch over all processes, at most the images there are.

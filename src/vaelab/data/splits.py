@@ -55,13 +55,13 @@ class Splits:
 
     train_images: Tensor | OnDemand
     train_labels: Tensor
-    test_images: Tensor
+    test_images: Tensor | OnDemand
     test_labels: Tensor
     num_classes: int
     factors: Factors | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
-    val_images: Tensor | None = None
+    val_images: Tensor | OnDemand | None = None
     val_labels: Tensor | None = None
     unused: tuple[str, ...] = ()
 

@@ -142,7 +142,8 @@ def encode_batches(
     with torch.random.fork_rng(devices):
         torch.manual_seed(torch_seed)
         for x, y in batches:
-            found = posterior_arrays(model.latent_posterior(x, y)) | bounds(model, x, y, num_samples)
+            found = posterior_arrays(model.latent_posterior(x, y))
+            found |= bounds(model, x, y, num_samples)
             parts.append({name: values.cpu() for name, values in found.items()})
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 

@@ -207,13 +207,15 @@ class FittedFlow(nn.Module):
 def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]:
     """Returns z [N, D], sampled by a fixed seed from q(z | x, y), and y of `count` images at most.
 
-    The images are the first training images in the order of the first epoch. The global random
-    state is restored. Both tensors, y being [N, Y], are on the CPU.
+    The images are the first training images in the order of the first epoch, neither balanced nor
+    moved. The global random state is restored. Both tensors, y being [N, Y], are on the CPU.
     """
     found: list[tuple[Tensor, Tensor]] = []
     with torch.random.fork_rng():
         torch.manual_seed(stream_seed("codes"))
-        for x, y in data.batches("train"):
+        batches = data.batches("train")
+        batches.classes = batches.augment = None  # the images as they are
+        for x, y in batches:
             found.append((model.latent_posterior(x, y).sample().cpu(), y.cpu()))
             if sum(len(z) for z, _ in found) >= count:
                 break

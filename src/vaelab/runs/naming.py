@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha1
 
 FREE = (
-    *("ckpt", "rerun", "paths", "logger", "compile"),
+    *("ckpt", "rerun", "paths", "logger", "compile", "data.in_memory"),
     *("callbacks.progress", "callbacks.board", "callbacks.pruning"),
 )
 """Settings that may change when the same run or sweep is started again."""
