@@ -14,6 +14,7 @@ from torch import Tensor
 from vaelab.data.array_files import read_arrays
 from vaelab.data.array_images import Span, convert_images
 from vaelab.data.arrays import PARTS
+from vaelab.data.on_disk import OnDisk
 from vaelab.errors import UserError
 
 
@@ -80,7 +81,7 @@ def sole_image_array(path: Path, arrays: Mapping[str, Any]) -> str:
 
 def convert_given_images(
     images: np.ndarray | Tensor, shape: Sequence[int], span: Span | None
-) -> Tensor:
+) -> Tensor | OnDisk:
     """Returns images as uint8 [N, C, H, W], 0 black to 255 white; UserError if they do not fit.
 
     Args:
@@ -91,7 +92,7 @@ def convert_given_images(
     Raises:
         UserError: If they have another shape, or a doubtful range.
     """
-    array = images.cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    array = images.cpu().numpy() if isinstance(images, Tensor) else np.asanyarray(images)
     if array.ndim in (3, 4) and not len(array):
         raise UserError("there are no images")
     full = array[:, None] if array.ndim == 3 else array
