@@ -49,7 +49,7 @@ def test_training_stops_after_validations_without_a_new_best(train):
 
 
 def test_validations_within_an_epoch_count(train):
-    trainer, _, stopping = train("run", val_check_interval=2)
+    trainer, _, _ = train("run", val_check_interval=2)
     assert trainer.global_step == 5 + 2  # validations after steps 2, 4 and 7
     assert trainer.current_epoch == 2
 

@@ -24,7 +24,7 @@ FLAGS = {
 """Hydra's flags, and how many words follow each."""
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """Values that --info may have."""
-NAMELESS = ("logger.name", "logger.version")
+NAMELESS = re.compile(r"logger\.\w+\.(name|version)")
 """Settings that may be empty texts: each is a folder that is then left out."""
 OUTPUT_SUBDIR = "hydra.output_subdir"
 """Hydra would write there before anything is checked, and leave it when the run is refused."""
@@ -131,7 +131,7 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[
                 raise UserError(deletion_message(word, choices))
         elif choices or "/" in group:
             check_choice(word, override, choices)
-        elif group not in NAMELESS:
+        elif not NAMELESS.fullmatch(group):
             check_not_empty(word, override)
 
 

@@ -111,7 +111,7 @@ def delete_outputs(folder: Path) -> None:
 
 
 def delete_curves(folder: Path) -> None:
-    """Deletes the metrics that TensorBoard's and the CSV logger wrote into a run folder."""
-    for pattern in ("events.out.*", "metrics.csv"):
+    """Deletes what loggers wrote into a run folder: metrics, and ids of its runs elsewhere."""
+    for pattern in ("events.out.*", "metrics.csv", ".hydra/tracking.json"):
         for path in folder.glob(pattern):
             path.unlink()
