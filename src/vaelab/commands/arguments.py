@@ -138,7 +138,8 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[
 def check_choice(word: str, override: Override, choices: Sequence[str]) -> None:
     """Raises UserError unless a group's value is a name, several names in a list, or a sweep of it.
 
-    Hydra ends in an error of its own otherwise. Skips sweeps by `glob`.
+    Hydra ends in an error of its own otherwise, and says of names in a list not which there are.
+    Skips sweeps by `glob`.
     """
     if isinstance(override.value(), Glob):
         return
@@ -150,6 +151,11 @@ def check_choice(word: str, override: Override, choices: Sequence[str]) -> None:
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
             possible = f"possible are {', '.join(choices)}" if choices else "it takes a name"
             raise UserError(f"{word}: there is no such {override.key_or_group}; {possible}")
+        if isinstance(value, list) and (unknown := sorted({*names} - {*choices})):
+            raise UserError(
+                f"{word}: {unknown[0]}: there is no such {override.key_or_group}; possible are "
+                f"{', '.join(choices)}"
+            )
 
 
 def check_not_empty(word: str, override: Override) -> None:
