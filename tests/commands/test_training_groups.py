@@ -173,6 +173,18 @@ def test_callbacks_of_lightning_work(run_train, name):
         assert any("lr-Adam" in row for row in read_rows(folder))
 
 
+@pytest.mark.slow
+def test_any_scheduler_of_torch_can_be_named(run_train):
+    node = "{_target_:torch.optim.lr_scheduler.ExponentialLR,_partial_:true,gamma:0.5}"
+    words = [f"model.scheduler={node}", "logger=csv", "trainer.max_epochs=2"]
+    folder = run_train("run", *words)
+    rates = [
+        float(r["train/learning_rate"]) for r in read_rows(folder) if r.get("train/learning_rate")
+    ]
+    assert rates == pytest.approx([1e-3] * 8 + [5e-4] * 8)
+    assert vaelab.load(folder).step == 16  # without trust
+
+
 REFUSED = {  # overrides: part of the error message
     SWA: "ema=default has averaged weights in both",
     "scheduler=cosine trainer.max_epochs=-1": "scheduler=cosine needs a trainer.max_epochs",
@@ -182,6 +194,7 @@ REFUSED = {  # overrides: part of the error message
     "scheduler=step model.scheduler.every=0": "model.scheduler.every=0: should be greater",
     "scheduler=plateau model.scheduler.patience=0": "model.scheduler.patience=0: should be",
     "scheduler=step +model.scheduler.gamma=1": "Step has no such setting",
+    "model.scheduler={_target_:torch.optim.lr_scheduler.ExponentialLR,gamma:1}": "model.scheduler",
     "scheduler=linear": "there is no such scheduler; possible are cosine, none, plateau",
     "scheduler=step model.scheduler._target_=torch.optim.Adam": "Adam has no such setting",
     "scheduler=step model.scheduler._target_=builtins.dict": "model.scheduler: ",
