@@ -69,8 +69,14 @@ GROUPS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", GROUPS)
-@pytest.mark.parametrize("stop", [{"step": 11}, {"step": 16, "validating": "true"}])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    ("number", "stop"),
+    [
+        (signal.SIGTERM, {"step": 11}),
+        (signal.SIGTERM, {"step": 16, "validating": "true"}),
+        (signal.SIGKILL, {"step": 19}),
+    ],
+)
 def test_interrupted_run_ends_in_the_same_bits(tmp_path, data_dir, run_train, groups, stop, number):
     words = [*GROUPS[groups], "logger=csv", "trainer.max_epochs=5"]
     whole = run_train("whole", *words)

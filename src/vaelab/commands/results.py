@@ -81,7 +81,8 @@ def finish_run(
     more = f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
     if trainer.global_step == trainer.max_steps:
         more = f"trainer.max_steps={2 * trainer.max_steps}"
-    if run.cfg.early_stopping and (stopped := early_stopping(trainer)):
+    stopped = early_stopping(trainer)
+    if stopped and run.cfg.early_stopping and stopping_point(trainer):
         more = f"early_stopping.patience={2 * stopped.patience}"
     run.say(f"go on       {run.resume_command(more)}")
 
