@@ -12,6 +12,7 @@ from lightning import Callback, LightningModule
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from vaelab.acceleration import step_counts
 from vaelab.data.images import Images
@@ -21,9 +22,11 @@ from vaelab.inference import Inference
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.terms import Terms
 from vaelab.training.callbacks.accumulated_gradients import AccumulatedGradients
+from vaelab.training.callbacks.learning_rate import LearningRate
 from vaelab.training.callbacks.step_scalars import StepScalars
 from vaelab.training.checkpoint_format import KEY, check_architecture, format_record
 from vaelab.training.initialisation import initialise_parts
+from vaelab.training.learning_rates import scheduler_config
 from vaelab.training.totals import Totals
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] in [0, 1] and y [B, Y]
@@ -36,15 +39,24 @@ class ELBO(Inference, LightningModule):
 
     Args:
         optimizer: (parameter groups) -> optimizer.
+        scheduler: (optimizer) -> scheduler of its learning rates (default None: they are constant),
+            see `vaelab.training.learning_rates`.
         parts: The arguments of `AutoEncoder`.
     """
 
     min_images = 1
     """Fewest images in a batch for which `objective` is defined: 1 if it compares no images."""
 
-    def __init__(self, *, optimizer: Callable[..., Optimizer], **parts: Any) -> None:
+    def __init__(
+        self,
+        *,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler] | None = None,
+        **parts: Any,
+    ) -> None:
         super().__init__(**parts)
-        self.make_optimizer = optimizer
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.options: list[dict[str, Any]] = []  # of the optimizer's groups, as configured
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(self.latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the loaded checkpoint, set by `runs.loading`
@@ -91,11 +103,12 @@ class ELBO(Inference, LightningModule):
     # Training.
 
     def configure_callbacks(self) -> list[Callback]:
-        """Called by Lightning before fit and test: callbacks of scalars and of gradients.
+        """Called by Lightning before fit and test: callbacks of scalars, gradients and rates.
 
-        They log the training scalars, and keep accumulated gradients in checkpoints.
+        They log the training scalars, keep accumulated gradients in checkpoints, and set the
+        options and learning rates of the optimizer.
         """
-        return [StepScalars(), AccumulatedGradients()]
+        return [StepScalars(), AccumulatedGradients(), LearningRate()]
 
     def setup(self, stage: str) -> None:
         """Called by Lightning before fit and test: in fit, initialises a fresh model from data.
@@ -128,17 +141,6 @@ class ELBO(Inference, LightningModule):
         noise = torch.default_generator if self.training else None
         return self.inputs(images, labels, noise)
 
-    def on_train_start(self) -> None:
-        """Called by Lightning when training starts: sets the optimizer's options, unless scheduled.
-
-        A resumed training would otherwise use the options in its checkpoint. Skipped if there is a
-        learning rate scheduler.
-        """
-        if not self.trainer.lr_scheduler_configs:
-            for optimizer in self.trainer.optimizers:
-                for group, options in zip(optimizer.param_groups, self.options, strict=True):
-                    group.update(options)
-
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Called by Lightning for each training batch: returns its loss, and terms for the log."""
         loss, distortion, rate = self.loss(*batch)
@@ -146,10 +148,11 @@ class ELBO(Inference, LightningModule):
         return {"loss": loss, **terms}  # Lightning divides `loss` if it accumulates gradients
 
     def configure_optimizers(self) -> Any:
-        """Called by Lightning before training: builds the optimizer, and remembers its options.
+        """Called by Lightning before training: builds optimizer and scheduler; keeps `options`.
 
         Raises:
-            UserError: If the optimizer refuses its settings.
+            UserError: If the optimizer or scheduler refuses its settings, or if the model is of
+                manual optimization, for which Lightning steps no scheduler.
         """
         try:
             optimizer = self.make_optimizer(self.parameter_groups())
@@ -161,7 +164,15 @@ class ELBO(Inference, LightningModule):
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
-        return optimizer
+        if self.make_scheduler is None:
+            return optimizer
+        if not self.automatic_optimization:
+            raise UserError(
+                f"scheduler: {type(self).__name__} steps its optimizers itself "
+                "(automatic_optimization=False), and no scheduler is stepped; give scheduler=none"
+            )
+        scheduler = scheduler_config(self.make_scheduler, optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameter groups for the optimizer: one of all parameters, unless overridden."""

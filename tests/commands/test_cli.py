@@ -161,7 +161,7 @@ INVALID_SETTINGS = {  # overrides: part of the error message
     "model.latent_dim=4000000000000000000": "out of memory",
     # What is wrong at the start of the fit, when the folder is taken already.
     "trainer.val_check_interval=1001": "must be less than or equal to the number of the training",
-    "+logger.foo=1": "logger: SummaryWriter.__init__() got an unexpected keyword argument",
+    "+logger.tensorboard.foo=1": "logger: SummaryWriter.__init__() got an unexpected keyword",
     "callbacks.checkpoint.dirpath=/proc/nowhere": "/proc/nowhere",
     "callbacks.progress.file=/proc/nowhere/a": "/proc/nowhere",
     "hydra.job.name=a/b": "hydra: ",

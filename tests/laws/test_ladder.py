@@ -487,7 +487,7 @@ def test_ladder_train_evaluate_export_and_load(tmp_path):
     digits = f"paths.data={tmp_path}/digits"
     words = f"{LADDER} {SMALL} {digits} trainer.max_epochs=2 logger=csv data.batch_size=500"
     run_command(
-        train, *words.split(), f"hydra.run.dir={tmp_path}/run", f"logger.save_dir={tmp_path}"
+        train, *words.split(), f"hydra.run.dir={tmp_path}/run", f"logger.csv.save_dir={tmp_path}"
     )
     (log,) = Path(tmp_path).rglob("metrics.csv")
     assert "val/rate_1,val/rate_2,val/rate_3" in log.read_text()

@@ -156,7 +156,44 @@ def test_model_can_be_fitted_again_after_an_exception(fit, build):
     assert fit(model=model)[0].global_step == 10
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "model").glob("[!_]*.yaml")))
+VARIANTS = sorted(path.stem for path in (CONF / "model").glob("[!_]*.yaml"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_clipped_variant_resumes_mid_epoch_to_the_same_bits(fit, build, tmp_path, name):
+    """The norm of all gradients is clipped at every step, before and after the stop."""
+    path, norms = tmp_path / "mid.ckpt", []
+
+    class SaveAtStep3(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 3:
+                trainer.save_checkpoint(path)
+
+    def train(*callbacks, **options):
+        torch.manual_seed(0)
+        sizes = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=4"]
+        model = build(f"model={name}", *sizes, x_shape=(1, 8, 8), num_classes=3)
+        clip = model.configure_gradient_clipping
+
+        def clip_and_measure(*args, **settings):
+            clip(*args, **settings)
+            every = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+            norms.append(float(torch.cat(every).norm()))
+
+        model.configure_gradient_clipping = clip_and_measure
+        options = {"max_epochs": 1, "gradient_clip_val": 0.01} | options
+        return fit(Seeding(0), *callbacks, model=model, **options)[1]
+
+    expected = train(SaveAtStep3())
+    found = train(ckpt_path=path)
+    assert len(norms) == 5 + 2
+    assert max(norms) <= 0.01 * (1 + 1e-4)
+    assert norms[5:] == norms[3:5]
+    assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_variant_trains_with_plain_trainer_and_data_loader(build, tmp_path, name):
     sizes = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=4"]
     model = build(f"model={name}", *sizes, x_shape=(1, 8, 8), num_classes=3)

@@ -24,7 +24,7 @@ FLAGS = {
 """Hydra's flags, and how many words follow each."""
 INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 """Values that --info may have."""
-NAMELESS = ("logger.name", "logger.version")
+NAMELESS = re.compile(r"logger\.\w+\.(name|version)")
 """Settings that may be empty texts: each is a folder that is then left out."""
 OUTPUT_SUBDIR = "hydra.output_subdir"
 """Hydra would write there before anything is checked, and leave it when the run is refused."""
@@ -131,14 +131,15 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[
                 raise UserError(deletion_message(word, choices))
         elif choices or "/" in group:
             check_choice(word, override, choices)
-        elif group not in NAMELESS:
+        elif not NAMELESS.fullmatch(group):
             check_not_empty(word, override)
 
 
 def check_choice(word: str, override: Override, choices: Sequence[str]) -> None:
     """Raises UserError unless a group's value is a name, several names in a list, or a sweep of it.
 
-    Hydra ends in an error of its own otherwise. Skips sweeps by `glob`.
+    Hydra ends in an error of its own otherwise, and says of names in a list not which there are.
+    Skips sweeps by `glob`.
     """
     if isinstance(override.value(), Glob):
         return
@@ -150,6 +151,11 @@ def check_choice(word: str, override: Override, choices: Sequence[str]) -> None:
         if not names or not all(isinstance(name, str) and name.strip() for name in names):
             possible = f"possible are {', '.join(choices)}" if choices else "it takes a name"
             raise UserError(f"{word}: there is no such {override.key_or_group}; {possible}")
+        if isinstance(value, list) and (unknown := sorted({*names} - {*choices})):
+            raise UserError(
+                f"{word}: {unknown[0]}: there is no such {override.key_or_group}; possible are "
+                f"{', '.join(choices)}"
+            )
 
 
 def check_not_empty(word: str, override: Override) -> None:

@@ -27,6 +27,9 @@ COMPARED = (
     "prior",
     "condition",
     "annealing",
+    "scheduler",
+    "early_stopping",
+    "ema",
     "seed",
     "precision",
 )

@@ -1,12 +1,13 @@
 """Instantiation of a training's parts, and its checks before the run folder is locked."""
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Any, TypeVar
 
 import torch
 from hydra.utils import instantiate
 from lightning import Callback, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import ProgressBar, StochasticWeightAveraging
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
 from torch.optim import Optimizer
@@ -18,6 +19,7 @@ from vaelab.errors import UserError, first_line, spelling_hint
 from vaelab.evaluation import Plan
 from vaelab.randomness import seeded_generator
 from vaelab.training.callbacks import Annealing
+from vaelab.training.learning_rates import Schedule
 
 T = TypeVar("T")
 
@@ -77,7 +79,8 @@ def check_training(
     assert data.sizes  # raises UserError without test images
     data.check_training_draw()
     check_batches(trainer, model, data)
-    check_optimizer(model, trainer.strategy.root_device)
+    check_optimizer(model, trainer)
+    check_averaging(trainer)
     check_limits(trainer)
     check_loggers(trainer)
     check_monitors(trainer, model, data)
@@ -87,23 +90,36 @@ def check_training(
     plan.check_applicable(model, data)
 
 
-def check_optimizer(model: ELBO, device: torch.device) -> None:
-    """Raises UserError if the optimizer refuses its settings, or a step of one weight a group.
+def check_optimizer(model: ELBO, trainer: Trainer) -> None:
+    """Raises UserError if optimizer or scheduler refuse their settings, or a step of few weights.
 
-    Some refuse what they are given only in their first step. It is tried on zeros of the shape of
-    the smallest weight of each group. Skips the step where a variant configures more than one
-    optimizer.
+    Some optimizers refuse what they are given only in their first step. It is tried on zeros of the
+    shape of the smallest weight of each group. Skips the step where a variant configures more than
+    one optimizer.
     """
-    optimizer = model.configure_optimizers()
+    configured = model.configure_optimizers()
+    optimizer = configured
+    if isinstance(configured, Mapping):
+        optimizer = configured["optimizer"]
+        check_scheduler(configured.get("lr_scheduler"), trainer)
+    elif model.make_scheduler is not None:
+        raise UserError(
+            f"scheduler: {type(model).__name__} configures its optimizers itself, and no scheduler "
+            "with them; give scheduler=none"
+        )
     if not isinstance(optimizer, Optimizer):
         return
     usual = optimizer.defaults  # some hold what their constructor does not take
-    used = [group for group in optimizer.param_groups if group["params"]]
+    every = model.options  # not those of the groups, to which a scheduler has added its own
+    if len(every) != len(optimizer.param_groups):
+        every = optimizer.param_groups
+    used = [pair for pair in zip(optimizer.param_groups, every, strict=True) if pair[0]["params"]]
     options = [
-        {k: v for k, v in group.items() if k != "params" and (k not in usual or usual[k] != v)}
-        for group in used
+        {k: v for k, v in own.items() if k != "params" and (k not in usual or usual[k] != v)}
+        for _, own in used
     ]
-    smallest = [min(group["params"], key=torch.numel) for group in used]
+    smallest = [min(group["params"], key=torch.numel) for group, _ in used]
+    device = trainer.strategy.root_device
     weights = [torch.zeros_like(weight, device=device).requires_grad_() for weight in smallest]
     try:
         groups = [{**own, "params": [w]} for own, w in zip(options, weights, strict=True)]
@@ -114,6 +130,24 @@ def check_optimizer(model: ELBO, device: torch.device) -> None:
         trial.step(lambda: 0.0)
     except Exception as error:  # whatever an optimizer raises
         raise UserError(f"model.optimizer: {first_line(error)}") from error
+
+
+def check_scheduler(config: Any, trainer: Trainer) -> None:
+    """Raises UserError if a schedule of vaelab's needs the end of a training that has none."""
+    scheduler = config["scheduler"] if isinstance(config, Mapping) else config
+    if isinstance(scheduler, Schedule):
+        endless = trainer.max_epochs == trainer.max_steps == -1
+        scheduler.check_length(inf if endless else 1)
+
+
+def check_averaging(trainer: Trainer) -> None:
+    """Raises UserError for a callback whose averaged weights would be in no checkpoint."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StochasticWeightAveraging):
+            raise UserError(
+                "StochasticWeightAveraging: its averages are in no checkpoint, and neither results "
+                "nor vaelab.load would have them; ema=default has averaged weights in both"
+            )
 
 
 def check_limits(trainer: Trainer) -> None:

@@ -81,6 +81,9 @@ def finish_run(
     more = f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
     if trainer.global_step == trainer.max_steps:
         more = f"trainer.max_steps={2 * trainer.max_steps}"
+    stopped = early_stopping(trainer)
+    if stopped and run.cfg.early_stopping and stopping_point(trainer):
+        more = f"early_stopping.patience={2 * stopped.patience}"
     run.say(f"go on       {run.resume_command(more)}")
 
 
@@ -175,6 +178,12 @@ def explain_write_error(run: RunFolder) -> Iterator[None]:
         raise WriteError(f"{said}; {checkpoint_note(run)}") from error
 
 
+def early_stopping(trainer: Trainer) -> EarlyStopping | None:
+    """Returns the callback that stopped a training; None if none did, or another one."""
+    stopping = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
+    return next((c for c in stopping if c.stopping_reason_message), None)
+
+
 def stopping_point(trainer: Trainer) -> str | None:
     """Returns where a training ended early, as `epoch 4 of 30`; None at its full length."""
     epochs, steps = trainer.max_epochs or -1, trainer.max_steps
@@ -190,8 +199,7 @@ def stopping_point(trainer: Trainer) -> str | None:
 def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iterator[str]:
     """Yields remarks on an early stop, posterior collapse, or one code for all images."""
     if end := stopping_point(trainer):
-        early = any(isinstance(c, EarlyStopping) and c.stopped_epoch for c in trainer.callbacks)  # type: ignore[attr-defined]
-        yield f"stopped at {end}{' by EarlyStopping' if early else ''}"
+        yield f"stopped at {end}{' by EarlyStopping' if early_stopping(trainer) else ''}"
     if not model.has_continuous_latents:
         if metrics.get("test/codes_used") == 1:
             yield "one code is used for all images: try a smaller model.optimizer.lr"

@@ -14,6 +14,7 @@ from vaelab.runs import resume
 from vaelab.runs.folder import COMPOSED, read_plain_config
 from vaelab.runs.screen import shell_path
 from vaelab.training.callbacks.checkpoint import checkpoints_beside, is_whole, load_checkpoint
+from vaelab.training.callbacks.ema import KEY as TRAINED
 from vaelab.training.checkpoint_format import check_architecture
 
 
@@ -56,6 +57,11 @@ def checkpoint_to_resume(run: RunFolder, model: ELBO) -> Path | None:
     state = load_to_resume(run, path)
     check_architecture(model.state_dict(), state["state_dict"])
     warn_of_other_images(run.cfg, path)
+    if TRAINED in state and run.cfg.ema is None:
+        rank_zero_warn(
+            f"{path} has averaged weights, and with ema=none training goes on from the averages; "
+            "ema=default goes on with both"
+        )
     done = state["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
     for name, count in (("max_epochs", done), ("max_steps", state["global_step"])):
         limit = run.cfg.trainer[name]

@@ -18,6 +18,8 @@ def settings_schema(
     model: Node,
     data: Node,
     annealing: Node | None,
+    early_stopping: Node | None,
+    ema: Node | None,
     callbacks: dict[str, Node | None],
     trainer: Node,
     logger: Node | list[Node] | bool | None,

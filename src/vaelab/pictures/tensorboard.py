@@ -1,4 +1,4 @@
-"""The callback that shows pictures, rates of latents and the projector in TensorBoard."""
+"""The callback that shows pictures in loggers, and rates and the projector in TensorBoard."""
 
 import io
 from pathlib import Path
@@ -13,15 +13,16 @@ from pydantic import PositiveInt
 
 from vaelab import pictures
 from vaelab.pictures.projector import write_points
+from vaelab.training.tracking import LogsImages
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 class Board(Callback):
-    """Callback that logs pictures, a histogram of rates and projector points to TensorBoard.
+    """Callback that logs pictures to all loggers that show any, and more to TensorBoard.
 
-    Without a TensorBoard logger, and in a dry run, it does nothing.
+    That is a histogram of rates, and projector points. In a dry run it does nothing.
 
     Args:
         every_n_epochs: Epochs between two sets of pictures; None: a set after epochs 1, 2, 4, 8 and
@@ -64,21 +65,33 @@ class Board(Callback):
             return
         epoch = trainer.current_epoch + 1
         last = epoch == trainer.max_epochs and trainer.is_last_batch and epoch > self.last_epoch
-        board = self.writer(trainer) if last or self.is_due(epoch) else None
-        if board is None:
+        if not (last or self.is_due(epoch)):
+            return
+        board, others = self.writer(trainer), self.other_loggers(trainer)
+        if board is None and not others:
             return
         self.last_epoch = epoch
-        rates: Any = module.rate_per_latent
-        if rates.isfinite().all():  # infinite for a deterministic code
-            board.add_histogram("val/rate_per_latent", rates, last_step(trainer))
-        self.log_overview(trainer, module, board)
-        board.flush()
+        self.log_overview(trainer, module, board, others)
+        if board is not None:
+            rates: Any = module.rate_per_latent
+            if rates.isfinite().all():  # infinite for a deterministic code
+                board.add_histogram("val/rate_per_latent", rates, last_step(trainer))
+            board.flush()
 
-    def log_overview(self, trainer: Trainer, module: Any, board: Any) -> None:
-        """Logs each possible overview picture of the first 64 validation images to TensorBoard."""
+    def log_overview(
+        self, trainer: Trainer, module: Any, board: Any, others: list[LogsImages]
+    ) -> None:
+        """Logs each possible overview picture of the first 64 validation images.
+
+        To TensorBoard, if `board` is its writer and not None, and to other loggers.
+        """
         x, y = first_validation_images(trainer, 64)
         for name, picture in pictures.draw_overview(module, x, y).items():
-            add_image(board, name, picture.image(card=True), last_step(trainer))
+            image = picture.image(card=True)
+            if board is not None:
+                add_image(board, name, image, last_step(trainer))
+            for logger in others:
+                logger.log_image(name, [image], last_step(trainer))
 
     @rank_zero_only
     @torch.no_grad()
@@ -103,6 +116,12 @@ class Board(Callback):
         loggers = [] if trainer.fast_dev_run else trainer.loggers  # type: ignore[attr-defined]
         boards = [x.experiment for x in loggers if isinstance(x, TensorBoardLogger)]
         return boards[0] if boards else None
+
+    @staticmethod
+    def other_loggers(trainer: Trainer) -> list[LogsImages]:
+        """Returns the loggers but TensorBoard that show pictures; none in a dry run."""
+        loggers = [] if trainer.fast_dev_run else trainer.loggers  # type: ignore[attr-defined]
+        return [logger for logger in loggers if isinstance(logger, LogsImages)]
 
 
 def last_step(trainer: Trainer) -> int:

@@ -86,8 +86,16 @@ def split_settings(plain: Mapping[str, Any]) -> dict[str, object]:
 
 
 def identity_settings(plain: Mapping[str, Any]) -> dict[str, object]:
-    """Returns a run's settings but `FREE` ones, by dotted names."""
-    return {name: value for name, value in flatten(plain).items() if not is_free(name)}
+    """Returns a run's settings but `FREE` ones, by dotted names; omits null, and references to it.
+
+    So a setting that has been new since the run was made, and is null, makes it no other run.
+    """
+    every = flatten(plain)
+    nulls = {name for name, value in every.items() if value == "None"}
+    omitted = {"None", *(f"${{{name}}}" for name in nulls)}
+    return {
+        name: value for name, value in every.items() if value not in omitted and not is_free(name)
+    }
 
 
 def delete_outputs(folder: Path) -> None:
@@ -103,7 +111,7 @@ def delete_outputs(folder: Path) -> None:
 
 
 def delete_curves(folder: Path) -> None:
-    """Deletes the metrics that TensorBoard's and the CSV logger wrote into a run folder."""
-    for pattern in ("events.out.*", "metrics.csv"):
+    """Deletes what loggers wrote into a run folder: metrics, and ids of its runs elsewhere."""
+    for pattern in ("events.out.*", "metrics.csv", ".hydra/tracking.json"):
         for path in folder.glob(pattern):
             path.unlink()

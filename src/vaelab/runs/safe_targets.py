@@ -39,15 +39,17 @@ SCHEDULERS = (
     *("ExponentialLR", "LinearLR", "MultiStepLR", "OneCycleLR", "PolynomialLR"),
     *("ReduceLROnPlateau", "StepLR"),
 )
+SCHEDULES = ("Cosine", "Plateau", "Step", "Warmup")
 FLOWS = ("BPF", "CNF", "GF", "MAF", "NAF", "NCSF", "NICE", "NSF", "RealNVP", "SOSPF", "UNAF")
 OTHERS = {
     *(f"torch.nn.{name}" for name in LAYERS),
     *(f"torch.optim.{name}" for name in OPTIMIZERS),
     *(f"torch.optim.lr_scheduler.{name}" for name in SCHEDULERS),
+    *(f"vaelab.training.learning_rates.{name}" for name in SCHEDULES),
     *(f"torchvision.ops.{name}" for name in ("MLP", "Permute", "SqueezeExcitation")),
     *(f"zuko.flows.{name}" for name in FLOWS),
 }
-"""Classes of other packages that compute and do nothing else, by the names that may stand in a
+"""Other classes that compute and do nothing else, by the names that may stand in a
 configuration. A function is in no list: torch.load is one."""
 REFERENCE = re.compile(r"\$\{\.*[\w-]+(?:[.\[\]]+[\w-]+)*\]?\}")
 """An interpolation that is the name of another setting, and calls no resolver."""

@@ -1,6 +1,7 @@
 """Lightning's Trainer with checked settings and atomic checkpoint files."""
 
 import gc
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import lightning
@@ -10,6 +11,17 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from vaelab.training.callbacks.checkpoint import AtomicFiles
 from vaelab.training.callbacks.stopping import Stopping
 from vaelab.training.window import has_completed_step
+
+
+def every_logger(given: Any) -> Iterator[Any]:
+    """Yields the loggers in nested dictionaries and lists, without null."""
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    if isinstance(given, list):
+        for part in given:
+            yield from every_logger(part)
+    elif given is not None:
+        yield given
 
 
 class Trainer(lightning.Trainer):
@@ -23,6 +35,7 @@ class Trainer(lightning.Trainer):
             epochs.
         val_check_interval: Batches, or fraction of an epoch, from one validation to the next.
         precision: Lightning's `precision`; `bf16` is short for `bf16-mixed`.
+        logger: Lightning's `logger`; also loggers by any names, or a list of such.
         options: Further arguments of `lightning.Trainer`.
     """
 
@@ -37,6 +50,7 @@ class Trainer(lightning.Trainer):
         val_check_interval: PositiveInt | PositiveFloat | None = None,
         gradient_clip_val: NonNegativeFloat | None = None,
         precision: Any = 32,
+        logger: Any = None,
         plugins: list[Any] | None = None,
         **options: Any,
     ) -> None:
@@ -53,6 +67,7 @@ class Trainer(lightning.Trainer):
             val_check_interval=val_check_interval,
             gradient_clip_val=gradient_clip_val,
             precision="bf16-mixed" if precision == "bf16" else precision,
+            logger=list(every_logger(logger)) if isinstance(logger, (Mapping, list)) else logger,
             plugins=plugins,
             callbacks=[*given, self.stopping],
             **options,

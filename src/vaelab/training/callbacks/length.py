@@ -1,4 +1,4 @@
-"""Length of a training in batches, from the trainer's limits."""
+"""Length of a training in batches and in optimizer steps, from the trainer's limits."""
 
 import math
 
@@ -25,6 +25,28 @@ def training_batches(trainer: Trainer) -> float:
         number, batches = number + 1, batches + epoch
         steps -= math.ceil(epoch / together)
     return limit
+
+
+def training_steps(trainer: Trainer) -> float:
+    """Returns the optimizer steps of a whole training by max_epochs and max_steps; inf without.
+
+    Disregards `max_time` and early stopping. `trainer.estimated_stepping_batches` takes the batches
+    of a step for the same in all epochs.
+    """
+    epoch, epochs = trainer.num_training_batches, trainer.max_epochs
+    limit = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    if epochs in (None, -1) or math.isinf(epoch):
+        return limit
+    if not is_accumulation_scheduled(trainer):
+        return min(limit, epochs * math.ceil(epoch / trainer.accumulate_grad_batches))
+    steps = (math.ceil(epoch / batches_per_step(trainer, number)) for number in range(epochs))
+    return min(limit, sum(steps))
+
+
+def is_accumulation_scheduled(trainer: Trainer) -> bool:
+    """Returns whether the batches of an optimizer step change while training."""
+    every = trainer.callbacks  # type: ignore[attr-defined]
+    return any(isinstance(callback, GradientAccumulationScheduler) for callback in every)
 
 
 def batches_per_step(trainer: Trainer, epoch: int) -> int:

@@ -27,7 +27,11 @@ class Speed(Callback):
         self.images_per_second = 0.0
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Called by Lightning before each training batch: starts the clock, if it is stopped."""
+        """Called by Lightning before each training batch: starts a stopped clock, reads the rate.
+
+        After the batch a scheduler has set the learning rate of the next one.
+        """
+        self.learning_rate = float(trainer.optimizers[0].param_groups[0]["lr"])
         if self.started is None:
             self.started = perf_counter()
 
@@ -44,9 +48,11 @@ class Speed(Callback):
         if is_logging_step(trainer):
             self.stop_clock()
             self.close_interval()
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
             speed = self.images_per_second
-            scalars = {"train/learning_rate": rate, "train/images_per_second": speed}
+            scalars = {
+                "train/learning_rate": self.learning_rate,
+                "train/images_per_second": speed,
+            }
             log_step_scalars(trainer, scalars)
             self.started = perf_counter()
 
