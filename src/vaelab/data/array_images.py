@@ -37,6 +37,8 @@ def convert_images(name: str, images: np.ndarray, span: Span | None) -> Tensor:
             f"{name} are too small: {height} x {width} pixels, at least {MIN_SIDE} x {MIN_SIDE} "
             "are needed"
         )
+    if images.dtype == np.uint8 and span is not None and tuple(span) == (0, 255):
+        return torch.from_numpy(images)  # as they are; not even read, for they may be many
     if images.dtype == np.bool_:
         return torch.from_numpy(images.astype(np.uint8) * 255)
     if images.dtype.kind not in "uif":

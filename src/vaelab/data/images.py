@@ -160,14 +160,16 @@ class Images(LightningDataModule):
     def description(self) -> list[str]:
         """Returns phrases on the pixel range and, where there is something to say, on other facts.
 
-        These are the classes and how many training images they have, further columns, val and test
-        images of their own, unused arrays, and a batch size above the number of training images.
+        These are what was done to the source's images, the classes and how many training images
+        they have, further columns, val and test images of their own, unused arrays, and a batch
+        size above the number of training images.
         """
         splits = self.splits
         low, high = splits.pixel_range
         found = [f"pixels from {low} to {high}"]
         if span := getattr(self.source, "span", None):
             found[0] += f", which were {span[0]:g} to {span[1]:g}"
+        found += splits.remarks
         if splits.num_classes:
             names = splits.column("label").class_names
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

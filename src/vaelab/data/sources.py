@@ -38,7 +38,11 @@ class WritesFile(Protocol):
     prepared: Path
 
     def moved_to(self, folder: Path) -> Self:
-        """Returns a copy that reads and writes all its files in another folder."""
+        """Returns a copy that writes its file, and what it downloads, in another folder."""
+        ...
+
+    def is_prepared(self) -> bool:
+        """Returns whether a call would only read the prepared file."""
         ...
 
 
@@ -59,6 +63,10 @@ class Digits:
     def moved_to(self, folder: Path) -> Self:
         """Returns a copy that reads and writes its file in another folder."""
         return type(self)(str(folder))
+
+    def is_prepared(self) -> bool:
+        """Returns whether the prepared file is there."""
+        return self.prepared.exists()
 
     def __call__(self) -> Splits:
         """Returns the data set; writes it to a file in `folder`, under a lock, on first use."""
@@ -122,6 +130,10 @@ class TorchvisionDataset:
         moved = copy(self)
         moved.folder, moved.prepared = folder, folder / self.prepared.name
         return moved
+
+    def is_prepared(self) -> bool:
+        """Returns whether the prepared file is there."""
+        return self.prepared.exists()
 
     def __call__(self) -> Splits:
         """Returns the data set; downloads and converts it, under a lock, if its file is absent."""

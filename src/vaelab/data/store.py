@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock
 from safetensors.numpy import save
 
-from vaelab.data.array_files import Arrays, map_safetensors, read_arrays, read_header
+from vaelab.data.array_files import DTYPES, Arrays, map_safetensors, read_arrays, read_header
 from vaelab.data.array_images import Span
 from vaelab.data.arrays import build_splits
 from vaelab.data.contents import Contents, describe_contents, difference_text
@@ -36,6 +36,25 @@ def load_or_create(
 ) -> Splits:
     """Returns the data set in `path`, memory-mapped; makes and writes it under a lock if absent.
 
+    See `load_or_create_arrays`.
+    """
+    arrays = load_or_create_arrays(path, make, expected)
+    try:
+        return build_splits(arrays)
+    except UserError as error:
+        raise UserError(
+            f"{path}: damaged, or other data: {error}; delete it and it is made anew"
+        ) from error
+
+
+def load_or_create_arrays(
+    path: Path,
+    make: Callable[[], Arrays],
+    expected: Contents | None = None,
+    is_current: Callable[[], bool] = lambda: True,
+) -> Arrays:
+    """Returns the arrays in `path`, memory-mapped; makes and writes them under a lock if absent.
+
     Writing is atomic, under a file lock `path` with suffix .lock, on which other processes wait.
     Deletes partial files that a killed process has left. Processes that map the same file share
     its pages.
@@ -44,22 +63,28 @@ def load_or_create(
         path: The file.
         make: Makes the arrays.
         expected: What the file should hold, see `check_contents`; default: not checked.
+        is_current: Returns whether the file, which exists, need not be made anew.
 
     Raises:
         UserError: If the file cannot be written or read, is damaged, or holds other data.
     """
-    if not path.exists() or partial_files(path.parent, path.name):
+
+    def is_there() -> bool:
+        """Returns whether the file exists and is current."""
+        return path.exists() and is_current()
+
+    if not is_there() or partial_files(path.parent, path.name):
         try:
             make_folder(path.parent)
             with explain_write_errors(path), FileLock(path.with_suffix(".lock")):
                 delete_partial_files(path.parent, path.name)
-                if not path.exists():
+                if not is_there():
                     arrays = make()
                     check_made(path, arrays, expected)
                     verification_file(path).unlink(missing_ok=True)
                     write_safetensors(path, arrays)
         except WriteError:
-            if not path.exists():  # else only partial files could not be deleted
+            if not is_there():  # else only partial files could not be deleted
                 raise
     try:
         arrays = read_arrays(path)
@@ -69,12 +94,7 @@ def load_or_create(
             check_arrays(path)
     except DamagedFileError as error:
         raise UserError(f"{error}; delete it and it is made anew") from error
-    try:
-        return build_splits(arrays)
-    except UserError as error:
-        raise UserError(
-            f"{path}: damaged, or other data: {error}; delete it and it is made anew"
-        ) from error
+    return arrays
 
 
 def check_made(path: Path, arrays: Arrays, expected: Contents | None) -> None:
@@ -145,9 +165,25 @@ def check_arrays(path: Path) -> None:
 
 
 def write_safetensors(path: Path, arrays: Arrays) -> None:
-    """Writes arrays as a safetensors file with their checksum, atomically; takes no lock."""
+    """Writes arrays as a safetensors file with their checksum, atomically; takes no lock.
+
+    Unlike the library it makes no copy of them, for they may be larger than memory.
+    """
+    ordered = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    ordered = dict(sorted(ordered.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    kinds = {kind: name for name, kind in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {checksums.NAME: checksums.arrays_digest(ordered)}}
+    start = 0
+    for name, array in ordered.items():  # the widest first, so that each is aligned
+        stop = start + array.nbytes
+        entry = {"dtype": kinds[array.dtype], "shape": array.shape, "data_offsets": [start, stop]}
+        header[name], start = entry, stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     with atomic_file(path) as file:
-        file.write(safetensors_bytes(arrays))
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in ordered.values():
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def safetensors_bytes(arrays: Arrays) -> bytes:
