@@ -6,6 +6,7 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from filelock import FileLock
 from safetensors.numpy import save
 
 from vaelab.data.array_files import DTYPES, Arrays, map_safetensors, read_arrays, read_header
-from vaelab.data.array_images import Span
-from vaelab.data.arrays import build_splits
+from vaelab.data.array_images import Layout, Span
+from vaelab.data.arrays import build_splits, usual_names
 from vaelab.data.contents import Contents, describe_contents, difference_text
 from vaelab.data.splits import Splits
 from vaelab.errors import DamagedFileError, UserError, WriteError
@@ -192,19 +193,30 @@ def safetensors_bytes(arrays: Arrays) -> bytes:
     return save(ordered, {checksums.NAME: checksums.arrays_digest(ordered)})
 
 
-def read_splits(path: Path, num_classes: int | None = None, span: Span | None = None) -> Splits:
+def read_splits(
+    path: Path,
+    num_classes: int | None = None,
+    span: Span | None = None,
+    layout: Layout | None = None,
+) -> Splits:
     """Returns the data set in an npz, safetensors or npy (images alone) file, or raises UserError.
 
     Args:
         path: The file.
         num_classes: See `vaelab.data.arrays.build_splits`.
         span: See `vaelab.data.arrays.build_splits`.
+        layout: See `vaelab.data.arrays.build_splits`.
 
     Raises:
         UserError: If the file cannot be read or its arrays are of the wrong type or shape.
     """
     arrays = read_arrays(path)
+    usual = usual_names(arrays)
+    renamed = ", ".join(f"{name} as {new}" for name, new in usual.items() if new != name)
+    said = [f"read {renamed}"] if renamed else []
     try:
-        return build_splits(arrays, num_classes, span)
+        named = {usual[name]: array for name, array in arrays.items()}
+        splits = build_splits(named, num_classes, span, layout)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {'; '.join([str(error), *said])}") from error
+    return replace(splits, remarks=(*said, *splits.remarks))
