@@ -8,9 +8,11 @@ import torch
 from lightning import LightningDataModule
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from vaelab.data.batches import Batches
 from vaelab.data.columns import Column, Labels
+from vaelab.data.items import DatasetItems
 from vaelab.data.pixels import Pixels, binarize
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.errors import UserError, spelling_hint
@@ -29,7 +31,8 @@ class Images(LightningDataModule):
     on the batch size too.
 
     Args:
-        source: Returns the `Splits`; called once, on first use.
+        source: Returns the `Splits`; called once, on first use. Or a PyTorch data set of images, or
+            of pairs (image, label).
         batch_size: Images in a batch: in training over all devices, which share it; in evaluation
             on one device, as devices take whole batches in turn.
         val_size: Number of training images held out for validation, or, below one, their
@@ -49,7 +52,7 @@ class Images(LightningDataModule):
     def __init__(
         self,
         *,
-        source: Callable[[], Splits],
+        source: Callable[[], Splits] | Dataset[Any],
         batch_size: PositiveInt,
         val_size: PositiveInt | Share,
         pixels: Pixels,
@@ -60,7 +63,7 @@ class Images(LightningDataModule):
         split_seed: NonNegativeInt = 0,
     ) -> None:
         super().__init__()
-        self.source = source
+        self.source = source if callable(source) else DatasetItems(source)
         self.batch_size = batch_size
         self.val_size = val_size
         self.test_size = test_size

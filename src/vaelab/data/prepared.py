@@ -82,15 +82,26 @@ def load_prepared(path: Path, make: Callable[[], Arrays], made_of: str | None = 
         """Returns whether the file was made of what there is now."""
         return made_of is None or is_made_of(path, made_of)
 
-    arrays = store.load_or_create_arrays(path, make, {}, is_current)
+    def make_checked() -> Arrays:
+        """Makes the arrays; raises UserError if they are no data set."""
+        arrays = make()
+        build_prepared(arrays)
+        return arrays
+
+    arrays = store.load_or_create_arrays(path, make_checked, {}, is_current)
     try:
-        about = About.from_arrays(arrays)
-        rest = {name: array for name, array in arrays.items() if name != ABOUT}
-        splits = build_splits(rest, len(about.classes) or None, (0, 255))
+        return build_prepared(arrays)
     except (UserError, ValueError) as error:
         raise UserError(
             f"{path}: damaged, or other data: {error}; delete it and it is made anew"
         ) from error
+
+
+def build_prepared(arrays: Arrays) -> Splits:
+    """Returns the arrays of a prepared file as a data set; UserError or ValueError if unfit."""
+    about = About.from_arrays(arrays)
+    rest = {name: array for name, array in arrays.items() if name != ABOUT}
+    splits = build_splits(rest, len(about.classes) or None, (0, 255), "NCHW")
     classes = about.classes or splits.class_names
     return replace(splits, class_names=classes, remarks=about.remarks)
 

@@ -19,7 +19,8 @@ MODEL_PACKAGES = tuple(
 DATA_PARTS = {
     f"vaelab.data.{name}"
     for name in (
-        *("Arrays", "DSprites", "Digits", "Folder", "Images", "Sprites", "TorchvisionDataset"),
+        *("Arrays", "DSprites", "Digits", "Folder", "HuggingFace", "Images", "Sprites"),
+        *("Torchvision", "TorchvisionDataset"),
     )
 }
 """The data module and its sources; what these write is kept in the command's own data folder."""
