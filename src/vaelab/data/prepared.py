@@ -149,7 +149,7 @@ class ImageSpool:
         """
         with explain_write_errors(self.beside):
             self.file.flush()
-        mapped = np.memmap(self.file, np.uint8, "r", shape=(self.count, *self.shape))
+        mapped = np.memmap(self.file, np.uint8, "c", shape=(self.count, *self.shape))
         stops = np.cumsum([*sizes.values()]).tolist()
         return {
             f"{part}_images": mapped[stop - size : stop]
