@@ -369,6 +369,9 @@ def test_prepared_file_is_made_anew_when_the_folder_has_changed(tmp_path, change
     assert prepared_state(folder) != state
     fresh = Folder(str(folder), str(tmp_path / "elsewhere"))()
     assert torch.equal(after.train_images, fresh.train_images)
+    said = f"{folder} has changed, and its images were decoded anew"
+    assert after.remarks == (said, *fresh.remarks)
+    assert read_folder(folder).remarks == fresh.remarks
     assert torch.equal(before.train_images, mapped)  # of a process that still uses the old one
 
 

@@ -102,6 +102,7 @@ class Random(Items):
     ("dataset", "said"),
     [
         (Items(), "there are no items"),
+        (object(), "object: is no data set, for it has no length and no items"),
         (Items("a.png"), "item 0 has a str, where a picture, array or tensor should be"),
         (Items(noise(0), noise(1, (9, 9))), "several sizes, (9, 8) and, item 1, (9, 9)"),
         (Items((noise(0), 1), (noise(1),)), "1 of 2 items have a label"),
@@ -348,7 +349,7 @@ def fake_library(splits, features):
             raise FileNotFoundError(f"{name} is not on the hub\n(at all)")
         return {split: Split(rows) for split, rows in splits.items()}
 
-    return SimpleNamespace(load_dataset=load, load_from_disk=load)
+    return SimpleNamespace(load_dataset=load, load_from_disk=load, __version__="5.2.0")
 
 
 def feature(kind, **more):
@@ -406,6 +407,10 @@ def test_hugging_face_errors_are_one_line(tmp_path, library, monkeypatch):
     with pytest.raises(UserError, match=r"us/other: could not be loaded \(us/other is not on") as e:
         HuggingFace("us/other", str(tmp_path))()
     assert "\n" not in str(e.value)
+    monkeypatch.setattr(sys.modules["datasets"], "__version__", "4.9.1")
+    with pytest.raises(UserError, match=r"needs datasets of version 5, and 4\.9\.1 is installed"):
+        HuggingFace("us/photos", str(tmp_path))()
+    monkeypatch.setattr(sys.modules["datasets"], "__version__", "5.2.0")
     del splits["train"]
     with pytest.raises(UserError, match="has no split train, but validation, test"):
         HuggingFace("us/photos", str(tmp_path))()

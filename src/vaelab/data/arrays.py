@@ -110,14 +110,14 @@ def usual_names(names: Iterable[str]) -> dict[str, str]:
     """Returns by the names of a file's arrays those by which they are read: mostly the same.
 
     Where there is no train_images, x_train, train_x, images or X are train_images, and y_train,
-    labels or y are train_labels; the same for the other parts. So is a single array of any name.
-    Two arrays that would get one name keep theirs.
+    labels or y are train_labels; the same for the other parts. So is a single array
+    that was saved without a name. Two arrays that would get one name keep theirs.
     """
     given = list(names)
     if "train_images" in given:
         return {name: name for name in given}
-    if len(given) == 1 and not given[0].startswith(part_prefixes()):
-        return {given[0]: "train_images"}
+    if given == ["arr_0"]:  # numpy's name of a single array without one
+        return {"arr_0": "train_images"}
     usual = {name: usual_name(name) for name in given}
     count = Counter(usual.values())
     return {name: new if count[new] == 1 else name for name, new in usual.items()}

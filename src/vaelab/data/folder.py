@@ -100,8 +100,10 @@ class Folder:
             splits = load_prepared(self.prepared, dict)
             return replace(splits, remarks=(gone, *splits.remarks))
         listing = list_folder(self.path)
+        changed = self.prepared.exists() and not is_made_of(self.prepared, listing.digest)
         splits = load_prepared(self.prepared, lambda: self.make_arrays(listing), listing.digest)
-        return replace(splits, remarks=(*splits.remarks, *listing.remarks))
+        said = [f"{self.path} has changed, and its images were decoded anew"] if changed else []
+        return replace(splits, remarks=(*said, *splits.remarks, *listing.remarks))
 
     def make_arrays(self, listing: Listing) -> Arrays:
         """Decodes the images of a listing, and shows how far it is; raises UserError if unfit."""

@@ -94,7 +94,8 @@ def list_folder(folder: Path) -> Listing:
     if why:
         remarks.append(f"no classes, for {why}")
     classes = sorted(set(found.values()))
-    labels = {path: classes.index(name) for path, name in found.items()}
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = {path: numbers[name] for path, name in found.items()}
     files_only = {part: some for part, (_, some) in parts.items()}
     return Listing(folder, files_only, tuple(map(as_text, classes)), labels, tuple(remarks))
 

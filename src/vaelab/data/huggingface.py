@@ -13,6 +13,9 @@ from vaelab.data.prepared import load_prepared, prepared_file
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, first_line
 
+OLDEST = 5
+INSTALL = 'pip install "vaelab[datasets]"'
+
 
 class HuggingFace:
     """Source of a data set of the `datasets` library, whose pictures are prepared once.
@@ -99,9 +102,12 @@ class HuggingFace:
         try:
             import datasets
         except ImportError as error:
+            raise UserError(f"data=huggingface needs a library: {INSTALL}") from error
+        if int(datasets.__version__.partition(".")[0]) < OLDEST:  # whose readers took pickles
             raise UserError(
-                'data=huggingface needs a library: pip install "vaelab[datasets]"'
-            ) from error
+                f"data=huggingface needs datasets of version {OLDEST}, and {datasets.__version__} "
+                f"is installed: {INSTALL}"
+            )
         try:
             saved = any((Path(self.name) / f).exists() for f in ("dataset_dict.json", "state.json"))
             found: Any = (

@@ -69,6 +69,9 @@ class ItemReader:
         Raises:
             UserError: If an item cannot be read or is no image, or images differ in shape.
         """
+        indexed = all(hasattr(dataset, name) for name in ("__len__", "__getitem__"))
+        if not indexed and not isinstance(dataset, IterableDataset):
+            raise UserError(f"{self.what}: is no data set, for it has no length and no items")
         labels: list[np.ndarray] = []
         total = None if isinstance(dataset, IterableDataset) else len(dataset)
         for item in track(iterate(dataset, self.what), f"{self.what} {part}", total):

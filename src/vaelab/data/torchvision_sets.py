@@ -114,13 +114,13 @@ class Torchvision:
         else:
             yield "train", self.open(made, known, fixed)
 
-    def find_class(self) -> Callable[..., Any]:
+    def find_class(self) -> Any:
         """Returns the class in torchvision; raises UserError if there is none of that name."""
         from torchvision import datasets  # slow to import, and needed only for the conversion
 
         names = [name for name in dir(datasets) if is_data_set(getattr(datasets, name))]
         found = getattr(datasets, self.name, None)
-        if found is None or self.name.startswith("_") or not callable(found):
+        if not is_data_set(found):
             raise UserError(
                 f"data.source.name={self.name}: torchvision has no such data set; "
                 f"{spelling_hint(self.name, names)}"
