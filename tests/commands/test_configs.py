@@ -19,6 +19,10 @@ from vaelab.runs.targets import import_target
 
 REQUIRED = {
     "data=arrays": ["data.source.path=mine.npz"],
+    "data=dataset": ["data.source._target_=torchvision.datasets.FakeData"],
+    "data=folder": ["data.source.path=photos"],
+    "data=huggingface": ["data.source.name=ylecun/mnist"],
+    "data=torchvision": ["data.source.name=SVHN"],
     "posterior=codebook": ["model=vq_vae"],
     "posterior=deterministic": ["model=ae"],
     "prior=codes": ["model=vq_vae"],

@@ -25,6 +25,13 @@ CHOICES = [
     for choice in choices
 ]
 
+REQUIRED = {
+    "data=arrays": "data.source.path=x",
+    "data=folder": "data.source.path=x",
+    "data=huggingface": "data.source.name=x",
+    "data=torchvision": "data.source.name=x",
+}
+
 
 def main() -> None:
     """Stands for a command, whose help text begins with the docstring of its module."""
@@ -53,8 +60,7 @@ def meanings(text: str) -> dict[str, str]:
     ("command", "chosen"), [*((command, "") for command in COMMANDS), *CHOICES]
 )
 def test_help_explains_every_setting(command, chosen):
-    overrides = [chosen, "data.source.path=x"] if chosen == "data=arrays" else [chosen]
-    found = meanings(usage_text(command, *filter(None, overrides)))
+    found = meanings(usage_text(command, *filter(None, [chosen, REQUIRED.get(chosen)])))
     assert found
     assert [name for name, meaning in found.items() if not meaning] == []
     assert not [name for name in found if re.search(r"\b_\w+_\b", name)]

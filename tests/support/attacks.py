@@ -178,6 +178,24 @@ OTHER: dict[str, Attack] = {
             "by_hand": "",
         },
     ),
+    "pictures prepared elsewhere": setting(
+        "data__source",
+        lambda path: {
+            "_target_": "vaelab.data.Torchvision",
+            "name": "FakeData",
+            "folder": path,
+            "options": {"size": 30, "image_size": [1, 28, 28]},
+        },
+    ),
+    "download to another root": setting(
+        "data__source",
+        lambda path: {
+            "_target_": "vaelab.data.Torchvision",
+            "name": "KMNIST",
+            "folder": "data",
+            "options": {"root": path},
+        },
+    ),
     "checkpoints written elsewhere": setting(
         "callbacks__checkpoint__dirpath", lambda path: f"{path}/checkpoints"
     ),

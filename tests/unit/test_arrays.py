@@ -100,15 +100,15 @@ INVALID_ARRAYS = {  # changes of `valid_arrays`, and the pattern of the error me
         "complex64|C64",
     ),
     "float32 images": (
-        {"train_images": two_level_images(0, 1, np.float32)},
-        r"train_images are float32 from 0 to 1; .* data.source.range=\[0,1\]",
+        {"train_images": two_level_images(0, 0.5, np.float32)},
+        r"train_images are float32 from 0 to 0.5; .* data.source.range=\[0,1\]",
     ),
     "float64 test images": (
         {"test_images": two_level_images(-1, 1, np.float64, 6)},
         r"test_images are float64 from -1 to 1; .* data.source.range=\[-1,1\]",
     ),
     "float images up to 255": (
-        {"train_images": two_level_images(0, 255, np.float32)},
+        {"train_images": two_level_images(0.5, 255, np.float32)},
         r"range=\[0,255\]",
     ),
     "float images of unusual range": (
@@ -147,8 +147,12 @@ INVALID_ARRAYS = {  # changes of `valid_arrays`, and the pattern of the error me
     ),
     "2-D images": ({"train_images": black_images(20, 72)}, r"\(20, 72\)"),
     "5-D images": ({"train_images": black_images(20, 1, 1, 8, 9)}, "shape"),
-    "channels last": ({"train_images": black_images(20, 28, 28, 3)}, "channels last"),
-    "one channel last": ({"train_images": black_images(20, 28, 28, 1)}, "channels last"),
+    "volumes": ({"train_images": black_images(20, 28, 28, 28)}, "volumes are not read; .*=NCHW"),
+    "float images of half the range": (
+        {"train_images": two_level_images(-0.5, 0.5, np.float32)},
+        r"range=\[-1,1\]",
+    ),
+    "dark floats": ({"train_images": two_level_images(0, 100, np.float32)}, r"range=\[0,255\]"),
     "7 x 7 images": ({"train_images": black_images(20, 1, 7, 7)}, "too small: 7 x 7"),
     "7 x 28 images": ({"train_images": black_images(20, 7, 28)}, "too small: 7 x 28"),
     "zero channels": ({"train_images": black_images(20, 0, 8, 9)}, "too small"),
@@ -444,6 +448,130 @@ def test_description_of_equal_classes(tmp_path):
 
 def test_error_without_train_images_lists_the_arrays(tmp_path):
     message = read_error_message(
-        save_arrays(tmp_path / "a.npz", {"x_train": two_level_images(0, 255), "y_train": LABELS})
+        save_arrays(tmp_path / "a.npz", {"pics": two_level_images(0, 255), "kinds": LABELS})
     )
-    assert "has x_train uint8 (20, 1, 8, 9), y_train int64 (20,), but should have train" in message
+    assert "has pics uint8 (20, 1, 8, 9), kinds int64 (20,), but should have train" in message
+
+
+USUAL_NAMES = [
+    {"x_train": "train_images", "y_train": "train_labels"}
+    | {"x_test": "test_images", "y_test": "test_labels"},
+    {"X_train": "train_images", "Y_train": "train_labels"}
+    | {"X_valid": "val_images", "Y_valid": "val_labels"},
+    {"train_x": "train_images", "train_y": "train_labels"},
+    {"images": "train_images", "labels": "train_labels"},
+    {"X": "train_images", "y": "train_labels"},
+    {"data": "train_images", "target": "train_labels", "notes": "notes"},
+    {"train_images": "train_images", "X": "X", "labels": "labels"},
+    {"arr_0": "train_images"},
+]
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize("names", USUAL_NAMES)
+def test_read_splits_takes_usual_names_and_says_so(tmp_path, suffix, names):
+    images, labels = valid_arrays()["train_images"], np.arange(20) % 4
+    kinds = {"images": images, "labels": labels}
+    arrays = {name: kinds.get(new.partition("_")[2], images) for name, new in names.items()}
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", arrays))
+    for name, new in names.items():
+        if new.startswith(("train_", "val_", "test_")):
+            assert np.array_equal(getattr(found, new), arrays[name]), name
+    assert found.num_classes == (4 if "train_labels" in names.values() else 0)
+    assert set(found.unused) == {name for name, new in names.items() if "_" not in new}
+    renamed = {f"{name} as {new}" for name, new in names.items() if new != name}
+    told = found.remarks[0].removeprefix("read ").split(", ") if found.remarks else ()
+    assert set(told) == renamed
+
+
+def test_two_arrays_that_may_be_the_images_are_refused(tmp_path):
+    images = two_level_images(0, 255)
+    path = save_arrays(tmp_path / "a.npz", {"images": images, "X": images})
+    assert "has images uint8 (20, 1, 8, 9), X uint8" in read_error_message(path)
+
+
+def test_error_names_what_was_read_under_another_name(tmp_path):
+    arrays = {"X": two_level_images(0, 255), "y": np.arange(19)}
+    message = read_error_message(save_arrays(tmp_path / "a.npz", arrays))
+    assert "train_labels have shape (19,)" in message
+    assert message.endswith("; read X as train_images, y as train_labels")
+    assert message.startswith(str(tmp_path))
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize(
+    ("shape", "guess"),
+    [((9, 8, 1), False), ((9, 8, 3), False), ((10, 10, 7), False), ((12, 10, 9), True)],
+)
+def test_channels_last_are_moved_and_said_to_be_a_guess(tmp_path, suffix, shape, guess):
+    arrays = valid_arrays(shape=shape)
+    path = save_arrays(tmp_path / f"a{suffix}", arrays)
+    found = read_splits(path)
+    for part, images in found.parts.items():
+        assert np.array_equal(images.permute(0, 2, 3, 1), arrays[f"{part}_images"])
+        assert images.is_contiguous()
+    (said,) = found.remarks
+    assert "channels last" in said
+    assert ("a guess; or data.source.layout=NCHW" in said) == guess
+    if guess:
+        first = Arrays(str(path), layout="NCHW")()
+        assert np.array_equal(first.train_images, arrays["train_images"])
+        assert first.remarks == ()
+
+
+@pytest.mark.parametrize("shape", [(3, 9, 8), (9, 9, 12), (20, 9, 9), (9, 10, 11)])
+def test_channels_first_are_left(tmp_path, shape):
+    arrays = valid_arrays(shape=shape)
+    found = read_splits(save_arrays(tmp_path / "a.npz", arrays))
+    assert np.array_equal(found.train_images, arrays["train_images"])
+    assert found.remarks == ()
+
+
+def test_layout_that_is_given_is_taken(tmp_path):
+    arrays = valid_arrays(shape=(9, 10, 11))
+    path = save_arrays(tmp_path / "a.npz", arrays)
+    found = Arrays(str(path), layout="NHWC")().train_images
+    assert np.array_equal(found.permute(0, 2, 3, 1), arrays["train_images"])
+
+
+@FILE_FORMATS
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("black", "white"), [(0, 1), (-1, 1), (0, 255)], ids=["[0,1]", "[-1,1]", "[0,255]"]
+)
+def test_floats_that_leave_no_doubt_are_taken_and_said(tmp_path, suffix, kind, black, white):
+    arrays = valid_arrays()
+    for part in ("train", "test"):
+        levels = arrays[f"{part}_images"].astype(np.float64)
+        arrays[f"{part}_images"] = (black + levels * (white - black) / 255).astype(kind)
+    found = read_splits(save_arrays(tmp_path / f"a{suffix}", arrays))
+    assert_splits_equal(found, valid_arrays())
+    (said,) = found.remarks
+    assert f"read with {black} as black and {white} as white" in said
+
+
+def test_range_of_floats_is_that_of_training_for_all_parts(tmp_path):
+    arrays = changed_arrays(
+        train_images=two_level_images(0, 1, np.float32),
+        test_images=two_level_images(0, 0.2, np.float32, 6),
+    )
+    found = read_splits(save_arrays(tmp_path / "a.npz", arrays))
+    assert found.test_images.max() == 51
+    arrays["test_images"] = two_level_images(-1, 1, np.float32, 6)
+    assert "test_images[0] reaches from -1" in read_error_message(
+        save_arrays(tmp_path / "b.npz", arrays)
+    )
+
+
+def test_medmnist_file_is_read_as_it_is(tmp_path):
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, count in (("train", 30), ("val", 8), ("test", 9)):
+        arrays[f"{part}_images"] = random.integers(0, 256, (count, 28, 28, 3), np.uint8)
+        arrays[f"{part}_labels"] = (np.arange(count) % 4)[:, None].astype(np.uint8)
+    found = read_splits(save_arrays(tmp_path / "pathmnist.npz", arrays))
+    assert list(found.parts) == ["train", "val", "test"]
+    assert found.train_images.shape == (30, 3, 28, 28)
+    assert found.num_classes == 4
+    assert np.array_equal(found.val_images.permute(0, 2, 3, 1), arrays["val_images"])
+    assert found.test_labels.tolist() == arrays["test_labels"][:, 0].tolist()

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from safetensors import safe_open
 
-from vaelab.data.arrays import part_prefixes
+from vaelab.data.arrays import part_prefixes, usual_names
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.files.regular import check_regular_file
 
@@ -57,17 +57,18 @@ def read_arrays(path: Path) -> Arrays:
 
 def check_booleans(arrays: Arrays) -> None:
     """Raises DamagedFileError if a boolean array of a part has other bytes than 0 and 1."""
+    usual = usual_names(arrays)
     for name, array in arrays.items():
-        is_used = array.dtype == np.bool_ and has_part_prefix(name) and array.size
+        is_used = array.dtype == np.bool_ and has_part_prefix(usual[name]) and array.size
         if is_used and array.view(np.uint8).max() > 1:
             raise DamagedFileError(f"{name} are booleans with other bytes than 0 and 1")
 
 
 def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
-    """Reads an `.npz` file; with train_images, arrays of no part are left as empty placeholders.
+    """Reads an `.npz` file; with images, arrays of no part are left as empty placeholders.
 
-    Without train_images it reads all, for the error message. Every array is read to the end of its
-    member, where its checksum is compared; numpy's own loader stops before it.
+    Without images, see `usual_names`, it reads all, for the error message. Every array is read to
+    the end of its member, where its checksum is compared; numpy's own loader stops before it.
 
     Args:
         path: The file.
@@ -86,8 +87,9 @@ def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
                 raise DamagedFileError(f"it has two arrays {name}")
             members[name] = member
         wanted: Iterable[str] = names or members
-        if IMAGES in members and not names:
-            wanted = filter(has_part_prefix, members)
+        usual = usual_names(members)
+        if IMAGES in usual.values() and not names:
+            wanted = [name for name in members if has_part_prefix(usual[name])]
         read = {name: read_member(archive, name, members[name]) for name in wanted}
     return dict.fromkeys(members, UNREAD) | read
 

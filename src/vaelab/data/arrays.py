@@ -4,30 +4,41 @@ Shapes: N images of a part, which is train, val or test; C x H x W pixels; W num
 
 The arrays, by name:
 
-train_images  numbers or booleans [N, C, H, W] or [N, H, W]     train_labels  [N]
+train_images  numbers or booleans [N, C, H, W], [N, H, W, C] or [N, H, W]    train_labels  [N]
 
 and further columns under any other name: train_NAME, classes as whole numbers or texts [N], or
-numbers as floats [N] or [N, W]. Arrays `val_NAME` and `test_NAME` are optional. The classes of a
-column are those that occur in its training array.
+numbers as floats [N] or [N, W]. Arrays `val_NAME` and `test_NAME` are optional. Images and labels
+may have other usual names, see `usual_names`. The classes of a column are those that occur in its
+training array.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 
 from vaelab.data.array_columns import build_column
-from vaelab.data.array_images import Span, convert_images
+from vaelab.data.array_images import Layout, Span, convert_images, find_layout, find_span
 from vaelab.data.columns import Column
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]
 PARTS = ("train", "val", "test")
+PART_WORDS = {part: part for part in PARTS} | {"valid": "val", "validation": "val"}
+KIND_WORDS = {
+    **dict.fromkeys(("images", "image", "imgs", "x", "data"), "images"),
+    **dict.fromkeys(("labels", "label", "y", "targets", "target"), "labels"),
+}
+"""What an array has by a word of its name, in small letters."""
 
 
 def build_splits(
-    arrays: Arrays, num_classes: int | None = None, span: Span | None = None
+    arrays: Arrays,
+    num_classes: int | None = None,
+    span: Span | None = None,
+    layout: Layout | None = None,
 ) -> Splits:
     """Converts arrays to a data set after checks; raises UserError if one does not fit.
 
@@ -36,7 +47,9 @@ def build_splits(
     Args:
         arrays: The arrays by name, see above.
         num_classes: The labels are 0 to num_classes - 1; default: the labels in training.
-        span: The pixel values that mean black and white; default: 0 and 255.
+        span: The pixel values that mean black and white; default: 0 and 255, or those of floats
+            that leave no doubt, see `find_span`.
+        layout: Order of the axes of images; default: as their shape says, see `find_layout`.
 
     Raises:
         UserError: If the arrays are no data set. The message names the array, and the row if a
@@ -49,8 +62,15 @@ def build_splits(
         )
     if not len(arrays["train_images"]):
         raise UserError("train_images is empty")
+    first, remarks = arrays["train_images"], []
+    if layout is None:
+        layout, said = find_layout("train_images", first.shape)
+        remarks += said
+    if span is None:
+        span, said = find_span(first)
+        remarks += said
     images = {
-        part: convert_images(f"{part}_images", arrays[f"{part}_images"], span)
+        part: convert_images(f"{part}_images", arrays[f"{part}_images"], span, layout)
         for part in PARTS
         if len(arrays.get(f"{part}_images", ()))
     }
@@ -82,7 +102,35 @@ def build_splits(
         class_names=label.names,
         columns=found,
         unused=tuple(name for name in arrays if not name.startswith(part_prefixes())),
+        remarks=tuple(remarks),
     )
+
+
+def usual_names(names: Iterable[str]) -> dict[str, str]:
+    """Returns by the names of a file's arrays those by which they are read: mostly the same.
+
+    Where there is no train_images, x_train, train_x, images or X are train_images, and y_train,
+    labels or y are train_labels; the same for the other parts. So is a single array
+    that was saved without a name. Two arrays that would get one name keep theirs.
+    """
+    given = list(names)
+    if "train_images" in given:
+        return {name: name for name in given}
+    if given == ["arr_0"]:  # numpy's name of a single array without one
+        return {"arr_0": "train_images"}
+    usual = {name: usual_name(name) for name in given}
+    count = Counter(usual.values())
+    return {name: new if count[new] == 1 else name for name, new in usual.items()}
+
+
+def usual_name(name: str) -> str:
+    """Returns the name by which an array is read that has one of the usual names, or that name."""
+    words = name.lower().split("_")
+    parts = [PART_WORDS[word] for word in words if word in PART_WORDS]
+    kinds = [KIND_WORDS.get(word) for word in words if word not in PART_WORDS]
+    if len(parts) > 1 or len(kinds) != 1 or not kinds[0]:
+        return name
+    return f"{parts[0] if parts else 'train'}_{kinds[0]}"
 
 
 def part_prefixes() -> tuple[str, ...]:

@@ -39,6 +39,10 @@ class DSprites:
         """Returns a copy that reads the original in another folder, and writes its bits there."""
         return type(self)(str(folder / self.path.name))
 
+    def is_prepared(self) -> bool:
+        """Returns whether the prepared file is there."""
+        return self.prepared.exists()
+
     def __call__(self) -> Splits:
         """Returns the data set; writes the packed file under a lock on first use.
 

@@ -8,10 +8,12 @@ import torch
 from lightning import LightningDataModule
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from vaelab.data.augmentation import flip_and_shift
 from vaelab.data.batches import Augment, Batches
 from vaelab.data.columns import Column, Labels
+from vaelab.data.items import DatasetItems
 from vaelab.data.on_disk import LARGE, OnDisk
 from vaelab.data.pixels import Pixels, binarize
 from vaelab.data.splits import OnDemand, Splits
@@ -32,7 +34,8 @@ class Images(LightningDataModule):
     on the batch size too.
 
     Args:
-        source: Returns the `Splits`; called once, on first use.
+        source: Returns the `Splits`; called once, on first use. Or a PyTorch data set of images, or
+            of pairs (image, label).
         batch_size: Images in a batch: in training over all devices, which share it; in evaluation
             on one device, as devices take whole batches in turn.
         val_size: Number of training images held out for validation, or, below one, their
@@ -60,7 +63,7 @@ class Images(LightningDataModule):
     def __init__(
         self,
         *,
-        source: Callable[[], Splits],
+        source: Callable[[], Splits] | Dataset[Any],
         batch_size: PositiveInt,
         val_size: PositiveInt | Share,
         pixels: Pixels,
@@ -76,7 +79,7 @@ class Images(LightningDataModule):
         window: PositiveInt = 256,
     ) -> None:
         super().__init__()
-        self.source = source
+        self.source = source if callable(source) else DatasetItems(source)
         self.batch_size = batch_size
         self.val_size = val_size
         self.test_size = test_size
@@ -212,14 +215,16 @@ class Images(LightningDataModule):
     def description(self) -> list[str]:
         """Returns phrases on the pixel range and, where there is something to say, on other facts.
 
-        These are the classes and how many training images they have, further columns, val and test
-        images of their own, unused arrays, and a batch size above the number of training images.
+        These are what was done to the source's images, the classes and how many training images
+        they have, further columns, val and test images of their own, unused arrays, and a batch
+        size above the number of training images.
         """
         splits = self.splits
         low, high = splits.pixel_range
         found = [f"pixels from {low} to {high}"]
         if span := getattr(self.source, "span", None):
             found[0] += f", which were {span[0]:g} to {span[1]:g}"
+        found += splits.remarks
         if splits.num_classes:
             names = splits.column("label").class_names
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

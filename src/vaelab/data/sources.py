@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from vaelab.data import array_files, store
+from vaelab.data.array_images import Layout
 from vaelab.data.contents import KNOWN_SETS, Contents, describe_array
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, first_line
@@ -38,7 +39,11 @@ class WritesFile(Protocol):
     prepared: Path
 
     def moved_to(self, folder: Path) -> Self:
-        """Returns a copy that reads and writes all its files in another folder."""
+        """Returns a copy that writes its file, and what it downloads, in another folder."""
+        ...
+
+    def is_prepared(self) -> bool:
+        """Returns whether a call would only read the prepared file."""
         ...
 
 
@@ -59,6 +64,10 @@ class Digits:
     def moved_to(self, folder: Path) -> Self:
         """Returns a copy that reads and writes its file in another folder."""
         return type(self)(str(folder))
+
+    def is_prepared(self) -> bool:
+        """Returns whether the prepared file is there."""
+        return self.prepared.exists()
 
     def __call__(self) -> Splits:
         """Returns the data set; writes it to a file in `folder`, under a lock, on first use."""
@@ -122,6 +131,10 @@ class TorchvisionDataset:
         moved = copy(self)
         moved.folder, moved.prepared = folder, folder / self.prepared.name
         return moved
+
+    def is_prepared(self) -> bool:
+        """Returns whether the prepared file is there."""
+        return self.prepared.exists()
 
     def __call__(self) -> Splits:
         """Returns the data set; downloads and converts it, under a lock, if its file is absent."""
@@ -209,7 +222,9 @@ class Arrays:
     Args:
         path: The file.
         num_classes: The labels are 0 to num_classes - 1; default: the labels in training.
-        range: The pixel values that mean black and white; default 0 and 255.
+        range: The pixel values that mean black and white; default: 0 and 255, or of floats 0 or -1
+            and 1 where they leave no doubt.
+        layout: Order of the axes, channels first or last; default: by the shape.
 
     Raises:
         UserError: If black is not less than white.
@@ -222,13 +237,15 @@ class Arrays:
         path: str,
         num_classes: PositiveInt | None = None,
         range: tuple[float, float] | None = None,  # noqa: A002
+        layout: Layout | None = None,
     ) -> None:
         self.path = Path(path)
         self.num_classes = num_classes
+        self.layout: Layout | None = layout
         self.span = range
         if range is not None and not 0 < range[1] - range[0] < math.inf:
             raise UserError(f"data.source.range=[{range[0]:g},{range[1]:g}] should rise")
 
     def __call__(self) -> Splits:
         """Returns the data set; reads the file at each call, raises UserError if it is unfit."""
-        return store.read_splits(self.path, self.num_classes, self.span)
+        return store.read_splits(self.path, self.num_classes, self.span, self.layout)

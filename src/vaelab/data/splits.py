@@ -51,6 +51,7 @@ class Splits:
         columns: Further columns by name, without label and factors.
         class_names: Names of the label's classes; default 0, 1, ...
         unused: Names of the arrays in the file that were not used.
+        remarks: Phrases on what was done to make images and labels of what was read.
     """
 
     train_images: Tensor | OnDemand
@@ -64,6 +65,7 @@ class Splits:
     val_images: Tensor | OnDemand | None = None
     val_labels: Tensor | None = None
     unused: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Tensor | OnDemand]:

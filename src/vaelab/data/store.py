@@ -6,6 +6,7 @@
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import numpy as np
 from filelock import FileLock
 from safetensors.numpy import save
 
-from vaelab.data.array_files import Arrays, map_safetensors, read_arrays, read_header
-from vaelab.data.array_images import Span
-from vaelab.data.arrays import build_splits
+from vaelab.data.array_files import DTYPES, Arrays, map_safetensors, read_arrays, read_header
+from vaelab.data.array_images import Layout, Span
+from vaelab.data.arrays import build_splits, usual_names
 from vaelab.data.contents import Contents, describe_contents, difference_text
 from vaelab.data.splits import Splits
 from vaelab.errors import DamagedFileError, UserError, WriteError
@@ -36,6 +37,25 @@ def load_or_create(
 ) -> Splits:
     """Returns the data set in `path`, memory-mapped; makes and writes it under a lock if absent.
 
+    See `load_or_create_arrays`.
+    """
+    arrays = load_or_create_arrays(path, make, expected)
+    try:
+        return build_splits(arrays)
+    except UserError as error:
+        raise UserError(
+            f"{path}: damaged, or other data: {error}; delete it and it is made anew"
+        ) from error
+
+
+def load_or_create_arrays(
+    path: Path,
+    make: Callable[[], Arrays],
+    expected: Contents | None = None,
+    is_current: Callable[[], bool] = lambda: True,
+) -> Arrays:
+    """Returns the arrays in `path`, memory-mapped; makes and writes them under a lock if absent.
+
     Writing is atomic, under a file lock `path` with suffix .lock, on which other processes wait.
     Deletes partial files that a killed process has left. Processes that map the same file share
     its pages.
@@ -44,22 +64,28 @@ def load_or_create(
         path: The file.
         make: Makes the arrays.
         expected: What the file should hold, see `check_contents`; default: not checked.
+        is_current: Returns whether the file, which exists, need not be made anew.
 
     Raises:
         UserError: If the file cannot be written or read, is damaged, or holds other data.
     """
-    if not path.exists() or partial_files(path.parent, path.name):
+
+    def is_there() -> bool:
+        """Returns whether the file exists and is current."""
+        return path.exists() and is_current()
+
+    if not is_there() or partial_files(path.parent, path.name):
         try:
             make_folder(path.parent)
             with explain_write_errors(path), FileLock(path.with_suffix(".lock")):
                 delete_partial_files(path.parent, path.name)
-                if not path.exists():
+                if not is_there():
                     arrays = make()
                     check_made(path, arrays, expected)
                     verification_file(path).unlink(missing_ok=True)
                     write_safetensors(path, arrays)
         except WriteError:
-            if not path.exists():  # else only partial files could not be deleted
+            if not is_there():  # else only partial files could not be deleted
                 raise
     try:
         arrays = read_arrays(path)
@@ -69,12 +95,7 @@ def load_or_create(
             check_arrays(path)
     except DamagedFileError as error:
         raise UserError(f"{error}; delete it and it is made anew") from error
-    try:
-        return build_splits(arrays)
-    except UserError as error:
-        raise UserError(
-            f"{path}: damaged, or other data: {error}; delete it and it is made anew"
-        ) from error
+    return arrays
 
 
 def check_made(path: Path, arrays: Arrays, expected: Contents | None) -> None:
@@ -145,9 +166,25 @@ def check_arrays(path: Path) -> None:
 
 
 def write_safetensors(path: Path, arrays: Arrays) -> None:
-    """Writes arrays as a safetensors file with their checksum, atomically; takes no lock."""
+    """Writes arrays as a safetensors file with their checksum, atomically; takes no lock.
+
+    Unlike the library it makes no copy of them, for they may be larger than memory.
+    """
+    ordered = {name: np.asarray(a, order="C") for name, a in arrays.items()}
+    ordered = dict(sorted(ordered.items(), key=lambda item: (-item[1].itemsize, item[0])))
+    kinds = {kind: name for name, kind in DTYPES.items()}
+    header: dict[str, Any] = {"__metadata__": {checksums.NAME: checksums.arrays_digest(ordered)}}
+    start = 0
+    for name, array in ordered.items():  # the widest first, so that each is aligned
+        stop = start + array.nbytes
+        entry = {"dtype": kinds[array.dtype], "shape": array.shape, "data_offsets": [start, stop]}
+        header[name], start = entry, stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
     with atomic_file(path) as file:
-        file.write(safetensors_bytes(arrays))
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in ordered.values():
+            file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def safetensors_bytes(arrays: Arrays) -> bytes:
@@ -156,19 +193,30 @@ def safetensors_bytes(arrays: Arrays) -> bytes:
     return save(ordered, {checksums.NAME: checksums.arrays_digest(ordered)})
 
 
-def read_splits(path: Path, num_classes: int | None = None, span: Span | None = None) -> Splits:
+def read_splits(
+    path: Path,
+    num_classes: int | None = None,
+    span: Span | None = None,
+    layout: Layout | None = None,
+) -> Splits:
     """Returns the data set in an npz, safetensors or npy (images alone) file, or raises UserError.
 
     Args:
         path: The file.
         num_classes: See `vaelab.data.arrays.build_splits`.
         span: See `vaelab.data.arrays.build_splits`.
+        layout: See `vaelab.data.arrays.build_splits`.
 
     Raises:
         UserError: If the file cannot be read or its arrays are of the wrong type or shape.
     """
     arrays = read_arrays(path)
+    usual = usual_names(arrays)
+    renamed = ", ".join(f"{name} as {new}" for name, new in usual.items() if new != name)
+    said = [f"read {renamed}"] if renamed else []
     try:
-        return build_splits(arrays, num_classes, span)
+        named = {usual[name]: array for name, array in arrays.items()}
+        splits = build_splits(named, num_classes, span, layout)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {'; '.join([str(error), *said])}") from error
+    return replace(splits, remarks=(*said, *splits.remarks))

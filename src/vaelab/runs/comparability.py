@@ -39,7 +39,9 @@ def scale_key(config: Mapping[str, Any]) -> Key:
     settings = [
         f"{name}={value}"
         for name, value in sorted(source.items())
-        if not name.startswith("_") and name not in (*ELSEWHERE, "name", "path")
+        if not name.startswith("_")
+        and name not in (*ELSEWHERE, "name", "path")
+        and value is not None  # as in the configuration of a version that had no such setting
     ]
     settings += [f"{name}={data[name]}" for name in SPLIT if name in data]
     return (data_name(source), f"{data.get('pixels')} pixels", mass_or_density(config), *settings)

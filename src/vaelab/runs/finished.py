@@ -54,7 +54,7 @@ def load_run(
         check_safe_targets(nodes)  # both, before one of them is built
     model = loading.load_checkpoint_model(folder, checkpoint, nodes["model"], trust)
     data = loading.build_part(Images, folder / COMPOSED, "data", nodes["data"], trust)
-    if not trust and isinstance(data.source, WritesFile) and not data.source.prepared.exists():
+    if not trust and isinstance(data.source, WritesFile) and not data.source.is_prepared():
         data.source = data.source.moved_to(data_folder)
     return model, data
 

@@ -13,13 +13,20 @@ EVERY = 30.0
 """Seconds between two lines."""
 
 
-def track(work: Iterable[T], description: str) -> Iterator[T]:
-    """Yields the items of `work` and shows a progress bar; a line every 30 s if no terminal."""
+def track(work: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
+    """Yields the items of `work` and shows a progress bar; a line every 30 s if no terminal.
+
+    Args:
+        work: The items.
+        description: What is done, as a noun.
+        total: Their number; default: the length of `work`, if it has one.
+    """
+    if total is None and isinstance(work, Sized):
+        total = len(work)
     console = Console(highlight=False, soft_wrap=True)
     if console.is_terminal:
-        yield from bar(work, description, console=console)
+        yield from bar(work, description, total, console=console)
         return
-    total = len(work) if isinstance(work, Sized) else None
     began = last = monotonic()
     for done, item in enumerate(work):
         if (now := monotonic()) - last >= EVERY:

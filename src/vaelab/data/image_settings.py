@@ -1,0 +1,109 @@
+"""How a source makes images of one size and number of channels, and what it says of that."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from vaelab.data.array_images import MIN_MAXIMUM, MIN_SIDE
+from vaelab.errors import UserError
+from vaelab.files.image_decoding import Conversion
+
+Side = Annotated[int, Field(ge=MIN_SIDE)]
+Size = Side | tuple[Side, Side]
+Fit = Literal["resize", "crop"]
+Channels = Literal[1, 3]
+Ground = Literal["black", "white"]
+Range = tuple[float, float]
+Shape = tuple[int, int]
+"""Height and width."""
+DONE = {
+    "turned": "turned as their EXIF says",
+    "deep": "scaled from more than 8 bits to 8",
+    "alpha": "with transparent pixels laid on {ground}",
+    "greyed": "made grey",
+    "coloured": "made colour of grey",
+    "first": "of several pictures, of which the first is taken",
+}
+"""What may be done to images, in words that go on after their number, by key."""
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """The settings of a source that reads images, as they stand on the command line.
+
+    Attributes:
+        size: Height and width, or both in one number; None: as they are.
+        fit: `resize` stretches to that size, `crop` keeps proportions and cuts off the rest.
+        channels: 1 or 3; None: 3 if an image has colour.
+        ground: What transparent pixels show.
+        span: Values of pixels that are black and white; None: those of the file's type.
+    """
+
+    size: Size | None = None
+    fit: Fit = "resize"
+    channels: Channels | None = None
+    ground: Ground = "white"
+    span: Range | None = None
+
+    def check_range(self) -> None:
+        """Raises UserError if black is not less than white."""
+        if self.span is not None and not 0 < self.span[1] - self.span[0] < math.inf:
+            raise UserError(f"data.source.range=[{self.span[0]:g},{self.span[1]:g}] should rise")
+
+    @property
+    def shape(self) -> Shape | None:
+        """Height and width; None: as they are."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def conversion(self, channels: int) -> Conversion:
+        """Returns how an image is converted to a number of channels."""
+        level = 255 if self.ground == "white" else 0
+        return Conversion(self.shape, self.fit, channels, level, self.span)
+
+    def remarks(self, done: Counter[str], count: int, shapes: Iterable[Shape] = ()) -> list[str]:
+        """Returns phrases on what was done to `count` images, of which `shapes` occurred."""
+        found = []
+        if done["resized"]:
+            verb = "cropped and resized" if self.fit == "crop" else "resized"
+            least, most = (shape_text(f(shapes, key=math.prod)) for f in (min, max))
+            reach = f" from {least}" + (f" up to {most}" if most != least else "")
+            found.append(f"{quantity(done['resized'], count)} {verb}{reach}")
+        for key, words in DONE.items():
+            if done[key]:
+                text = words.format(ground=self.ground)
+                found.append(f"{quantity(done[key], count)} {text}")
+        return found
+
+
+def quantity(some: int, count: int) -> str:
+    """Returns how many of `count` images, in words."""
+    return "all images" if some == count else f"{some:,} of {count:,} images"
+
+
+def shape_text(shape: Shape) -> str:
+    """Returns height and width as `28 x 28`."""
+    return f"{shape[0]} x {shape[1]}"
+
+
+def check_brightness(what: str, span: Range | None, brightest: int, highest: float) -> None:
+    """Raises UserError if all images are nearly black and no range says that they are to be.
+
+    Args:
+        what: Where the images are from.
+        span: The range that was given.
+        brightest: The highest pixel of all images, of 255.
+        highest: The same as the files have it, before it was scaled.
+    """
+    if span is not None or brightest >= MIN_MAXIMUM:
+        return
+    white = 65535 if highest > 255 else 255
+    likely = 2 ** int(highest).bit_length() - 1 if highest > 255 else max(1, int(highest))
+    raise UserError(
+        f"{what}: no pixel is above {highest:g}, nearly black if {white} is white; give "
+        f"data.source.range=[0,{likely}], or data.source.range=[0,{white}] if they are as dark as "
+        "that"
+    )
