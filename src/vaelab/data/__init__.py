@@ -2,7 +2,19 @@
 
 from vaelab.data.dsprites import DSprites
 from vaelab.data.images import Images
+from vaelab.data.number_files import Signals, Vectors
+from vaelab.data.numbers import Numbers
 from vaelab.data.sources import Arrays, Digits, TorchvisionDataset
 from vaelab.data.sprites import Sprites
 
-__all__ = ["Arrays", "DSprites", "Digits", "Images", "Sprites", "TorchvisionDataset"]
+__all__ = [
+    "Arrays",
+    "DSprites",
+    "Digits",
+    "Images",
+    "Numbers",
+    "Signals",
+    "Sprites",
+    "TorchvisionDataset",
+    "Vectors",
+]

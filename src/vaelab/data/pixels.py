@@ -5,6 +5,7 @@
 | binary      | 1 if u < k / 255 | masses on {0, 1}: dynamic binarisation, redrawn each time |
 | dequantized | (k + u) / 256    | densities on [0, 1] that bound the mass of k              |
 | grey        | k / 255          | masses on k / 255; densities without bits per dimension   |
+| real        | k                | densities of numbers, not pixels, which are stored as floats |
 
 u is uniform on [0, 1) and independent for each pixel.
 """
@@ -17,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Pixels = Literal["binary", "dequantized", "grey"]
+ImagePixels = Literal["binary", "dequantized", "grey"]
+Pixels = Literal["binary", "dequantized", "grey", "real"]
 
 
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """Converts uint8 images to x in float32 by `kind`, with random noise unless it is grey.
+    """Converts stored images to x in float32 by `kind`; draws noise for binary and dequantized.
 
     The generator is on the images' device.
     """
@@ -29,7 +31,7 @@ def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
 
 
 def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """Returns random bits, (k + u) / 256, or for grey the uint8 images themselves, uncopied.
+    """Returns random bits, (k + u) / 256, or for grey and real the images themselves, uncopied.
 
     Binary pixels are uint8 0 or 1, dequantized ones float32 in [0, 1).
     """

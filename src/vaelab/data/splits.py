@@ -51,6 +51,7 @@ class Splits:
         columns: Further columns by name, without label and factors.
         class_names: Names of the label's classes; default 0, 1, ...
         unused: Names of the arrays in the file that were not used.
+        x_names: Names of the columns of vectors, or of the channels of signals; none of images.
     """
 
     train_images: Tensor | OnDemand
@@ -64,6 +65,7 @@ class Splits:
     val_images: Tensor | None = None
     val_labels: Tensor | None = None
     unused: tuple[str, ...] = ()
+    x_names: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Tensor | OnDemand]:

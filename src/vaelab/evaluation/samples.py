@@ -28,7 +28,7 @@ def samples_obstacle(model: ELBO, data: Images) -> str | None:
     """Returns why `samples` is not applicable: one class or none, or too few test images."""
     if data.splits.num_classes <= 1:
         labels = "are of one class" if data.splits.num_classes else "have no labels"
-        return f"it takes a classifier, and these images {labels}"
+        return f"it takes a classifier, and these {data.noun} {labels}"
     if (count := data.sizes["test"]) <= NEIGHBOURS:
         return f"it compares {NEIGHBOURS} neighbours of each test image, and {count} are too few"
     return None
@@ -79,6 +79,12 @@ def samples(
     }
 
 
+def inception_obstacle(model: ELBO, data: Images) -> str | None:
+    """Returns why `inception` is not applicable, x that are no images, or None."""
+    return None if len(model.x_shape) == 3 else f"it takes images, and these are {data.noun}"
+
+
+@applicable_unless(inception_obstacle)
 def inception(subject: Subject, *, count: PositiveInt, sampler: Any) -> dict[str, Any]:
     """Measures FID; downloads Inception's weights if absent; NotApplicable without torch-fidelity.
 
@@ -111,11 +117,13 @@ def sampler_metric_name(name: str, sampler: Any) -> str:
 
 
 def generate_images(subject: Subject, count: int, sampler: Any) -> Iterator[Tensor]:
-    """Yields chunks [n, C, H, W] of mean images of samples, clamped to [0, 1]; fits the sampler.
+    """Yields chunks [n, C, H, W] of mean images of samples; fits the sampler.
 
-    In all `count` images, with the labels of the test images in turn.
+    In all `count` images, with the labels of the test images in turn. They are clamped to [0, 1],
+    unless x are real numbers.
     """
     model, y = sampler(subject.model, subject.data), subject.test_images[1]
     labels = y[torch.arange(count, device=y.device) % len(y)]
     for some in labels.split(images_per_chunk(model.x_shape, model.device)):
-        yield model.sample(some).clamp(0, 1)
+        drawn = model.sample(some)
+        yield drawn if model.pixels == "real" else drawn.clamp(0, 1)

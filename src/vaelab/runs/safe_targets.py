@@ -18,7 +18,10 @@ MODEL_PACKAGES = tuple(
 """Where the parts of a model are; every module class in them may be built."""
 DATA_PARTS = {
     f"vaelab.data.{name}"
-    for name in ("Arrays", "DSprites", "Digits", "Images", "Sprites", "TorchvisionDataset")
+    for name in (
+        *("Arrays", "DSprites", "Digits", "Images", "Numbers", "Signals", "Sprites"),
+        *("TorchvisionDataset", "Vectors"),
+    )
 }
 """The data module and its sources; what these write is kept in the command's own data folder."""
 LAYERS = (
