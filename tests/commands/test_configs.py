@@ -19,6 +19,8 @@ from vaelab.runs.targets import import_target
 
 REQUIRED = {
     "data=arrays": ["data.source.path=mine.npz"],
+    "data=signals": ["data.source.path=mine.npy"],
+    "data=vectors": ["data.source.path=mine.csv"],
     "posterior=codebook": ["model=vq_vae"],
     "posterior=deterministic": ["model=ae"],
     "prior=codes": ["model=vq_vae"],

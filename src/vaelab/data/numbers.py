@@ -98,7 +98,9 @@ class Numbers(Images):
         """
         binary, units, each = self.pixels == "binary", self.units, max(1, x[0].numel())
         shape = (-1, *[1] * (x.dim() - 2))
-        mean, scale = (torch.tensor(v).double().view(shape) for v in (units.mean, units.scale))
+        mean, scale = (
+            torch.tensor(v, dtype=torch.float64).view(shape) for v in (units.mean, units.scale)
+        )
         found = torch.empty(x.shape, dtype=torch.uint8 if binary else torch.float32)
         for rows in torch.arange(len(x)).split(max(1, CHUNK // each)):
             some = x[rows]

@@ -23,6 +23,7 @@ from vaelab.pictures.picture import Grid, Picture, column_count
 
 SHOWN = 4  # columns of a pair plot, at most
 DRAWN = 1000  # points of each kind in it, at most
+NAMED = 12  # bars whose names are in the note, at most
 MARGIN = 0.06  # of a cell, on every side
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#ff7f0e", "#9467bd", "#8c564b", "#17becf", "#e377c2")
 STYLES = ("solid", "dashed", "dotted")
@@ -125,6 +126,8 @@ class Plots(NumberPicture):
             place = i % columns + 0.5, i // columns + MARGIN
             axes.text(*place, escaped(caption), fontsize=7, ha="center", va="bottom")
         lines = [self.note, f"each plot is from {self.range_text(low, high)}"]
+        if self.axes == 1 and len(self.units.names) <= NAMED:
+            lines.append(f"bars: {', '.join(map(shortened, self.units.names))}")
         axes.set_xlabel("\n".join(map(escaped, filter(None, lines))), fontsize=9)
         if axes.get_legend_handles_labels()[1]:
             figure.legend(loc="outside right upper", frameon=False, fontsize=9)
@@ -146,8 +149,9 @@ class Plots(NumberPicture):
 class PairPlot(NumberPicture):
     """A picture of vectors: a few columns against each other, data beside samples.
 
-    Shown are the columns of the largest variance, four at most. The arrays, in the units of the
-    file, are `images`, the samples [N, C], and `x`, data [M, C], perhaps none.
+    Data are above the diagonal and samples below. Shown are the columns of the largest variance,
+    four at most. The arrays, in the units of the file, are `images`, the samples [N, C], and `x`,
+    data [M, C], perhaps none.
 
     Attributes:
         note: A line below all, or an empty text.
@@ -156,11 +160,14 @@ class PairPlot(NumberPicture):
     note: str = ""
 
     def image(self, card: bool = False) -> Image.Image:
-        """Renders scatter plots of the columns, and on the diagonal their histograms."""
+        """Renders scatter plots of the columns, and on the diagonal histograms of both."""
         named = {"data": self.arrays["x"], "samples": self.arrays["images"]}
         drawn = {name: values[:DRAWN].numpy() for name, values in named.items() if len(values)}
         spread = next(iter(drawn.values())).var(0)
         shown = np.sort(np.argsort(-spread, kind="stable")[:SHOWN])
+        all_drawn = np.concatenate([*drawn.values()])
+        low, high = all_drawn.min(0), all_drawn.max(0)
+        low, high = low - 0.05 * (high - low) - 1e-9, high + 0.05 * (high - low) + 1e-9
         side = 2.2 * max(2, len(shown))
         figure, _ = blank_figure(side + 1, side, card, empty=True)
         grid = figure.subplots(len(shown), len(shown), squeeze=False)
@@ -168,27 +175,27 @@ class PairPlot(NumberPicture):
             axes, up, across = grid[row, column], shown[row], shown[column]
             axes.spines[["top", "right"]].set_visible(False)
             axes.tick_params(labelsize=7)
+            axes.set_xlim(low[across], high[across])
             for number, (name, values) in enumerate(drawn.items()):
-                colour = COLOURS[number]
+                look: dict[str, Any] = {"color": COLOURS[number]}
                 if row == column:
-                    ends = np.concatenate([v[:, up] for v in drawn.values()])
-                    bins = np.histogram_bin_edges(ends, 24)
-                    style = {"histtype": "step", "density": True, "color": colour}
-                    label = name if row == 0 else None
-                    axes.hist(values[:, up], bins, label=label, **style)
-                else:
-                    points = values[:, across], values[:, up]
-                    axes.scatter(*points, s=5, linewidths=0, alpha=0.5, color=colour)
+                    bins = np.linspace(low[up], high[up], 25)
+                    look |= {"histtype": "step", "density": True}
+                    axes.hist(values[:, up], bins, label=name if row == 0 else None, **look)
+                elif (row < column) == (name == "data"):
+                    axes.set_ylim(low[up], high[up])
+                    axes.scatter(values[:, across], values[:, up], s=5, linewidths=0, **look)
             if row == len(shown) - 1:
                 axes.set_xlabel(escaped(shortened(self.units.names[across])), fontsize=9)
             if column == 0:
                 name = "density" if row == column else shortened(self.units.names[up])
                 axes.set_ylabel(escaped(name), fontsize=9)
         figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-        hidden = len(self.units.names) - len(shown)
-        columns = f"{len(shown)} of {len(self.units.names)} columns, of the largest variance"
-        if lines := [*filter(None, [self.note, columns if hidden else ""])]:
-            figure.supxlabel("\n".join(map(escaped, lines)), fontsize=9)
+        note = "data above the diagonal, samples below" if len(drawn) == 2 else "samples"
+        if len(shown) < len(self.units.names):
+            note += f"; {len(shown)} of {len(self.units.names)} columns, of the largest variance"
+        lines = [*filter(None, [self.note, note])]
+        figure.supxlabel("\n".join(map(escaped, lines)), fontsize=9)
         return rendered(figure)
 
 
