@@ -205,7 +205,7 @@ def test_bad_table_is_refused_with_column_and_row(write, text, message):
         ({"label": "kid"}, "data.source.label=kid: is no column; they are a, b, c, kind"),
         ({"leave_out": ["x"]}, "data.source.leave_out=x: is no column"),
         ({"leave_out": ["a", "b", "c"], "label": "kind"}, "no column of numbers left"),
-        ({"label": "a"}, "labels are 0, 1, ... or texts"),
+        ({"label": "a", "leave_out": ["kind"]}, "labels are 0, 1, ... or texts"),
     ],
 )
 def test_bad_choice_of_columns_is_refused(write, settings, message):
