@@ -17,6 +17,7 @@ from vaelab.observations import Units
 
 CHUNK = 2**22  # numbers converted at a time, to bound memory
 LISTED = 4  # columns in the description, at most
+NOT_BITS = "is not 0 or 1, as data.pixels=binary takes; data.pixels=real takes all numbers"
 
 
 class Numbers(Images):
@@ -105,7 +106,7 @@ class Numbers(Images):
         for rows in torch.arange(len(x)).split(max(1, CHUNK // each)):
             some = x[rows]
             if binary:
-                check_numbers(part, rows, (some == 0) | (some == 1), some, units, "is not 0 or 1")
+                check_numbers(part, rows, (some == 0) | (some == 1), some, units, NOT_BITS)
                 found[rows] = some.to(torch.uint8) * 255
             else:
                 found[rows] = ((some.double() - mean) / scale).float()

@@ -320,5 +320,5 @@ def table_text(names: Sequence[str], rows: Tensor, labels: Sequence[str] = ()) -
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*names, *(["label"] if labels else [])])
     for i, row in enumerate(rows.tolist()):
-        writer.writerow([f"{value:.9g}" for value in row] + ([labels[i]] if labels else []))
+        writer.writerow([f"{value:.12g}" for value in row] + ([labels[i]] if labels else []))
     return file.getvalue()
