@@ -114,7 +114,9 @@ def test_commands_take_numbers(get_run, folder, capsys, kind):
 
     run_command(export, f"run={run}")
     card = (run / "export" / "README.md").read_text()
-    assert "# CVAE of" in card or kind == "binary"
+    sizes = {"signals": "signals of 37 steps x 2", "vectors": "vectors of 3 numbers"}
+    assert f"# VAE of {sizes.get(kind, 'vectors of 7 numbers')}" in card
+    assert ("| income | " in card) == (kind == "vectors")
     model, exported = vaelab.load(run), vaelab.load(run / "export")
     assert model.units == exported.units
     y = torch.eye(2)[:, : model.context_dim]
@@ -188,7 +190,7 @@ REFUSED = {
     "data=vectors": "data.source.path has no value",
     "data=vectors likelihood=bernoulli": "which takes data.pixels=binary",
     "data=vectors likelihood=categorical": "numbers take likelihood=gaussian or laplace",
-    "data=vectors data.pixels=binary": "is not 0 or 1, as data.pixels=binary takes; data.pixels=real",
+    "data=vectors data.pixels=binary": "is not 0 or 1, as data.pixels=binary takes; data.pixels=",
     "data=vectors data.pixels=grey": "data.pixels=grey: should be 'real' or 'binary'",
     "data=vectors data.pixels=binary likelihood=bernoulli": "income of train row 0: ",
     "data=vectors network=conv": "network=conv takes images and signals, and not vectors of 3",
