@@ -172,20 +172,6 @@ def test_resume_mid_epoch_is_bit_exact(get_run, folder, tmp_path, kind):
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
-MODELS = sorted(path.stem for path in (CONF / "model").glob("[a-z]*.yaml"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["vectors", "signals"])
-@pytest.mark.parametrize("model", MODELS)
-def test_every_model_trains_on_numbers(folder, tmp_path, model, kind):
-    given = [*settings(folder, kind)[: -1 if kind == "signals" else None], f"model={model}"]
-    given = [word for word in given if word != "model=cvae"]
-    if model == "ladder_vae":
-        given = [word for word in given if not word.startswith("model.latent_dim")]
-    run_command(train, *given, "trainer=fast", f"hydra.run.dir={tmp_path}")
-
-
 REFUSED = {
     "data=vectors": "data.source.path has no value",
     "data=vectors likelihood=bernoulli": "which takes data.pixels=binary",
