@@ -269,3 +269,17 @@ def test_words_for_shapes():
     shapes = [(1, 28, 28), (2, 100), (5,)]
     expected = ["28 x 28 x 1 images", "signals of 100 steps x 2", "vectors of 5 numbers"]
     assert list(map(x_text, shapes)) == expected
+
+
+def test_units_of_a_finished_run_are_kept_when_the_file_has_grown(write):
+    data = module(Vectors(write(random_table()[0]), label="kind"))
+    units, before = data.units, data.splits.train_images
+    path = write(random_table(60)[0])
+    assert module(Vectors(path, label="kind")).units != units
+    grown = module(Vectors(path, label="kind"))
+    grown.units = units
+    assert_close(grown.splits.train_images[:1], before[:1])
+    other = module(Vectors(path, label="kind", leave_out=["c"]))
+    other.units = units
+    with pytest.raises(UserError, match="are a, b, and the model was trained with a, b, c"):
+        _ = other.splits

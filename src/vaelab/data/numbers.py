@@ -80,9 +80,15 @@ class Numbers(Images):
         """The data set as the model is given it: float32 in the model's units, or uint8 0 and 255.
 
         Raises:
-            UserError: If the numbers are not 0 and 1, or too large.
+            UserError: If the numbers are not 0 and 1, or too large, or of other columns than those
+                of `units`, which a finished run sets.
         """
         splits = self.stored_splits
+        if splits.x_names != self.units.names:
+            raise UserError(
+                f"the columns of the file are {listed(splits.x_names)}, and the model was trained "
+                f"with {listed(self.units.names)}"
+            )
         parts = {part: self.convert(part, x) for part, x in splits.parts.items()}
         return replace(
             splits,
