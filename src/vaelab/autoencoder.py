@@ -4,7 +4,7 @@ Shapes: K samples, B images, D latents, Y width of the labels, C x H x W pixels.
 x may be signals [B, C, L] or vectors [B, C]; the first axis of one x is that of its channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -71,7 +71,7 @@ class AutoEncoder(nn.Module):
         units: dict[str, list[str] | list[float]] | None = None,
     ) -> None:
         super().__init__()
-        check_pixels(pixels, likelihood)
+        check_pixels(pixels, likelihood, x_shape)
         self.x_shape = tuple(x_shape)
         self.latent_dim = latent_dim
         self.classes, self.numbers = dict(classes), dict(numbers)
@@ -205,13 +205,17 @@ class AutoEncoder(nn.Module):
         return q.rsample((num_samples,))
 
 
-def check_pixels(pixels: str, likelihood: Any) -> None:
+def check_pixels(pixels: str, likelihood: Any, x_shape: Sequence[int]) -> None:
     """Raises UserError unless a likelihood models this kind of pixels, or of numbers."""
     if pixels in likelihood.pixels:
         return
-    accepted = " or ".join(f"data.pixels={kind}" for kind in likelihood.pixels)
-    if pixels == "real" and "binary" not in likelihood.pixels:
-        accepted = "pixels of images; numbers take likelihood=gaussian or laplace"
+    images = len(x_shape) == 3
+    kinds = [kind for kind in likelihood.pixels if images == (kind != "real") or kind == "binary"]
+    accepted = " or ".join(f"data.pixels={kind}" for kind in kinds)
+    if not kinds:
+        accepted = (
+            "pixels of images; numbers take likelihood=gaussian or laplace, 0 and 1 bernoulli"
+        )
     raise UserError(
         f"data.pixels={pixels} cannot be modelled by the {type(likelihood).__name__} likelihood, "
         f"which takes {accepted}"

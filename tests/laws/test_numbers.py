@@ -153,6 +153,10 @@ def test_likelihoods_of_pixels_refuse_numbers():
     refused = ["Categorical", "ContinuousBernoulli", "DiscretizedLogistic"]
     for name in [*refused, "DiscretizedLogisticMixture"]:
         with pytest.raises(UserError, match="numbers take likelihood=gaussian or laplace"):
-            check_pixels("real", getattr(likelihoods, name)())
+            check_pixels("real", getattr(likelihoods, name)(), (5,))
     with pytest.raises(UserError, match=r"takes data.pixels=binary$"):
-        check_pixels("real", likelihoods.Bernoulli())
+        check_pixels("real", likelihoods.Bernoulli(), (5,))
+    with pytest.raises(UserError, match=r"takes data.pixels=real$"):
+        check_pixels("binary", likelihoods.Gaussian(), (2, 9))
+    with pytest.raises(UserError, match=r"takes data.pixels=dequantized or data.pixels=grey$"):
+        check_pixels("binary", likelihoods.Gaussian(), (1, 8, 8))
