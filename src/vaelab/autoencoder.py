@@ -1,20 +1,24 @@
 """`AutoEncoder`: encoder, posterior, prior, decoder and likelihood as one nn.Module.
 
-Shapes: K samples, B images, D latents, Y width of the labels, C x H x W pixels.
+Shapes: K samples, B images, D latents, Y width of the labels, C x H x W pixels. Instead of images
+x may be signals [B, C, L] or vectors [B, C]; the first axis of one x is that of its channels.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
 
 import torch
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from vaelab.distributions.precision import full_precision
 from vaelab.errors import UserError
+from vaelab.observations import Units
 from vaelab.parts import Connected
 from vaelab.terms import Terms
+
+XShape = Annotated[tuple[PositiveInt, ...], Field(min_length=1, max_length=3)]
 
 
 class AutoEncoder(nn.Module):
@@ -24,7 +28,8 @@ class AutoEncoder(nn.Module):
     There is no training here, see `vaelab.elbo.ELBO`.
 
     Args:
-        x_shape: (C, H, W) of one image; comes from the data module.
+        x_shape: (C, H, W) of one image, (C, L) of a signal or (C,) of a vector; comes from the data
+            module.
         classes: The number of classes of each categorical column of y, by the column's name.
         numbers: The width of each numeric column of y, by name; these come after the classes.
         pixels: The kind of pixel that the data module makes, see `vaelab.data.pixels`.
@@ -38,6 +43,8 @@ class AutoEncoder(nn.Module):
         decoder: (D, context_dim, shape) -> module from (z, context) to likelihood parameters.
         likelihood: Module from parameters to p(x | z, y).
         num_samples: K, the samples of z for each image (default 1).
+        units: Names and units of the numbers of vectors and signals, see `Units`, as plain lists
+            (default: 0, 1, ... and as they are).
 
     Raises:
         UserError: If the parts contradict each other or the data.
@@ -48,7 +55,7 @@ class AutoEncoder(nn.Module):
     def __init__(
         self,
         *,
-        x_shape: tuple[PositiveInt, PositiveInt, PositiveInt],
+        x_shape: XShape,
         classes: dict[str, PositiveInt],
         numbers: dict[str, PositiveInt],
         pixels: str,
@@ -61,14 +68,10 @@ class AutoEncoder(nn.Module):
         likelihood: Any,
         num_samples: PositiveInt = 1,
         class_names: dict[str, list[str]] | None = None,
+        units: dict[str, list[str] | list[float]] | None = None,
     ) -> None:
         super().__init__()
-        if pixels not in likelihood.pixels:
-            accepted = " or ".join(f"data.pixels={kind}" for kind in likelihood.pixels)
-            raise UserError(
-                f"data.pixels={pixels} cannot be modelled by the "
-                f"{type(likelihood).__name__} likelihood, which takes {accepted}"
-            )
+        check_pixels(pixels, likelihood, x_shape)
         self.x_shape = tuple(x_shape)
         self.latent_dim = latent_dim
         self.classes, self.numbers = dict(classes), dict(numbers)
@@ -78,7 +81,11 @@ class AutoEncoder(nn.Module):
         self.pixels = pixels
         self.bits_offset: float | None = likelihood.pixels[pixels]
 
-        channels, height, width = x_shape
+        self.units: Units | None = None
+        if units or len(x_shape) < 3:
+            self.units = Units.from_plain(units) if units else Units.default(x_shape[0])
+        if isinstance(likelihood, Connected):
+            likelihood.connect(self)
         self.condition = condition(self.classes, self.numbers)
         self.context_dim: int = self.condition.features
         self.encoder = encoder(x_shape, self.context_dim)
@@ -86,7 +93,7 @@ class AutoEncoder(nn.Module):
         self.prior = prior(latent_dim, self.context_dim)
         if isinstance(self.prior, Connected):
             self.prior.connect(self)
-        out_shape = (likelihood.channels(channels), height, width)
+        out_shape = (likelihood.channels(x_shape[0]), *x_shape[1:])
         self.decoder = decoder(latent_dim, self.context_dim, out_shape)
         self.likelihood = likelihood
 
@@ -107,14 +114,23 @@ class AutoEncoder(nn.Module):
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """Constructor arguments x_shape, classes, numbers, class_names, pixels, as plain values."""
+        """Constructor arguments that the data give, as plain values; no `units` of images."""
+        units = {"units": self.units.plain} if self.units else {}
         return {
             "x_shape": self.x_shape,
             "classes": self.classes,
             "numbers": self.numbers,
             "class_names": self.class_names,
             "pixels": self.pixels,
+            **units,
         }
+
+    def in_units(self, x: Tensor) -> Tensor:
+        """Returns numbers x [..., *x_shape] as they are stored in the file; images as they are.
+
+        They are float64 and on the CPU, in which no digit of large numbers is lost.
+        """
+        return self.units.restore(x, len(self.x_shape)) if self.units else x
 
     @property
     def label_names(self) -> list[str]:
@@ -188,3 +204,20 @@ class AutoEncoder(nn.Module):
     def draw(self, q: Distribution, num_samples: int) -> Tensor:
         """Reparameterised samples [K, B, D] of q, with gradients to its parameters."""
         return q.rsample((num_samples,))
+
+
+def check_pixels(pixels: str, likelihood: Any, x_shape: Sequence[int]) -> None:
+    """Raises UserError unless a likelihood models this kind of pixels, or of numbers."""
+    if pixels in likelihood.pixels:
+        return
+    images = len(x_shape) == 3
+    kinds = [kind for kind in likelihood.pixels if images == (kind != "real") or kind == "binary"]
+    accepted = " or ".join(f"data.pixels={kind}" for kind in kinds)
+    if not kinds:
+        accepted = (
+            "pixels of images; numbers take likelihood=gaussian or laplace, 0 and 1 bernoulli"
+        )
+    raise UserError(
+        f"data.pixels={pixels} cannot be modelled by the {type(likelihood).__name__} likelihood, "
+        f"which takes {accepted}"
+    )

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.autoencoder import AutoEncoder
-from vaelab.data.pixels import Pixels, from_user
+from vaelab.data.pixels import Pixels, from_numbers, from_user
 from vaelab.errors import UserError
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.evidence import evidence_estimates
@@ -29,6 +29,8 @@ class Inference(AutoEncoder):
     Images are NumPy arrays, tensors or lists: a batch [B, C, H, W], [B, H, W, C] or, with one
     channel, [B, H, W], or a single image. They are booleans, whole numbers of 0..255 or floats in
     [0, 1], and become pixels of the model's kind, with the same random bits or noise at each call.
+    Vectors [B, D] and signals [B, C, L] are numbers as in the file that the model was trained on,
+    and are standardised as they were.
 
     Labels are names of classes or whole numbers, one for all images or [B]; one-hot [B, classes]; y
     itself [B, Y]; or, for several columns, a dictionary of these by column. A whole number is the
@@ -134,8 +136,12 @@ class Inference(AutoEncoder):
             UserError: If the images or labels do not fit the model.
         """
         found = self.arranged(as_tensor(images, "images").cpu())
-        generator = generator or seeded_generator("inputs")
-        x = from_user(found, cast(Pixels, self.pixels), generator).to(self.device)
+        if self.units:
+            x = self.units.standardize(from_numbers(found, self.pixels), len(self.x_shape))
+        else:
+            noise = generator or seeded_generator("inputs")
+            x = from_user(found, cast(Pixels, self.pixels), noise)
+        x = x.to(self.device)
         return x, self.label_rows(labels, len(x))
 
     def arranged(self, images: Tensor) -> Tensor:

@@ -70,13 +70,13 @@ class Initialised(Protocol):
 
 @runtime_checkable
 class Connected(Protocol):
-    """A prior with `connect`: it uses other parts of its model, as VampPrior does the encoder."""
+    """A prior or likelihood with `connect`: it uses its model, as VampPrior does the encoder."""
 
     def connect(self, model: torch.nn.Module) -> None:
         """Keeps parts of the model; `AutoEncoder` calls it before it builds the decoder; may raise.
 
         Raises:
-            UserError: If the prior does not fit the model.
+            UserError: If the part does not fit the model.
         """
         ...
 

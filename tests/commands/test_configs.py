@@ -23,6 +23,8 @@ REQUIRED = {
     "data=folder": ["data.source.path=photos"],
     "data=huggingface": ["data.source.name=ylecun/mnist"],
     "data=torchvision": ["data.source.name=SVHN"],
+    "data=signals": ["data.source.path=mine.npy"],
+    "data=vectors": ["data.source.path=mine.csv"],
     "posterior=codebook": ["model=vq_vae"],
     "posterior=deterministic": ["model=ae"],
     "prior=codes": ["model=vq_vae"],

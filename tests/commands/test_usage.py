@@ -29,7 +29,9 @@ REQUIRED = {
     "data=arrays": "data.source.path=x",
     "data=folder": "data.source.path=x",
     "data=huggingface": "data.source.name=x",
+    "data=signals": "data.source.path=x",
     "data=torchvision": "data.source.name=x",
+    "data=vectors": "data.source.path=x",
 }
 
 

@@ -305,8 +305,9 @@ def test_gaussian_per_pixel_scale_agrees_with_scipy():
 
 def test_likelihood_pixels_give_kinds_and_bits_offsets():
     assert Bernoulli.pixels == {"binary": 0.0}
-    for density in (Gaussian, Laplace, ContinuousBernoulli):
-        assert density.pixels == {"dequantized": 8.0, "grey": None}
+    for density in (Gaussian, Laplace):
+        assert density.pixels == {"dequantized": 8.0, "grey": None, "real": None}
+    assert ContinuousBernoulli.pixels == {"dequantized": 8.0, "grey": None}
     for mass in (DiscretizedLogistic, DiscretizedLogisticMixture, Categorical):
         assert mass.pixels == {"grey": 0.0}
 

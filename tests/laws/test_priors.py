@@ -112,9 +112,8 @@ def build_vamp(latents, labels, components=6):
     classes = {"label": labels} if labels else {}
     condition = (OneHot if labels else Unconditional)(classes, {})
     encode, told = Encoder(latents, labels).forward, {"condition": condition, "classes": classes}
-    prior.connect(
-        SimpleNamespace(x_shape=(1, 2, 2), encode_for_prior=encode, context_dim=labels, **told)
-    )
+    told |= {"x_shape": (1, 2, 2), "pixels": "grey"}
+    prior.connect(SimpleNamespace(encode_for_prior=encode, context_dim=labels, **told))
     return prior
 
 
@@ -276,6 +275,24 @@ def test_conditional_vamp_density_averages_posteriors_of_same_label():
         y = torch.eye(3)[[label]]
         parts = [prior.encode(u[None], y).log_prob(z[:, label]).exp() for u in inputs]
         assert_close(found[:, label], (sum(parts) / len(parts)).log())
+
+
+def test_vamp_pseudo_inputs_of_real_numbers_have_no_bounds():
+    prior = Vamp(2, 0, components=6, start="images")
+    told = {"context_dim": 0, "x_shape": (3,), "pixels": "real"}
+    encoder = nn.Linear(3, 2)
+
+    def encode(x, y):
+        return Independent(Normal(encoder(x), torch.ones(())), 1)
+
+    prior.connect(SimpleNamespace(encode_for_prior=encode, **told))
+    rows = torch.tensor([[5.0, -7, 0], [30, 1, 2]])
+    data = SimpleNamespace(stored=lambda _: (rows, None, torch.arange(2)), seed=0)
+    prior.initialise(data)
+    assert {tuple(u) for u in prior.pseudo_inputs.tolist()} == {tuple(x) for x in rows.tolist()}
+    prior(torch.zeros(1, 0)).log_prob(torch.zeros(1, 2)).sum().backward()
+    assert_close(prior(torch.zeros(1, 0)).components.mean, encoder(prior.pseudo_inputs))
+    assert (prior.pseudo_inputs.grad != 0).all()
 
 
 def test_vamp_refuses_fewer_components_than_labels():

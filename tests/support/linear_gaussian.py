@@ -44,7 +44,7 @@ def make_exact(model):
 
     It has precision M / s^2 and mean M^-1 W'(x - mu), M = W'W + s^2, which has to be diagonal.
     """
-    loadings, offset = model.decoder.out.weight, model.decoder.out.bias + 0.5
+    loadings, offset = model.decoder.out.weight, model.decoder.out.bias + model.likelihood.centre
     variance = model.likelihood.log_scale.mul(2).exp()
     precision = loadings.square().sum(0) + variance
     mean = loadings.T / precision[:, None]
@@ -55,10 +55,10 @@ def make_exact(model):
 
 
 def log_evidence(model, x):
-    """Returns log N(x; mu, W W' + s^2 I), [B], of images x [B, 1, 8, 8]."""
-    loadings, offset = model.decoder.out.weight, model.decoder.out.bias + 0.5
+    """Returns log N(x; mu, W W' + s^2 I), [B], of images or vectors x [B, *x_shape]."""
+    loadings, offset = model.decoder.out.weight, model.decoder.out.bias + model.likelihood.centre
     variance = model.likelihood.log_scale.mul(2).exp()
-    noise = variance * torch.eye(64).double()
+    noise = variance * torch.eye(len(offset)).double()
     return MultivariateNormal(offset, loadings @ loadings.T + noise).log_prob(x.flatten(1))
 
 
@@ -71,11 +71,11 @@ def build_linear(kind=VAE, **settings):
         "latent_dim": LATENTS,
         "prior": StandardNormal,
         "likelihood": likelihoods.Gaussian(scale=0.3),
+        "pixels": "grey",
     }
     return kind(
         **parts | settings,
         numbers={},
-        pixels="grey",
         encoder=PixelsAsFeatures,
         posterior=posteriors.Gaussian,
         decoder=LinearDecoder,

@@ -10,6 +10,7 @@ from torch.testing import assert_close
 import vaelab
 from vaelab.data.pixels import from_user
 from vaelab.errors import UserError
+from vaelab.observations import Units
 from vaelab.randomness import seeded_generator
 
 SMALL = ["model.latent_dim=3", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
@@ -227,3 +228,20 @@ def test_results_are_free_of_gradients_but_for_the_call(vae):
     assert not vae.decode(torch.zeros(1, 3)).mean.requires_grad
     assert not vae.reconstruct(BYTES).requires_grad
     assert vae(BYTES).requires_grad
+
+
+def test_vectors_are_told_in_the_units_of_their_file():
+    units = {"names": ["a", "b"], "mean": [10.0, -1.0], "scale": [2.0, 0.5]}
+    narrow = {"encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}, "network": "mlp"}
+    overrides = ["data=vectors", "data.source.path=x.npy"]
+    model = vaelab.build("vae", x_shape=(2,), overrides=overrides, **narrow).eval()
+    model.units = Units.from_plain(units)
+    rows = np.array([[12, -1], [10, 0]])
+    x, _ = model.inputs(rows)
+    assert_close(x, torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+    assert_close(model.in_units(x).numpy(), rows.astype(float))
+    assert model.log_evidence(rows, num_samples=10).shape == (2,)
+    with pytest.raises(UserError, match="the numbers should be finite"):
+        model.encode([[1.0, float("nan")]])
+    with pytest.raises(UserError, match=r"images are \[B, 2\], and these \[2, 3\]"):
+        model.encode(np.zeros((2, 3)))

@@ -423,3 +423,50 @@ def test_unconditional_networks_have_no_label_parameters(network, part):
     assert not any(size for name, size in without.items() if name.endswith("table"))
     assert any(size for name, size in one.items() if name.endswith("table"))
     assert sum(without.values()) < sum(one.values())
+
+
+SIGNALS = [(1, 8), (2, 9), (3, 45), (1, 100)]  # (C, L)
+
+
+@pytest.mark.parametrize("context", [0, CLASSES])
+@pytest.mark.parametrize("shape", [*SIGNALS, (5,), (1,)])
+@pytest.mark.parametrize("network", ["mlp", "gated_mlp", "conv"])
+def test_networks_of_signals_and_vectors_have_the_shapes_of_x(network, shape, context):
+    if network == "conv" and len(shape) == 1:
+        pytest.skip("is refused")
+    encoder = build_network(network, "Encoder", shape, context)
+    assert encoder(*random_inputs("Encoder", shape, context)).shape == (2, encoder.features)
+    decoder = build_network(network, "Decoder", shape, context)
+    z, y = random_inputs("Decoder", shape, context)
+    found = decoder(z, y)
+    assert found.shape == (2, *shape)
+    for out in found[0].flatten():  # every number is written, of its own
+        (gradient,) = torch.autograd.grad(out, decoder.out.bias, retain_graph=True)
+        assert gradient.any()
+
+
+@pytest.mark.parametrize("length", range(8, 24))
+def test_conv_writes_signals_of_any_length_from_8(length):
+    shape = (2, length)
+    assert build_network("conv", "Decoder", shape)(torch.zeros(1, LATENTS), torch.zeros(1, 0)).shape
+    encoder = build_network("conv", "Encoder", shape)
+    x = torch.randn(1, *shape, requires_grad=True)
+    encoder(x, torch.zeros(1, 0)).sum().backward()
+    assert x.grad[..., : length - length % 8].any()
+
+
+@both_parts
+@pytest.mark.parametrize(
+    ("network", "shape", "message"),
+    [
+        ("conv", (5,), "network=conv takes images and signals, and not vectors of 5 numbers"),
+        ("conv", (1, 7), "signals of 7 steps are too small for 3 halvings"),
+        *((n, (5,), f"network={n} takes images, and not vectors of 5 numbers; use network=mlp$")
+          for n in ("burgess", "resnet", "rnn")),
+        *((n, (2, 30), f"{n} takes images, and not signals of 30 steps x 2; use .* or network=conv")
+          for n in ("burgess", "resnet", "rnn")),
+    ],
+)  # fmt: skip
+def test_networks_refuse_numbers_that_they_do_not_take(network, part, shape, message):
+    with pytest.raises(UserError, match=message):
+        build_network(network, part, shape)

@@ -14,6 +14,7 @@ from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, first_line
+from vaelab.observations import size_text
 from vaelab.runs import naming
 from vaelab.runs.folder import flatten
 from vaelab.training.tensorboard import write_hparams_columns
@@ -38,7 +39,6 @@ COMPARED = (
 def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> None:
     """Prints a run's model, data, device, parameters, condition and folder; first process only."""
     sizes = data.sizes
-    channels, height, width = model.x_shape
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     note = getattr(data.source, "note", None)
     device = trainer.strategy.root_device
@@ -47,7 +47,8 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
         f"{run.choices['model']} on {run.choices['data']}"
         + (f" ({note})" if note else "")
         + f": {sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} "
-        f"test images of {height} x {width} x {channels}, {data.pixels} pixels"
+        f"test {data.noun} of {size_text(model.x_shape)}, {data.pixels} "
+        + ("pixels" if data.noun == "images" else "numbers")
     )
     run.say(
         f"{run.choices['network']} network, {parameters:,} parameters, "

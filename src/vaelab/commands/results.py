@@ -217,7 +217,8 @@ def divergence_advice(model: ELBO, error: NotFiniteError) -> str:
     found = ["a smaller model.optimizer.lr", "trainer.gradient_clip_val=1"]
     if model.pixels == "grey" and model.bits_offset is None:
         found.append("data.pixels=dequantized, without which a density has no upper bound")
-    if isinstance(model.encoder, MLPEncoder) and math.prod(model.x_shape) > MANY_PIXELS:
+    dense = isinstance(model.encoder, MLPEncoder) and len(model.x_shape) > 1
+    if dense and math.prod(model.x_shape) > MANY_PIXELS:
         found.append(f"network=conv, for {math.prod(model.x_shape):,} inputs are many for a layer")
     return f"Try {', or '.join(found)}"
 

@@ -4,6 +4,8 @@ from vaelab.data.dsprites import DSprites
 from vaelab.data.folder import Folder
 from vaelab.data.huggingface import HuggingFace
 from vaelab.data.images import Images
+from vaelab.data.number_files import Signals, Vectors
+from vaelab.data.numbers import Numbers
 from vaelab.data.sources import Arrays, Digits, TorchvisionDataset
 from vaelab.data.sprites import Sprites
 from vaelab.data.torchvision_sets import Torchvision
@@ -15,7 +17,10 @@ __all__ = [
     "Folder",
     "HuggingFace",
     "Images",
+    "Numbers",
+    "Signals",
     "Sprites",
     "Torchvision",
     "TorchvisionDataset",
+    "Vectors",
 ]

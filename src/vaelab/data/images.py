@@ -15,9 +15,10 @@ from vaelab.data.batches import Augment, Batches
 from vaelab.data.columns import Column, Labels
 from vaelab.data.items import DatasetItems
 from vaelab.data.on_disk import LARGE, OnDisk
-from vaelab.data.pixels import Pixels, binarize
+from vaelab.data.pixels import ImagePixels, Pixels, binarize, to_float
 from vaelab.data.splits import OnDemand, Splits
 from vaelab.errors import UserError, spelling_hint
+from vaelab.observations import kind_text
 from vaelab.randomness import seeded_generator
 
 SHOWN = 12  # class names in the description, at most
@@ -66,7 +67,7 @@ class Images(LightningDataModule):
         source: Callable[[], Splits] | Dataset[Any],
         batch_size: PositiveInt,
         val_size: PositiveInt | Share,
-        pixels: Pixels,
+        pixels: ImagePixels,
         test_size: NonNegativeInt | Share = 0,
         columns: list[str] | None = None,
         numbers: bool = False,
@@ -98,6 +99,11 @@ class Images(LightningDataModule):
     def splits(self) -> Splits:
         """The data set of the source, loaded on first use, which may download or convert it."""
         return self.source()
+
+    @property
+    def noun(self) -> str:
+        """What x are called in messages: images, signals or vectors."""
+        return kind_text(self.splits.train_images.shape[1:])
 
     @property
     def shapes(self) -> dict[str, Any]:
@@ -139,23 +145,27 @@ class Images(LightningDataModule):
 
     @cached_property
     def rows(self) -> dict[str, Tensor]:
-        """Shuffled indices of the source's training images by part; loads the data on first use.
+        """Shuffled indices of the source's training images by part; loads the data on first use."""
+        return self.split_rows(self.splits)
 
-        Shuffled by `split_seed`; empty for a part that the source has of its own.
+    def split_rows(self, splits: Splits) -> dict[str, Tensor]:
+        """Returns indices of the training images by part, shuffled by `split_seed`.
+
+        They are empty for a part that the source has of its own.
 
         Raises:
             UserError: If the held out sizes leave no training images.
         """
-        count = len(self.splits.train_images)
+        count = len(splits.train_images)
         val_size, test_size = (
-            0 if part in self.splits.parts else num_held_out(size, count)
+            0 if part in splits.parts else num_held_out(size, count)
             for part, size in (("val", self.val_size), ("test", self.test_size))
         )
         held_out = val_size + test_size
         if held_out >= count:
             raise UserError(
                 f"data.val_size={self.val_size} and data.test_size={self.test_size} leave nothing "
-                f"of the {count:,} images for training"
+                f"of the {count:,} {kind_text(splits.train_images.shape[1:])} for training"
             )
         shuffled = torch.randperm(count, generator=seeded_generator("split", self.split_seed))
         sizes = [count - held_out, val_size, test_size]
@@ -213,18 +223,14 @@ class Images(LightningDataModule):
         return self.splits.column(name)
 
     def description(self) -> list[str]:
-        """Returns phrases on the pixel range and, where there is something to say, on other facts.
+        """Returns phrases on the values and, where there is something to say, on other facts.
 
         These are what was done to the source's images, the classes and how many training images
         they have, further columns, val and test images of their own, unused arrays, and a batch
         size above the number of training images.
         """
         splits = self.splits
-        low, high = splits.pixel_range
-        found = [f"pixels from {low} to {high}"]
-        if span := getattr(self.source, "span", None):
-            found[0] += f", which were {span[0]:g} to {span[1]:g}"
-        found += splits.remarks
+        found = [self.values_text(), *splits.remarks]
         if splits.num_classes:
             names = splits.column("label").class_names
             shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
@@ -242,7 +248,7 @@ class Images(LightningDataModule):
             found.append(f"not used: {', '.join(splits.unused)}")
         if self.batch_size > len(self.rows["train"]):
             few = len(self.rows["train"])
-            found.append(f"all {few} images in a batch, for data.batch_size={self.batch_size}")
+            found.append(f"all {few} {self.noun} in a batch, for data.batch_size={self.batch_size}")
         if self.balance:
             name = "label" if self.balance is True else self.balance
             found.append(f"classes of {name} drawn equally often")
@@ -250,6 +256,13 @@ class Images(LightningDataModule):
             size = splits.train_images.nbytes / 1e9
             found.append(f"{size:.1f} GB in a file, shuffled {self.window} MB at a time")
         return found
+
+    def values_text(self) -> str:
+        """Returns a phrase on the range of the pixels, and of what they were in the file."""
+        low, high = self.splits.pixel_range
+        span = getattr(self.source, "span", None)
+        stored = f", which were {span[0]:g} to {span[1]:g}" if span else ""
+        return f"pixels from {low} to {high}{stored}"
 
     @property
     def class_counts(self) -> Tensor:
@@ -262,9 +275,9 @@ class Images(LightningDataModule):
         counts, names = self.class_counts, self.splits.column("label").class_names
         few, many = int(counts.argmin()), int(counts.argmax())
         if counts[few] == counts[many]:
-            return f"{counts[few]:,} training images of each class"
+            return f"{counts[few]:,} training {self.noun} of each class"
         return (
-            f"training images of a class from {counts[few]:,} ({names[few]}) "
+            f"training {self.noun} of a class from {counts[few]:,} ({names[few]}) "
             f"to {counts[many]:,} ({names[many]})"
         )
 
@@ -315,11 +328,14 @@ class Images(LightningDataModule):
         return splits.train_images, splits.train_labels, self.rows[part]
 
     def grey_images(self, part: str, count: int | None = None) -> Iterator[Tensor]:
-        """Yields a part's first `count` images (default all) as k / 255, in chunks, on `device`."""
+        """Yields a part's first `count` images (default all) in chunks, on `device`, without noise.
+
+        They are k / 255, and real numbers themselves.
+        """
         images, _, rows = self.stored(part)
         images = images.to(self.device)
         for some in rows[:count].to(self.device).split(500):
-            yield images[some].float() / 255
+            yield to_float(images[some], "real" if self.pixels == "real" else "grey")
 
     def labels(self, part: str) -> Labels:
         """Returns y [N, Y] of all N images that `stored` returns for a part, in the same order."""

@@ -5,6 +5,7 @@
 | binary      | 1 if u < k / 255 | masses on {0, 1}: dynamic binarisation, redrawn each time |
 | dequantized | (k + u) / 256    | densities on [0, 1] that bound the mass of k              |
 | grey        | k / 255          | masses on k / 255; densities without bits per dimension   |
+| real        | k                | densities of numbers, not pixels, which are stored as floats |
 
 u is uniform on [0, 1) and independent for each pixel.
 """
@@ -19,21 +20,34 @@ from torch import Tensor
 
 from vaelab.errors import UserError
 
-Pixels = Literal["binary", "dequantized", "grey"]
+ImagePixels = Literal["binary", "dequantized", "grey"]
+Pixels = Literal["binary", "dequantized", "grey", "real"]
 
 
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """Converts uint8 images to x in float32 by `kind`, with random noise unless it is grey.
+    """Converts stored images to x in float32 by `kind`; draws noise for binary and dequantized.
 
     The generator is on the images' device.
     """
     return to_float(add_noise(images, kind, generator), kind)
 
 
+def from_numbers(values: Tensor, kind: str) -> Tensor:
+    """Returns a user's vectors or signals; UserError if not finite, or for bits if not 0 and 1."""
+    if not values.numel():
+        raise UserError("there are no rows")
+    if not values.to(torch.float64).isfinite().all():
+        raise UserError("the numbers should be finite")
+    if kind == "binary" and not ((values == 0) | (values == 1)).all():
+        low, high = values.min().item(), values.max().item()
+        raise UserError(f"the numbers are 0 and 1, and these are {low:g} to {high:g}")
+    return values
+
+
 def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
     """Converts a user's images to x in float32, by `kind`; UserError for impossible values.
 
-    Possible are booleans, whole numbers of 0..255 and floats in [0, 1]. Floats that are x already
+    Possible are booleans, whole numbers of 0..255 or of 0 and 1, and floats in [0, 1]. Floats that are x already
     are returned as they are: bits if the pixels are binary, and for dequantized ones those that are
     no k / 255.
 
@@ -55,7 +69,8 @@ def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tenso
     if not images.is_floating_point():
         if low < 0 or high > 255:
             raise UserError(f"whole pixels are 0 to 255, and these {low:g} to {high:g}")
-        return draw(images.to(torch.uint8), kind, generator)
+        bits = high <= 1  # else nearly black
+        return draw(images.to(torch.uint8) * (255 if bits else 1), kind, generator)
     if not (low >= 0 and high <= 1):  # also NaN
         raise UserError(
             f"pixels of floats are in [0, 1], and these are {low:g} to {high:g}; divide by 255, or "
@@ -73,7 +88,7 @@ def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tenso
 
 
 def add_noise(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
-    """Returns random bits, (k + u) / 256, or for grey the uint8 images themselves, uncopied.
+    """Returns random bits, (k + u) / 256, or for grey and real the images themselves, uncopied.
 
     Binary pixels are uint8 0 or 1, dequantized ones float32 in [0, 1).
     """

@@ -52,6 +52,7 @@ class Splits:
         class_names: Names of the label's classes; default 0, 1, ...
         unused: Names of the arrays in the file that were not used.
         remarks: Phrases on what was done to make images and labels of what was read.
+        x_names: Names of the columns of vectors, or of the channels of signals; none of images.
     """
 
     train_images: Tensor | OnDemand
@@ -66,6 +67,7 @@ class Splits:
     val_labels: Tensor | None = None
     unused: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    x_names: tuple[str, ...] = ()
 
     @property
     def parts(self) -> dict[str, Tensor | OnDemand]:

@@ -4,7 +4,7 @@ Shapes: B images of N in all, Y classes, F features.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
@@ -29,6 +29,7 @@ RECIPE = 1  # version of network and training; part of the file name, so an old 
 STEPS, BATCH = 1000, 128  # training steps and batch size, for any number of images
 RATE = 1e-2  # the highest learning rate of the one-cycle schedule
 FEATURES = 128  # F
+HIDDEN = 256  # width of a dense classifier
 
 Part = tuple[Tensor | OnDemand, Tensor, Tensor]  # see `Images.stored`
 Track = Callable[[Iterable[int], str], Iterable[int]]
@@ -37,8 +38,10 @@ Track = Callable[[Iterable[int], str], Iterable[int]]
 class Classifier(nn.Module):
     """A convolutional classifier of grey images k / 255 of at least 8 x 8 pixels.
 
+    That of signals and vectors has dense layers.
+
     Args:
-        x_shape: (C, H, W).
+        x_shape: (C, H, W), (C, L) or (C,).
         num_classes: Y.
         name: Name of its file; stored beside every metric that it was used for.
 
@@ -48,23 +51,27 @@ class Classifier(nn.Module):
 
     measured: Tensor
 
-    def __init__(self, x_shape: tuple[int, int, int], num_classes: int, name: str) -> None:
+    def __init__(self, x_shape: tuple[int, ...], num_classes: int, name: str) -> None:
         super().__init__()
         self.name = name
-        channels, height, width = x_shape
+        self.widest: tuple[int, ...] = (max(HIDDEN, math.prod(x_shape)),)
+        self.body = self.convolutional_body(*x_shape) if len(x_shape) == 3 else dense_body(x_shape)
+        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(FEATURES, num_classes))
+        self.register_buffer("measured", torch.zeros(2))
+
+    def convolutional_body(self, channels: int, height: int, width: int) -> nn.Sequential:
+        """Returns new layers from images to features; sets `widest`, the largest activation."""
         halvings = max(0, math.ceil(math.log2(max(height, width) / 8)))
         widths = [channels, 16, 32, *[64] * max(1, halvings - 1)]
         blocks = [
             convolution_block(a, b, i < halvings) for i, (a, b) in enumerate(pairwise(widths))
         ]
         small = math.ceil(height / 2**halvings) * math.ceil(width / 2**halvings)
-        self.widest = (widths[1], height, width)  # shape of the largest activation
-        self.body = nn.Sequential(
+        self.widest = (widths[1], height, width)
+        return nn.Sequential(
             *(*blocks, nn.Flatten(), nn.Dropout(0.3)),
             *(nn.Linear(widths[-1] * small, FEATURES), nn.ReLU()),
         )
-        self.head = nn.Sequential(nn.Dropout(0.3), nn.Linear(FEATURES, num_classes))
-        self.register_buffer("measured", torch.zeros(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns logits [B, Y] of images [B, C, H, W]; see `logits` for large batches."""
@@ -87,6 +94,14 @@ class Classifier(nn.Module):
         """Stored accuracy, with standard error, on test images, else on validation images."""
         value, se = self.measured.tolist()
         return {"value": value, "se": None if math.isnan(se) else se}
+
+
+def dense_body(x_shape: Sequence[int]) -> nn.Sequential:
+    """Returns new dense layers from signals or vectors to features."""
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(math.prod(x_shape), HIDDEN), nn.ReLU(), nn.Dropout(0.3)),
+        *(nn.Linear(HIDDEN, FEATURES), nn.ReLU()),
+    )
 
 
 def convolution_block(channels: int, width: int, halve: bool) -> nn.Module:
@@ -116,7 +131,9 @@ def load_or_train(
         UserError: If there are no labels, or the folder cannot be written to.
     """
     if not data.splits.num_classes:
-        raise UserError("a classifier to judge samples needs labels, and these images have none")
+        raise UserError(
+            f"a classifier to judge samples needs labels, and these {data.noun} have none"
+        )
     device = torch.device(device)
     path = folder / f"classifier_{digest(data)}.safetensors"
     randomness = torch.random.fork_rng([device] if device.type == "cuda" else [])
@@ -219,5 +236,5 @@ def fit(
 
 
 def grey(images: Tensor) -> Tensor:
-    """Returns uint8 images as float32 in [0, 1], k / 255; keeps the channels."""
-    return images.float() / 255
+    """Returns uint8 images as float32 in [0, 1], k / 255, and real numbers as they are."""
+    return images if images.is_floating_point() else images.float() / 255

@@ -11,8 +11,13 @@ from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import NotApplicable, Subject
 from vaelab.metrics.annealed import ais_estimates
 from vaelab.metrics.bits import bits_per_dim
-from vaelab.metrics.estimates import column_mean_estimates, mean_estimate
+from vaelab.metrics.estimates import (
+    column_mean_estimates,
+    mean_estimate,
+    not_applicable_estimate,
+)
 from vaelab.metrics.evidence import evidence_estimates
+from vaelab.observations import kind_text
 
 SMALL = 5_000_000
 """Operations to decode an image below which a model is small: dense networks on small images."""
@@ -44,14 +49,22 @@ def likelihood(subject: Subject, *, num_samples: PositiveInt | Literal["auto"]) 
 
 
 def reconstruction(subject: Subject) -> dict[str, Any]:
-    """Measures MSE, PSNR and SSIM of the test images; see `vaelab.metrics.reconstruction`."""
+    """Measures MSE, PSNR and SSIM of the test images; see `vaelab.metrics.reconstruction`.
+
+    Of signals and vectors the MSE alone, in the units of the model.
+    """
     from vaelab.metrics.reconstruction import reconstruction_quality  # slow to import
 
     found = [
         reconstruction_quality(subject.model, x, y)
         for x, y in subject.test_batches("reconstructions")
     ]
-    return {name: mean_estimate(torch.cat([part[name] for part in found])) for name in found[0]}
+    results = {name: mean_estimate(torch.cat([part[name] for part in found])) for name in found[0]}
+    shape = subject.model.x_shape
+    if len(shape) != 3:
+        reason = f"they are of images, and these are {kind_text(shape)}"
+        results |= {name: not_applicable_estimate(reason) for name in ("psnr", "ssim")}
+    return results
 
 
 def default_num_samples(model: ELBO) -> int:

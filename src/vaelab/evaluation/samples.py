@@ -28,7 +28,7 @@ def samples_obstacle(model: ELBO, data: Images) -> str | None:
     """Returns why `samples` is not applicable: one class or none, or too few test images."""
     if data.splits.num_classes <= 1:
         labels = "are of one class" if data.splits.num_classes else "have no labels"
-        return f"it takes a classifier, and these images {labels}"
+        return f"it takes a classifier, and these {data.noun} {labels}"
     if (count := data.sizes["test"]) <= NEIGHBOURS:
         return f"it compares {NEIGHBOURS} neighbours of each test image, and {count} are too few"
     return None
@@ -79,6 +79,12 @@ def samples(
     }
 
 
+def inception_obstacle(model: ELBO, data: Images) -> str | None:
+    """Returns why `inception` is not applicable, x that are no images, or None."""
+    return None if len(model.x_shape) == 3 else f"it takes images, and these are {data.noun}"
+
+
+@applicable_unless(inception_obstacle)
 def inception(subject: Subject, *, count: PositiveInt, sampler: Sampler) -> dict[str, Any]:
     """Measures FID; downloads Inception's weights if absent; NotApplicable without torch-fidelity.
 
@@ -111,15 +117,16 @@ def sampler_metric_name(name: str, sampler: Sampler) -> str:
 
 
 def generate_images(subject: Subject, count: int, sampler: Sampler) -> Iterator[Tensor]:
-    """Yields chunks [n, C, H, W] of mean images of samples, clamped to [0, 1]; fits the sampler.
+    """Yields chunks [n, C, H, W] of mean images of samples; fits the sampler.
 
-    In all `count` images, with the labels of the test images in turn. Raises NotApplicable if one
-    is not finite, as of a sampler whose fit has diverged.
+    In all `count` images, with the labels of the test images in turn. They are clamped to [0, 1],
+    unless x are real numbers. Raises NotApplicable if one is not finite, as of a sampler whose fit
+    has diverged.
     """
     model, y = sampler(subject.model, subject.data), subject.test_images[1]
     labels = y[torch.arange(count, device=y.device) % len(y)]
     for some in labels.split(images_per_chunk(model.x_shape, model.device)):
-        images = model.sample_means(some)
-        if not images.isfinite().all():
+        drawn = model.sample_means(some)
+        if not drawn.isfinite().all():
             raise NotApplicable("its samples are not finite")
-        yield images.clamp(0, 1)
+        yield drawn if model.pixels == "real" else drawn.clamp(0, 1)

@@ -7,6 +7,7 @@ from typing import Any
 from vaelab.elbo import ELBO
 from vaelab.evaluation.record import rounded_estimate
 from vaelab.export.onnx_files import COMPARED, TOLERANCE, OnnxFile
+from vaelab.observations import kind_text, x_text
 from vaelab.version import __version__
 
 PIXELS = {  # see vaelab.data.pixels
@@ -38,7 +39,6 @@ def model_card(
 
 def introduction_section(model: ELBO) -> str:
     """Returns the metadata for the hub, the title, the model's parts and what x and y are."""
-    channels, height, width = model.x_shape
     labels = f"\n\n{label_description(model)}" if model.context_dim else ""
     parts = (model.encoder, model.posterior, model.prior, model.decoder, model.likelihood)
     return f"""\
@@ -47,14 +47,32 @@ library_name: vaelab
 tags: [variational-autoencoder]
 ---
 
-# {type(model).__name__} of {height} x {width} x {channels} images, {model.latent_dim} latents
+# {type(model).__name__} of {x_text(model.x_shape)}, {model.latent_dim} latents
 
 Trained for {model.step:,} steps; exported by vaelab {__version__}. Made of
 {", ".join(type(part).__name__ for part in parts)}; `config.json` has the settings.
 
-`x` is an image [batch, {channels}, {height}, {width}] whose pixel is
-{PIXELS[model.pixels]}.{labels}
+{x_description(model)}{labels}
 """
+
+
+def x_description(model: ELBO) -> str:
+    """Returns a sentence on the shape of x, and on what its pixels or numbers are."""
+    shape = ", ".join(map(str, model.x_shape))
+    if model.units is None:
+        return f"`x` is an image [batch, {shape}] whose pixel is\n{PIXELS[model.pixels]}."
+    kind = kind_text(model.x_shape)
+    stated = f"`x` are {kind} [batch, {shape}] of numbers"
+    if model.pixels == "binary":
+        names = ", ".join(map(escaped_markdown, model.units.names))
+        return f"{stated} 0 and 1: {names}."
+    units = zip(model.units.names, model.units.mean, model.units.scale, strict=True)
+    rows = [f"| {escaped_markdown(name)} | {mean!r} | {scale!r} |" for name, mean, scale in units]
+    table = "\n".join(rows)
+    return (
+        f"{stated}, each less the mean and divided by the scale of its row in this table;\n"
+        f"`model.in_units(x)` is the reverse.\n\n| name | mean | scale |\n|---|---|---|\n{table}\n"
+    )
 
 
 def label_description(model: ELBO) -> str:

@@ -1,8 +1,9 @@
 """Likelihoods p(x | z, y): modules from decoder outputs [..., P, H, W] to distributions of images.
 
 Images are [C, H, W]. Each module has `channels(C)`, the P that the decoder must have, and `pixels`:
-the kinds of pixel (see `vaelab.data.pixels`) that it models, each with the number to add to its
-bits per dimension, or None where bits per dimension are not defined.
+the kinds of pixel, or of numbers, that it models (see `vaelab.data.pixels`), each with the number
+to add to its bits per dimension, or None where bits per dimension are not defined. Signals are
+[C, L] and vectors [C]; `connect`, called with the model, tells a likelihood which x are.
 """
 
 from vaelab.likelihoods.bernoulli import Bernoulli

@@ -18,7 +18,7 @@ class Bernoulli(Pixelwise):
 
     def forward(self, logits: Tensor) -> Distribution:
         """p(x | z, y), batch [...], event [C, H, W], of logits [..., C, H, W]."""
-        return BernoulliImage(BernoulliDistribution(logits=logits), 3)
+        return BernoulliImage(BernoulliDistribution(logits=logits), self.axes)
 
 
 class BernoulliImage(Independent):
@@ -32,4 +32,4 @@ class BernoulliImage(Independent):
         """
         logits, value = torch.broadcast_tensors(self.base_dist.logits, value)
         loss = binary_cross_entropy_with_logits(logits, value, reduction="none")
-        return -loss.flatten(-3).sum(-1)
+        return -loss.flatten(-len(self.event_shape)).sum(-1)

@@ -32,7 +32,9 @@ class LocationScale(Pixelwise):
             `per_pixel` (by the decoder, as a factor of `INITIAL_SCALE`).
     """
 
-    pixels: ClassVar[dict[str, float | None]] = {"dequantized": 8.0, "grey": None}
+    pixels: ClassVar[dict[str, float | None]] = {"dequantized": 8.0, "grey": None, "real": None}
+    centre = 0.5
+    """Added to the decoder's output, which is about 0 at the start: mid-grey; of numbers 0."""
     family: Callable[[Tensor, Tensor], Distribution]
 
     def __init__(self, scale: Scale | Literal["learned", "per_pixel"] = "learned") -> None:
@@ -41,15 +43,24 @@ class LocationScale(Pixelwise):
         learned = scale == "learned"
         start = INITIAL_SCALE if isinstance(scale, str) else float(scale)
         self.log_scale = nn.Parameter(torch.tensor(math.log(start)), requires_grad=learned)
+        self.is_fixed = not isinstance(scale, str)
+
+    def connect(self, model: Any) -> None:
+        """Sets axes, and for real numbers centre 0 and initial scale 1, in place, unless fixed."""
+        super().connect(model)
+        if model.pixels == "real":
+            self.centre = 0.0
+            if not self.is_fixed:
+                self.log_scale.data.zero_()
 
     def forward(self, params: Tensor) -> Distribution:
         """p(x | z, y) of params [..., P, H, W]: means - 1/2, then if per_pixel log(scale / 0.25).
 
         P is C, or 2 C for scale=per_pixel. Batch [...] and event [C, H, W].
         """
-        location, *by_pixel = params.chunk(self.params, dim=-3)
+        location, *by_pixel = params.chunk(self.params, dim=-self.axes)
         log_scale = self.log_scale + by_pixel[0] if by_pixel else self.log_scale
-        return Independent(self.family(location + 0.5, log_scale.exp()), 3)
+        return Independent(self.family(location + self.centre, log_scale.exp()), self.axes)
 
 
 class Laplace(LocationScale):
@@ -88,11 +99,17 @@ class Gaussian(LocationScale):
             self.register_buffer("variance", torch.tensor(INITIAL_SCALE**2))
             self.register_buffer("batches", torch.tensor(0))
 
+    def connect(self, model: Any) -> None:
+        """Sets axes, and for real numbers centre 0 and initial scale 1, in place, unless fixed."""
+        super().connect(model)
+        if self.optimal and model.pixels == "real":
+            self.variance.fill_(1.0)
+
     def forward(self, params: Tensor) -> Distribution:
         """p(x | z, y) of params [..., P, H, W]; if `optimal`, in training, an `OptimalGaussian`."""
         if not self.optimal:
             return super().forward(params)
-        p = Independent(Normal(params + 0.5, self.variance.sqrt()), 3)
+        p = Independent(Normal(params + self.centre, self.variance.sqrt()), self.axes)
         return OptimalGaussian(p, self.update_variance) if self.training else p
 
     @torch.no_grad()
@@ -112,13 +129,14 @@ class OptimalGaussian(Independent):
     """
 
     def __init__(self, p: Independent, on_variance: Callable[[Tensor], None]) -> None:
-        super().__init__(p.base_dist, 3)
+        super().__init__(p.base_dist, len(p.event_shape))
         self.on_variance = on_variance
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "OptimalGaussian":
         """The distribution with its batch shape expanded, and the same `on_variance`."""
         shape = (*batch_shape, *self.event_shape)
-        return OptimalGaussian(Independent(self.base_dist.expand(shape), 3), self.on_variance)
+        p = Independent(self.base_dist.expand(shape), len(self.event_shape))
+        return OptimalGaussian(p, self.on_variance)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density [...] at the batch's mean squared error; calls `on_variance` with it.
@@ -128,6 +146,6 @@ class OptimalGaussian(Independent):
         squares = (value - self.base_dist.loc).square()
         variance = gather_batch(squares.mean()[None]).mean().clamp(min=MIN_SCALE**2)
         self.on_variance(variance.detach())
-        size = math.prod(squares.shape[-3:])
+        size = math.prod(self.event_shape)
         constant = 0.5 * size * (math.log(2 * math.pi) + variance.log())
-        return -(squares.flatten(-3).sum(-1) / (2 * variance) + constant)
+        return -(squares.flatten(-len(self.event_shape)).sum(-1) / (2 * variance) + constant)

@@ -15,7 +15,7 @@ def reconstruction_quality(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str
     sees it: bits where pixels are binary, whose noise no reconstruction can predict. `mse` is a
     mean over pixels and channels. `psnr` = -10 log10(mse), in decibels for pixels in [0, 1], is
     infinite for an image that is reconstructed exactly, and so is then a mean over images. For
-    `ssim` see `ssim`. No gradients.
+    `ssim` see `ssim`. Signals and vectors have `mse` alone. No gradients.
 
     Args:
         model: In evaluation mode.
@@ -24,6 +24,8 @@ def reconstruction_quality(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str
     """
     images = model.mean_reconstruction(x, y)
     mse = (images - x).square().flatten(1).mean(1)
+    if x.dim() != 4:
+        return {"mse": mse}
     return {"mse": mse, "psnr": -10 * mse.log10(), "ssim": ssim(images, x)}
 
 

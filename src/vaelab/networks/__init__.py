@@ -1,5 +1,7 @@
 """Encoders (x, y) -> features [B, F] and decoders (z, y) -> likelihood parameters [B, P, H, W].
 
+Dense networks also take signals [B, C, L] and vectors [B, C], and `conv` signals.
+
 y has width zero in an unconditional model. Otherwise it modulates every hidden layer, so that a
 label can change what a layer does and not only where its inputs lie. No layer looks at the other
 images of a batch.

@@ -24,6 +24,7 @@ from vaelab.networks.layers import (
     Shape,
     Widths,
     build_dense_layers,
+    check_image_shape,
     concatenate,
     halved_sizes_up,
 )
@@ -82,6 +83,7 @@ class BurgessEncoder(nn.Module):
         hidden: Widths,
     ) -> None:
         super().__init__()
+        check_image_shape("burgess", x_shape)
         check_kernels("encoder", channels, kernels)
         widths = pairwise([x_shape[0], *channels])
         small = (channels[-1], *halved_sizes_up(x_shape, len(channels))[-1])
@@ -120,6 +122,7 @@ class BurgessDecoder(nn.Module):
         hidden: Widths,
     ) -> None:
         super().__init__()
+        check_image_shape("burgess", out_shape)
         check_kernels("decoder", channels, kernels)
         widths = [*reversed(channels), out_shape[0]]
         sizes = halved_sizes_up(out_shape, len(channels))[::-1]

@@ -1,4 +1,4 @@
-"""A convolutional encoder and decoder that halve the image each time, rounding down."""
+"""A convolutional encoder and decoder that halve an image, or a signal, rounding down."""
 
 import math
 from itertools import pairwise
@@ -8,17 +8,18 @@ from torch import Tensor, nn
 
 from vaelab.errors import UserError
 from vaelab.networks.layers import ModulatedLayers, Shape, Widths, build_dense_layers, concatenate
+from vaelab.observations import kind_text, x_text
 
 
 class ConvEncoder(nn.Module):
-    """An encoder of convolutions that halve the image, rounding down, and a dense layer.
+    """An encoder of convolutions that halve the image or signal, rounding down, and a dense layer.
 
     Args:
         channels: Channels after each halving.
         features: F, the width of the dense layer.
 
     Raises:
-        UserError: If the image is too small for so many halvings.
+        UserError: If x are vectors, or too small for so many halvings.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class ConvEncoder(nn.Module):
         super().__init__()
         widths = [x_shape[0], *channels]
         sizes = halved_sizes_down(x_shape, len(channels))
+        layer: type[nn.Module] = nn.Conv2d if len(x_shape) == 3 else nn.Conv1d
         self.convolutions = ModulatedLayers(
-            [nn.Conv2d(a, b, 4, 2, 1) for a, b in pairwise(widths)], channels, context_dim
+            [layer(a, b, 4, 2, 1) for a, b in pairwise(widths)], channels, context_dim
         )
         self.dense = build_dense_layers(
             channels[-1] * math.prod(sizes[-1]), [features], context_dim
@@ -63,9 +65,10 @@ class ConvDecoder(nn.Module):
         sizes = halved_sizes_down(out_shape, len(channels))[::-1]
         self.small = (widths[0], *sizes[0])
         self.dense = build_dense_layers(latent_dim, [features, math.prod(self.small)], context_dim)
+        layer: type[nn.Module] = nn.ConvTranspose2d if len(out_shape) == 3 else nn.ConvTranspose1d
         # A side of 2n or 2n + 1 pixels is halved to n; output_padding restores the odd pixel.
         *hidden, out = (
-            nn.ConvTranspose2d(a, b, 4, 2, 1, output_padding=(big[0] % 2, big[1] % 2))
+            layer(a, b, 4, 2, 1, output_padding=tuple(side % 2 for side in big))
             for (a, b), big in zip(pairwise(widths), sizes[1:], strict=True)
         )
         self.convolutions = ModulatedLayers(hidden, widths[1:-1], context_dim)
@@ -77,12 +80,21 @@ class ConvDecoder(nn.Module):
         return self.out(self.convolutions(h, y))
 
 
-def halved_sizes_down(shape: Shape, times: int) -> list[tuple[int, int]]:
-    """Returns `times` + 1 sizes (H, W) from full size, halved rounding down; UserError at zero."""
-    _, height, width = shape
-    if min(height, width) >> times == 0:
+def halved_sizes_down(shape: Shape, times: int) -> list[tuple[int, ...]]:
+    """Returns `times` + 1 sizes, (H, W) or (L,), each half of the last, rounded down; may raise.
+
+    Raises:
+        UserError: If a side would be zero, or x are vectors.
+    """
+    _, *sides = shape
+    if not sides:
         raise UserError(
-            f"images of {height} x {width} pixels are too small for {times} halvings; "
+            f"network=conv takes images and signals, and not {x_text(shape)}; use network=mlp"
+        )
+    if min(sides) >> times == 0:
+        size = " x ".join(map(str, sides)) + (" pixels" if len(sides) == 2 else " steps")
+        raise UserError(
+            f"{kind_text(shape)} of {size} are too small for {times} halvings; "
             "use fewer model.encoder.channels and model.decoder.channels, or network=mlp"
         )
-    return [(height >> i, width >> i) for i in range(times + 1)]
+    return [tuple(side >> i for side in sides) for i in range(times + 1)]

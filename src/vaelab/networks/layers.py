@@ -8,7 +8,10 @@ import torch
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-Shape = Sequence[int]  # (C, H, W)
+from vaelab.errors import UserError
+from vaelab.observations import x_text
+
+Shape = Sequence[int]  # (C, H, W), of signals (C, L), of vectors (C,)
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]
 
 
@@ -83,6 +86,13 @@ def build_dense_layers(
 def concatenate(h: Tensor, y: Tensor) -> Tensor:
     """Returns h [B, F] and y [B, Y] concatenated; h itself, not a copy, where Y = 0."""
     return torch.cat([h, y], dim=-1) if y.shape[-1] else h
+
+
+def check_image_shape(network: str, shape: Shape) -> None:
+    """Raises UserError unless a shape is that of images, (C, H, W); `network` is named in it."""
+    if len(shape) != 3:
+        other = "network=mlp or network=conv" if len(shape) == 2 else "network=mlp"
+        raise UserError(f"network={network} takes images, and not {x_text(shape)}; use {other}")
 
 
 def halved_sizes_up(shape: Shape, times: int) -> list[tuple[int, int]]:

@@ -18,6 +18,7 @@ from vaelab.networks.layers import (
     Shape,
     Widths,
     build_dense_layers,
+    check_image_shape,
     concatenate,
     halved_sizes_up,
 )
@@ -89,6 +90,7 @@ class ResNetEncoder(nn.Module):
         features: PositiveInt,
     ) -> None:
         super().__init__()
+        check_image_shape("resnet", x_shape)
         self.first = nn.Conv2d(x_shape[0], channels[0], 3, padding=1)
         between = [nn.Conv2d(a, b, 3, 2, 1) for a, b in pairwise(channels)]
         self.layers = build_residual_layers(channels, between, blocks, context_dim)
@@ -119,6 +121,7 @@ class ResNetDecoder(nn.Module):
         features: PositiveInt,
     ) -> None:
         super().__init__()
+        check_image_shape("resnet", out_shape)
         widths = channels[::-1]
         sizes = halved_sizes_up(out_shape, len(channels) - 1)[::-1]
         self.small = (widths[0], *sizes[0])

@@ -10,7 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from vaelab.distributions.precision import full_precision
-from vaelab.networks.layers import Modulation, Shape, Widths, build_dense_layers, concatenate
+from vaelab.networks.layers import (
+    Modulation,
+    Shape,
+    Widths,
+    build_dense_layers,
+    check_image_shape,
+    concatenate,
+)
 
 
 class GRULayer(nn.Module):
@@ -65,6 +72,7 @@ class RNNEncoder(nn.Module):
 
     def __init__(self, x_shape: Shape, context_dim: int, *, hidden: Widths) -> None:
         super().__init__()
+        check_image_shape("rnn", x_shape)
         channels, self.height, width = x_shape
         self.layers = build_gru_layers(channels * width, hidden, context_dim)
         self.features = hidden[-1]
@@ -89,6 +97,7 @@ class RNNDecoder(nn.Module):
         self, latent_dim: int, context_dim: int, out_shape: Shape, *, hidden: Widths
     ) -> None:
         super().__init__()
+        check_image_shape("rnn", out_shape)
         channels, self.height, width = out_shape
         self.row_shape = (channels, width)
         self.start = build_dense_layers(latent_dim, hidden[:1], context_dim, torch.tanh)

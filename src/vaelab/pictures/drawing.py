@@ -4,7 +4,8 @@ import torch
 
 from vaelab.elbo import ELBO
 from vaelab.pictures import kinds
-from vaelab.pictures.picture import Picture
+from vaelab.pictures.picture import Grid, Picture
+from vaelab.pictures.plots import NumberPicture, Plots
 from vaelab.pictures.request import Request
 from vaelab.randomness import stream_seed
 
@@ -85,7 +86,9 @@ def draw(name: str, model: ELBO, request: Request, seed: int = 0) -> Picture:
         torch.manual_seed(stream_seed("pictures", seed))
         picture = KINDS[name](model.eval(), request)
     model.train(training)
-    return picture
+    if isinstance(picture, Grid) and model.units:
+        picture = Plots.from_grid(picture, len(model.x_shape), model.units)
+    return picture.in_units() if isinstance(picture, NumberPicture) else picture
 
 
 def draw_overview(model: ELBO, x: torch.Tensor, y: torch.Tensor) -> dict[str, Picture]:

@@ -13,6 +13,7 @@ from vaelab.elbo import ELBO
 from vaelab.errors import UserError, spelling_hint
 from vaelab.evaluation.samplers import Own
 from vaelab.files.atomic import make_folder
+from vaelab.observations import x_text
 from vaelab.pictures.drawing import KINDS, draw, obstacle
 from vaelab.pictures.image_files import join_image_files, read_image, write_image
 from vaelab.pictures.request import Request
@@ -213,12 +214,14 @@ def read_ends(paths: Sequence[str], model: ELBO, seed: int) -> Tensor | None:
     """Reads two image files as x [2, C, H, W], with pixel noise by the seed; None for no paths.
 
     Raises:
-        UserError: If there are not two files, or one cannot be read.
+        UserError: If there are not two files, one cannot be read, or x are no images.
     """
     if not paths:
         return None
     if len(paths) != 2:
         raise UserError(f"images={','.join(paths)}: should be two files, and not {len(paths)}")
+    if len(model.x_shape) != 3:
+        raise UserError(f"images={','.join(paths)}: this model is of {x_text(model.x_shape)}")
     read = torch.stack([read_image(Path(path), model.x_shape) for path in paths])
     noise = seeded_generator("ends", seed)
     kind: Any = model.pixels

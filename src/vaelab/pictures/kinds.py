@@ -18,13 +18,14 @@ from vaelab.metrics import neighbours
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.pictures.codes import batched_prior, decode_means, encode_means, sample_prior
 from vaelab.pictures.picture import Grid, Picture, column_count
+from vaelab.pictures.plots import DRAWN, PairPlot, Plots
 from vaelab.pictures.request import Request
 from vaelab.pictures.scatter import Scatter
 from vaelab.training.totals import ACTIVE
 
 STEPS = 21  # T; every second step is in the grid, and all are in the film
 REACH = 3.0  # half the range of a traversal, in standard deviations of the prior
-DRAWN = 2000  # points drawn to find those that are farthest from codes
+CANDIDATES = 2000  # points drawn to find those that are farthest from codes
 TINY = 1e-6  # added to the variances, so that a constant latent gives no singular matrix
 ROWS = 16  # most rows of a traversal
 FAINT = 0.05  # nats; latents of a lower rate change nothing visible
@@ -35,12 +36,16 @@ def reconstructions(model: ELBO, request: Request) -> Picture:
     """Draws images (default 32), each above its reconstruction through the posterior mean."""
     x, y = request.images(request.count or 32)
     arrays = decode_means(model, encode_means(model, x, y), y) | {"x": x}
-    return pair_grid(arrays, {"input": x, "reconstruction": arrays["images"]})
+    return pair_grid(model, arrays, {"input": x, "reconstruction": arrays["images"]})
 
 
 def samples(model: ELBO, request: Request) -> Picture:
-    """Draws decoder means of prior samples (default 64), captioned by class if conditional."""
-    y = request.conditions(request.count or 64)
+    """Draws decoder means of prior samples (default 64), captioned by class if conditional.
+
+    Vectors (default 1,000) are drawn from p(x | z, y), with its noise, and shown beside the data.
+    """
+    vectors = len(model.x_shape) == 1
+    y = request.conditions(request.count or (DRAWN if vectors else 64))
     arrays = decode_means(model, sample_prior(model, y, request.temperature), y)
     captions: list[str] = []
     if model.context_dim and model.num_classes:
@@ -48,6 +53,10 @@ def samples(model: ELBO, request: Request) -> Picture:
     first, note = condition_texts(model, y[0]), ""
     if model.context_dim and len(first) > 1:
         note = f"conditions of the images in turn, the first: {', '.join(first)}"
+    if vectors and model.units:
+        drawn = model.decode(arrays["z"], y).sample()
+        arrays |= {"means": arrays["images"], "images": drawn, "x": request.x}
+        return PairPlot(arrays=arrays, units=model.units, axes=1, captions=captions, note=note)
     return Grid(arrays, arrays["images"], captions=captions, note=note)
 
 
@@ -58,7 +67,7 @@ def nearest(model: ELBO, request: Request) -> Picture:
     arrays = decode_means(model, sample_prior(model, y, request.temperature), y)
     found = neighbours.nearest_images(arrays["images"], request.training())
     arrays |= {"nearest": found.images, "distances": found.distances}
-    return pair_grid(arrays, {"sample": arrays["images"], "nearest": found.images})
+    return pair_grid(model, arrays, {"sample": arrays["images"], "nearest": found.images})
 
 
 def gaps(model: ELBO, request: Request) -> Picture:
@@ -70,23 +79,28 @@ def gaps(model: ELBO, request: Request) -> Picture:
     z = encode_means(model, request.x, request.y)
     covariance = z.T.cov() + TINY * torch.eye(z.shape[1]).to(z)
     factor = torch.linalg.cholesky_ex(covariance).L
-    drawn = z.mean(0) + torch.randn(DRAWN, z.shape[1]).to(z) @ factor.mT
+    drawn = z.mean(0) + torch.randn(CANDIDATES, z.shape[1]).to(z) @ factor.mT
     distances, codes = torch.cdist(drawn / z.std(0), z / z.std(0)).min(1)
     far = distances.topk(request.count or 32).indices
     y = request.y[codes[far]]
     arrays = decode_means(model, drawn[far], y) | {"distances": distances[far]}
     arrays["nearest"] = decode_means(model, z[codes[far]], y)["images"]
-    return pair_grid(arrays, {"gap": arrays["images"], "nearest code": arrays["nearest"]})
+    return pair_grid(model, arrays, {"gap": arrays["images"], "nearest code": arrays["nearest"]})
 
 
-def pair_grid(arrays: dict[str, Tensor], named: dict[str, Tensor]) -> Picture:
-    """Returns a grid of images [N, C, H, W], each above its partner.
+def pair_grid(model: ELBO, arrays: dict[str, Tensor], named: dict[str, Tensor]) -> Picture:
+    """Returns a grid of images [N, C, H, W], each above its partner; plots are over each other.
 
     Args:
+        model: The model.
         arrays: Arrays of the picture.
         named: The upper and then the lower images, by their names.
     """
     above, below = named.values()
+    if model.units:
+        cells = torch.stack([above, below], 1)
+        axes = len(model.x_shape)
+        return Plots(arrays=arrays, units=model.units, axes=axes, cells=cells, series=[*named])
     line = torch.ones_like(above[:, :, :1])
     rows = -(-len(above) // column_count(len(above)))
     return Grid(arrays, torch.cat([above, line, below], 2), [*named] * rows, gap=3)

@@ -98,7 +98,7 @@ class Board(Callback):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning after the training: writes the projector's files; sets eval mode.
 
-        Only in the first process. The thumbnails are omitted unless images have 1 or 3 channels.
+        Only in the first process. Thumbnails are omitted unless x are images of 1 or 3 channels.
         """
         board = self.writer(trainer)
         if board is None:
@@ -107,7 +107,7 @@ class Board(Callback):
         means = module.eval().latent_posterior(x, y).mean  # type: ignore[operator]
         names: Any = module.label_names
         labels = [names[i] for i in y[:, : len(names)].argmax(1).tolist()] if names else None
-        shown = x if x.shape[1] in (1, 3) else None
+        shown = x if x.dim() == 4 and x.shape[1] in (1, 3) else None
         write_points(Path(board.log_dir), "latent_means", means, labels, shown)
 
     @staticmethod

@@ -32,12 +32,14 @@ class Vamp(nn.Module):
     Labels are assigned in turn, c_m = m mod Y, and are not learned, so that each class has M / Y
     components and the encoder sees none but the labels it was trained on.
 
-    The pixels of u_m are in [0, 1], kept there by projected gradients.
+    The pixels of u_m are in [0, 1], kept there by projected gradients. If x are real numbers, the
+    u_m have no bounds.
 
     Args:
         components: M, at least one for each label.
-        start: `images`: u_m are training images k / 255 of their label, drawn by the seed of the
-            data, and repeated if there are too few. `random`: uniform noise.
+        start: `images`: u_m are training images k / 255 of their label, or real numbers, drawn by
+            the seed of the data, and repeated if there are too few. `random`: uniform noise, or of
+            real numbers normal noise.
     """
 
     pseudo_inputs: Tensor
@@ -77,7 +79,9 @@ class Vamp(nn.Module):
                 f"model.prior.components={self.components}: prior=vamp of a conditional model "
                 f"needs at least one for each of the {model.context_dim} labels"
             )
-        self.pseudo_inputs = nn.Parameter(torch.rand(self.components, *model.x_shape))
+        self.is_real = model.pixels == "real"
+        draw = torch.randn if self.is_real else torch.rand
+        self.pseudo_inputs = nn.Parameter(draw(self.components, *model.x_shape))
         self.encode: Encode = model.encode_for_prior
 
     @torch.no_grad()
@@ -100,11 +104,14 @@ class Vamp(nn.Module):
             if len(fitting):
                 chosen = fitting[torch.arange(len(places)) % len(fitting)]
                 found = images[chosen.to(images.device)]
-                self.pseudo_inputs[places] = found.to(self.pseudo_inputs) / 255
+                white = 1 if self.is_real else 255
+                self.pseudo_inputs[places] = found.to(self.pseudo_inputs) / white
 
     def forward(self, y: Tensor) -> Distribution:
         """Returns p(z | y), batch [B], or [] without labels; runs the encoder on all u_m."""
-        inputs: Any = UnitIntervalProjection.apply(self.pseudo_inputs)
+        inputs: Any = self.pseudo_inputs
+        if not self.is_real:
+            inputs = UnitIntervalProjection.apply(inputs)
 
         def select(which: Tensor) -> Distribution:
             """Returns the posteriors of the u_m of given indices; `Mixture` calls it to draw."""

@@ -20,8 +20,8 @@ SCALED = {
 }
 """Metrics, by the last part of their names, that depend on the scale of the pixels."""
 
-SPLIT = ("split_seed", "test_size", "val_size")
-"""Settings of the data that decide which images are validated and tested on."""
+SPLIT = ("split_seed", "standardize", "test_size", "val_size")
+"""Settings of the data that decide what is validated and tested on, and in which units."""
 Key = tuple[str, ...]
 
 

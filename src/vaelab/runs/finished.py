@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.data import Images
+from vaelab.data import Images, Numbers
 from vaelab.data.sources import WritesFile
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError
@@ -56,6 +56,8 @@ def load_run(
     data = loading.build_part(Images, folder / COMPOSED, "data", nodes["data"], trust)
     if not trust and isinstance(data.source, WritesFile) and not data.source.is_prepared():
         data.source = data.source.moved_to(data_folder)
+    if isinstance(data, Numbers) and model.units is not None:
+        data.units = model.units  # those of the training, also if the file has grown
     return model, data
 
 

@@ -19,8 +19,8 @@ MODEL_PACKAGES = tuple(
 DATA_PARTS = {
     f"vaelab.data.{name}"
     for name in (
-        *("Arrays", "DSprites", "Digits", "Folder", "HuggingFace", "Images", "Sprites"),
-        *("Torchvision", "TorchvisionDataset"),
+        *("Arrays", "DSprites", "Digits", "Folder", "HuggingFace", "Images", "Numbers"),
+        *("Signals", "Sprites", "Torchvision", "TorchvisionDataset", "Vectors"),
     )
 }
 """The data module and its sources; what these write is kept in the command's own data folder."""

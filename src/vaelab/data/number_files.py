@@ -1,0 +1,373 @@
+"""Sources of vectors and signals: tables and array files of numbers.
+
+Shapes: N rows of a part, which is train, val or test; C columns or channels; L steps.
+
+A table, `.csv`, `.tsv` or `.parquet`, has a name for each column. An array file, `.npy`, `.npz` or
+`.safetensors`, has an array `train_x`, and perhaps `train_labels`, further columns `train_NAME`,
+and the same with `val_` and `test_`; a single array, whatever its name, is `train_x`.
+"""
+
+import csv
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import PositiveInt
+
+from vaelab.data.array_columns import build_column
+from vaelab.data.array_files import IMAGES, READERS, UNREAD, Arrays, read_arrays
+from vaelab.data.arrays import PARTS, arrays_text, column_arrays, part_prefixes, zero_labels
+from vaelab.data.splits import Splits
+from vaelab.data.wrong_rows import first_wrong_row
+from vaelab.errors import DamagedFileError, UserError, first_line
+from vaelab.files.regular import check_regular_file
+
+TABLES = (".csv", ".tsv", ".parquet")
+MIN_STEPS = 8
+Convert = Callable[[str, np.ndarray], np.ndarray]
+
+
+class Vectors:
+    """Source of vectors: rows of numbers in a table or an array file (N, C).
+
+    Args:
+        path: The file.
+        label: The column of a table that is the label; default: none.
+        leave_out: Columns of a table that are not used.
+        num_classes: The labels are 0 to num_classes - 1; default: the labels in training.
+    """
+
+    note = "your own numbers"
+
+    def __init__(
+        self,
+        path: str,
+        label: str | None = None,
+        leave_out: list[str] | None = None,
+        num_classes: PositiveInt | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.label, self.leave_out, self.num_classes = label, leave_out or [], num_classes
+
+    def __call__(self) -> Splits:
+        """Returns the data set; reads the file at each call, raises UserError if it is unfit."""
+        if self.path.suffix not in TABLES:
+            if self.label or self.leave_out:
+                setting = "label" if self.label else "leave_out"
+                raise UserError(
+                    f"data.source.{setting}: is for tables, {', '.join(TABLES)}; in an "
+                    f"{self.path.suffix} the labels are an array train_labels"
+                )
+            return read_splits(self.path, check_vectors, self.num_classes)
+        try:
+            arrays, names = read_table(self.path, self.label, self.leave_out)
+            return build_splits(arrays, check_vectors, self.num_classes, names)
+        except DamagedFileError:
+            raise
+        except UserError as error:
+            raise UserError(f"{self.path}: {error}") from error
+
+
+class Signals:
+    """Source of signals: an array file (N, L) or (N, C, L) of at least 8 steps.
+
+    Args:
+        path: The file.
+        num_classes: The labels are 0 to num_classes - 1; default: the labels in training.
+    """
+
+    note = "your own signals"
+
+    def __init__(self, path: str, num_classes: PositiveInt | None = None) -> None:
+        self.path, self.num_classes = Path(path), num_classes
+
+    def __call__(self) -> Splits:
+        """Returns the data set; reads the file at each call, raises UserError if it is unfit."""
+        return read_splits(self.path, check_signals, self.num_classes)
+
+
+def read_splits(path: Path, convert: Convert, num_classes: int | None) -> Splits:
+    """Returns the data set in an array file; raises UserError if it is unfit.
+
+    Args:
+        path: The file.
+        convert: Checks x and brings it to the shape [N, C, ...].
+        num_classes: See `Vectors`.
+    """
+    if path.suffix in TABLES:
+        raise UserError(f"{path}: a table has no signals; data=vectors reads it")
+    if path.suffix not in READERS and path.exists():
+        raise UserError(f"{path}: should be one of {', '.join([*TABLES, *READERS])}")
+    arrays = read_arrays(path)
+    try:
+        return build_splits(named_parts(arrays), convert, num_classes)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def named_parts(arrays: Arrays) -> Arrays:
+    """Returns arrays with `train_x` for a single array; raises UserError if there is none."""
+    if IMAGES in arrays and "train_x" not in arrays:
+        arrays = {
+            f"{name.partition('_')[0]}_x" if name.endswith("_images") else name: values
+            for name, values in arrays.items()
+        }
+    if len(arrays) == 1:
+        arrays = {"train_x": next(iter(arrays.values()))}
+    if "train_x" not in arrays:
+        raise UserError(
+            f"has {arrays_text(arrays)}, but should have train_x and, where there are labels, "
+            "train_labels"
+        )
+    return arrays
+
+
+def build_splits(
+    arrays: Arrays, convert: Convert, num_classes: int | None, names: Sequence[str] = ()
+) -> Splits:
+    """Converts arrays to a data set after checks; raises UserError if one does not fit.
+
+    Args:
+        arrays: The arrays by name, see above.
+        convert: Checks x and brings it to the shape [N, C, ...].
+        num_classes: See `Vectors`.
+        names: Names of the columns; default: their numbers, from 0.
+
+    Raises:
+        UserError: If the arrays are no data set. The message names array, row and column.
+    """
+    x = {
+        part: convert(f"{part}_x", arrays[f"{part}_x"])
+        for part in PARTS
+        if len(arrays.get(f"{part}_x", UNREAD))
+    }
+    if "train" not in x:
+        raise UserError("train_x is empty")
+    for part, values in x.items():
+        if values.shape[1:] != x["train"].shape[1:]:
+            shapes = values.shape[1:], x["train"].shape[1:]
+            raise UserError(f"{part}_x are {shapes[0]} and train_x {shapes[1]}")
+        check_finite(f"{part}_x", values, names)
+    counts = {part: len(values) for part, values in x.items()}
+    used = [name for name in arrays if name.startswith(part_prefixes())]
+    columns = dict.fromkeys(name.partition("_")[2] for name in used)
+    found = {
+        name: build_column(name, column_arrays(name, arrays, counts), counts, num_classes)
+        for name in columns
+        if name != "x"
+    }
+    label = found.pop("labels", None) or zero_labels(counts)
+    tensors = {part: torch.from_numpy(np.ascontiguousarray(v)) for part, v in x.items()}
+    channel = "" if x["train"].ndim == 2 else "channel "
+    return Splits(
+        train_images=tensors["train"],
+        train_labels=label.train,
+        val_images=tensors.get("val"),
+        val_labels=label.val,
+        test_images=tensors.get("test", tensors["train"][:0]),
+        test_labels=label.test,
+        num_classes=label.classes,
+        class_names=label.names,
+        columns=found,
+        unused=tuple(name for name in arrays if name not in used),
+        x_names=tuple(names) or tuple(f"{channel}{i}" for i in range(x["train"].shape[1])),
+    )
+
+
+def check_vectors(name: str, values: np.ndarray) -> np.ndarray:
+    """Returns vectors [N, C] as they are; raises UserError if they are no numbers of that shape."""
+    check_type(name, values)
+    if values.ndim != 2 or values.shape[1] == 0:
+        raise UserError(f"{name} have shape {values.shape}, but should be (N, D){other(values)}")
+    return values
+
+
+def check_signals(name: str, values: np.ndarray) -> np.ndarray:
+    """Returns signals as [N, C, L]; raises UserError if they are no numbers of that shape."""
+    check_type(name, values)
+    if values.ndim == 2:
+        values = values[:, None]
+    if values.ndim != 3 or values.shape[1] == 0:
+        raise UserError(
+            f"{name} have shape {values.shape}, but should be (N, L) or (N, C, L){other(values)}"
+        )
+    if values.shape[2] < MIN_STEPS:
+        raise UserError(
+            f"{name} have shape {values.shape}, of {values.shape[2]} steps; signals are (N, L) or "
+            f"(N, C, L), of at least {MIN_STEPS} steps; data=vectors takes (N, D)"
+        )
+    return values
+
+
+def check_type(name: str, values: np.ndarray) -> None:
+    """Raises UserError unless an array is of numbers or booleans."""
+    if values.dtype.kind not in "biuf":
+        raise UserError(f"{name} are {values.dtype}, but should be numbers")
+
+
+def other(values: np.ndarray) -> str:
+    """Returns what takes arrays of such a shape, to go at the end of a message."""
+    if values.ndim < 3:
+        return ""
+    fits = {3: "data=signals takes (N, C, L)", 4: "data=arrays takes images (N, C, H, W)"}
+    return f"; {fits.get(values.ndim, 'volumes are not taken')}"
+
+
+def check_finite(name: str, values: np.ndarray, names: Sequence[str]) -> None:
+    """Raises UserError with the first row that has a missing or infinite number, and its column."""
+    row = first_wrong_row(~np.isfinite(values)) if values.dtype.kind == "f" else None
+    if row is not None:
+        column, *_ = np.argwhere(~np.isfinite(values[row]))[0]
+        where = (
+            names[column] if names else f"{'column' if values.ndim == 2 else 'channel'} {column}"
+        )
+        wrong = values[row][column][~np.isfinite(values[row][column])].flat[0]
+        raise UserError(
+            f"{name}[{row}], {where}, is {wrong}; missing and infinite numbers are not taken"
+        )
+
+
+def read_table(
+    path: Path, label: str | None, leave_out: Sequence[str]
+) -> tuple[Arrays, Sequence[str]]:
+    """Reads a table as `train_x` [N, C] and, with a label, `train_labels`; and the columns' names.
+
+    Rows are counted from 1, below the names.
+
+    Args:
+        path: The file.
+        label: Name of the column of labels, or None.
+        leave_out: Names of columns that are not used.
+
+    Raises:
+        UserError: If there is no such file or column, or a column is not of numbers, or a number is
+            missing; DamagedFileError if the file is damaged.
+    """
+    check_regular_file(path)
+    table = read_frame(path)
+    for setting, names in (("label", [label] if label else []), ("leave_out", leave_out)):
+        for name in names:
+            if name not in table.columns:
+                raise UserError(
+                    f"data.source.{setting}={name}: is no column; they are "
+                    f"{', '.join(map(str, table.columns))}"
+                )
+    names = [name for name in table.columns if name != label and name not in leave_out]
+    if not names or not len(table):
+        raise UserError("has no numbers" if names else "has no column of numbers left")
+    x = np.empty((len(table), len(names)))
+    for i, name in enumerate(names):
+        x[:, i] = column_numbers(name, table[name])
+    arrays = {"train_x": x}
+    if label:
+        arrays["train_labels"] = column_classes(label, table[label])
+    return arrays, names
+
+
+def read_frame(path: Path) -> Any:
+    """Reads a table with pandas; raises UserError for names that are none, DamagedFileError."""
+    import pandas as pd  # slow to import
+
+    try:
+        with warnings.catch_warnings(action="error"):  # pandas warns of cells that it drops
+            if path.suffix == ".parquet":
+                table = pd.read_parquet(path)
+            else:
+                separator = "\t" if path.suffix == ".tsv" else ","
+                check_names(path, separator)
+                table = pd.read_csv(
+                    path, sep=separator, index_col=False, low_memory=False, skipinitialspace=True
+                )
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # the parsers raise many types for a damaged file
+        reason = first_line(error).rstrip(".")
+        raise DamagedFileError(f"{path}: damaged, or no {path.suffix} file ({reason})") from error
+    table.columns = table.columns.map(str)
+    for name in table.columns:
+        if "${" in name or not table.columns.is_unique:
+            fault = f"{name} has ${{ in it" if "${" in name else "two columns have one name"
+            raise UserError(f"{fault}; rename it")
+    return table
+
+
+def check_names(path: Path, separator: str) -> None:
+    """Raises UserError if the first line of a CSV file is not the names of its columns."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        names = next(csv.reader(file, delimiter=separator, skipinitialspace=True), [])
+    if len(set(names)) < len(names):
+        raise UserError(f"two columns are called {max(names, key=names.count)!r}; rename one")
+    if "" in names:
+        raise UserError(
+            f"column {names.index('') + 1} has no name, as an index that was written with the "
+            "table; give it one, and leave it out by data.source.leave_out=[NAME]"
+        )
+    counted = names == [str(i) for i in range(len(names))]  # as pandas names columns
+    if names and not counted and all(map(is_number, names)):
+        shown = separator.join(names[:4]) + (separator + "..." if len(names) > 4 else "")
+        raise UserError(f"the first line should be the names of the columns, and is {shown}")
+
+
+def is_number(text: str) -> bool:
+    """Returns whether a text is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def column_numbers(name: str, column: Any) -> np.ndarray:
+    """Returns a column of a table as float64 [N]; raises UserError for the first missing or text.
+
+    Args:
+        name: The name of the column.
+        column: The pandas Series.
+    """
+    import pandas as pd
+
+    out = f"data.source.leave_out=[{name}] leaves the column out"
+    kind = column.dtype
+    is_numeric = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind)
+    if not is_numeric and not pd.api.types.is_datetime64_any_dtype(kind):
+        values = pd.to_numeric(column, errors="coerce")
+        texts = (values.isna() & column.notna()).to_numpy()
+        if texts.any():
+            row = int(texts.argmax())
+            raise UserError(
+                f"column {name}, row {row + 1}: {column.iloc[row]!r} is no number; {out}, and "
+                f"data.source.label={name} makes it the label"
+            )
+    elif not is_numeric:
+        raise UserError(f"column {name} is {kind}, and no number; {out}")
+    missing = column.isna().to_numpy()
+    if missing.any():
+        row = int(missing.argmax())
+        raise UserError(
+            f"column {name}, row {row + 1}: is empty or NaN, and missing values are not taken; "
+            f"fill it, or take the row out; {out}"
+        )
+    if not is_numeric:
+        raise UserError(f"column {name} is {kind}, and no number; {out}")
+    values = column.to_numpy(np.float64)
+    infinite = first_wrong_row(~np.isfinite(values))
+    if infinite is not None:
+        raise UserError(f"column {name}, row {infinite + 1}: is {values[infinite]}")
+    return values
+
+
+def column_classes(name: str, column: Any) -> np.ndarray:
+    """Returns a column of labels as whole numbers or texts [N]; UserError if one is missing."""
+    import pandas as pd
+
+    missing = column.isna().to_numpy()
+    if missing.any():
+        raise UserError(f"column {name}, row {int(missing.argmax()) + 1}: the label is missing")
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return column.to_numpy()
+    return column.astype(str).to_numpy(dtype=str)
