@@ -47,9 +47,9 @@ def from_numbers(values: Tensor, kind: str) -> Tensor:
 def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
     """Converts a user's images to x in float32, by `kind`; UserError for impossible values.
 
-    Possible are booleans, whole numbers of 0..255 or of 0 and 1, and floats in [0, 1]. Floats that are x already
-    are returned as they are: bits if the pixels are binary, and for dequantized ones those that are
-    no k / 255.
+    Possible are booleans, whole numbers of 0..255 or of 0 and 1, and floats in [0, 1]. Floats that
+    are x already are returned as they are: bits if the pixels are binary, and for dequantized ones
+    those that are no k / 255.
 
     Args:
         images: Of any shape and type.
