@@ -354,7 +354,7 @@ STRIPES = np.tile(np.uint8([0, 255]), (50, 12, 6))  # 50 images of 12 x 12 pixel
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"train_images": np.eye(12)[None].repeat(50, 0)}, "float64 from 0 to 1; say which"),
+        ({"train_images": np.eye(12)[None].repeat(50, 0) / 2}, "float64 from 0 to 0.5; say which"),
         ({"train_images": np.zeros((50, 7, 12), np.uint8)}, "too small"),
         ({"train_images": np.zeros((50, 12), np.uint8)}, "(N, C, H, W)"),
         (

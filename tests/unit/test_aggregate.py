@@ -29,7 +29,7 @@ def posterior_model(means, scales, prior=None):
     """
     unit = normal(torch.zeros_like(means[0]), torch.ones_like(means[0]))
     return SimpleNamespace(
-        encode=lambda x, y: normal(means[x], scales[x]),
+        latent_posterior=lambda x, y: normal(means[x], scales[x]),
         latent_prior=lambda y: prior(y) if prior else unit,
     )
 
