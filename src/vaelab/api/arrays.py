@@ -12,6 +12,7 @@ from torch import Tensor
 from vaelab.commands.arguments import choices_in
 from vaelab.commands.config_folders import CONF
 from vaelab.data import Images
+from vaelab.data.number_files import TABLES
 from vaelab.errors import UserError, spelling_hint
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder
@@ -33,7 +34,8 @@ def named_data_overrides(images: str | Path) -> list[str]:
     if path.is_dir() and "folder" in names:
         return ["data=folder", f"data.source.path={naming.quote(str(path.absolute()))}"]
     if path.exists():
-        return ["data=arrays", f"data.source.path={naming.quote(str(path.absolute()))}"]
+        kind = "vectors" if path.suffix in TABLES else "arrays"
+        return [f"data={kind}", f"data.source.path={naming.quote(str(path.absolute()))}"]
     hint = spelling_hint(str(images), names)
     raise UserError(f"{images}: there is no such file, and no such data; {hint}")
 
@@ -49,6 +51,10 @@ def collect_arrays(images: Any, labels: Any) -> Arrays:
     Raises:
         UserError: If they are no arrays, or labels are given twice.
     """
+    if isinstance(images, torch.utils.data.DataLoader):
+        raise UserError("images: a DataLoader; give its data set, as in vaelab.fit(loader.dataset)")
+    if isinstance(images, tuple) and len(images) == 2 and np.ndim(images[1]) != np.ndim(images[0]):
+        raise UserError("images: a pair; give two arguments, as in vaelab.fit(images, labels)")
     if isinstance(images, Mapping):
         refuse_labels(labels, "the dictionary")
         return {str(name): to_numpy(str(name), values) for name, values in images.items()}
@@ -65,6 +71,15 @@ def collect_arrays(images: Any, labels: Any) -> Arrays:
             shape = list(found["train_labels"].shape)
             raise UserError(f"labels: there are {count} images, and labels are {shape}")
     return found
+
+
+def check_pictures(arrays: Arrays) -> None:
+    """Raises UserError if the training images are rows of numbers, which `data="vectors"` takes."""
+    shape = [*np.shape(arrays.get("train_images", ()))]
+    if len(shape) == 2:
+        raise UserError(
+            f'images: {shape} are rows of numbers; give data="vectors", or images as [N, H, W]'
+        )
 
 
 def refuse_labels(labels: Any, where: str) -> None:
@@ -132,6 +147,8 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
             raise UserError(f"{name}: some are {shapes[0]} and some {shapes[1]}; one shape for all")
         return np.stack(parts)
     array = np.asarray(values)
+    if array.dtype == object and all(isinstance(value, str) for value in array.flat):
+        return array.astype(str)  # a column of texts of pandas
     if array.dtype == object:
         raise UserError(f"{name}: a {type(values).__name__} is no array of numbers or texts")
     return array
@@ -154,10 +171,11 @@ def file_name(arrays: Arrays) -> str:
     return f"arrays-{checksums.arrays_digest(arrays)[:16]}.npz"
 
 
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Writes arrays as an `.npz` file, atomically; does nothing if the file is there."""
+def write_arrays(path: Path, arrays: Arrays) -> bool:
+    """Writes arrays as an `.npz` file, atomically, and returns True; False if the file is there."""
     if os.path.exists(path):
-        return
+        return False
     make_folder(path.parent)
     with atomic_file(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub forbids a name
+    return True
