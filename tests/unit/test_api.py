@@ -210,7 +210,19 @@ def test_fit_takes_rows_of_numbers_and_tables():
         vaelab.fit("table.csv", folder="table", **settings),
     ]
     assert [run.data.splits.train_images.shape for run in found] == [(50, 3), (50, 3)]
-    assert found[0].results["test/elbo"] == pytest.approx(found[1].results["test/elbo"])
+    found.append(vaelab.fit(found[0].data, folder="module", **settings))
+    bounds = [run.results["test/elbo"] for run in found]
+    assert bounds == pytest.approx([bounds[0]] * 3)
+
+
+def test_data_module_keeps_its_settings():
+    own = ["data.balance=true", "data.flip=true", "data.shift=1", "data.columns=[label]"]
+    run = vaelab.fit(IMAGES, LABELS, folder="a", **quick("cvae", overrides=own))
+    again = vaelab.fit(run.data, folder="b", **quick("cvae"))
+    names = ("balance", "flip", "shift", "columns", "pixels", "batch_size")
+    first, second = ([getattr(each.data, n) for n in names] for each in (run, again))
+    assert first == second
+    assert again.results["test/elbo"] == run.results["test/elbo"]
 
 
 def test_ctrl_c_in_fit_keeps_a_checkpoint_and_the_same_call_goes_on(capsys):

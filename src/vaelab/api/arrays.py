@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vaelab.api.overrides import override_value
 from vaelab.commands.arguments import choices_in
 from vaelab.commands.config_folders import CONF
-from vaelab.data import Images
+from vaelab.data import Images, Numbers
 from vaelab.data.number_files import TABLES
 from vaelab.errors import UserError, spelling_hint
 from vaelab.files import checksums
@@ -19,6 +20,11 @@ from vaelab.files.atomic import atomic_file, make_folder
 from vaelab.runs import naming
 
 Arrays = dict[str, np.ndarray]
+KEPT = (
+    *("batch_size", "val_size", "test_size", "pixels", "split_seed", "columns"),
+    *("balance", "flip", "shift", "in_memory", "window"),
+)
+"""Settings of a data module that stay as they are where it is given to `fit`."""
 
 
 def named_data_overrides(images: str | Path) -> list[str]:
@@ -109,16 +115,20 @@ def dataset_items(dataset: Any) -> tuple[list[Any], list[Any] | None]:
 
 
 def module_arrays(data: Images) -> tuple[Arrays, list[str]]:
-    """Returns the arrays of a data module, and its settings as overrides.
+    """Returns the arrays of a data module, and overrides that choose such data and its settings.
 
     Raises:
-        UserError: If its images are computed on demand.
+        UserError: If its images are not in memory.
     """
-    splits, arrays = data.splits, {}
+    splits = data.stored_splits if isinstance(data, Numbers) else data.splits
+    arrays = {}
     for part, images in splits.parts.items():
         if not isinstance(images, Tensor):
-            raise UserError("images: these are made on demand; give their name, such as sprites")
-        arrays[f"{part}_images"] = images.numpy()
+            raise UserError(
+                "images: these are not held in memory; give the name of their data, such as "
+                "sprites, or the path of their file"
+            )
+        arrays[f"{part}_{'x' if isinstance(data, Numbers) else 'images'}"] = images.numpy()
     for name in splits.column_names:
         column = splits.column(name)
         for part in splits.parts:
@@ -126,14 +136,12 @@ def module_arrays(data: Images) -> tuple[Arrays, list[str]]:
             if column.classes and column.names:
                 values = np.asarray(column.names)[values]
             arrays[f"{part}_{'labels' if name == 'label' else name}"] = values
-    settings = {
-        "batch_size": data.batch_size,
-        "val_size": data.val_size,
-        "test_size": data.test_size,
-        "pixels": data.pixels,
-        "split_seed": data.split_seed,
-    }
-    return arrays, ["data.source.range=[0,255]", *(f"data.{n}={v}" for n, v in settings.items())]
+    if isinstance(data, Numbers):
+        chosen = [f"data={data.noun}", f"data.standardize={data.standardize}"]
+    else:
+        chosen = ["data=arrays", "data.source.range=[0,255]"]
+    settings = {name: getattr(data, name) for name in KEPT}
+    return arrays, [*chosen, *(f"data.{n}={override_value(n, v)}" for n, v in settings.items())]
 
 
 def to_numpy(name: str, values: Any) -> np.ndarray:

@@ -73,9 +73,9 @@ def fit(
             kept = given.collect_arrays(images, labels)
             if not any(word.startswith("data=") for word in words):
                 given.check_pictures(kept)
-            own = given.float_range(kept)
+            own = ["data=arrays", *given.float_range(kept)]
         path = f"data.source.path=${{paths.data}}/{given.file_name(kept)}"
-        words = ["data=arrays", path, *own, *words]
+        words = [*own, path, *words]
     if folder is not None:
         words.append(f"hydra.run.dir={naming.quote(str(Path(folder).absolute()))}")
     with (
