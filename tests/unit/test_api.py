@@ -151,6 +151,16 @@ def test_fit_takes_a_name_a_path_and_a_data_module(tmp_path):
     assert given.named_data_overrides("mnist") == ["data=mnist"]
 
 
+@pytest.mark.parametrize("data", [None, "vectors", "signals"])
+def test_fit_takes_vectors_and_signals(data):
+    rows = np.random.default_rng(0).normal(5, 2, (90, 3, 8) if data == "signals" else (90, 3))
+    settings = {"likelihood": "gaussian"} | ({"data": data} if data else {})
+    run = vaelab.fit(rows, LABELS, **quick("vae", **settings))
+    assert run.model.x_shape == rows.shape[1:]
+    assert run.model.encode(rows[:4]).mean.shape == (4, 4)
+    assert np.allclose(run.model.in_units(run.model.inputs(rows[:4])[0]), rows[:4])
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "said"),
     [

@@ -12,12 +12,16 @@ from torch import Tensor
 from vaelab.commands.arguments import choices_in
 from vaelab.commands.config_folders import CONF
 from vaelab.data import Images
+from vaelab.data.number_files import TABLES
+from vaelab.data.splits import Splits
 from vaelab.errors import UserError, spelling_hint
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder
 from vaelab.runs import naming
 
 Arrays = dict[str, np.ndarray]
+NUMBERS = ("vectors", "signals")
+"""The choices of `data` whose arrays are numbers."""
 
 
 def named_data_overrides(images: str | Path) -> list[str]:
@@ -30,21 +34,28 @@ def named_data_overrides(images: str | Path) -> list[str]:
     path = Path(images)
     if isinstance(images, str) and images in names:
         return [f"data={images}"]
-    if path.is_dir() and "folder" in names:
+    if path.is_dir():
         return ["data=folder", f"data.source.path={naming.quote(str(path.absolute()))}"]
     if path.exists():
-        return ["data=arrays", f"data.source.path={naming.quote(str(path.absolute()))}"]
+        kind = "vectors" if path.suffix in TABLES else "arrays"
+        return [f"data={kind}", f"data.source.path={naming.quote(str(path.absolute()))}"]
     hint = spelling_hint(str(images), names)
     raise UserError(f"{images}: there is no such file, and no such data; {hint}")
 
 
-def collect_arrays(images: Any, labels: Any) -> Arrays:
+def is_numbers(values: np.ndarray, data: str | None) -> bool:
+    """Returns whether an array holds vectors or signals, as `data` or two axes say."""
+    return data in NUMBERS or (data is None and values.ndim == 2)
+
+
+def collect_arrays(images: Any, labels: Any, data: str | None = None) -> Arrays:
     """Returns the arrays of a data set by name, as `vaelab.data.arrays` describes them.
 
     Args:
-        images: An array, tensor or list of images; a torch Dataset of images or of (image, label);
-            or a dictionary of arrays by name, such as `train_images` and `test_labels`.
+        images: An array, tensor or list of images or of numbers; or a dictionary of arrays by name,
+            such as `train_images` and `test_labels`.
         labels: Labels of the images, if they are not in `images`.
+        data: `vectors` or `signals` if they are numbers; default: vectors if there are two axes.
 
     Raises:
         UserError: If they are no arrays, or labels are given twice.
@@ -52,15 +63,11 @@ def collect_arrays(images: Any, labels: Any) -> Arrays:
     if isinstance(images, Mapping):
         refuse_labels(labels, "the dictionary")
         return {str(name): to_numpy(str(name), values) for name, values in images.items()}
-    if isinstance(images, torch.utils.data.Dataset):
-        images, own = dataset_items(images)
-        if own is not None:
-            refuse_labels(labels, "the data set")
-            labels = own
-    found = {"train_images": to_numpy("images", images)}
+    values = to_numpy("images", images)
+    found = {"train_x" if is_numbers(values, data) else "train_images": values}
     if labels is not None:
         found["train_labels"] = to_numpy("labels", labels)
-        count = len(found["train_images"]) if found["train_images"].ndim else 0
+        count = len(values) if values.ndim else 0
         if found["train_labels"].ndim == 0 or len(found["train_labels"]) != count:
             shape = list(found["train_labels"].shape)
             raise UserError(f"labels: there are {count} images, and labels are {shape}")
@@ -73,36 +80,22 @@ def refuse_labels(labels: Any, where: str) -> None:
         raise UserError(f"labels: they are in {where} of images already")
 
 
-def dataset_items(dataset: Any) -> tuple[list[Any], list[Any] | None]:
-    """Returns all images of a torch Dataset and, where its items are pairs, their labels.
+def module_settings(data: Images) -> list[str]:
+    """Returns the settings of a data module as overrides."""
+    names = ("batch_size", "val_size", "test_size", "pixels", "split_seed")
+    return [f"data.{name}={getattr(data, name)}" for name in names]
+
+
+def split_arrays(splits: Splits) -> Arrays:
+    """Returns the arrays of a data set of images by name, as `vaelab.data.arrays` describes them.
 
     Raises:
-        UserError: If it has no length, or an item is neither an image nor (image, label).
+        UserError: If its images are computed on demand, or are numbers.
     """
-    try:
-        count = len(dataset)
-    except TypeError as error:
-        raise UserError(f"images: a {type(dataset).__name__} without a length") from error
-    items = [dataset[i] for i in range(count)]
-    pairs = [isinstance(item, (tuple, list)) for item in items]
-    if not any(pairs):
-        return [to_numpy("images", item) for item in items], None
-    if not all(pairs) or any(len(item) != 2 for item in items):
-        raise UserError("images: the items of a data set are images, or pairs of image and label")
-    images = [to_numpy("images", image) for image, _ in items]
-    return images, [label.item() if isinstance(label, Tensor) else label for _, label in items]
-
-
-def module_arrays(data: Images) -> tuple[Arrays, list[str]]:
-    """Returns the arrays of a data module, and its settings as overrides.
-
-    Raises:
-        UserError: If its images are computed on demand.
-    """
-    splits, arrays = data.splits, {}
+    arrays = {}
     for part, images in splits.parts.items():
-        if not isinstance(images, Tensor):
-            raise UserError("images: these are made on demand; give their name, such as sprites")
+        if not isinstance(images, Tensor) or images.dtype != torch.uint8:
+            raise UserError("images: of these give the name of the data set, or the file")
         arrays[f"{part}_images"] = images.numpy()
     for name in splits.column_names:
         column = splits.column(name)
@@ -111,14 +104,7 @@ def module_arrays(data: Images) -> tuple[Arrays, list[str]]:
             if column.classes and column.names:
                 values = np.asarray(column.names)[values]
             arrays[f"{part}_{'labels' if name == 'label' else name}"] = values
-    settings = {
-        "batch_size": data.batch_size,
-        "val_size": data.val_size,
-        "test_size": data.test_size,
-        "pixels": data.pixels,
-        "split_seed": data.split_seed,
-    }
-    return arrays, ["data.source.range=[0,255]", *(f"data.{n}={v}" for n, v in settings.items())]
+    return arrays
 
 
 def to_numpy(name: str, values: Any) -> np.ndarray:

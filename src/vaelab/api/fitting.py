@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.distributions import Distribution
+from torch.utils.data import Dataset
 
 from vaelab.api import arrays as given
 from vaelab.api.composition import composed
@@ -21,6 +22,7 @@ from vaelab.commands import train, training
 from vaelab.commands.quiet import quieten
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
+from vaelab.data.items import DatasetItems
 from vaelab.files.atomic import explain_write_errors, make_folder
 from vaelab.runs import naming, validation
 from vaelab.training.stop_signals import stop_signals
@@ -43,7 +45,8 @@ def fit(
     Torch's, NumPy's and Python's random states are as before after it.
 
     Args:
-        images: An array, tensor or list [N, C, H, W], [N, H, W] or [N, H, W, C]; a torch Dataset of
+        images: An array, tensor or list of images [N, C, H, W], [N, H, W] or [N, H, W, C], of
+            vectors [N, D] or, with `data="signals"`, of signals [N, C, L]; a torch Dataset of
             images or of (image, label); a dictionary of arrays, such as `train_images` and
             `test_images`; the path of a file or folder; the name of a data set, such as `mnist`; or
             vaelab's data module.
@@ -67,12 +70,20 @@ def fit(
         own: list[str] = []
         if isinstance(images, Images):
             given.refuse_labels(labels, "the data module")
-            kept, own = given.module_arrays(images)
+            kept, own = given.split_arrays(images.splits), given.module_settings(images)
+        elif isinstance(images, Dataset):
+            given.refuse_labels(labels, "the data set")
+            kept = given.split_arrays(DatasetItems(images)())
         else:
-            kept = given.collect_arrays(images, labels)
+            kept = given.collect_arrays(images, labels, settings.get("data"))
             own = given.float_range(kept)
+        if isinstance(images, (Images, Dataset)):
+            own = ["data.source.range=[0,255]", *own]
+        kind = (
+            [] if "data" in settings else [f"data={'vectors' if 'train_x' in kept else 'arrays'}"]
+        )
         path = f"data.source.path=${{paths.data}}/{given.file_name(kept)}"
-        words = ["data=arrays", path, *own, *words]
+        words = [*kind, path, *own, *words]
     if folder is not None:
         words.append(f"hydra.run.dir={naming.quote(str(Path(folder).absolute()))}")
     with warnings.catch_warnings(), composed(words) as (cfg, hydra_cfg), unchanged_process():
