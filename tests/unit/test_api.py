@@ -242,7 +242,7 @@ def test_build_refuses_wrong_settings():
     with pytest.raises(UserError, match=r"did you mean model\.beta"):
         vaelab.build("beta_vae", x_shape=(1, 8, 8), betta=3)
     with pytest.raises(UserError, match="x_shape"):
-        vaelab.build("vae", x_shape=(28, 28))
+        vaelab.build("vae", x_shape=(1, 2, 28, 28))
 
 
 def test_compose_gives_model_data_and_trainer_of_the_command_line():
