@@ -111,8 +111,8 @@ class Inference(AutoEncoder):
             UserError: If the images or labels do not fit the model.
             NotApplicable: If the model encodes to points, which have no density.
         """
-        if num_samples < 1:
-            raise UserError(f"num_samples={num_samples}: should be at least 1")
+        if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
+            raise UserError(f"num_samples={num_samples}: should be a whole number of at least 1")
         x, y = self.inputs(images, labels)
         chunk = min(100, images_per_chunk(self.x_shape, self.device))
         parts = zip(x.split(chunk), y.split(chunk), strict=True)

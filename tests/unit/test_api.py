@@ -5,9 +5,10 @@ import signal
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import vaelab
 from vaelab.api import arrays as given
@@ -60,7 +61,7 @@ def test_five_lines_work_for_every_variant(model, tmp_path):
     assert {"reconstructions", "samples"} <= run.figures().keys()
     assert run.figures()._repr_html_().count("<img") == len(run.figures())
     assert run.evaluate("reconstruction")["mse"]["value"] > 0
-    loaded = vaelab.load("run")
+    loaded = vaelab.load(run)
     assert all(torch.equal(a, loaded.state_dict()[n]) for n, a in made.state_dict().items())
 
 
@@ -121,6 +122,7 @@ SOURCES = {
     "torch": (torch.from_numpy(IMAGES)[:, None], torch.from_numpy(LABELS)),
     "lists": ([*IMAGES], LABELS.tolist()),
     "names": (IMAGES, [f"class {i}" for i in LABELS]),
+    "pandas": (IMAGES, pd.Series([f"class {i}" for i in LABELS])),
     "one-hot": (IMAGES, np.eye(3)[LABELS]),
     "dataset of pairs": (Pairs(), None),
     "tensor dataset": (TensorDataset(torch.from_numpy(IMAGES), torch.from_numpy(LABELS)), None),
@@ -151,11 +153,10 @@ def test_fit_takes_a_name_a_path_and_a_data_module(tmp_path):
     assert given.named_data_overrides("mnist") == ["data=mnist"]
 
 
-@pytest.mark.parametrize("data", [None, "vectors", "signals"])
+@pytest.mark.parametrize("data", ["vectors", "signals"])
 def test_fit_takes_vectors_and_signals(data):
     rows = np.random.default_rng(0).normal(5, 2, (90, 3, 8) if data == "signals" else (90, 3))
-    settings = {"likelihood": "gaussian"} | ({"data": data} if data else {})
-    run = vaelab.fit(rows, LABELS, **quick("vae", **settings))
+    run = vaelab.fit(rows, LABELS, **quick("vae", likelihood="gaussian", data=data))
     assert run.model.x_shape == rows.shape[1:]
     assert run.model.encode(rows[:4]).mean.shape == (4, 4)
     assert np.allclose(run.model.in_units(run.model.inputs(rows[:4])[0]), rows[:4])
@@ -170,6 +171,15 @@ def test_fit_takes_vectors_and_signals(data):
         ((IMAGES, LABELS[:5]), {}, r"there are 90 images, and labels are \[5\]"),
         ((IMAGES * 1000.0,), {}, "data.source.range="),
         ((object(),), {}, "images: a object is no array"),
+        ((IMAGES.reshape(90, 64),), {}, r"images: \[90, 64\] are rows of numbers; give data="),
+        ((IMAGES[:, :4, :4],), {}, "^images: train_images are too small: 4 x 4"),
+        (((IMAGES, LABELS),), {}, "images: a pair; give two arguments"),
+        ((DataLoader(Pairs()),), {}, "images: a DataLoader; give its data set"),
+        ((IMAGES,), {"model": torch.nn.Identity()}, "model: a Identity is no name of a variant"),
+        ((IMAGES,), {"overrides": "seed=1"}, r'overrides: one text; give a list, .*\["seed=1"\]'),
+        ((IMAGES,), {"epoch": 2}, "^epoch: there is no such setting; did you mean epochs"),
+        ((IMAGES,), {"max_epochs": 2}, "^max_epochs: .* did you mean epochs"),
+        ((IMAGES,), {"lr": 0.1}, r'model.lr: .* such as .* optimizer=\{"lr": 0.001\}'),
         (([IMAGES[0], IMAGES[0, :5]],), {}, "one shape for all"),
         ((IMAGES,), {"model": "cave"}, "model=cave: there is no such model"),
         ((IMAGES,), {"betta": 4, "model": "beta_vae"}, "did you mean model.beta"),
@@ -186,6 +196,30 @@ def test_wrong_calls_of_fit_are_refused_in_one_sentence(arguments, settings, sai
         vaelab.fit(*arguments, **given_settings)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "new" / "run").exists()
+
+
+def test_images_that_are_refused_leave_no_file_of_data(tmp_path):
+    with pytest.raises(UserError, match="too small"):
+        vaelab.fit(IMAGES[:, :4, :4], **quick("vae"))
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_settings_of_a_part_of_the_model_are_a_dictionary():
+    run = vaelab.fit(IMAGES, **quick("vae", optimizer={"lr": 0.5}))
+    assert run.results["config"]["model"]["optimizer"]["lr"] == 0.5
+
+
+def test_fit_takes_rows_of_numbers_and_tables():
+    rows = np.random.default_rng(0).normal(size=(50, 3))
+    settings = quick("vae", likelihood="gaussian")
+    table = pd.DataFrame(rows, columns=["a", "b", "c"])
+    table.to_csv("table.csv", index=False)
+    found = [
+        vaelab.fit(rows, data="vectors", folder="rows", **settings),
+        vaelab.fit("table.csv", folder="table", **settings),
+    ]
+    assert [run.data.splits.train_images.shape for run in found] == [(50, 3), (50, 3)]
+    assert found[0].results["test/elbo"] == pytest.approx(found[1].results["test/elbo"])
 
 
 def test_ctrl_c_in_fit_keeps_a_checkpoint_and_the_same_call_goes_on(capsys):
@@ -243,6 +277,15 @@ def test_build_refuses_wrong_settings():
         vaelab.build("beta_vae", x_shape=(1, 8, 8), betta=3)
     with pytest.raises(UserError, match="x_shape"):
         vaelab.build("vae", x_shape=(1, 2, 28, 28))
+    with pytest.raises(UserError, match="x_shape=28: an image is"):
+        vaelab.build("vae", x_shape=28)
+    with pytest.raises(UserError, match=r"the channels come first, as in \(1, 28, 28\)"):
+        vaelab.build("vae", x_shape=(28, 28, 1))
+    with pytest.raises(UserError, match="epochs: is a setting of training"):
+        vaelab.build("vae", x_shape=(1, 28, 28), epochs=3)
+    with pytest.raises(UserError, match=r"^condition=one_hot needs labels"):
+        vaelab.build("cvae", x_shape=(1, 28, 28))
+    assert vaelab.build("vae", x_shape=(5,), data="vectors").sample(2).shape == (2, 5)
 
 
 def test_compose_gives_model_data_and_trainer_of_the_command_line():
@@ -253,6 +296,8 @@ def test_compose_gives_model_data_and_trainer_of_the_command_line():
     assert trainer.global_step > 0
     with pytest.raises(UserError, match=r"did you mean model\?"):
         vaelab.compose("modle=vae")
+    with pytest.raises(UserError, match="compose: give texts"):
+        vaelab.compose(["model=vae"])
 
 
 def test_run_refuses_another_folder():

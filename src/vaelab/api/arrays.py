@@ -43,11 +43,6 @@ def named_data_overrides(images: str | Path) -> list[str]:
     raise UserError(f"{images}: there is no such file, and no such data; {hint}")
 
 
-def is_numbers(values: np.ndarray, data: str | None) -> bool:
-    """Returns whether an array holds vectors or signals, as `data` or two axes say."""
-    return data in NUMBERS or (data is None and values.ndim == 2)
-
-
 def collect_arrays(images: Any, labels: Any, data: str | None = None) -> Arrays:
     """Returns the arrays of a data set by name, as `vaelab.data.arrays` describes them.
 
@@ -55,16 +50,20 @@ def collect_arrays(images: Any, labels: Any, data: str | None = None) -> Arrays:
         images: An array, tensor or list of images or of numbers; or a dictionary of arrays by name,
             such as `train_images` and `test_labels`.
         labels: Labels of the images, if they are not in `images`.
-        data: `vectors` or `signals` if they are numbers; default: vectors if there are two axes.
+        data: The choice of data, `vectors` or `signals` if they are numbers.
 
     Raises:
         UserError: If they are no arrays, or labels are given twice.
     """
+    if isinstance(images, torch.utils.data.DataLoader):
+        raise UserError("images: a DataLoader; give its data set, as in vaelab.fit(loader.dataset)")
+    if isinstance(images, tuple) and len(images) == 2 and np.ndim(images[1]) != np.ndim(images[0]):
+        raise UserError("images: a pair; give two arguments, as in vaelab.fit(images, labels)")
     if isinstance(images, Mapping):
         refuse_labels(labels, "the dictionary")
         return {str(name): to_numpy(str(name), values) for name, values in images.items()}
     values = to_numpy("images", images)
-    found = {"train_x" if is_numbers(values, data) else "train_images": values}
+    found = {"train_x" if data in NUMBERS else "train_images": values}
     if labels is not None:
         found["train_labels"] = to_numpy("labels", labels)
         count = len(values) if values.ndim else 0
@@ -72,6 +71,15 @@ def collect_arrays(images: Any, labels: Any, data: str | None = None) -> Arrays:
             shape = list(found["train_labels"].shape)
             raise UserError(f"labels: there are {count} images, and labels are {shape}")
     return found
+
+
+def check_pictures(arrays: Arrays) -> None:
+    """Raises UserError if the training images are rows of numbers, which `data="vectors"` takes."""
+    shape = [*np.shape(arrays.get("train_images", ()))]
+    if len(shape) == 2:
+        raise UserError(
+            f'images: {shape} are rows of numbers; give data="vectors", or images as [N, H, W]'
+        )
 
 
 def refuse_labels(labels: Any, where: str) -> None:
@@ -118,6 +126,8 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
             raise UserError(f"{name}: some are {shapes[0]} and some {shapes[1]}; one shape for all")
         return np.stack(parts)
     array = np.asarray(values)
+    if array.dtype == object and all(isinstance(value, str) for value in array.flat):
+        return array.astype(str)  # a column of texts of pandas
     if array.dtype == object:
         raise UserError(f"{name}: a {type(values).__name__} is no array of numbers or texts")
     return array
@@ -140,10 +150,11 @@ def file_name(arrays: Arrays) -> str:
     return f"arrays-{checksums.arrays_digest(arrays)[:16]}.npz"
 
 
-def write_arrays(path: Path, arrays: Arrays) -> None:
-    """Writes arrays as an `.npz` file, atomically; does nothing if the file is there."""
+def write_arrays(path: Path, arrays: Arrays) -> bool:
+    """Writes arrays as an `.npz` file, atomically, and returns True; False if the file is there."""
     if os.path.exists(path):
-        return
+        return False
     make_folder(path.parent)
     with atomic_file(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub forbids a name
+    return True

@@ -1,6 +1,6 @@
 """The configuration of the command line composed in Python, and models and data built of it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning import Trainer
 from omegaconf import DictConfig, open_dict, read_write
 
-from vaelab.api.overrides import keyword_overrides
+from vaelab.api.overrides import ALIASES, all_overrides, explain_keywords
 from vaelab.commands import arguments, preflight, train
 from vaelab.commands.config_folders import CONF, compose_config
 from vaelab.commands.error_messages import user_message
@@ -28,7 +28,9 @@ class Experiment(NamedTuple):
 
 
 @contextmanager
-def composed(overrides: Sequence[str], command: str = "train") -> Iterator[tuple[DictConfig, Any]]:
+def composed(
+    overrides: Sequence[str], command: str = "train", keywords: Iterable[str] = ()
+) -> Iterator[tuple[DictConfig, Any]]:
     """Context manager that gives a command's configuration and its part `hydra`.
 
     Within it `${hydra:...}` in the configuration is resolved by that part; errors of settings are
@@ -37,6 +39,7 @@ def composed(overrides: Sequence[str], command: str = "train") -> Iterator[tuple
     Args:
         overrides: As on the command line.
         command: The name of the command, and of its file in conf/.
+        keywords: Names of the keywords among the overrides, for errors in the words of Python.
     """
     config = HydraConfig.instance()
     before = config.cfg
@@ -50,12 +53,15 @@ def composed(overrides: Sequence[str], command: str = "train") -> Iterator[tuple
             config.set_config(cfg)
             hydra_cfg = cfg.pop("hydra")
         yield cfg, hydra_cfg
-    except UserError:
-        raise
     except Exception as error:
-        if (message := user_message(error, command, list(overrides))) is None:
+        is_told = isinstance(error, UserError)
+        message = str(error) if is_told else user_message(error, command, list(overrides))
+        if message is None:
             raise
-        raise UserError(message) from None
+        explained = explain_keywords(message, keywords)
+        if is_told and explained == message:
+            raise
+        raise UserError(explained) from None
     finally:
         config.cfg = before
 
@@ -68,6 +74,8 @@ def compose(*overrides: str) -> Experiment:
     Raises:
         UserError: As the command line would say.
     """
+    if not all(isinstance(word, str) for word in overrides):
+        raise UserError('compose: give texts, as in vaelab.compose("model=vae", "data=mnist")')
     with composed(overrides) as (cfg, _):
         validation.check_config(cfg, train.settings_schema)
         data = preflight.instantiate_as(Images, "data", cfg.data)
@@ -90,7 +98,8 @@ def build(
 
     Args:
         model: The name of a variant, such as `beta_vae`; `python train.py --help` lists them.
-        x_shape: (C, H, W) of an image.
+        x_shape: (C, H, W) of an image; with `data="signals"` (C, L) of a signal, and with
+            `data="vectors"` (D,) of a vector.
         classes: The number or the names of the classes of the label; or numbers of classes by
             column. A model that is not conditional needs none.
         numbers: Widths of the columns of numbers, by name.
@@ -106,8 +115,11 @@ def build(
     elif not isinstance(classes, Mapping):
         names = {"label": [str(name) for name in classes]}
         classes = {"label": len(names["label"])}
-    words = [f"model={model}", *keyword_overrides(settings), *overrides]
-    with composed(words) as (cfg, _):
+    for name in ALIASES.keys() & settings.keys():
+        raise UserError(f"{name}: is a setting of training, and a model alone has none")
+    words = all_overrides(model, settings, overrides)
+    check_shape(x_shape, has_numbers=bool({"data=vectors", "data=signals"} & {*words}))
+    with composed(words, keywords=settings) as (cfg, _):
         shapes = {
             "x_shape": tuple(x_shape),
             "classes": dict(classes),
@@ -116,4 +128,21 @@ def build(
             "pixels": cfg.data.pixels,
         }
         described = loading.resolve_node(Path(), cfg, "model") | shapes
-        return loading.build_part(ELBO, Path("vaelab.build"), "model", described, trust=True)
+        try:
+            return loading.build_part(ELBO, Path("vaelab.build"), "model", described, trust=True)
+        except UserError as error:
+            raise UserError(str(error).removeprefix("vaelab.build: ")) from None
+
+
+def check_shape(x_shape: Any, has_numbers: bool) -> None:
+    """Raises UserError unless it is the shape of an image, channels first, or of numbers."""
+    is_shape = isinstance(x_shape, Sequence) and not isinstance(x_shape, str)
+    if not is_shape or (len(x_shape) < 3 and not has_numbers):
+        raise UserError(
+            f"x_shape={x_shape}: an image is (C, H, W), such as (1, 28, 28); "
+            'signals and vectors go with data="signals" and data="vectors"'
+        )
+    shape = tuple(x_shape)
+    if len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] == shape[1]:
+        first = (shape[2], *shape[:2])
+        raise UserError(f"x_shape={shape}: the channels come first, as in {first}")

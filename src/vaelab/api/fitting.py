@@ -16,13 +16,14 @@ from torch.utils.data import Dataset
 
 from vaelab.api import arrays as given
 from vaelab.api.composition import composed
-from vaelab.api.overrides import keyword_overrides
+from vaelab.api.overrides import all_overrides
 from vaelab.api.run import Run
 from vaelab.commands import train, training
 from vaelab.commands.quiet import quieten
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.data.items import DatasetItems
+from vaelab.errors import UserError
 from vaelab.files.atomic import explain_write_errors, make_folder
 from vaelab.runs import naming, validation
 from vaelab.training.stop_signals import stop_signals
@@ -45,8 +46,8 @@ def fit(
     Torch's, NumPy's and Python's random states are as before after it.
 
     Args:
-        images: An array, tensor or list of images [N, C, H, W], [N, H, W] or [N, H, W, C], of
-            vectors [N, D] or, with `data="signals"`, of signals [N, C, L]; a torch Dataset of
+        images: An array, tensor or list of images [N, C, H, W], [N, H, W] or [N, H, W, C], with
+            `data="vectors"` of vectors [N, D], with `data="signals"` of signals [N, C, L]; a torch Dataset of
             images or of (image, label); a dictionary of arrays, such as `train_images` and
             `test_images`; the path of a file or folder; the name of a data set, such as `mnist`; or
             vaelab's data module.
@@ -55,13 +56,13 @@ def fit(
         folder: The run folder; default: a new one in `outputs`.
         overrides: Further settings as on the command line, such as `trainer.precision=bf16`.
         settings: `epochs` and `batch_size`; groups by name (`network="conv"`,
-            `likelihood="gaussian"`); settings outside groups (`seed=1`, `evaluate=["likelihood"]`);
-            and settings of the model (`latent_dim=8`).
+            `likelihood="gaussian"`) or with settings (`trainer={"devices": 1}`); settings outside
+            groups (`seed=1`, `evaluate=["likelihood"]`); settings of the model (`latent_dim=8`).
 
     Raises:
         UserError: If data or settings are wrong, in the words of the command line.
     """
-    words = [f"model={model}", *keyword_overrides(settings), *overrides]
+    words = all_overrides(model, settings, overrides)
     kept: given.Arrays = {}
     if isinstance(images, (str, Path)):
         given.refuse_labels(labels, "the file or data set")
@@ -76,21 +77,25 @@ def fit(
             kept = given.split_arrays(DatasetItems(images)())
         else:
             kept = given.collect_arrays(images, labels, settings.get("data"))
+            if not any(word.startswith("data=") for word in words):
+                given.check_pictures(kept)
             own = given.float_range(kept)
         if isinstance(images, (Images, Dataset)):
             own = ["data.source.range=[0,255]", *own]
-        kind = (
-            [] if "data" in settings else [f"data={'vectors' if 'train_x' in kept else 'arrays'}"]
-        )
+        kind = [] if "data" in settings else ["data=arrays"]
         path = f"data.source.path=${{paths.data}}/{given.file_name(kept)}"
         words = [*kind, path, *own, *words]
     if folder is not None:
         words.append(f"hydra.run.dir={naming.quote(str(Path(folder).absolute()))}")
-    with warnings.catch_warnings(), composed(words) as (cfg, hydra_cfg), unchanged_process():
+    with (
+        warnings.catch_warnings(),
+        composed(words, keywords=settings) as (cfg, hydra_cfg),
+        unchanged_process(),
+    ):
         quieten()
         validation.check_config(cfg, train.settings_schema)
-        if kept:
-            given.write_arrays(Path(cfg.data.source.path), kept)
+        file = Path(cfg.data.source.path) if kept else None
+        is_new_file = file is not None and given.write_arrays(file, kept)
         where = Path(hydra_cfg.runtime.output_dir)
         is_new = not where.exists()
         with explain_write_errors(where):
@@ -99,10 +104,14 @@ def fit(
         try:
             with stoppable():
                 training.fit_run(run)
-        except Exception:
+        except Exception as error:
             if is_new:
                 with suppress(OSError):  # something is in it already
                     where.rmdir()
+            if isinstance(error, UserError) and str(error).startswith(f"{file}: "):
+                if is_new_file and file:
+                    file.unlink(missing_ok=True)  # nothing can be trained on it
+                raise UserError(str(error).replace(f"{file}: ", "images: ", 1)) from None
             raise
     return Run(run.path)
 

@@ -53,6 +53,10 @@ class Run:
         if not finished.is_run(self.folder):
             raise UserError(f"{folder} is no run folder")
 
+    def __fspath__(self) -> str:
+        """The folder, so that a run stands for its path, as in `vaelab.load(run)`."""
+        return str(self.folder)
+
     def __repr__(self) -> str:
         """The folder, as Python writes it."""
         return f"vaelab.Run({str(self.folder)!r})"

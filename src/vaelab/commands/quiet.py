@@ -23,6 +23,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # The hook is for users' own loaders, and returns batches of our data module as they are.
+    warnings.filterwarnings("ignore", message="You have overridden `on_before_batch_transfer`.*")
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # see process.py
 
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
