@@ -14,21 +14,23 @@ from pathlib import Path
 from race import ROOT
 
 MOST = 5e6  # bytes of the weights of a model
+DENSE = "model.latent_dim=16 model.encoder.hidden=[400,400] model.decoder.hidden=[400,400]"
+CONVOLUTIONS = "network=conv model.encoder.features=128 model.decoder.features=128"
 MODELS = {
     "mnist_cvae": "model=cvae data=mnist model.latent_dim=8 model.encoder.hidden=[128,128]"
     " model.decoder.hidden=[128,128] trainer.max_epochs=60",
-    "mnist_vae": "model=vae data=mnist model.latent_dim=16 trainer.max_epochs=60",
-    "fashion_mnist_vae": "model=vae data=fashion_mnist model.latent_dim=16 trainer.max_epochs=60",
-    "fashion_mnist_cvae": "model=cvae data=fashion_mnist model.latent_dim=16 trainer.max_epochs=60",
-    "cifar10_vae": "model=vae data=cifar10 model.latent_dim=128 trainer.max_epochs=60",
+    "mnist_vae": f"model=vae data=mnist {DENSE} trainer.max_epochs=60",
+    "fashion_mnist_vae": f"model=vae data=fashion_mnist {DENSE} trainer.max_epochs=60",
+    "fashion_mnist_cvae": f"model=cvae data=fashion_mnist {DENSE} trainer.max_epochs=60",
+    "cifar10_vae": f"model=vae data=cifar10 {CONVOLUTIONS} trainer.max_epochs=60",
     "sprites_beta_vae": "model=beta_vae model.beta=4 data=sprites data.source.size=32"
-    " data.source.orientations=10 data.source.positions=16 network=conv model.latent_dim=10"
+    f" data.source.orientations=10 data.source.positions=16 {CONVOLUTIONS} model.latent_dim=10"
     " trainer.max_epochs=30",
 }
 ALL = "scheduler=cosine ema=default evaluate=[likelihood,reconstruction,conditional]"
 ALL += " metrics.likelihood.num_samples=100"
 UNCONDITIONAL = "evaluate=[likelihood,reconstruction]"
-SHORT = "data=mnist_5k trainer.max_epochs=1 trainer.limit_train_batches=2 evaluate=[]"
+SHORT = "data=mnist_5k trainer.max_epochs=1 +trainer.limit_train_batches=2 evaluate=[]"
 """Overrides of a trial: the same models of digits, hardly trained and not measured."""
 
 
