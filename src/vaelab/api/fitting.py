@@ -48,9 +48,9 @@ def fit(
     Args:
         images: An array, tensor or list of images [N, C, H, W], [N, H, W] or [N, H, W, C], with
             `data="vectors"` of vectors [N, D], with `data="signals"` of signals [N, C, L]; a torch
-            Dataset of images or of (image, label); a dictionary of arrays, such as `train_images` and
-            `test_images`; the path of a file or folder; the name of a data set, such as `mnist`; or
-            vaelab's data module.
+            Dataset of images or of (image, label); a dictionary of arrays, such as `train_images`
+            and `test_images`; the path of a file or folder; the name of a data set, such as
+            `mnist`; or vaelab's data module.
         labels: Classes [N] as whole numbers or names, or one-hot [N, classes].
         model: The name of a variant; `python train.py --help` lists them.
         folder: The run folder; default: a new one in `outputs`.
