@@ -23,7 +23,7 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "E
 
     Args:
         where: A run folder, an exported folder, or, if there is no such folder, `user/name` on the
-            hub.
+            hub or the name of a model that comes with vaelab: `mnist_cvae`.
         checkpoint: `best` or `last`, for a run folder. Without `best` the `last` is loaded.
         trust: If True, runs code outside vaelab that the configuration names; if False, refuses.
 

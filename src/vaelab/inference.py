@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from vaelab.autoencoder import AutoEncoder
+from vaelab.data.given_labels import class_indices
 from vaelab.data.pixels import Pixels, from_numbers, from_user
 from vaelab.errors import UserError
 from vaelab.metrics.chunking import images_per_chunk
@@ -226,27 +227,10 @@ class Inference(AutoEncoder):
             if numbers.dim() != 2 or not numbers.isfinite().all():
                 raise UserError(f"{name}: should be {width} finite numbers for each image")
             return numbers
-        count = self.classes[name]
         array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
-        if array.ndim == 2 and array.shape[1] == count > 1:
-            return torch.as_tensor(array).float()
-        if array.ndim > 1 and array.size != len(array):
-            raise UserError(
-                f"{name}: should be one class for each image, or one-hot [B, {count}], and this is "
-                f"{list(array.shape)}"
-            )
-        classes = [self.class_of(value, name) for value in array.flatten().tolist()]
-        return torch.eye(count)[classes]
-
-    def class_of(self, value: Any, column: str) -> int:
-        """The index of a class by its name or, if no name is a number, by a whole number."""
-        if isinstance(value, (bool, float)) and value == int(value):
-            value = int(value)
-        names = self.class_names[column]
-        by_index = isinstance(value, int) and not any(name.lstrip("-").isdigit() for name in names)
-        if by_index and 0 <= value < len(names):
-            return int(value)
-        return self.class_index(value, column)
+        array = array[None] if array.ndim == 0 else array
+        indices = class_indices(array, name, self.class_names[name], len(array))
+        return torch.eye(self.classes[name])[indices]
 
     @property
     def columns_text(self) -> str:

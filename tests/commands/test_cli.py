@@ -176,7 +176,7 @@ INVALID_SETTINGS = {  # overrides: part of the error message
     "model@foo=vae": "model@foo: there is no such setting; did you mean model=...?",
     # A folder of Hydra's own, and loggers that are none.
     "hydra.output_subdir=x model.latent_dim=abc": "a run writes its configuration to .hydra",
-    "++trainer.logger._foo_=-1": "trainer.logger: a str is no logger of Lightning",
+    "++trainer.logger._foo_=-1": "trainer.logger: a int is no logger of Lightning",
     "trainer.logger=auto": "trainer.logger: a str is no logger of Lightning",
 }
 
@@ -766,9 +766,10 @@ def test_check_optimizer_tries_weights_of_the_shape_of_the_models(build):
         def step(self, closure=None):
             assert all(p.ndim == 2 for group in self.param_groups for p in group["params"])
 
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     made = build(*SMALL_LAYERS, x_shape=(1, 8, 8), num_classes=3)
     made.make_optimizer = partial(OnlyMatrices, lr=0.1)
     with pytest.raises(UserError, match=r"model\.optimizer: assert"):
-        preflight.check_optimizer(made, torch.device("cpu"))  # some weights are vectors
+        preflight.check_optimizer(made, trainer)  # some weights are vectors
     made.parameter_groups = lambda: [{"params": [p for p in made.parameters() if p.ndim == 2]}]
-    preflight.check_optimizer(made, torch.device("cpu"))
+    preflight.check_optimizer(made, trainer)

@@ -32,6 +32,10 @@ COMMANDS = {
         train,
         [*OVERRIDES, "hydra.run.dir={}", "ckpt=last", "trainer.max_epochs=3", "logger=csv"],
     ),
+    "start anew": (
+        train,
+        ["from={}", "hydra.run.dir={}/anew", "trainer.max_epochs=1", "logger=none"],
+    ),
     "measure": (train, [*OVERRIDES, "hydra.run.dir={}", "evaluate=[latents]", "logger=none"]),
 }
 

@@ -58,7 +58,7 @@ def test_elbo_of_vectors_reaches_log_evidence_of_probabilistic_pca(rows):
     assert_close(-found["nll"], log_evidence(model, rows))  # of one sample: all weights are equal
     # The mean over x of the closed form, for the distortion of one sample has an error of its own.
     noise = torch.distributions.kl_divergence
-    q = model.encode(rows, rows.new_zeros(len(rows), 0))
+    q = model.latent_posterior(rows, rows.new_zeros(len(rows), 0))
     z = torch.stack([q.mean + q.stddev * step for step in (-1, 1)])  # the same mean and variance
     p = model.image_likelihood(z, rows.new_zeros(len(rows), 0))
     assert p.batch_shape == (2, len(rows))

@@ -13,9 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+import vaelab
+
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 CONTENDERS = ROOT / "benchmarks" / "contenders"
+FILES_OF_EXPORT = ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.fixture
@@ -125,3 +128,30 @@ def test_bigger_than_memory_prints_speed_and_memory_of_both(tmp_path):
         assert speed > 0
         assert held > own > 100  # MB
     assert not list(tmp_path.iterdir())
+
+
+def test_pretrained_writes_models_with_cards(tmp_path):
+    names = ["mnist_cvae", "cifar10_vae"]
+    output = run_benchmark("pretrained.py", str(tmp_path / "release"), *names, "--short")
+    for name in names:
+        assert f"{name}: " in output
+        folder = tmp_path / "release" / name
+        assert sorted(path.name for path in folder.iterdir()) == FILES_OF_EXPORT
+        card = (folder / "README.md").read_text()
+        assert f'vaelab.load("{name}")' in card
+        assert "Data: `mnist_5k`" in card
+        assert "python train.py" in card
+        assert vaelab.load(folder).x_shape == (1, 28, 28)
+
+
+def test_pretrained_models_are_of_the_size_that_is_allowed(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import pretrained
+
+    shapes = {"cifar10": (3, 32, 32), "sprites": (1, 32, 32)}
+    for name in pretrained.MODELS:
+        words = dict(word.split("=", 1) for word in pretrained.overrides(name, short=False))
+        kept = [f"{key}={value}" for key, value in words.items() if key != "model"]
+        shape = shapes.get(words["data"], (1, 28, 28))
+        model = vaelab.build(words["model"], x_shape=shape, classes=10, overrides=kept)
+        assert sum(t.nbytes for t in model.state_dict().values()) < pretrained.MOST - 1e5, name

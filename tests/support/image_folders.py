@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from vaelab.data import Folder, Images
+from vaelab.data.description import describe
 from vaelab.errors import UserError
 
 
@@ -39,7 +40,7 @@ def read_folder(folder, **settings):
 def folder_remarks(splits):
     """Returns the start-up phrases on these `Splits`."""
     data = Images(source=lambda: splits, batch_size=2, val_size=1, test_size=1, pixels="grey")
-    return data.description()
+    return describe(data)
 
 
 def folder_error(folder, **settings):

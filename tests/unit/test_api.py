@@ -153,6 +153,15 @@ def test_fit_takes_a_name_a_path_and_a_data_module(tmp_path):
     assert given.named_data_overrides("mnist") == ["data=mnist"]
 
 
+@pytest.mark.parametrize("data", ["vectors", "signals"])
+def test_fit_takes_vectors_and_signals(data):
+    rows = np.random.default_rng(0).normal(5, 2, (90, 3, 8) if data == "signals" else (90, 3))
+    run = vaelab.fit(rows, LABELS, **quick("vae", likelihood="gaussian", data=data))
+    assert run.model.x_shape == rows.shape[1:]
+    assert run.model.encode(rows[:4]).mean.shape == (4, 4)
+    assert np.allclose(run.model.in_units(run.model.inputs(rows[:4])[0]), rows[:4])
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "said"),
     [
@@ -279,7 +288,7 @@ def test_build_refuses_wrong_settings():
     with pytest.raises(UserError, match=r"did you mean model\.beta"):
         vaelab.build("beta_vae", x_shape=(1, 8, 8), betta=3)
     with pytest.raises(UserError, match="x_shape"):
-        vaelab.build("vae", x_shape=(28, 28))
+        vaelab.build("vae", x_shape=(1, 2, 28, 28))
     with pytest.raises(UserError, match="x_shape=28: an image is"):
         vaelab.build("vae", x_shape=28)
     with pytest.raises(UserError, match=r"the channels come first, as in \(1, 28, 28\)"):

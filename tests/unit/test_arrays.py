@@ -20,6 +20,7 @@ from support.array_files import (
 )
 
 from vaelab.data import Arrays, Images
+from vaelab.data.description import describe, rare_classes_warning
 from vaelab.data.store import read_splits
 from vaelab.errors import UserError
 
@@ -301,7 +302,7 @@ def test_classes_are_the_distinct_training_labels(tmp_path, labels, names):
     assert torch.equal(found.test_labels, found.train_labels[:6])
     data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
     assert data.shapes["class_names"] == {"label": names}
-    assert f"{len(names)} classes: {', '.join(names)}" in data.description()
+    assert f"{len(names)} classes: {', '.join(names)}" in describe(data)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_range_rescales_pixels_to_bytes_exactly(tmp_path, suffix, span, kind):
     assert_splits_equal(Arrays(str(path), range=span)(), valid_arrays())
     data = Images(source=Arrays(str(path), range=span), batch_size=4, val_size=4, pixels="grey")
     low, high = (extreme(valid_arrays()["train_images"]) for extreme in (np.min, np.max))
-    assert data.description()[0] == f"pixels from {low} to {high}, which were {black} to {white}"
+    assert describe(data)[0] == f"pixels from {low} to {high}, which were {black} to {white}"
 
 
 def test_range_0_to_255_accepts_dark_images(tmp_path):
@@ -389,7 +390,7 @@ def test_unused_arrays_are_named_in_description(tmp_path):
     )
     assert found.unused == ("notes", "x")
     data = Images(source=lambda: found, batch_size=4, val_size=4, pixels="grey")
-    assert data.description()[-1] == "not used: notes, x"
+    assert describe(data)[-1] == "not used: notes, x"
 
 
 def test_description_names_class_counts_and_ranges_of_numbers(tmp_path):
@@ -409,7 +410,7 @@ def test_description_names_class_counts_and_ranges_of_numbers(tmp_path):
         )
     )
     data = Images(source=lambda: found, batch_size=4, val_size=1, test_size=0, pixels="grey")
-    said = data.description()
+    said = describe(data)
     for words in (
         "pixels from 0 to 255",
         "3 classes: 0, 1, 132",
@@ -418,7 +419,7 @@ def test_description_names_class_counts_and_ranges_of_numbers(tmp_path):
         "kind of 3 classes",
     ):
         assert words in said
-    assert data.rare_classes_warning() == (
+    assert rare_classes_warning(data) == (
         "a class has at most one training image: 132; are the labels right?"
     )
 
@@ -431,7 +432,7 @@ def test_class_whose_single_image_is_held_out_is_rare(tmp_path):
     for seed in range(4):
         source = Arrays(str(path), num_classes=100)
         data = Images(source=source, batch_size=2, val_size=6, pixels="grey", split_seed=seed)
-        assert "one training image: 77; are" in str(data.rare_classes_warning())
+        assert "one training image: 77; are" in str(rare_classes_warning(data))
 
 
 def test_description_of_equal_classes(tmp_path):
@@ -442,8 +443,8 @@ def test_description_of_equal_classes(tmp_path):
         val_size=4,
         pixels="grey",
     )
-    assert "5 training images of each class" in data.description()
-    assert data.rare_classes_warning() is None
+    assert "5 training images of each class" in describe(data)
+    assert rare_classes_warning(data) is None
 
 
 def test_error_without_train_images_lists_the_arrays(tmp_path):

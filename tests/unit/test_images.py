@@ -13,6 +13,7 @@ from support.numbered_images import (
 )
 
 from vaelab.data import Images
+from vaelab.data.description import describe
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 from vaelab.evaluation import Subject
@@ -157,7 +158,7 @@ def test_train_batch_size_is_limited_by_training_images(world_size, size):
     data = build_data_module(batch_size=300)
     assert data.train_batch_size(world_size) == size
     assert [len(part) for part in image_numbers(data.train)] == [40]
-    assert "all 40 images in a batch, for data.batch_size=300" in data.description()
+    assert "all 40 images in a batch, for data.batch_size=300" in describe(data)
     with pytest.raises(UserError, match="40 training images are too few for 100 devices"):
         data.check_batch_size(100)
 
@@ -177,6 +178,6 @@ def test_source_validation_part_is_the_validation_set(test):
     assert data.sizes == {"train": 30 if test else 25, "val": 8, "test": 6 if test else 5}
     labels = torch.cat([y for _, y in data.val_dataloader()]).argmax(1)
     assert torch.equal(labels, torch.arange(30, 38) % 5)
-    assert any("val_images" in said for said in data.description())
+    assert any("val_images" in said for said in describe(data))
     subject = Subject(None, data, None, track=lambda parts, _: parts)
     assert sum(len(x) for x, _ in subject.iterate_all_images("all")) == 38 + test

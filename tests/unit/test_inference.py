@@ -145,9 +145,12 @@ WRONG_LABELS = {
     "none": (None, "this model is conditional on label (3 classes): give labels"),
     "unknown": ([0, 3], "3: the classes of label are 0, 1, 2"),
     "too many": ([0, 1, 2], "there are 3 labels for 2 images"),
-    "another width": (np.zeros((2, 4)), "or one-hot [B, 3], and this is [2, 4]"),
+    "another width": (
+        np.zeros((2, 4)),
+        "label has shape (2, 4), but should be (2,) or one-hot (2, 3)",
+    ),
     "another column": ({"shape": [0, 1]}, "and labels has shape"),
-    "a half": ([0.5, 1], "0.5: the classes of label are"),
+    "a half": ([0.5, 1], "label[0] is 0.5; labels are 0, 1, ... or texts"),
 }
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from vaelab.data import Numbers, Signals, Vectors
+from vaelab.data.description import describe
 from vaelab.errors import UserError
 from vaelab.observations import Units, x_text
 from vaelab.runs import validation
@@ -117,7 +118,7 @@ def test_constant_column_stays_zero_and_is_said(write):
     values[:, 1] = 0.1
     data = module(Vectors(write(values, ".npy")))
     assert_close(data.splits.train_images[:, 1], torch.zeros(40), atol=1e-6, rtol=0)
-    assert "the same in all training rows: 1" in data.description()[0]
+    assert "the same in all training rows: 1" in describe(data)[0]
 
 
 def test_numbers_as_they_are_without_standardisation(write):
@@ -125,7 +126,7 @@ def test_numbers_as_they_are_without_standardisation(write):
     data = module(Vectors(write(values, ".npy")), standardize=False)
     assert torch.equal(data.splits.train_images, torch.from_numpy(values))
     assert data.units == Units.default(3)
-    assert "as in the file" in data.description()[0]
+    assert "as in the file" in describe(data)[0]
 
 
 @pytest.mark.parametrize("part", ["train", "val", "test"])

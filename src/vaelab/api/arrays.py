@@ -14,6 +14,7 @@ from vaelab.commands.arguments import choices_in
 from vaelab.commands.config_folders import CONF
 from vaelab.data import Images, Numbers
 from vaelab.data.number_files import TABLES
+from vaelab.data.splits import Splits
 from vaelab.errors import UserError, spelling_hint
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder
@@ -25,6 +26,8 @@ KEPT = (
     *("balance", "flip", "shift", "in_memory", "window"),
 )
 """Settings of a data module that stay as they are where it is given to `fit`."""
+NUMBERS = ("vectors", "signals")
+"""The choices of `data` whose arrays are numbers."""
 
 
 def named_data_overrides(images: str | Path) -> list[str]:
@@ -37,7 +40,7 @@ def named_data_overrides(images: str | Path) -> list[str]:
     path = Path(images)
     if isinstance(images, str) and images in names:
         return [f"data={images}"]
-    if path.is_dir() and "folder" in names:
+    if path.is_dir():
         return ["data=folder", f"data.source.path={naming.quote(str(path.absolute()))}"]
     if path.exists():
         kind = "vectors" if path.suffix in TABLES else "arrays"
@@ -46,13 +49,14 @@ def named_data_overrides(images: str | Path) -> list[str]:
     raise UserError(f"{images}: there is no such file, and no such data; {hint}")
 
 
-def collect_arrays(images: Any, labels: Any) -> Arrays:
+def collect_arrays(images: Any, labels: Any, data: str | None = None) -> Arrays:
     """Returns the arrays of a data set by name, as `vaelab.data.arrays` describes them.
 
     Args:
-        images: An array, tensor or list of images; a torch Dataset of images or of (image, label);
-            or a dictionary of arrays by name, such as `train_images` and `test_labels`.
+        images: An array, tensor or list of images or of numbers; or a dictionary of arrays by name,
+            such as `train_images` and `test_labels`.
         labels: Labels of the images, if they are not in `images`.
+        data: The choice of data, `vectors` or `signals` if they are numbers.
 
     Raises:
         UserError: If they are no arrays, or labels are given twice.
@@ -64,15 +68,11 @@ def collect_arrays(images: Any, labels: Any) -> Arrays:
     if isinstance(images, Mapping):
         refuse_labels(labels, "the dictionary")
         return {str(name): to_numpy(str(name), values) for name, values in images.items()}
-    if isinstance(images, torch.utils.data.Dataset):
-        images, own = dataset_items(images)
-        if own is not None:
-            refuse_labels(labels, "the data set")
-            labels = own
-    found = {"train_images": to_numpy("images", images)}
+    values = to_numpy("images", images)
+    found = {"train_x" if data in NUMBERS else "train_images": values}
     if labels is not None:
         found["train_labels"] = to_numpy("labels", labels)
-        count = len(found["train_images"]) if found["train_images"].ndim else 0
+        count = len(values) if values.ndim else 0
         if found["train_labels"].ndim == 0 or len(found["train_labels"]) != count:
             shape = list(found["train_labels"].shape)
             raise UserError(f"labels: there are {count} images, and labels are {shape}")
@@ -94,41 +94,41 @@ def refuse_labels(labels: Any, where: str) -> None:
         raise UserError(f"labels: they are in {where} of images already")
 
 
-def dataset_items(dataset: Any) -> tuple[list[Any], list[Any] | None]:
-    """Returns all images of a torch Dataset and, where its items are pairs, their labels.
+def module_settings(data: Images) -> list[str]:
+    """Returns overrides that choose arrays as those of a data module, and its settings."""
+    if isinstance(data, Numbers):
+        chosen = [f"data={data.noun}", f"data.standardize={str(data.standardize).lower()}"]
+    else:
+        chosen = ["data=arrays", "data.source.range=[0,255]"]
+    return chosen + [f"data.{n}={override_value(n, getattr(data, n))}" for n in KEPT]
+
+
+def module_arrays(data: Images) -> Arrays:
+    """Returns the arrays of a data module by name, numbers as they were in their file.
 
     Raises:
-        UserError: If it has no length, or an item is neither an image nor (image, label).
+        UserError: If they are not in memory.
     """
-    try:
-        count = len(dataset)
-    except TypeError as error:
-        raise UserError(f"images: a {type(dataset).__name__} without a length") from error
-    items = [dataset[i] for i in range(count)]
-    pairs = [isinstance(item, (tuple, list)) for item in items]
-    if not any(pairs):
-        return [to_numpy("images", item) for item in items], None
-    if not all(pairs) or any(len(item) != 2 for item in items):
-        raise UserError("images: the items of a data set are images, or pairs of image and label")
-    images = [to_numpy("images", image) for image, _ in items]
-    return images, [label.item() if isinstance(label, Tensor) else label for _, label in items]
+    if isinstance(data, Numbers):
+        return split_arrays(data.stored_splits, "x")
+    return split_arrays(data.splits)
 
 
-def module_arrays(data: Images) -> tuple[Arrays, list[str]]:
-    """Returns the arrays of a data module, and overrides that choose such data and its settings.
+def split_arrays(splits: Splits, kind: str = "images") -> Arrays:
+    """Returns the arrays of a data set by name, as `vaelab.data.arrays` describes them.
+
+    Args:
+        splits: The data set.
+        kind: `images`, or `x` of numbers.
 
     Raises:
         UserError: If its images are not in memory.
     """
-    splits = data.stored_splits if isinstance(data, Numbers) else data.splits
     arrays = {}
     for part, images in splits.parts.items():
         if not isinstance(images, Tensor):
-            raise UserError(
-                "images: these are not held in memory; give the name of their data, such as "
-                "sprites, or the path of their file"
-            )
-        arrays[f"{part}_{'x' if isinstance(data, Numbers) else 'images'}"] = images.numpy()
+            raise UserError("images: of these give the name of the data set, or the file")
+        arrays[f"{part}_{kind}"] = images.numpy()
     for name in splits.column_names:
         column = splits.column(name)
         for part in splits.parts:
@@ -136,12 +136,7 @@ def module_arrays(data: Images) -> tuple[Arrays, list[str]]:
             if column.classes and column.names:
                 values = np.asarray(column.names)[values]
             arrays[f"{part}_{'labels' if name == 'label' else name}"] = values
-    if isinstance(data, Numbers):
-        chosen = [f"data={data.noun}", f"data.standardize={data.standardize}"]
-    else:
-        chosen = ["data=arrays", "data.source.range=[0,255]"]
-    settings = {name: getattr(data, name) for name in KEPT}
-    return arrays, [*chosen, *(f"data.{n}={override_value(n, v)}" for n, v in settings.items())]
+    return arrays
 
 
 def to_numpy(name: str, values: Any) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.distributions import Distribution
+from torch.utils.data import Dataset
 
 from vaelab.api import arrays as given
 from vaelab.api.composition import composed
@@ -21,6 +22,7 @@ from vaelab.commands import train, training
 from vaelab.commands.quiet import quieten
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
+from vaelab.data.items import DatasetItems
 from vaelab.errors import UserError
 from vaelab.files.atomic import explain_write_errors, make_folder
 from vaelab.runs import naming, validation
@@ -44,10 +46,11 @@ def fit(
     Torch's, NumPy's and Python's random states are as before after it.
 
     Args:
-        images: An array, tensor or list [N, C, H, W], [N, H, W] or [N, H, W, C]; a torch Dataset of
-            images or of (image, label); a dictionary of arrays, such as `train_images` and
-            `test_images`; the path of a file or folder; the name of a data set, such as `mnist`; or
-            vaelab's data module.
+        images: An array, tensor or list of images [N, C, H, W], [N, H, W] or [N, H, W, C], with
+            `data="vectors"` of vectors [N, D], with `data="signals"` of signals [N, C, L]; a torch
+            Dataset of images or of (image, label); a dictionary of arrays, such as `train_images`
+            and `test_images`; the path of a file or folder; the name of a data set, such as
+            `mnist`; or vaelab's data module.
         labels: Classes [N] as whole numbers or names, or one-hot [N, classes].
         model: The name of a variant; `python train.py --help` lists them.
         folder: The run folder; default: a new one in `outputs`.
@@ -65,15 +68,21 @@ def fit(
         given.refuse_labels(labels, "the file or data set")
         words = [*given.named_data_overrides(images), *words]
     else:
-        own: list[str] = []
+        data = next((word.removeprefix("data=") for word in words if word[:5] == "data="), None)
         if isinstance(images, Images):
             given.refuse_labels(labels, "the data module")
-            kept, own = given.module_arrays(images)
+            kept, own = given.module_arrays(images), given.module_settings(images)
+        elif isinstance(images, Dataset):
+            given.refuse_labels(labels, "the data set")
+            kept = given.split_arrays(DatasetItems(images)())
+            own = ["data=arrays", "data.source.range=[0,255]"]
         else:
-            kept = given.collect_arrays(images, labels)
-            if not any(word.startswith("data=") for word in words):
+            kept, own = given.collect_arrays(images, labels, data), []
+            if data is None:
                 given.check_pictures(kept)
-            own = ["data=arrays", *given.float_range(kept)]
+                own = ["data=arrays"]
+            if data not in given.NUMBERS:
+                own += given.float_range(kept)
         path = f"data.source.path=${{paths.data}}/{given.file_name(kept)}"
         words = [*own, path, *words]
     if folder is not None:

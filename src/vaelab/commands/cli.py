@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from vaelab.commands import arguments, completion, stopping
+from vaelab.commands import arguments, completion, earlier_settings, stopping
 from vaelab.commands.command_lines import current_command, program_words, typed_arguments
 from vaelab.commands.config_folders import CONF
 from vaelab.commands.error_messages import is_lost_connection, user_message
@@ -124,6 +124,8 @@ def task(
                     return
                 folders = [*arguments.config_dirs(flags), CONF]
                 sweeping = bool({"-m", "--multirun"} & set(flags))
+                if config_name == "train":
+                    overrides = earlier_settings.expand_from(overrides, folders)
                 arguments.check_overrides(overrides, sweeping, folders)
                 sys.argv[1:] = [*flags, *overrides]
                 if {"-h", "--help"} & set(flags):

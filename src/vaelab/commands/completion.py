@@ -7,19 +7,20 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.commands import arguments
+from vaelab.commands import arguments, earlier_settings
 from vaelab.commands.help_text import compose_config, default_groups, setting_items
 from vaelab.commands.main import COMMANDS
 from vaelab.commands.setting_comments import setting_meanings
 from vaelab.errors import UserError
 
 FLAGS = ("-m", "--help", "--cfg", "--config-dir")
-FOLDERS = ("run", "sweep")
+FOLDERS = ("run", "sweep", "from")
 """Settings whose values are run folders or sweep folders."""
 PATHS = (
     "ckpt",
@@ -106,7 +107,10 @@ def completions(line: str, folder: Path, name: str, lists: Sequence[str] = ()) -
         return [flag for flag in FLAGS if flag.startswith(word)]
     flags = [flag for flag in before if flag.startswith("-")]
     folders = [*arguments.config_dirs(before), folder]
-    cfg = compose_typed(folders, name, [w for w in before if "=" in w and w not in flags])
+    typed = [w for w in before if "=" in w and w not in flags]
+    with suppress(UserError):  # an earlier run that is not there
+        typed = earlier_settings.expand_from(typed, folders) if name == "train" else typed
+    cfg = compose_typed(folders, name, typed)
     groups = dict(default_groups(folders, name))
     key, equals, value = word.partition("=")
     if not equals:
@@ -146,8 +150,9 @@ def compose_typed(folders: Sequence[Path], name: str, overrides: Sequence[str]) 
 
 def setting_names(cfg: DictConfig, groups: Collection[str]) -> list[str]:
     """Returns groups and settings to type, sorted, each with `=`; skips references to others."""
-    paths = [path for path, _ in setting_items(cfg, {}, sweeps="hydra/launcher" in groups)]
-    return sorted({f"{path}=" for path in [*paths, *groups]})
+    sweeps = "hydra/launcher" in groups
+    paths = [path for path, _ in setting_items(cfg, {}, sweeps=sweeps)]
+    return sorted({f"{path}=" for path in [*paths, *groups, *(["from"] if sweeps else [])]})
 
 
 def setting_values(cfg: DictConfig, key: str, begun: str, meaning: str) -> Iterator[str]:

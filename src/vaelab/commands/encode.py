@@ -56,7 +56,7 @@ def main(cfg: DictConfig) -> None:
     from vaelab.commands.quiet import quieten
     from vaelab.errors import UserError
     from vaelab.evaluation.encoded_files import check_encoded_path, write_encoded
-    from vaelab.runs import finished
+    from vaelab.runs import finished, loading
     from vaelab.runs.folder import check_links
     from vaelab.runs.screen import printable, shell_path
 
@@ -68,7 +68,7 @@ def main(cfg: DictConfig) -> None:
         raise UserError(f"to={to}: of several runs each has its file in its folder; give {to.name}")
     device, failures = finished.select_device(cfg.device), []
     for folder in folders:
-        path = to if cfg.to and len(folders) == 1 else folder / to
+        path = to if cfg.to and len(folders) == 1 else loading.output_folder(folder) / to
         try:
             check_encoded_path(path)
             check_links(path, folder)

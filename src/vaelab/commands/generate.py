@@ -49,7 +49,7 @@ def main(cfg: DictConfig) -> None:
     from vaelab.commands.quiet import quieten
     from vaelab.errors import UserError
     from vaelab.pictures import gallery
-    from vaelab.runs import finished
+    from vaelab.runs import finished, loading
     from vaelab.runs.folder import check_links
     from vaelab.runs.screen import printable, shell_path
 
@@ -64,7 +64,11 @@ def main(cfg: DictConfig) -> None:
     device, failures = finished.select_device(cfg.device), []
     drawn: dict[Path, list[Path]] = {}
     for folder in folders:
-        to = Path(cfg.to) if cfg.to and len(folders) == 1 else folder / "generated"
+        to = (
+            Path(cfg.to)
+            if cfg.to and len(folders) == 1
+            else loading.output_folder(folder) / "generated"
+        )
         try:
             check_links(to, folder)
             if how_far := finished.unfinished_progress(folder):

@@ -50,6 +50,8 @@ def usage(
         for path, value in setting_items(cfg, words, sweeps)
         if path not in groups
     }
+    if sweeps:
+        shown = {"from=FOLDER": "all settings of an earlier run, but for those that follow"} | shown
     parts = [inspect.getdoc(inspect.getmodule(command)) or ""]
     if groups:
         chosen = {

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from vaelab.commands.results import FINAL, final_tag
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
+from vaelab.data.description import describe, rare_classes_warning
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, first_line
 from vaelab.observations import size_text
@@ -55,8 +56,8 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
         f"{model.latent_dim} latents, {run.choices['likelihood']} likelihood; "
         f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
     )
-    run.say("; ".join(data.description()))
-    if rare := data.rare_classes_warning():
+    run.say("; ".join(describe(data)))
+    if rare := rare_classes_warning(data):
         rank_zero_warn(rare)
     if run.cfg.data.columns and not model.context_dim:
         run.say("data.columns: not seen by this model, which has condition=none")

@@ -1,15 +1,15 @@
 """Source of a data set of pictures on the Hugging Face hub, or saved on the disk, prepared once."""
 
 from collections.abc import Sequence
-from copy import copy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from vaelab.data.array_files import Arrays
 from vaelab.data.folder_listing import PART_FOLDERS
 from vaelab.data.image_settings import Channels, Fit, Ground, ImageSettings, Size
 from vaelab.data.items import KEYS, PreparedItems
 from vaelab.data.prepared import load_prepared, prepared_file
+from vaelab.data.sources import Downloaded
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, first_line
 
@@ -17,7 +17,7 @@ OLDEST = 5
 INSTALL = 'pip install "vaelab[datasets]"'
 
 
-class HuggingFace:
+class HuggingFace(Downloaded):
     """Source of a data set of the `datasets` library, whose pictures are prepared once.
 
     Splits train, validation and test are parts; others are not used.
@@ -61,16 +61,6 @@ class HuggingFace:
     def note(self) -> str:
         """Which images they are."""
         return f"{self.name} of Hugging Face"
-
-    def moved_to(self, folder: Path) -> Self:
-        """Returns a copy that downloads and prepares the data set in another folder."""
-        moved = copy(self)
-        moved.folder, moved.prepared = folder, folder / self.prepared.name
-        return moved
-
-    def is_prepared(self) -> bool:
-        """Returns whether the prepared file is there."""
-        return self.prepared.exists()
 
     def __call__(self) -> Splits:
         """Returns the data set; downloads and prepares it, under a lock, if its file is absent."""

@@ -21,7 +21,6 @@ from vaelab.errors import UserError, spelling_hint
 from vaelab.observations import kind_text
 from vaelab.randomness import seeded_generator
 
-SHOWN = 12  # class names in the description, at most
 TOGETHER = 2**25  # bytes of validation or test images that are read together from a large file
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -222,80 +221,12 @@ class Images(LightningDataModule):
             raise UserError(f"data.balance={asked}: these images {what}{others}")
         return self.splits.column(name)
 
-    def description(self) -> list[str]:
-        """Returns phrases on the values and, where there is something to say, on other facts.
-
-        These are what was done to the source's images, the classes and how many training images
-        they have, further columns, val and test images of their own, unused arrays, and a batch
-        size above the number of training images.
-        """
-        splits = self.splits
-        found = [self.values_text(), *splits.remarks]
-        if splits.num_classes:
-            names = splits.column("label").class_names
-            shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
-            found.append(f"{len(names)} classes: {shown}")
-            found.append(self.class_counts_text())
-        for name, column in splits.columns.items():
-            if column.classes:
-                found.append(f"{name} of {column.classes} classes")
-            else:
-                found.append(f"{name} from {column.train.min():g} to {column.train.max():g}")
-        own = [f"{part}_images" for part in splits.parts if part != "train"]
-        if splits.val_images is not None:
-            found.append(f"{' and '.join(own)} of their own")
-        if splits.unused:
-            found.append(f"not used: {', '.join(splits.unused)}")
-        if self.batch_size > len(self.rows["train"]):
-            few = len(self.rows["train"])
-            found.append(f"all {few} {self.noun} in a batch, for data.batch_size={self.batch_size}")
-        if self.balance:
-            name = "label" if self.balance is True else self.balance
-            found.append(f"classes of {name} drawn equally often")
-        if isinstance(splits.train_images, OnDisk):
-            size = splits.train_images.nbytes / 1e9
-            found.append(f"{size:.1f} GB in a file, shuffled {self.window} MB at a time")
-        return found
-
     def values_text(self) -> str:
         """Returns a phrase on the range of the pixels, and of what they were in the file."""
         low, high = self.splits.pixel_range
         span = getattr(self.source, "span", None)
         stored = f", which were {span[0]:g} to {span[1]:g}" if span else ""
         return f"pixels from {low} to {high}{stored}"
-
-    @property
-    def class_counts(self) -> Tensor:
-        """Number of training images of each class of the label, int64 [num_classes]."""
-        labels = self.splits.train_labels[self.rows["train"]]
-        return labels.bincount(minlength=self.splits.num_classes)
-
-    def class_counts_text(self) -> str:
-        """Returns the classes with the fewest and the most training images, and how many."""
-        counts, names = self.class_counts, self.splits.column("label").class_names
-        few, many = int(counts.argmin()), int(counts.argmax())
-        if counts[few] == counts[many]:
-            return f"{counts[few]:,} training {self.noun} of each class"
-        return (
-            f"training {self.noun} of a class from {counts[few]:,} ({names[few]}) "
-            f"to {counts[many]:,} ({names[many]})"
-        )
-
-    def rare_classes_warning(self) -> str | None:
-        """Returns a warning of classes with a single training image, or with none left; else None.
-
-        A wrong label often makes such a class. Classes without any image are skipped.
-        """
-        if not self.splits.num_classes:
-            return None
-        label = self.splits.column("label")
-        occurs = label.train.bincount(minlength=label.classes) > 0
-        rare = [label.class_names[i] for i in torch.where(occurs & (self.class_counts < 2))[0]]
-        if not rare:
-            return None
-        shown = ", ".join(rare[:SHOWN]) + (", ..." if len(rare) > SHOWN else "")
-        subject = "a class has" if len(rare) == 1 else f"{len(rare)} classes have"
-        return f"{subject} at most one training image: {shown}; are the labels right?"
 
     def setup(self, stage: str) -> None:
         """Called by Lightning before fit, validate and test: makes the loaders of this stage."""

@@ -90,7 +90,24 @@ class Digits:
         return {"train_images": images, "train_labels": table[:, -1]}
 
 
-class TorchvisionDataset:
+class Downloaded:
+    """A source whose downloads and prepared file lie in one folder, see `WritesFile`."""
+
+    folder: Path
+    prepared: Path
+
+    def moved_to(self, folder: Path) -> Self:
+        """Returns a copy that downloads and prepares the data set in another folder."""
+        moved = copy(self)
+        moved.folder, moved.prepared = folder, folder / self.prepared.name
+        return moved
+
+    def is_prepared(self) -> bool:
+        """Returns whether the prepared file is there."""
+        return self.prepared.exists()
+
+
+class TorchvisionDataset(Downloaded):
     """Source of a torchvision data set, downloaded if absent and converted to a file once.
 
     Args:
@@ -125,16 +142,6 @@ class TorchvisionDataset:
     def note(self) -> str:
         """What the images are: all, or those of a file that is not known."""
         return "all images" if self.contents else f"the images in {self.prepared}"
-
-    def moved_to(self, folder: Path) -> Self:
-        """Returns a copy that downloads and prepares the data set in another folder."""
-        moved = copy(self)
-        moved.folder, moved.prepared = folder, folder / self.prepared.name
-        return moved
-
-    def is_prepared(self) -> bool:
-        """Returns whether the prepared file is there."""
-        return self.prepared.exists()
 
     def __call__(self) -> Splits:
         """Returns the data set; downloads and converts it, under a lock, if its file is absent."""

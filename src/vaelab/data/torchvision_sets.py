@@ -2,14 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from vaelab.data.array_files import Arrays
 from vaelab.data.image_settings import Channels, Fit, Ground, ImageSettings, Size
 from vaelab.data.items import PreparedItems
 from vaelab.data.prepared import load_prepared, prepared_file
+from vaelab.data.sources import Downloaded
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, first_line, spelling_hint
 
@@ -23,7 +23,7 @@ OURS = frozenset(("root", "download", "transform", "target_transform", "transfor
 """Options of torchvision's classes that are given here, or are no plain values."""
 
 
-class Torchvision:
+class Torchvision(Downloaded):
     """Source of a torchvision data set, downloaded if absent, whose pictures are prepared once.
 
     Its parts are those of its `train=` or `split=`; without these, or where an option chooses one,
@@ -68,16 +68,6 @@ class Torchvision:
         """Which images they are."""
         chosen = "".join(f", {key}={value}" for key, value in self.options.items())
         return f"{self.name}{chosen} of torchvision"
-
-    def moved_to(self, folder: Path) -> Self:
-        """Returns a copy that downloads and prepares the data set in another folder."""
-        moved = copy(self)
-        moved.folder, moved.prepared = folder, folder / self.prepared.name
-        return moved
-
-    def is_prepared(self) -> bool:
-        """Returns whether the prepared file is there."""
-        return self.prepared.exists()
 
     def __call__(self) -> Splits:
         """Returns the data set; downloads and prepares it, under a lock, if its file is absent."""

@@ -13,16 +13,12 @@ from torch.distributions import Distribution
 
 from vaelab.data import Images
 from vaelab.data.array_images import Span
+from vaelab.data.given_labels import class_indices, class_labels, plain_labels
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable, UserError
 from vaelab.evaluation.given_images import convert_given_images
-from vaelab.evaluation.given_labels import (
-    class_indices,
-    class_labels,
-    labels_to_y,
-    plain_labels,
-)
+from vaelab.evaluation.given_labels import labels_to_y
 from vaelab.evaluation.subject import Batch
 from vaelab.metrics.evidence import evidence_estimates
 from vaelab.posteriors import Point, PointMass

@@ -64,11 +64,13 @@ def load_run(
 def find_runs(folders: Iterable[str]) -> list[Path]:
     """Returns each folder that is a run or export, or else, sorted, the runs below; no duplicates.
 
+    The name of a model that comes with vaelab stands for its folder.
+
     Raises:
         UserError: If a folder is no run and holds none, or no folder is given.
     """
     found: list[Path] = []
-    for folder in map(Path, folders):
+    for folder in map(loading.find_model_folder, map(Path, folders)):
         itself = is_run(folder) or loading.is_exported(folder)
         below = [folder] if itself else sorted(filter(is_run, folder.glob("**/")))
         if not below:

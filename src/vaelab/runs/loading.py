@@ -29,13 +29,16 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"  # in an exported folder
 T = TypeVar("T")
 WEIGHTS_CHECKSUM = f"{WEIGHTS} {checksums.NAME}"
 """Key in an export's config.json: the checksum of the weights, whether they were written or not."""
+SHIPPED = Path(__file__).parents[1] / "pretrained"
+"""Exported models that come with vaelab, made by benchmarks/pretrained.py."""
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
 
 
 def load_model(where: str | Path, checkpoint: str = "best", trust: bool = False) -> ELBO:
     """Loads a model in evaluation mode from a run or exported folder, or downloads it from the hub.
 
-    A name that does not exist and looks like `user/name` is downloaded. See `vaelab.load`.
+    A name that does not exist and looks like `user/name` is downloaded. A name of a model that
+    comes with vaelab stands for that, unless there is such a run or export. See `vaelab.load`.
 
     Raises:
         UserError: If there is no model, or it is damaged, or without `trust` names foreign code.
@@ -44,14 +47,31 @@ def load_model(where: str | Path, checkpoint: str = "best", trust: bool = False)
     if not folder.exists() and isinstance(where, str) and REPOSITORY.fullmatch(where):
         # A download is opened as an export only, even if it looks like a run folder.
         return load_exported_model(download_model(where), trust)
+    folder = find_model_folder(folder)
     if (folder / COMPOSED).exists():
         return load_run_model(folder, checkpoint, trust)
     if is_exported(folder):
         return load_exported_model(folder, trust)
     raise UserError(
         f"{folder} is no run folder and no exported model: there is no {COMPOSED} and no {CONFIG} "
-        "in it"
+        f"in it; {', '.join(shipped_names())} comes with vaelab"
     )
+
+
+def find_model_folder(folder: Path) -> Path:
+    """Returns the folder, or that of a model of vaelab's if it is its name and no model is here."""
+    here = (folder / COMPOSED).exists() or is_exported(folder)
+    return folder if here or str(folder) not in shipped_names() else SHIPPED / folder
+
+
+def shipped_names() -> list[str]:
+    """Returns the names of the models that come with vaelab."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
+
+
+def output_folder(folder: Path) -> Path:
+    """Returns where files made of a run or export go: into it, or for vaelab's into outputs."""
+    return Path("outputs", folder.name) if folder.parent == SHIPPED else folder
 
 
 def is_exported(folder: Path) -> bool:

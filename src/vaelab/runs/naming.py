@@ -111,12 +111,18 @@ def is_free(name: str) -> bool:
 def quote(text: str) -> str:
     """Returns any text in single quotes, escaped for Hydra's command line.
 
-    Hydra reads backslashes in quotes literally, except before a quote. OmegaConf interpolates
-    `${` unless a backslash precedes it.
+    OmegaConf interpolates `${` unless a backslash precedes it.
     """
-    escaped = re.sub(r"(?<!\\)(\\*)(?=\$\{)", r"\1\1\\", text)
-    escaped = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), escaped)
-    return f"'{escaped}'"
+    return quote_raw(re.sub(r"(?<!\\)(\\*)(?=\$\{)", r"\1\1\\", text))
+
+
+def quote_raw(text: str, mark: str = "'") -> str:
+    """Returns a text in quotes for Hydra's command line, in which `${` still interpolates.
+
+    Hydra reads backslashes in quotes literally, except before a quote.
+    """
+    escaped = re.sub(rf"(\\*)({mark}|$)", lambda m: 2 * m[1] + (f"\\{mark}" if m[2] else ""), text)
+    return f"{mark}{escaped}{mark}"
 
 
 def quote_if_needed(text: str) -> str:

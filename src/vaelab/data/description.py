@@ -1,0 +1,80 @@
+"""What a data module holds, in words: for the start of a training."""
+
+import torch
+from torch import Tensor
+
+from vaelab.data.images import Images
+from vaelab.data.on_disk import OnDisk
+
+SHOWN = 12  # class names in the description, at most
+
+
+def describe(data: Images) -> list[str]:
+    """Returns phrases on the values and, where there is something to say, on other facts.
+
+    These are what was done to the source's images, the classes and how many training images
+    they have, further columns, val and test images of their own, unused arrays, and a batch
+    size above the number of training images.
+    """
+    splits = data.splits
+    found = [data.values_text(), *splits.remarks]
+    if splits.num_classes:
+        names = splits.column("label").class_names
+        shown = ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+        found.append(f"{len(names)} classes: {shown}")
+        found.append(class_counts_text(data))
+    for name, column in splits.columns.items():
+        if column.classes:
+            found.append(f"{name} of {column.classes} classes")
+        else:
+            found.append(f"{name} from {column.train.min():g} to {column.train.max():g}")
+    own = [f"{part}_images" for part in splits.parts if part != "train"]
+    if splits.val_images is not None:
+        found.append(f"{' and '.join(own)} of their own")
+    if splits.unused:
+        found.append(f"not used: {', '.join(splits.unused)}")
+    if data.batch_size > len(data.rows["train"]):
+        few = len(data.rows["train"])
+        found.append(f"all {few} {data.noun} in a batch, for data.batch_size={data.batch_size}")
+    if data.balance:
+        name = "label" if data.balance is True else data.balance
+        found.append(f"classes of {name} drawn equally often")
+    if isinstance(splits.train_images, OnDisk):
+        size = splits.train_images.nbytes / 1e9
+        found.append(f"{size:.1f} GB in a file, shuffled {data.window} MB at a time")
+    return found
+
+
+def class_counts(data: Images) -> Tensor:
+    """Number of training images of each class of the label, int64 [num_classes]."""
+    labels = data.splits.train_labels[data.rows["train"]]
+    return labels.bincount(minlength=data.splits.num_classes)
+
+
+def class_counts_text(data: Images) -> str:
+    """Returns the classes with the fewest and the most training images, and how many."""
+    counts, names = class_counts(data), data.splits.column("label").class_names
+    few, many = int(counts.argmin()), int(counts.argmax())
+    if counts[few] == counts[many]:
+        return f"{counts[few]:,} training {data.noun} of each class"
+    return (
+        f"training {data.noun} of a class from {counts[few]:,} ({names[few]}) "
+        f"to {counts[many]:,} ({names[many]})"
+    )
+
+
+def rare_classes_warning(data: Images) -> str | None:
+    """Returns a warning of classes with a single training image, or with none left; else None.
+
+    A wrong label often makes such a class. Classes without any image are skipped.
+    """
+    if not data.splits.num_classes:
+        return None
+    label = data.splits.column("label")
+    occurs = label.train.bincount(minlength=label.classes) > 0
+    rare = [label.class_names[i] for i in torch.where(occurs & (class_counts(data) < 2))[0]]
+    if not rare:
+        return None
+    shown = ", ".join(rare[:SHOWN]) + (", ..." if len(rare) > SHOWN else "")
+    subject = "a class has" if len(rare) == 1 else f"{len(rare)} classes have"
+    return f"{subject} at most one training image: {shown}; are the labels right?"
