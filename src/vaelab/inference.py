@@ -65,14 +65,18 @@ class Inference(AutoEncoder):
     def reconstruct(self, images: Any, labels: Any = None) -> Tensor:
         """Mean images [B, C, H, W] decoded from the posterior means of images.
 
+        Of vectors and signals as in their file, see `in_units`.
+
         Raises:
             UserError: If the images or labels do not fit the model.
         """
-        return self.mean_reconstruction(*self.inputs(images, labels))
+        return self.in_units(self.mean_reconstruction(*self.inputs(images, labels)))
 
     @torch.no_grad()
     def sample(self, count: Any = 1, label: Any = None, seed: int | None = None) -> Tensor:
         """Mean images [B, C, H, W] of latents drawn from the prior; no pixel noise is drawn.
+
+        Vectors and signals are as in their file, see `in_units`.
 
         Args:
             count: How many images; or their labels, one image for each.
@@ -93,7 +97,7 @@ class Inference(AutoEncoder):
         with torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:
                 torch.manual_seed(seed)
-            return self.sample_means(y)
+            return self.in_units(self.sample_means(y))
 
     @torch.no_grad()
     def log_evidence(self, images: Any, labels: Any = None, num_samples: int = 100) -> Tensor:

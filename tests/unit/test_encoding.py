@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from vaelab.data.folder import Folder
+from vaelab.data.image_settings import ImageSettings
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.evaluation import encoded_files, encoding
 from vaelab.evaluation.encoding import encode_images
@@ -65,7 +67,7 @@ def test_encode_images_returns_posterior_and_applicable_bounds(build, kind):
     images = random_bits(5)
     found = encode_images(model, images, num_samples=3)
     with torch.no_grad():
-        q = model.encode(torch.from_numpy(images).float() / 255, torch.zeros(5, 0))
+        q = model.latent_posterior(torch.from_numpy(images).float() / 255, torch.zeros(5, 0))
     latents = {"levels": 7}.get(kind, 4)
     assert found["mean"].shape == (5, latents)
     assert_close(torch.from_numpy(found["mean"]), q.mean)
@@ -199,7 +201,7 @@ def test_numbers_as_class_names_are_found_by_name(cvae):
     ("labels", "said"),
     [
         (None, "this model is told the label of each image; give labels"),
-        ([0, 1], r"label have shape \(2,\), but should be \(3,\)"),
+        ([0, 1], "label: there are 2 for 3 images"),
         ([0, 1, 3], "3: the classes of label are 0, 1, 2"),
         (["a", "b", "c"], "a: the classes of label are 0, 1, 2"),
         ([0.5, 1, 1], r"label\[0\] is 0.5"),
@@ -228,7 +230,7 @@ def test_columns_of_numbers_are_told_to_the_model(build):
     found = encode_images(model, random_bits(2), columns, num_samples=1)
     y = torch.tensor([[1, 0, 0, 0.5, 1], [0, 1, 0, 2, 3]])
     with torch.no_grad():
-        q = model.encode(torch.from_numpy(random_bits(2)).float() / 255, y)
+        q = model.latent_posterior(torch.from_numpy(random_bits(2)).float() / 255, y)
     assert_close(torch.from_numpy(found["mean"]), q.mean)
     with pytest.raises(UserError, match="told the place of each image"):
         encode_images(model, random_bits(2), [0, 1], num_samples=1)
@@ -317,37 +319,51 @@ def folder(tmp_path):
 def test_read_image_folder_takes_labels_from_subfolders(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = read_image_folder(folder, (1, 8, 8), resize=False)
+        found = read_image_folder(folder, (1, 8, 8), resize=False, settings=ImageSettings())
     assert [*found.files] == ["cat/a.PNG", "cat/deep/z.png", "dog/b.png"]
     assert found.columns["label"].tolist() == ["cat", "cat", "dog"]
     assert (found.images == IMAGES[::-1]).all()
     (folder / "notes.txt").touch()
     (folder / "cat" / "a.PNG").rename(folder / "a.png")
     with pytest.warns(UserWarning, match="1 file left out"):
-        found = read_image_folder(folder, (1, 8, 8), resize=False)
+        found = read_image_folder(folder, (1, 8, 8), resize=False, settings=ImageSettings())
     assert [*found.files] == ["a.png", "cat/deep/z.png", "dog/b.png"]
     assert not found.columns
 
 
 def test_read_image_folder_converts_and_resizes(folder):
-    found = read_image_folder(folder, (3, 4, 4), resize=True)
+    found = read_image_folder(folder, (3, 4, 4), resize=True, settings=ImageSettings())
     assert found.images.shape == (3, 3, 4, 4)
-    single = read_image_folder(folder / "dog" / "b.png", (3, 8, 8), resize=False)
+    single = read_image_folder(
+        folder / "dog" / "b.png", (3, 8, 8), resize=False, settings=ImageSettings()
+    )
     assert (single.images == IMAGES[:1]).all()  # broadcast to three equal channels
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"size": 8}, {"size": 8, "fit": "crop"}, {"size": [9, 8], "ground": "black"}],
+)
+def test_read_image_folder_makes_images_as_data_folder_does(folder, tmp_path, settings):
+    Image.new("RGBA", (9, 12), (200, 100, 50, 90)).save(folder / "dog" / "c.png")
+    source = Folder(str(folder), str(tmp_path / "data"), **settings)
+    images = source().train_images
+    found = read_image_folder(folder, images.shape[1:], False, source.settings)
+    assert (found.images == images.numpy()).all()
+
+
 def test_read_image_folder_refuses_in_one_line(folder, tmp_path):
-    said = "b.png: is 8 x 8 pixels, and this model takes 4 x 6; resize=true scales and crops"
+    said = "b.png: is 8 x 8 pixels, and this model takes 4 x 6; resize=true stretches it"
     with pytest.raises(UserError, match=said):
-        read_image_folder(folder / "dog", (1, 6, 4), resize=False)
+        read_image_folder(folder / "dog", (1, 6, 4), resize=False, settings=ImageSettings())
     (folder / "dog" / "b.png").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"images=.*dog/b.png: cannot be read \(this is no image"):
-        read_image_folder(folder, (1, 8, 8), resize=False)
+    with pytest.raises(UserError, match=r"images=.*dog/b.png: cannot be read \("):
+        read_image_folder(folder, (1, 8, 8), resize=False, settings=ImageSettings())
     with pytest.raises(UserError, match="no image file has the 5 channels"):
-        read_image_folder(folder, (5, 8, 8), resize=False)
+        read_image_folder(folder, (5, 8, 8), resize=False, settings=ImageSettings())
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: has no image files"):
-        read_image_folder(tmp_path / "empty", (1, 8, 8), resize=False)
+        read_image_folder(tmp_path / "empty", (1, 8, 8), resize=False, settings=ImageSettings())
 
 
 def test_written_files_hold_the_same_values(vae, tmp_path):

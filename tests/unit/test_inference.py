@@ -244,6 +244,8 @@ def test_vectors_are_told_in_the_units_of_their_file():
     assert_close(x, torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
     assert_close(model.in_units(x).numpy(), rows.astype(float))
     assert model.log_evidence(rows, num_samples=10).shape == (2,)
+    assert_close(model.reconstruct(rows), model.in_units(model(rows)))
+    assert (model.sample(50)[:, 0] - 10).abs().max() < 10  # around the mean of the file
     with pytest.raises(UserError, match="the numbers should be finite"):
         model.encode([[1.0, float("nan")]])
     with pytest.raises(UserError, match=r"images are \[B, 2\], and these \[2, 3\]"):

@@ -135,6 +135,7 @@ def encode_asked(
 
     import numpy as np
 
+    from vaelab.data.image_settings import ImageSettings
     from vaelab.errors import UserError
     from vaelab.evaluation import encoding
     from vaelab.evaluation.given_images import read_given_arrays
@@ -155,7 +156,8 @@ def encode_asked(
         )
     span: Any = cfg.range or getattr(data and data.source, "span", None)
     if where.is_dir() or is_image_file(where):
-        given, span = read_image_folder(where, model.x_shape, cfg.resize), (0, 255)
+        made = getattr(data and data.source, "settings", ImageSettings())
+        given, span = read_image_folder(where, model.x_shape, cfg.resize, made), (0, 255)
     else:
         given = read_given_arrays(where, cfg.array)
     columns = dict(given.columns)

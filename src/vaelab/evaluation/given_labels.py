@@ -26,4 +26,10 @@ def labels_to_y(model: ELBO, columns: Mapping[str, np.ndarray], count: int) -> T
             f"this model is told the {' and '.join(missing)} of each image; give labels: an array "
             "beside that of the images, a subfolder for each class, or label=... for all"
         )
+    for name in names:
+        if len(columns[name]) != count:
+            raise UserError(f"{name}: there are {len(columns[name])} for {count} images")
+    for name, width in model.numbers.items():
+        if name in names and (found := np.reshape(columns[name], (count, -1)).shape[1]) != width:
+            raise UserError(f"{name} are {found} wide, and this model takes {width}")
     return model.label_rows({name: columns[name] for name in names}, count)

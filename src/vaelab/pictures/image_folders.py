@@ -3,14 +3,15 @@
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
 
+from vaelab.data.image_settings import ImageSettings
 from vaelab.errors import UserError
 from vaelab.evaluation.given_images import GivenImages
-from vaelab.pictures.image_files import MODES, read_upright
+from vaelab.files.image_decoding import decode_file, fault_text, read_header
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 
@@ -20,35 +21,42 @@ def is_image_file(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES
 
 
-def read_image_folder(where: Path, shape: Sequence[int], resize: bool) -> GivenImages:
+def read_image_folder(
+    where: Path, shape: Sequence[int], resize: bool, settings: ImageSettings
+) -> GivenImages:
     """Reads an image file, or all below a folder sorted by name, as uint8 [N, C, H, W].
 
-    Each is turned upright and converted to the number of channels, see `read_upright`. The label
-    is the subfolder that a file is in, if all are in one. Skips hidden files and those of other
-    endings than `SUFFIXES`, and warns how many.
+    Each is decoded as by `data=folder` with these settings, but for the number of channels. The
+    label is the subfolder that a file is in, if all are in one. Skips hidden files and those of
+    other endings than `SUFFIXES`, and warns how many.
 
     Args:
         where: The folder, or one file.
         shape: (C, H, W).
-        resize: Whether images of another size are scaled and cropped to it.
+        resize: Whether images of another size are brought to it, also where training had none.
+        settings: How the images of the training were made alike.
 
     Raises:
         UserError: If there are no images, or one cannot be read or has another size.
     """
     channels, height, width = shape
-    if channels not in MODES:
+    if channels not in (1, 3):
         raise UserError(f"images={where}: no image file has the {channels} channels of this model")
     folder, paths = (where, files_below(where)) if where.is_dir() else (where.parent, [where])
+    how = replace(settings, size=(height, width)).conversion(channels)
     images = []
     for path in paths:
-        image = read_upright(path, channels)
-        if image.size != (width, height) and not resize:
+        try:
+            size = read_header(str(path)).size
+            image = decode_file(str(path), how).pixels
+        except Exception as error:  # of many types, by the decoder
+            raise UserError(f"images={path}: cannot be read ({fault_text(error)})") from error
+        if size != (height, width) and not resize and settings.size is None:
             raise UserError(
-                f"images={path}: is {image.width} x {image.height} pixels, and this model takes "
-                f"{width} x {height}; resize=true scales and crops"
+                f"images={path}: is {size[1]} x {size[0]} pixels, and this model takes "
+                f"{width} x {height}; resize=true stretches it"
             )
-        image = ImageOps.fit(image, (width, height))
-        images.append(np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1))
+        images.append(image)
     names = [path.relative_to(folder) for path in paths]
     classes = [name.parts[0] for name in names if len(name.parts) > 1]
     columns = {"label": np.array(classes)} if len(classes) == len(names) else {}
