@@ -13,7 +13,7 @@ import torch
 from torch.testing import assert_close
 
 from vaelab.errors import NotApplicable, UserError
-from vaelab.evaluation.samples import samples_obstacle
+from vaelab.evaluation.samples import generate_images, samples_obstacle
 from vaelab.metrics import neighbours
 from vaelab.metrics.estimates import mean_estimate
 from vaelab.metrics.frechet import frechet_distance, squared_frechet_distance
@@ -164,6 +164,15 @@ def test_precision_recall_rejects_too_few_images():
 def test_samples_are_not_applicable_to_five_test_images(count, applicable):
     data = SimpleNamespace(splits=SimpleNamespace(num_classes=2), sizes={"test": count})
     assert (samples_obstacle(None, data) is None) is applicable
+
+
+def test_samples_of_a_diverged_sampler_are_not_applicable():
+    device, shape = torch.device("cpu"), (1, 2, 2)
+    draw = lambda y: torch.full((len(y), *shape), torch.nan)  # noqa: E731
+    model = SimpleNamespace(x_shape=shape, device=device, pixels="binary", sample_means=draw)
+    subject = SimpleNamespace(model=model, data=None, test_images=(None, torch.eye(3)))
+    with pytest.raises(NotApplicable, match="its samples are not finite"):
+        list(generate_images(subject, 5, lambda model, data: model))
 
 
 # The nearest training image.
