@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -61,34 +61,15 @@ class Jobs(Launcher):
         return sweeps.SweepRunner(planner, engine, self.grace).run(source)
 
 
-class Grid(BasicSweeper):
-    """Sweeper over all combinations of values, given with commas or by `range` and `choice`."""
-
-    def __init__(self, params: dict[str, str] | None = None) -> None:
-        super().__init__(max_batch_size=None, params=params)
-
-    def sweep(self, arguments: list[str]) -> None:
-        """Runs all combinations as one batch; called by Hydra; exits unless all jobs succeed."""
-        from vaelab import sweeps
-
-        assert self.hydra_context is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        parsed = parser.parse_overrides([*self._parse_config(), *arguments])
-        (jobs,) = self.split_arguments(parsed, None)
-        run_sweep(self.launcher, sweeps.FixedJobs(jobs))
-
-
-class Optuna(Sweeper):
-    """Sweeper that searches settings by Optuna, see `vaelab.sweeps.study.Study`.
+class OwnSweeper(Sweeper):
+    """Base of the sweepers: keeps what Hydra passes, and makes the launcher.
 
     Args:
-        params: The search space, beside that of the command line.
-        settings: The study's settings.
+        params: Settings and values of the sweep, beside those of the command line.
     """
 
-    def __init__(self, params: dict[str, Any] | None = None, **settings: Any) -> None:
+    def __init__(self, params: dict[str, Any] | None = None) -> None:
         self.params = params or {}
-        self.settings = settings
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -100,12 +81,39 @@ class Optuna(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
+    def parse(self, arguments: list[str]) -> list[Override]:
+        """Returns the overrides of `params` and then of the command line."""
+        given = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
+        return OverridesParser.create(config_loader=self.loader).parse_overrides(given)
+
+
+class Grid(OwnSweeper):
+    """Sweeper over all combinations of values, given with commas or by `range` and `choice`."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Runs all combinations as one batch; called by Hydra; exits unless all jobs succeed."""
+        from vaelab import sweeps
+
+        run_sweep(self.launcher, sweeps.FixedJobs(sweeps.combinations(self.parse(arguments))))
+
+
+class Optuna(OwnSweeper):
+    """Sweeper that searches settings by Optuna, see `vaelab.sweeps.study.Study`.
+
+    Args:
+        params: The search space, beside that of the command line.
+        settings: The study's settings.
+    """
+
+    def __init__(self, params: dict[str, Any] | None = None, **settings: Any) -> None:
+        super().__init__(params)
+        self.settings = settings
+
     def sweep(self, arguments: list[str]) -> None:
         """Runs a search, kept in the sweep folder; for Hydra; exits unless all went well."""
         from vaelab import sweeps
 
-        given = [*(f"{name}={value}" for name, value in self.params.items()), *arguments]
-        parsed = OverridesParser.create(config_loader=self.loader).parse_overrides(given)
+        parsed = self.parse(arguments)
         run_sweep(self.launcher, sweeps.build_search(self.folder, parsed, self.settings))
 
 

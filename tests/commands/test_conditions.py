@@ -4,7 +4,6 @@ Also tests all commands on a user's file with several columns.
 """
 
 import math
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +11,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
+from support.commands import run_command
 from torch.testing import assert_close
 
 from vaelab.commands import encode, evaluate, export, generate, train
@@ -230,15 +230,6 @@ def user_data(tmp_path_factory):
     arrays |= {f"test_{name}": values[500:] for name, values in parts.items()}
     np.savez(folder / "mine.npz", **arrays)
     return folder
-
-
-def run_command(module, *arguments):
-    """Runs a command, given by its module, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{module.__name__}.py", *map(str, arguments)])
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
-        patch.delenv("VAELAB_SHORT_ERROR", raising=False)
-        module.main()
 
 
 CONDITIONS = {

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from support.commands import run_command
 from support.disks import fill, make_read_only, small_disk
 
 from vaelab.commands import encode, evaluate, export, generate, train
@@ -17,15 +18,6 @@ SMALL = [
     *("model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"),
     *("trainer.accelerator=cpu", "trainer.max_epochs=2", "logger=none"),
 ]
-
-
-def run_command(command, *words):
-    """Runs a command, given by its module, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{command.__name__}.py", *words])
-        for name in ("HYDRA_FULL_ERROR", "VAELAB_SHORT_ERROR"):
-            patch.delenv(name, raising=False)
-        command.main()
 
 
 @pytest.fixture(scope="module")

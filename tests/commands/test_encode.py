@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
+from support.commands import run_command
 
 import vaelab
 from vaelab.commands import encode, evaluate, export, train
@@ -26,15 +26,6 @@ KINDS = {
     "gaussian": ["model=vae", "likelihood=gaussian"],
     "ae": ["model=ae", "likelihood=bernoulli"],
 }
-
-
-def run_command(command, *arguments):
-    """Runs a command, given by its module, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, arguments)])
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
-        patch.delenv("VAELAB_SHORT_ERROR", raising=False)
-        command.main()
 
 
 @pytest.fixture(scope="module")

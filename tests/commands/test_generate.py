@@ -5,7 +5,6 @@ Also tests `read_image`, against exact pixels.
 
 import json
 import shutil
-import sys
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.commands import run_command
 
 import vaelab
 from vaelab import pictures
@@ -22,15 +22,6 @@ from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.pictures import gallery
 from vaelab.pictures.image_files import read_image
-
-
-def run_command(command, *arguments):
-    """Runs a command, given by its module, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, arguments)])
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
-        patch.delenv("VAELAB_SHORT_ERROR", raising=False)
-        command.main()
 
 
 @pytest.mark.parametrize("overrides", [["run=nowhere"], ["run=null", "images=[]"], []])

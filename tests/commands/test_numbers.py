@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.commands import run_command
 from torch.testing import assert_close
 
 import vaelab
@@ -28,14 +29,6 @@ COMMON = ["data.batch_size=20", "model.latent_dim=2", "logger=none", "model.opti
 DENSE = ["model.encoder.hidden=[16]", "model.decoder.hidden=[16]", "network=mlp"]
 CONV = ["model.encoder.channels=[4,6]", "model.decoder.channels=[4,6]"]
 CONV += ["model.encoder.features=10", "model.decoder.features=10"]
-
-
-def run_command(command, *overrides):
-    """Runs a command, given by its module, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{command.__name__}.py", *map(str, overrides)])
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
-        command.main()
 
 
 def get_error(capsys, *overrides):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.commands import run_command
 from support.image_folders import noise, save_image
 
 import vaelab
@@ -24,16 +25,6 @@ SMALL = [
 ]
 
 pytestmark = pytest.mark.slow
-
-
-def run_command(command, *arguments):
-    """Runs a command, given by its module, in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = command.__name__.rpartition(".")[2]
-        patch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        patch.delenv("HYDRA_FULL_ERROR", raising=False)
-        patch.delenv("VAELAB_SHORT_ERROR", raising=False)
-        command.main()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ The model's latents z are the paper's v, standardised by their prior.
 """
 
 import math
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from support.commands import run_command
 from support.models import assert_gradients_are_differences
 from torch.distributions import Independent, MultivariateNormal, Normal, kl_divergence
 from torch.testing import assert_close
@@ -474,13 +474,6 @@ def test_ladder_overview_pictures_and_samples_at_temperature_zero(build_ladder):
 
 
 # From the command line.
-
-
-def run_command(command, *overrides):
-    """Runs the main function of a command module with overrides as its command line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
-        return command.main()
 
 
 def test_ladder_train_evaluate_export_and_load(tmp_path):

@@ -5,12 +5,12 @@ Also tests which parameters get a gradient from which term, the pictures and the
 
 import itertools
 import math
-import sys
 
 import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from support.commands import run_command
 from torch.testing import assert_close
 
 import vaelab
@@ -336,13 +336,6 @@ def test_other_models_refuse_codes_prior_and_codebook_posterior(build):
 
 
 # From the command line.
-
-
-def run_command(command, *overrides):
-    """Runs the main function of a command module with overrides as its command line."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", [f"{command.__name__}.py", *overrides])
-        return command.main()
 
 
 def test_vq_train_evaluate_generate_export_and_load(tmp_path, capsys):

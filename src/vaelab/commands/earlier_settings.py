@@ -78,7 +78,7 @@ def expand_from(words: Sequence[str], folders: Sequence[Path]) -> list[str]:
 
 
 def run_folder(given: str, names: Sequence[str]) -> Path:
-    """Returns the folder that `from=` names, by itself or by its .hydra/config.yaml.
+    """Returns the folder of the run that `from=` names, which may be its .hydra/config.yaml.
 
     Raises:
         UserError: If it is given twice, is no single path, or is a run to go on with.

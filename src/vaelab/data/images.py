@@ -295,7 +295,7 @@ class Images(LightningDataModule):
             if isinstance(images, OnDisk) and self.holds_all(images):
                 images = images.map_all()
         elif isinstance(images, OnDisk):
-            if pixels == "binary":  # the same bits as below, but for each image by itself
+            if pixels == "binary":  # of each image as it is read, by a generator of its own
                 images, pixels = images.with_fixed_bits(f"{part} bits", self.split_seed), "grey"
         else:
             if isinstance(images, OnDemand) or len(rows) < len(images):

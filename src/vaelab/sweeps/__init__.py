@@ -9,7 +9,7 @@ from vaelab.sweeps.engines import build_engine
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.planning import Planner
 from vaelab.sweeps.search import build_search
-from vaelab.sweeps.sources import FixedJobs, Source
+from vaelab.sweeps.sources import FixedJobs, Source, combinations
 from vaelab.sweeps.sweep import SweepRunner
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "SweepRunner",
     "build_engine",
     "build_search",
+    "combinations",
 ]

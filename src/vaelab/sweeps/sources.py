@@ -1,8 +1,12 @@
 """Sources of jobs: the interface that says which jobs a sweep has, and a fixed list."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Protocol
 
+from hydra.core.override_parser.types import Override
+
+from vaelab.errors import UserError
 from vaelab.sweeps.job import Job
 
 Plan = Callable[..., Job]
@@ -26,6 +30,30 @@ class Source(Protocol):
 
     def summary_lines(self) -> list[str]:
         """Returns lines to print at the end; if empty, the best `val/elbo` is printed."""
+
+
+def combinations(overrides: Sequence[Override]) -> list[list[str]]:
+    """Returns the overrides of each job of a grid, in which the last setting changes fastest.
+
+    Of a setting that is given twice the last value counts.
+
+    Raises:
+        UserError: If a setting has an interval, of which only a search takes values.
+    """
+    choices: dict[str, list[str]] = {}
+    for override in overrides:
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            values = [override.get_value_element_as_str()]
+        elif override.is_discrete_sweep():
+            values = list(override.sweep_string_iterator())
+        else:
+            raise UserError(
+                f"{override.input_line}: an interval is for a search, hydra/sweeper=optuna; a grid "
+                f"takes values, as in {key}=1,2 or {key}=range(1,5)"
+            )
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in product(*choices.values())]
 
 
 class FixedJobs:
