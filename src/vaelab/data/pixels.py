@@ -72,9 +72,9 @@ def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tenso
         bits = high <= 1  # else nearly black
         return draw(images.to(torch.uint8) * (255 if bits else 1), kind, generator)
     if not (low >= 0 and high <= 1):  # also NaN
+        scale = "divide by 255, or give whole numbers of 0 to 255" if low >= 0 else "scale them"
         raise UserError(
-            f"pixels of floats are in [0, 1], and these are {low:g} to {high:g}; divide by 255, or "
-            "give whole numbers of 0 to 255"
+            f"pixels of floats are in [0, 1], and these are {low:g} to {high:g}; {scale}"
         )
     x = images.float()
     levels = (x * 255).round()
