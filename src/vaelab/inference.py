@@ -29,7 +29,8 @@ class Inference(AutoEncoder):
 
     Images are NumPy arrays, tensors or lists: a batch [B, C, H, W], [B, H, W, C] or, with one
     channel, [B, H, W], or a single image. They are booleans, whole numbers of 0..255 or floats in
-    [0, 1], and become pixels of the model's kind, with the same random bits or noise at each call.
+    [0, 1], or on the scale of the data that the model was trained on, see `PixelScale`. They become
+    pixels of the model's kind, with the same random bits or noise at each call.
     Vectors [B, D] and signals [B, C, L] are numbers as in the file that the model was trained on,
     and are standardised as they were.
 
@@ -65,7 +66,7 @@ class Inference(AutoEncoder):
     def reconstruct(self, images: Any, labels: Any = None) -> Tensor:
         """Mean images [B, C, H, W] decoded from the posterior means of images.
 
-        Of vectors and signals as in their file, see `in_units`.
+        They are as in the file of the data, see `in_units`.
 
         Raises:
             UserError: If the images or labels do not fit the model.
@@ -76,7 +77,7 @@ class Inference(AutoEncoder):
     def sample(self, count: Any = 1, label: Any = None, seed: int | None = None) -> Tensor:
         """Mean images [B, C, H, W] of latents drawn from the prior; no pixel noise is drawn.
 
-        Vectors and signals are as in their file, see `in_units`.
+        They are as in the file of the data, see `in_units`.
 
         Args:
             count: How many images; or their labels, one image for each.
@@ -145,7 +146,7 @@ class Inference(AutoEncoder):
             x = self.units.standardize(from_numbers(found, self.pixels), len(self.x_shape))
         else:
             noise = generator or seeded_generator("inputs")
-            x = from_user(found, cast(Pixels, self.pixels), noise)
+            x = from_user(found, cast(Pixels, self.pixels), noise, self.pixel_scale)
         x = x.to(self.device)
         return x, self.label_rows(labels, len(x))
 
@@ -252,13 +253,16 @@ def as_tensor(values: Any, what: str) -> Tensor:
         what: Their name in the message.
     """
     if isinstance(values, Tensor):
-        return values.detach()
+        unsigned = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot compare these
+        return values.detach().long() if values.dtype in unsigned else values.detach()
     if isinstance(values, Sequence) and values and isinstance(values[0], Tensor):
         values = [value.detach().cpu().numpy() for value in values]
     try:
         array = np.asarray(values)
         if array.dtype == np.float64:
             array = array.astype(np.float32)
+        elif array.dtype.kind == "u" and array.dtype != np.uint8:  # as above
+            array = array.astype(np.int64)
         return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.observations import PixelScale
 
 ImagePixels = Literal["binary", "dequantized", "grey"]
 Pixels = Literal["binary", "dequantized", "grey", "real"]
@@ -44,17 +45,20 @@ def from_numbers(values: Tensor, kind: str) -> Tensor:
     return values
 
 
-def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
+def from_user(
+    images: Tensor, kind: Pixels, generator: torch.Generator, scale: PixelScale | None = None
+) -> Tensor:
     """Converts a user's images to x in float32, by `kind`; UserError for impossible values.
 
-    Possible are booleans, whole numbers of 0..255 or of 0 and 1, and floats in [0, 1]. Floats that
-    are x already are returned as they are: bits if the pixels are binary, and for dequantized ones
-    those that are no k / 255.
+    Possible are booleans and numbers on the scale. Floats in [0, 1] that are x already are returned
+    as they are: bits if the pixels are binary, and for dequantized ones those that are no k / 255.
+    On another scale pixels are rounded to k first, as those of training were.
 
     Args:
         images: Of any shape and type.
         kind: The kind of pixel.
         generator: Of the noise, on the images' device.
+        scale: The scale of their numbers (default: whole numbers 0 to 255, and floats in [0, 1]).
 
     Raises:
         UserError: If the values are none of these.
@@ -66,17 +70,11 @@ def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tenso
     if images.is_complex():
         raise UserError("pixels are real numbers, and these are complex")
     low, high = images.min().item(), images.max().item()
-    if not images.is_floating_point():
-        if low < 0 or high > 255:
-            raise UserError(f"whole pixels are 0 to 255, and these {low:g} to {high:g}")
-        bits = high <= 1  # else nearly black
-        return draw(images.to(torch.uint8) * (255 if bits else 1), kind, generator)
-    if not (low >= 0 and high <= 1):  # also NaN
-        scale = "divide by 255, or give whole numbers of 0 to 255" if low >= 0 else "scale them"
-        raise UserError(
-            f"pixels of floats are in [0, 1], and these are {low:g} to {high:g}; {scale}"
-        )
-    x = images.float()
+    scale, are_floats = scale or PixelScale(), images.is_floating_point()
+    scale.check_reach(low, high, are_floats)
+    if not are_floats or scale.floats != (0, 1):
+        return draw(scale.levels(images), kind, generator)
+    x = images.float().clamp(0, 1)
     levels = (x * 255).round()
     is_grey = bool(((x * 255 - levels).abs() < 1e-3).all())
     if kind == "grey" or (kind == "dequantized" and not is_grey):
