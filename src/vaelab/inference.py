@@ -263,7 +263,7 @@ def as_tensor(values: Any, what: str) -> Tensor:
             array = array.astype(np.float32)
         elif array.dtype.kind == "u" and array.dtype != np.uint8:  # as above
             array = array.astype(np.int64)
-        return torch.as_tensor(array)
+        return torch.as_tensor(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise UserError(f"{what}: a {kind} is no array of numbers") from error

@@ -214,7 +214,7 @@ REFUSED = {
         ("num_samples=-1",): "num_samples",
         ("score=best",): "score",
         ("images={}/rgb.npz",): "the images are 3 x 8 x 8, and this model takes 1 x 8 x 8",
-        ("images={}/floats.npy",): "say which values are black and white: range=[0,1]",
+        ("images={}/floats.npy",): "say which values are black and white: range=[0,3]",
         ("images={}/floats.npy", "range=[1,0]"): "range=[1,0] should rise",
         ("images={}/photos",): "is 9 x 7 pixels, and this model takes 8 x 8; resize=true",
         ("images={}/both.npz",): "has test_images, val_images; say which, as in array=val_images",
@@ -233,7 +233,7 @@ def test_encode_refuses_in_one_line_and_writes_nothing(get_run, tmp_path, capsys
     (run / "encoded.npz").unlink(missing_ok=True)
     bits = np.random.default_rng(1).integers(0, 2, (2, 8, 8), np.uint8) * 255
     np.savez(tmp_path / "rgb.npz", images=np.stack([bits] * 3, 1))
-    np.save(tmp_path / "floats.npy", bits / 255.0)
+    np.save(tmp_path / "floats.npy", bits / 85.0)
     np.savez(tmp_path / "both.npz", test_images=bits, val_images=bits)
     np.savez(tmp_path / "labels.npz", images=bits, labels=np.array(["a", "d"]))
     (tmp_path / "photos").mkdir()

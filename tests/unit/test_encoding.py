@@ -149,6 +149,9 @@ def test_encode_images_takes_ranges_and_tensors_as_data_does(vae):
     expected = encode_images(vae, images, num_samples=2)
     for same, span in (
         (images / 255.0, (0, 1)),
+        (images / 255.0, None),
+        (images.transpose(0, 2, 3, 1), None),
+        ([*images], None),
         (torch.from_numpy(images) / 127.5 - 1, (-1, 1)),
         (images > 0, None),
         (images[:, 0], None),
@@ -163,7 +166,9 @@ def test_encode_images_takes_ranges_and_tensors_as_data_does(vae):
     [
         (random_images(2, (1, 9, 8)), r"the images are 1 x 9 x 8, and this model takes 1 x 8 x 8"),
         (random_images(2, (3, 8, 8)), r"the images are 3 x 8 x 8, and this model takes 1 x 8 x 8"),
-        (random_images(2) / 255.0, r"say which values are black and white: range=\[0,1\]"),
+        (random_images(2) * 2.0, r"say which values are black and white: range=\[0,\d+\]"),
+        (random_images(2) / 127.5 - 1, r"or range=\[-1,1\]"),
+        (random_images(2) // 128, r"nearly black, if 255 is white; give range=\[0,1\]"),
         (random_images(0), "there are no images"),
         (np.full((2, 8, 8), np.nan), r"images\[0\] is not finite"),
         (np.zeros((8, 8)), r"should be \(N, H, W\) or \(N, C, H, W\)"),

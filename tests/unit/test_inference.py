@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 import vaelab
 from vaelab.data.pixels import from_user
 from vaelab.errors import UserError
-from vaelab.observations import Units
+from vaelab.observations import PixelScale, Units
 from vaelab.randomness import seeded_generator
 
 SMALL = ["model.latent_dim=3", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
@@ -104,6 +105,69 @@ def test_wrong_images_are_refused_in_one_sentence(vae, case, method):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         getattr(vae, method)(images)
     assert "\n" not in str(error.value)
+
+
+SCALES = {
+    "bytes": PixelScale(),
+    "signed floats": PixelScale.of_data((-1, 1), has_floats=True),
+    "floats to 255": PixelScale.of_data((0, 255), has_floats=True),
+    "16 levels": PixelScale.of_data((0, 16), has_floats=False),
+    "signs": PixelScale.of_data((-1, 1), has_floats=False),
+}
+
+
+@pytest.mark.parametrize("kind", ["binary", "dequantized", "grey"])
+@pytest.mark.parametrize("case", SCALES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.float16])
+def test_dark_images_are_read_alone_as_among_others(case, kind, dtype):
+    scale = SCALES[case]
+    black, white = scale.span(dtype.is_floating_point)
+    share = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    share[:100] *= 0.05
+    images = black + (white - black) * share
+    images = (images if dtype.is_floating_point else images.round()).to(dtype)
+    if not dtype.is_floating_point:
+        images[0, 0, 0, :2] = torch.tensor([black, min(white, 2)])  # not bits alone
+    alone, among = (
+        from_user(some, kind, seeded_generator("test"), scale) for some in (images[:100], images)
+    )
+    levels = ((images.double() - black) / (white - black))[:100].mean()
+    assert_close(alone.double().mean(), among[:100].double().mean(), atol=0.01, rtol=0)
+    assert_close(alone.double().mean(), levels, atol=0.01, rtol=0)
+
+
+def test_floats_may_leave_the_scale_by_rounding_only(vae):
+    x, _ = vae.inputs(BYTES / 255 * (1 + 1e-6) - 1e-7)
+    assert_close(x, BYTES / 255, atol=1e-5, rtol=0)
+    assert 0 <= x.min() <= x.max() <= 1
+
+
+def test_numbers_outside_of_the_scale_are_refused_by_what_is_possible(vae):
+    vae.pixel_scale = PixelScale.of_data((-1, 1), has_floats=True)
+    with pytest.raises(UserError, match=r"floats are in \[-1, 1\], and these are 0 to 255; give"):
+        vae.encode(BYTES.float())
+    vae.pixel_scale = PixelScale()
+    for most in (3, 16, 4095):
+        with pytest.raises(UserError, match="scale them") as error:
+            vae.encode(BYTES / 255 * most)
+        assert "divide" not in str(error.value)
+    with pytest.raises(UserError, match="0 and 1, nearly black; give black and white as booleans"):
+        vae.encode((BYTES > 127).long())
+    assert vae.inputs((BYTES * 0).long())[0].max() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int16, np.float16])
+def test_numbers_of_every_type_are_the_same_x(vae, dtype):
+    scale = 255 if dtype == np.float16 else 1
+    images = (BYTES.numpy() / scale).astype(dtype)
+    assert_close(vae.inputs(images)[0], BYTES / 255, atol=1e-3, rtol=0)
+    assert_close(vae.inputs(torch.from_numpy(images))[0], BYTES / 255, atol=1e-3, rtol=0)
+
+
+def test_pictures_of_pillow_are_images(vae):
+    pictures = [Image.fromarray(image.movedim(0, -1).numpy()) for image in BYTES]
+    assert_close(vae.inputs(pictures)[0], BYTES / 255)
+    assert_close(vae.inputs(pictures[0])[0], BYTES[:1] / 255)
 
 
 LABELS = {

@@ -30,6 +30,7 @@ def settings_schema(
     label: int | str | None,
     range: tuple[float, float] | None,  # noqa: A002
     resize: bool,
+    broken: Literal["refuse", "skip"],
     num_samples: NonNegativeInt,
     score: Literal["auto", "nll", "elbo", "distortion", "rate"],
     reference: NonNegativeInt | Literal["all"],
@@ -138,9 +139,14 @@ def encode_asked(
     from vaelab.data.image_settings import ImageSettings
     from vaelab.errors import UserError
     from vaelab.evaluation import encoding
-    from vaelab.evaluation.given_images import read_given_arrays
+    from vaelab.evaluation.given_images import (
+        arrange_given,
+        read_given_arrays,
+        read_given_numbers,
+    )
     from vaelab.pictures.gallery import label_index
     from vaelab.pictures.image_folders import is_image_file, read_image_folder
+    from vaelab.runs.screen import printable
 
     if cfg.label is not None and not model.context_dim:
         raise UserError(f"label={cfg.label}: this model is told no labels")
@@ -154,16 +160,24 @@ def encode_asked(
         raise UserError(
             f"images={where}: there is no such file or folder; it may also be {', '.join(PARTS)}"
         )
-    span: Any = cfg.range or getattr(data and data.source, "span", None)
-    if where.is_dir() or is_image_file(where):
-        made = getattr(data and data.source, "settings", ImageSettings())
-        given, span = read_image_folder(where, model.x_shape, cfg.resize, made), (0, 255)
+    source, span = data and data.source, cfg.range
+    if model.units is not None:
+        label_column = getattr(source, "label", None)
+        given = read_given_numbers(where, model.units, cfg.array, label_column)
+    elif where.is_dir() or is_image_file(where):
+        made, skip = getattr(source, "settings", ImageSettings()), cfg.broken == "skip"
+        given, span = read_image_folder(where, model.x_shape, cfg.resize, made, skip), (0, 255)
     else:
         given = read_given_arrays(where, cfg.array)
     columns = dict(given.columns)
     if label is not None:
         columns[next(iter(model.classes))] = np.full(len(given.images), model.label_names[label])
     try:
+        said = [*given.remarks]
+        if model.units is None:
+            said += arrange_given(given.images, model.x_shape)[1]
+        if said:
+            print(printable(f"{where}: {'; '.join(said)}"))
         found = encoding.encode_images(model, given.images, columns, span=span, **drawn)
     except UserError as error:
         raise UserError(f"images={where}: {error}") from error
