@@ -297,8 +297,9 @@ class Images(LightningDataModule):
             if isinstance(images, OnDisk) and self.holds_all(images):
                 images = images.map_all()
         elif isinstance(images, OnDisk):
-            if pixels == "binary":  # of each image as it is read, by a generator of its own
-                images, pixels = images.with_fixed_bits(f"{part} bits", self.split_seed), "grey"
+            if pixels == "binary":  # the same bits as in memory, drawn as images are read
+                images = images.with_fixed_bits(f"{part} bits", self.split_seed, rows)
+                pixels = "grey"
         else:
             if isinstance(images, OnDemand) or len(rows) < len(images):
                 images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))

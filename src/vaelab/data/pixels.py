@@ -23,6 +23,8 @@ from vaelab.observations import PixelScale
 
 ImagePixels = Literal["binary", "dequantized", "grey"]
 Pixels = Literal["binary", "dequantized", "grey", "real"]
+NOISE_BLOCK = 2**24
+"""Integers of `RepeatedNoise` that are drawn together; a multiple of 8, the bytes of a word."""
 
 
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
@@ -120,9 +122,58 @@ def random_below_255(shape: Sequence[int], generator: torch.Generator) -> Tensor
     They are the bytes of random words, which takes a quarter of the generator's steps that
     `random_` takes; bytes of 255 are drawn again.
     """
-    count = math.prod(shape)
-    words = torch.empty(-(-count // 8), dtype=torch.int64)
-    drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
+    drawn = random_bytes(math.prod(shape), generator)
     anew = np.flatnonzero(drawn.numpy() == 255)  # takes a tenth of the time of torch.nonzero
     drawn.numpy()[anew] = torch.randint(255, anew.shape, generator=generator).numpy()
     return drawn.view(shape)
+
+
+def random_bytes(count: int, generator: torch.Generator) -> Tensor:
+    """Returns uniform random bytes [count], on the CPU."""
+    words = torch.empty(-(-count // 8), dtype=torch.int64)
+    return words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
+
+
+class RepeatedNoise:
+    """What `random_below_255` returns, [count], a piece at a time, without holding all of it.
+
+    It draws all once, to note the generator's state at the start of each block and what the bytes
+    of 255 become, a byte for 256. A piece is drawn again from the state of its block.
+
+    Args:
+        count: The number of integers.
+        generator: On the CPU; it is as after `random_below_255`.
+    """
+
+    def __init__(self, count: int, generator: torch.Generator) -> None:
+        self.count = count
+        self.states: list[Tensor] = []
+        self.anew_before = [0]  # bytes of 255 before each block
+        for start in range(0, count, NOISE_BLOCK):
+            self.states.append(generator.get_state())
+            drawn = random_bytes(min(NOISE_BLOCK, count - start), generator).numpy()
+            self.anew_before.append(self.anew_before[-1] + int(np.count_nonzero(drawn == 255)))
+        self.anew = torch.empty(self.anew_before[-1], dtype=torch.uint8)
+        for some in self.anew.split(NOISE_BLOCK // 8):
+            some.copy_(torch.randint(255, some.shape, generator=generator))
+        self.last: tuple[int, Tensor] = -1, torch.empty(0)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """Returns the integers from index `start` to before `stop`, uint8."""
+        blocks = range(start // NOISE_BLOCK, -(-stop // NOISE_BLOCK))
+        pieces = [
+            self.block(i)[max(0, start - i * NOISE_BLOCK) : stop - i * NOISE_BLOCK] for i in blocks
+        ]
+        return torch.cat(pieces)
+
+    def block(self, i: int) -> Tensor:
+        """Returns block i, uint8; keeps the last, since pieces are mostly read in order."""
+        number, drawn = self.last
+        if number != i:
+            generator = torch.Generator()
+            generator.set_state(self.states[i])
+            drawn = random_bytes(min(NOISE_BLOCK, self.count - i * NOISE_BLOCK), generator)
+            before, until = self.anew_before[i : i + 2]
+            drawn.numpy()[drawn.numpy() == 255] = self.anew[before:until].numpy()
+            self.last = i, drawn
+        return drawn
