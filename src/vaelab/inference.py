@@ -19,6 +19,7 @@ from vaelab.data.pixels import Pixels, from_numbers, from_user
 from vaelab.errors import UserError
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.evidence import evidence_estimates
+from vaelab.observations import check_picture
 from vaelab.randomness import seeded_generator
 
 SAYS = "this model is conditional on"
@@ -56,7 +57,7 @@ class Inference(AutoEncoder):
         Raises:
             UserError: If the latents or labels do not fit the model.
         """
-        latents = as_tensor(z, "latents").to(self.device, torch.float32)
+        latents = as_tensor(z, "latents").float().to(self.device)
         latents = latents[None] if latents.dim() == 1 else latents
         if latents.dim() < 2 or latents.shape[-1] != self.latent_dim:
             raise UserError(f"latents are [B, {self.latent_dim}], and these {shape_text(latents)}")
@@ -215,7 +216,7 @@ class Inference(AutoEncoder):
             return torch.cat([part.expand(most, -1) for part in parts], 1).to(self.device)
         is_table = isinstance(labels, (Tensor, np.ndarray)) and labels.ndim == 2
         if is_table and labels.shape[1] == self.y_dim and (self.y_dim > 1 or not self.classes):
-            return as_tensor(labels, "labels").to(self.device, torch.float32)
+            return as_tensor(labels, "labels").float().to(self.device)
         if not self.context_dim:
             raise UserError("this model is not conditional, and has no labels")
         if len(widths) > 1:
@@ -255,13 +256,13 @@ def as_tensor(values: Any, what: str) -> Tensor:
     if isinstance(values, Tensor):
         unsigned = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot compare these
         return values.detach().long() if values.dtype in unsigned else values.detach()
+    for value in values if isinstance(values, (list, tuple)) else [values]:
+        check_picture(value, what)
     if isinstance(values, Sequence) and values and isinstance(values[0], Tensor):
         values = [value.detach().cpu().numpy() for value in values]
     try:
         array = np.asarray(values)
-        if array.dtype == np.float64:
-            array = array.astype(np.float32)
-        elif array.dtype.kind == "u" and array.dtype != np.uint8:  # as above
+        if array.dtype.kind == "u" and array.dtype != np.uint8:  # as above
             array = array.astype(np.int64)
         return torch.as_tensor(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError, RuntimeError) as error:

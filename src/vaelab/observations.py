@@ -14,6 +14,8 @@ from vaelab.errors import UserError
 
 KINDS = {1: "vectors", 2: "signals", 3: "images"}
 """What x are called, by the number of axes of one."""
+PICTURE_MODES = ("1", "L", "RGB", "I", "I;16", "F")
+"""Modes of Pillow's pictures whose arrays are grey or red, green and blue."""
 SLACK = 1e-3
 """Share of a scale by which floats may leave it: rounding and float16, a quarter of a level."""
 
@@ -35,6 +37,20 @@ def x_text(x_shape: Sequence[int]) -> str:
     """Returns kind and size of x in words: `28 x 28 x 1 images` or `vectors of 5 numbers`."""
     kind, size = kind_text(x_shape), size_text(x_shape)
     return f"{size} {kind}" if len(x_shape) == 3 else f"{kind} of {size}"
+
+
+def check_picture(value: Any, what: str) -> None:
+    """Raises UserError for a picture of Pillow whose array is not its brightness, as of a palette.
+
+    Args:
+        value: A picture, or anything else.
+        what: Its name in the message.
+    """
+    mode = getattr(value, "mode", None)
+    if isinstance(mode, str) and hasattr(value, "convert") and mode not in PICTURE_MODES:
+        raise UserError(
+            f"{what}: a picture of mode {mode}; give picture.convert('RGB') or picture.convert('L')"
+        )
 
 
 @dataclass(frozen=True)
@@ -160,11 +176,11 @@ class PixelScale:
             )
 
     def advice(self, low: float, high: float, are_floats: bool) -> str:
-        """Returns what to do about numbers outside of the scale, to end a message; may be empty."""
+        """Returns what to do about numbers outside of the scale, to end a message."""
         if not self.is_default:
             return "; give them as the training images were"
         if not are_floats:
-            return ""
+            return "; give them as those, or as floats in [0, 1]"
         bytes_of_floats = low >= 0 and 128 <= high <= 255  # else they would be nearly black
         if bytes_of_floats:
             return "; divide by 255, or give whole numbers of 0 to 255"

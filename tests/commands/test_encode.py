@@ -331,6 +331,38 @@ def test_encode_passes_over_broken_files_if_told(get_run, tmp_path, capsys):
     assert "none of 2 images can be decoded" in capsys.readouterr().err
 
 
+def test_run_and_export_read_files_on_the_scale_of_the_training(get_run, tmp_path, capsys):
+    images, _ = mine(get_run("vae"))
+    signed = images / 127.5 - 1
+    signed[:100] *= 0.3  # greys
+    np.save(tmp_path / "mine.npy", signed)
+    run = tmp_path / "run"
+    run_command(
+        train, "model=vae", "data=arrays", f"data.source.path={tmp_path}/mine.npy", "network=mlp",
+        "data.pixels=grey", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]",
+        "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={run}",
+    )  # fmt: skip
+    run_command(export, f"run={run}", f"to={tmp_path}/export", "what=safetensors")
+    assert "have black -1, white 1" in (tmp_path / "export" / "README.md").read_text()
+    of_test = encoded(run, "images=test", "num_samples=0")
+    np.save(tmp_path / "greys.npy", signed[:100])  # alone they would look as if from -0.3 to 0.3
+    np.save(tmp_path / "bytes.npy", np.rint((signed + 1) * 127.5).astype(np.uint8))
+    capsys.readouterr()
+    for folder in (run, tmp_path / "export"):
+        every = encoded(folder, f"images={tmp_path}/mine.npy", "num_samples=0")
+        here = every["mean"][of_test["index"]]
+        np.testing.assert_allclose(here, of_test["mean"], atol=1e-5)
+        for name in ("greys", "bytes"):
+            found = encoded(folder, f"images={tmp_path}/{name}.npy", "num_samples=0")
+            np.testing.assert_allclose(found["mean"][:100], every["mean"][:100], atol=1e-5)
+        model = vaelab.load(folder)
+        np.testing.assert_allclose(model.encode(signed).mean, every["mean"], atol=1e-5)
+    np.save(tmp_path / "outside.npy", signed * 2)
+    with pytest.raises(SystemExit):
+        run_command(encode, f"run={run}", f"images={tmp_path}/outside.npy", "num_samples=0")
+    assert "floats are in [-1, 1], and these are -2 to 2; give" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "make", [np.array, lambda x: x / 255, lambda x: x > 0, lambda x: x / 255.0]
 )

@@ -190,6 +190,8 @@ def test_images_mean_the_same_to_fit_model_and_encode(case):
     again = vaelab.fit(run.data, folder="again", **settings | {"overrides": ["data.pixels=grey"]})
     assert again.model.pixel_scale == run.model.pixel_scale
     assert again.results["test/elbo"] == run.results["test/elbo"]
+    (returned,) = [vaelab.fit(images, folder="run", **settings)]  # it is finished
+    assert returned.results == run.results
     restored = run.model.reconstruct(later)
     white, black = run.model.pixel_scale.floats[1], run.model.pixel_scale.floats[0]
     x = run.model(later)

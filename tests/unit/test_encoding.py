@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from vaelab.api.arrays import to_numpy
 from vaelab.data.folder import Folder
 from vaelab.data.image_settings import ImageSettings
 from vaelab.errors import DamagedFileError, UserError
@@ -178,6 +179,28 @@ def test_encode_images_takes_ranges_and_tensors_as_data_does(vae):
 def test_encode_images_refuses_unfit_images(vae, images, said):
     with pytest.raises(UserError, match=said):
         encode_images(vae, images, num_samples=1)
+
+
+def test_tensors_of_every_type_are_encoded(vae):
+    images = random_bits(3)
+    expected = encode_images(vae, images, num_samples=0)["mean"]
+    for same in (
+        torch.from_numpy(images).bfloat16() / 255,
+        (torch.from_numpy(images) / 255).requires_grad_(),
+        images.astype(np.uint16),
+        images.tolist(),
+    ):
+        assert (encode_images(vae, same, num_samples=0)["mean"] == expected).all()
+    with pytest.raises(UserError, match="no array of numbers"):
+        encode_images(vae, [images[0], images[0, :, :4]], num_samples=0)
+    assert to_numpy("images", torch.ones(2).bfloat16()).tolist() == [1, 1]
+
+
+def test_one_label_is_that_of_all_images(cvae):
+    images = random_bits(3)
+    found = encode_images(cvae, images, 1, num_samples=0)
+    assert (found["mean"] == encode_images(cvae, images, [1, 1, 1], num_samples=0)["mean"]).all()
+    assert found["label"].tolist() == [1, 1, 1]
 
 
 def test_labels_by_name_index_and_one_hot_are_the_same(cvae):

@@ -9,8 +9,10 @@ from PIL import Image
 from torch.testing import assert_close
 
 import vaelab
+from vaelab.api.arrays import to_numpy
 from vaelab.data.pixels import from_user
 from vaelab.errors import UserError
+from vaelab.evaluation.encoding import encode_images
 from vaelab.observations import PixelScale, Units
 from vaelab.randomness import seeded_generator
 
@@ -40,6 +42,7 @@ FORMS = {
     "floats": BYTES / 255,
     "float64 numpy": BYTES.numpy() / 255,
     "channels last": BYTES.movedim(1, -1),
+    "uint16": BYTES.numpy().astype(np.uint16),
     "list of arrays": [image.numpy() for image in BYTES],
     "list of tensors": [*BYTES],
     "nested lists": BYTES.tolist(),
@@ -168,6 +171,18 @@ def test_pictures_of_pillow_are_images(vae):
     pictures = [Image.fromarray(image.movedim(0, -1).numpy()) for image in BYTES]
     assert_close(vae.inputs(pictures)[0], BYTES / 255)
     assert_close(vae.inputs(pictures[0])[0], BYTES[:1] / 255)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK", "LA"])
+def test_pictures_whose_numbers_are_no_brightness_are_refused(vae, mode):
+    picture = Image.fromarray(BYTES[0].movedim(0, -1).numpy()).convert("RGB").convert(mode)
+    for given in (picture, [picture]):
+        with pytest.raises(UserError, match=f"a picture of mode {mode}; give picture.convert"):
+            vae.encode(given)
+        with pytest.raises(UserError, match=f"a picture of mode {mode}; give picture.convert"):
+            encode_images(vae, given, num_samples=0)
+        with pytest.raises(UserError, match=f"a picture of mode {mode}; give picture.convert"):
+            to_numpy("images", given)
 
 
 LABELS = {
@@ -314,3 +329,12 @@ def test_vectors_are_told_in_the_units_of_their_file():
         model.encode([[1.0, float("nan")]])
     with pytest.raises(UserError, match=r"images are \[B, 2\], and these \[2, 3\]"):
         model.encode(np.zeros((2, 3)))
+
+
+def test_large_numbers_keep_their_digits():
+    shapes = {"x_shape": (2,), "overrides": ["data=vectors", "network=mlp"]}
+    model = vaelab.build("vae", **shapes, latent_dim=3)
+    model.units = Units(("time", "b"), (1.7e9, 0.0), (1.0, 1.0))
+    rows = np.array([[1.7e9 + 0.5, 1.0], [1.7e9 - 1.25, 2.0]])
+    for given in (rows, rows.tolist(), torch.from_numpy(rows)):
+        assert model.inputs(given)[0].tolist() == [[0.5, 1.0], [-1.25, 2.0]]

@@ -21,6 +21,7 @@ from vaelab.data.splits import Splits
 from vaelab.errors import UserError, spelling_hint
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder
+from vaelab.observations import check_picture
 from vaelab.runs import naming
 
 Arrays = dict[str, np.ndarray]
@@ -157,7 +158,9 @@ def split_arrays(splits: Splits, kind: str = "images") -> Arrays:
 def to_numpy(name: str, values: Any) -> np.ndarray:
     """Returns a tensor, array, picture or list of them as a NumPy array; UserError for others."""
     if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    check_picture(values, name)
     if isinstance(values, (list, tuple)) and len(values) and not np.isscalar(values[0]):
         parts = [to_numpy(name, value) for value in values]
         if any(part.shape != parts[0].shape for part in parts):
@@ -173,14 +176,15 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
 
 
 def float_range(arrays: Arrays) -> list[str]:
-    """Returns an override with the range of floats that leaves no doubt; else none.
+    """Returns an override with the range of floats that fill [0, 1] or [-1, 1]; else none.
 
-    See `find_span`.
+    See `find_span`, which the source of arrays asks about all others.
     """
     usual = usual_names(arrays)
     train = [values for name, values in arrays.items() if usual[name] == "train_images"]
     span, _ = find_span(train[0]) if len(train) == 1 else (None, [])
-    return [] if span is None else [f"data.source.range={override_value('range', list(span))}"]
+    fills = span in ((0, 1), (-1, 1))
+    return [f"data.source.range={override_value('range', list(span))}"] if span and fills else []
 
 
 def as_python(message: str) -> str:

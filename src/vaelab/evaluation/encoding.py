@@ -53,8 +53,8 @@ def encode_images(
         model: In evaluation mode, as `vaelab.load` returns it.
         images: [N, H, W], [N, C, H, W] or [N, H, W, C] of the model's size; booleans or numbers. Or
             vectors [N, D] or signals [N, C, L] as in the file of the training.
-        labels: Classes [N] as names, whole numbers or one-hot; or columns by name, where the model
-            is conditional on several. Ignored by a model without labels.
+        labels: Classes [N] as names, whole numbers or one-hot, or one for all; or columns by name,
+            where the model is conditional on several. Ignored by a model without labels.
         num_samples: K of the NLL; with 0 it is not measured, and K is 1 for the distortion.
         span: The pixel values that mean black and white; default: those of the model's data, see
             `vaelab.observations.PixelScale`.
@@ -67,6 +67,7 @@ def encode_images(
     pixels = convert_given(images, model, span)
     columns = labels if isinstance(labels, Mapping) else {"label": labels}
     columns = {name: np.asarray(v) for name, v in columns.items() if v is not None}
+    columns = {name: v if v.ndim else np.full(len(pixels), v) for name, v in columns.items()}
     y = labels_to_y(model, columns, len(pixels))
     rows = torch.arange(len(pixels))
     batches = own_batches(model, pixels, y, rows, seed, track)

@@ -27,6 +27,7 @@ from vaelab.data.wrong_rows import first_wrong_row
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.files.regular import check_regular_file
+from vaelab.inference import as_tensor
 from vaelab.observations import PixelScale, Units, x_text
 
 
@@ -163,11 +164,13 @@ def convert_given(images: Any, model: ELBO, span: Span | None = None) -> Tensor 
     Raises:
         UserError: If they have another shape, are empty or not finite, or out of range.
     """
-    if isinstance(images, Tensor):
-        images = images.detach().cpu().numpy()
-    elif isinstance(images, Sequence):
-        images = np.stack([*map(np.asarray, images)]) if len(images) else np.empty((0, 1, 1))
-    array = np.asanyarray(images)
+    if isinstance(images, np.ndarray):  # a mapped file stays one
+        array = images
+    elif isinstance(images, (list, tuple)) and not images:
+        array = np.empty((0, 1, 1))
+    else:
+        found = as_tensor(images, "images").cpu()
+        array = (found.float() if found.dtype == torch.bfloat16 else found).numpy()
     if array.ndim > 1 and not len(array):
         raise UserError(f"there are no {'images' if model.units is None else 'rows'}")
     if model.units is None:
