@@ -54,6 +54,8 @@ class Inference(AutoEncoder):
     def decode(self, z: Any, labels: Any = None) -> Distribution:
         """The likelihood p(x | z, y) of latents [B, D] or [D]: its `.mean` are images [B, C, H, W].
 
+        They are in [0, 1], or numbers of the model; see `in_units`.
+
         Raises:
             UserError: If the latents or labels do not fit the model.
         """

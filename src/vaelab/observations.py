@@ -3,6 +3,7 @@
 x is an image (C, H, W), a signal (C, L) of C channels and L steps, or a vector (D,).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -139,9 +140,15 @@ class PixelScale:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Sequence[float]]) -> Self:
-        """Returns the scale that `plain` describes."""
-        (black, white), (first, last) = plain["floats"], plain["whole"]
-        return cls((float(black), float(white)), (float(first), float(last)))
+        """Returns the scale that `plain` describes; raises UserError if it is none."""
+        try:
+            (black, white), (first, last) = plain["floats"], plain["whole"]
+            found = cls((float(black), float(white)), (float(first), float(last)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError("pixel_scale: should have black and white, floats and whole") from error
+        if not all(0 < high - low < math.inf for low, high in (found.floats, found.whole)):
+            raise UserError("pixel_scale: black should be below white")
+        return found
 
     @property
     def plain(self) -> dict[str, list[float]]:
@@ -174,6 +181,19 @@ class PixelScale:
                 "whole pixels are 0 to 255, and these 0 and 1, nearly black; give black and white "
                 "as booleans"
             )
+
+    def doubt(self, low: float, high: float, are_floats: bool) -> str | None:
+        """Returns a sentence on floats in [0, 1] of which the scale makes nearly black images.
+
+        They are read on the scale all the same. None of others.
+        """
+        black, white = self.span(are_floats)
+        if not are_floats or white - black <= 2 or not 0 <= low < high <= 1:
+            return None
+        return (
+            f"floats from {low:g} to {high:g}, read with {black:g} as black and {white:g} as white "
+            "as in training, are nearly alike; if they were divided, give them as they were"
+        )
 
     def advice(self, low: float, high: float, are_floats: bool) -> str:
         """Returns what to do about numbers outside of the scale, to end a message."""

@@ -1,6 +1,7 @@
 """Tests of what users ask of a model: images and labels in every usual form, and their errors."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -137,6 +138,32 @@ def test_dark_images_are_read_alone_as_among_others(case, kind, dtype):
     levels = ((images.double() - black) / (white - black))[:100].mean()
     assert_close(alone.double().mean(), among[:100].double().mean(), atol=0.01, rtol=0)
     assert_close(alone.double().mean(), levels, atol=0.01, rtol=0)
+
+
+def test_floats_of_0_to_1_on_another_scale_are_read_by_it_with_a_warning(vae):
+    vae.pixel_scale = PixelScale.of_data((0, 16), has_floats=True)
+    with pytest.warns(UserWarning, match="floats from 0 to 1, read with 0 as black and 16 as wh"):
+        assert vae.inputs(BYTES / BYTES.max())[0].max() == 16 / 255
+    with warnings.catch_warnings(action="error"):
+        vae.inputs(BYTES / 255 * 16)
+        vae.inputs(BYTES * 0.0)  # black
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {},
+        {"floats": [0, 1]},
+        {"floats": [0, 1, 2], "whole": [0, 255]},
+        {"floats": ["a", 1], "whole": [0, 255]},
+        {"floats": [1, 0], "whole": [0, 255]},
+        {"floats": [0, float("nan")], "whole": [0, 255]},
+        {"floats": [0, 1], "whole": [0, float("inf")]},
+    ],
+)
+def test_damaged_scale_is_refused(plain):
+    with pytest.raises(UserError, match="pixel_scale: "):
+        PixelScale.from_plain(plain)
 
 
 def test_floats_may_leave_the_scale_by_rounding_only(vae):

@@ -11,6 +11,7 @@ u is uniform on [0, 1) and independent for each pixel.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -62,6 +63,8 @@ def from_user(
         generator: Of the noise, on the images' device.
         scale: The scale of their numbers (default: whole numbers 0 to 255, and floats in [0, 1]).
 
+    Warns of images that are nearly black by another scale than [0, 1] only, see `PixelScale.doubt`.
+
     Raises:
         UserError: If the values are none of these.
     """
@@ -74,6 +77,8 @@ def from_user(
     low, high = images.min().item(), images.max().item()
     scale, are_floats = scale or PixelScale(), images.is_floating_point()
     scale.check_reach(low, high, are_floats)
+    if doubt := scale.doubt(low, high, are_floats):
+        warnings.warn(doubt, stacklevel=2)
     if not are_floats or scale.floats != (0, 1):
         return draw(scale.levels(images), kind, generator)
     x = images.float().clamp(0, 1)

@@ -3,6 +3,7 @@
 Shapes: N images, C x H x W pixels; or N vectors [C] or signals [C, L] of numbers.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,7 +105,8 @@ def sole_array(path: Path, arrays: Mapping[str, Any], word: str) -> str:
         return found[0]
     if not found:
         what = "images" if word == "images" else "vectors or signals"
-        raise UserError(f"{path}: has no array of {what}; its arrays are {', '.join(arrays)}")
+        held = f"its arrays are {', '.join(arrays)}" if arrays else "it is empty"
+        raise UserError(f"{path}: has no array of {what}; {held}")
     raise UserError(f"{path}: has {', '.join(found)}; say which, as in array={found[-1]}")
 
 
@@ -236,6 +238,8 @@ def convert_given_images(
         span: The pixel values that mean black and white; default: those of the scale.
         scale: That of the data that the model was trained on.
 
+    Warns of images that are nearly black by the scale, see `PixelScale.doubt`.
+
     Raises:
         UserError: If they have another shape, or numbers outside of the range.
     """
@@ -250,6 +254,8 @@ def convert_given_images(
         if np.isfinite([low, high]).all():
             try:
                 scale.check_reach(low, high, are_floats)
+                if doubt := scale.doubt(low, high, are_floats):
+                    warnings.warn(doubt, stacklevel=2)
             except UserError as error:
                 if not scale.is_default:
                     raise

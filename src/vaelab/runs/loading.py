@@ -99,11 +99,19 @@ def earlier_scale(cfg: DictConfig) -> dict[str, Any]:
     Checkpoints have it, but for those of earlier versions. It is that of floats, as it is not known
     here of what type the images were.
     """
-    span = OmegaConf.select(cfg, "data.source.range", default=None)
-    if OmegaConf.select(cfg, "data.source._target_") != "vaelab.data.Arrays" or span is None:
-        return {}
-    scale = PixelScale.of_data(span, has_floats=tuple(span) != PixelScale().whole)
-    return {"pixel_scale": scale.plain}
+    match OmegaConf.to_container(cfg):
+        case {
+            "data": {
+                "source": {
+                    "_target_": "vaelab.data.Arrays",
+                    "range": [int() | float() as black, int() | float() as white],
+                }
+            }
+        } if black < white:
+            span = (black, white)
+            scale = PixelScale.of_data(span, has_floats=span != PixelScale().whole)
+            return {"pixel_scale": scale.plain}
+    return {}
 
 
 def load_checkpoint_model(
