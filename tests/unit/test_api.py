@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import vaelab
@@ -20,6 +21,7 @@ from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.evaluation.encoding import encode_images
 from vaelab.observations import PixelScale
+from vaelab.runs.loading import earlier_scale
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 
 VARIANTS = choices_in(CONF / "model")
@@ -209,6 +211,13 @@ def test_earlier_run_reads_images_by_the_range_of_its_configuration(monkeypatch)
     for model in (vaelab.load("run"), vaelab.Run("run").model):
         assert model.pixel_scale == PixelScale(floats=(-1, 1))
         assert model.encode(IMAGES[:3] / 127.5 - 1).mean.shape == (3, 4)
+
+
+@pytest.mark.parametrize("span", ["abc", [1], ["b", "c"], [1, 0], {"a": 1}, None, "${oc.env:HOME}"])
+def test_configuration_without_a_range_says_nothing_of_the_scale(span):
+    source = {"_target_": "vaelab.data.Arrays", "range": span}
+    assert earlier_scale(OmegaConf.create({"data": {"source": source}})) == {}
+    assert earlier_scale(OmegaConf.create({"data": 3})) == {}
 
 
 def test_doubtful_range_is_advised_as_an_argument_of_fit():
