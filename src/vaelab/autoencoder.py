@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 
 from vaelab.distributions.precision import full_precision
 from vaelab.errors import UserError
-from vaelab.observations import Units
+from vaelab.observations import PixelScale, Units
 from vaelab.parts import Connected
 from vaelab.terms import Terms
 
@@ -45,6 +45,8 @@ class AutoEncoder(nn.Module):
         num_samples: K, the samples of z for each image (default 1).
         units: Names and units of the numbers of vectors and signals, see `Units`, as plain lists
             (default: 0, 1, ... and as they are).
+        pixel_scale: Black and white of the images of the data, see `PixelScale`, as plain lists
+            (default: 0 and 255, of floats 0 and 1).
 
     Raises:
         UserError: If the parts contradict each other or the data.
@@ -69,6 +71,7 @@ class AutoEncoder(nn.Module):
         num_samples: PositiveInt = 1,
         class_names: dict[str, list[str]] | None = None,
         units: dict[str, list[str] | list[float]] | None = None,
+        pixel_scale: dict[str, list[float]] | None = None,
     ) -> None:
         super().__init__()
         check_pixels(pixels, likelihood, x_shape)
@@ -84,6 +87,7 @@ class AutoEncoder(nn.Module):
         self.units: Units | None = None
         if units or len(x_shape) < 3:
             self.units = Units.from_plain(units) if units else Units.default(x_shape[0])
+        self.pixel_scale = PixelScale.from_plain(pixel_scale) if pixel_scale else PixelScale()
         if isinstance(likelihood, Connected):
             likelihood.connect(self)
         self.condition = condition(self.classes, self.numbers)
@@ -114,8 +118,13 @@ class AutoEncoder(nn.Module):
 
     @property
     def shapes(self) -> dict[str, Any]:
-        """Constructor arguments that the data give, as plain values; no `units` of images."""
-        units = {"units": self.units.plain} if self.units else {}
+        """Constructor arguments that the data give, as plain values.
+
+        No `units` of images, and no `pixel_scale` that is the default.
+        """
+        units: dict[str, Any] = {"units": self.units.plain} if self.units else {}
+        if not self.pixel_scale.is_default:
+            units["pixel_scale"] = self.pixel_scale.plain
         return {
             "x_shape": self.x_shape,
             "classes": self.classes,
@@ -126,11 +135,14 @@ class AutoEncoder(nn.Module):
         }
 
     def in_units(self, x: Tensor) -> Tensor:
-        """Returns numbers x [..., *x_shape] as they are stored in the file; images as they are.
+        """Returns x [..., *x_shape] as in the file: numbers restored, images on its `pixel_scale`.
 
-        They are float64 and on the CPU, in which no digit of large numbers is lost.
+        Numbers are float64 and on the CPU, in which no digit of large numbers is lost. Images in
+        [0, 1] are those of most files, and stay as they are.
         """
-        return self.units.restore(x, len(self.x_shape)) if self.units else x
+        if self.units:
+            return self.units.restore(x, len(self.x_shape))
+        return self.pixel_scale.restore(x)
 
     @property
     def label_names(self) -> list[str]:

@@ -19,6 +19,7 @@ from vaelab.data.pixels import Pixels, from_numbers, from_user
 from vaelab.errors import UserError
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.evidence import evidence_estimates
+from vaelab.observations import check_picture
 from vaelab.randomness import seeded_generator
 
 SAYS = "this model is conditional on"
@@ -29,7 +30,8 @@ class Inference(AutoEncoder):
 
     Images are NumPy arrays, tensors or lists: a batch [B, C, H, W], [B, H, W, C] or, with one
     channel, [B, H, W], or a single image. They are booleans, whole numbers of 0..255 or floats in
-    [0, 1], and become pixels of the model's kind, with the same random bits or noise at each call.
+    [0, 1], or on the scale of the data that the model was trained on, see `PixelScale`. They become
+    pixels of the model's kind, with the same random bits or noise at each call.
     Vectors [B, D] and signals [B, C, L] are numbers as in the file that the model was trained on,
     and are standardised as they were.
 
@@ -52,10 +54,12 @@ class Inference(AutoEncoder):
     def decode(self, z: Any, labels: Any = None) -> Distribution:
         """The likelihood p(x | z, y) of latents [B, D] or [D]: its `.mean` are images [B, C, H, W].
 
+        They are in [0, 1], or numbers of the model; see `in_units`.
+
         Raises:
             UserError: If the latents or labels do not fit the model.
         """
-        latents = as_tensor(z, "latents").to(self.device, torch.float32)
+        latents = as_tensor(z, "latents").float().to(self.device)
         latents = latents[None] if latents.dim() == 1 else latents
         if latents.dim() < 2 or latents.shape[-1] != self.latent_dim:
             raise UserError(f"latents are [B, {self.latent_dim}], and these {shape_text(latents)}")
@@ -65,7 +69,7 @@ class Inference(AutoEncoder):
     def reconstruct(self, images: Any, labels: Any = None) -> Tensor:
         """Mean images [B, C, H, W] decoded from the posterior means of images.
 
-        Of vectors and signals as in their file, see `in_units`.
+        They are as in the file of the data, see `in_units`.
 
         Raises:
             UserError: If the images or labels do not fit the model.
@@ -76,7 +80,7 @@ class Inference(AutoEncoder):
     def sample(self, count: Any = 1, label: Any = None, seed: int | None = None) -> Tensor:
         """Mean images [B, C, H, W] of latents drawn from the prior; no pixel noise is drawn.
 
-        Vectors and signals are as in their file, see `in_units`.
+        They are as in the file of the data, see `in_units`.
 
         Args:
             count: How many images; or their labels, one image for each.
@@ -145,7 +149,7 @@ class Inference(AutoEncoder):
             x = self.units.standardize(from_numbers(found, self.pixels), len(self.x_shape))
         else:
             noise = generator or seeded_generator("inputs")
-            x = from_user(found, cast(Pixels, self.pixels), noise)
+            x = from_user(found, cast(Pixels, self.pixels), noise, self.pixel_scale)
         x = x.to(self.device)
         return x, self.label_rows(labels, len(x))
 
@@ -214,7 +218,7 @@ class Inference(AutoEncoder):
             return torch.cat([part.expand(most, -1) for part in parts], 1).to(self.device)
         is_table = isinstance(labels, (Tensor, np.ndarray)) and labels.ndim == 2
         if is_table and labels.shape[1] == self.y_dim and (self.y_dim > 1 or not self.classes):
-            return as_tensor(labels, "labels").to(self.device, torch.float32)
+            return as_tensor(labels, "labels").float().to(self.device)
         if not self.context_dim:
             raise UserError("this model is not conditional, and has no labels")
         if len(widths) > 1:
@@ -252,14 +256,17 @@ def as_tensor(values: Any, what: str) -> Tensor:
         what: Their name in the message.
     """
     if isinstance(values, Tensor):
-        return values.detach()
+        unsigned = (torch.uint16, torch.uint32, torch.uint64)  # torch cannot compare these
+        return values.detach().long() if values.dtype in unsigned else values.detach()
+    for value in values if isinstance(values, (list, tuple)) else [values]:
+        check_picture(value, what)
     if isinstance(values, Sequence) and values and isinstance(values[0], Tensor):
         values = [value.detach().cpu().numpy() for value in values]
     try:
         array = np.asarray(values)
-        if array.dtype == np.float64:
-            array = array.astype(np.float32)
-        return torch.as_tensor(array)
+        if array.dtype.kind == "u" and array.dtype != np.uint8:  # as above
+            array = array.astype(np.int64)
+        return torch.as_tensor(array if array.flags.writeable else array.copy())
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise UserError(f"{what}: a {kind} is no array of numbers") from error

@@ -205,6 +205,176 @@ def test_exported_model_encodes_images_of_ones_own(get_run, tmp_path, capsys):
     assert "images=test: an exported model is without its images" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def number_runs(tmp_path_factory):
+    """The folder of runs `vectors` and `signals`, and of the files that they were trained on."""
+    folder = tmp_path_factory.mktemp("numbers")
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        random.normal([5, -3000, 0.01], [2, 100, 0.001], (60, 3)), columns=[*"abc"]
+    )
+    table["kind"] = np.array(["x", "y"])[np.arange(60) % 2]
+    table["id"] = [f"row {i}" for i in range(60)]
+    table.to_csv(folder / "table.csv", index=False)
+    np.save(folder / "signals.npy", random.normal(3, 2, (60, 2, 16)).astype(np.float32))
+    common = ["network=mlp", "model.latent_dim=2", "model.encoder.hidden=[8]", "logger=none",
+              "model.decoder.hidden=[8]", "data.batch_size=10", "trainer.max_epochs=1"]  # fmt: skip
+    run_command(
+        train, "model=cvae", "data=vectors", f"data.source.path={folder}/table.csv", *common,
+        "data.source.label=kind", "data.source.leave_out=[id]", f"hydra.run.dir={folder}/vectors",
+    )  # fmt: skip
+    run_command(
+        train, "data=signals", f"data.source.path={folder}/signals.npy", *common,
+        f"hydra.run.dir={folder}/signals",
+    )  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet", ".npy", ".npz"])
+def test_encode_vectors_by_the_names_of_their_columns(number_runs, tmp_path, suffix, capsys):
+    run, table = number_runs / "vectors", pd.read_csv(number_runs / "table.csv")
+    path, x = tmp_path / f"mine{suffix}", table[[*"abc"]].to_numpy()
+    shuffled = table[["kind", "c", "id", "a", "b"]]
+    more = []
+    if suffix == ".parquet":
+        shuffled.to_parquet(path)
+    elif suffix in (".csv", ".tsv"):
+        shuffled.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+    elif suffix == ".npz":
+        np.savez(path, test_x=x, test_labels=table["kind"].to_numpy(str))
+    else:
+        np.save(path, x)
+        more = ["label=x"]
+    capsys.readouterr()
+    found = encoded(run, f"images={path}", "num_samples=2", *more)
+    told = capsys.readouterr().out
+    assert ("not used: id" in told) == (suffix in (".csv", ".tsv", ".parquet"))
+    assert "60 vectors: " in told
+    labels = ["x"] * 60 if more else table["kind"].tolist()
+    assert found["label"].tolist() == labels
+    model = vaelab.load(run)
+    np.testing.assert_allclose(found["mean"], model.encode(x, labels).mean, atol=1e-5)
+    of_test = encoded(run, "images=test", "num_samples=2")
+    if not more:
+        here = found["mean"][of_test["index"]]
+        np.testing.assert_allclose(here, of_test["mean"], atol=1e-5)
+
+
+def test_encode_signals(number_runs, tmp_path):
+    run, x = number_runs / "signals", np.load(number_runs / "signals.npy")
+    found = encoded(run, f"images={number_runs}/signals.npy", "num_samples=2")
+    of_test = encoded(run, "images=test", "num_samples=2")
+    np.testing.assert_allclose(found["mean"][of_test["index"]], of_test["mean"], atol=1e-5)
+    np.testing.assert_allclose(found["mean"], vaelab.load(run).encode(x).mean, atol=1e-5)
+    np.savez(tmp_path / "mine.npz", x=x[:5], y=np.arange(5))
+    some = encoded(run, f"images={tmp_path}/mine.npz", "num_samples=2")
+    np.testing.assert_allclose(some["mean"], found["mean"][:5], atol=1e-5)
+
+
+WRONG_NUMBERS = {
+    "vectors images=no_column.csv": "has no column b, as the training had; its columns are a, c",
+    "vectors images=missing.csv": "column b, row 2: is empty or NaN",
+    "vectors images=text.csv": "column a, row 1: 'one' is no number",
+    "vectors images=class.csv": "z: the classes of label are x, y",
+    "vectors images=unlabelled.csv": "this model is told the label of each image",
+    "vectors images=wide.npy label=x": "have shape (3, 4), and this model takes vectors",
+    "vectors images=nan.npy label=x": "the numbers[1], b, is nan",
+    "vectors images=wide.npy label=x range=[0,1]": "range is for images",
+    "vectors images=photos label=x": "photos: is a folder; this model takes vectors of 3",
+    "signals images=wide.npy": "this model takes signals of 16 steps x 2",
+    "signals images=class.csv": "is a table; this model takes signals of 16 steps x 2",
+}
+
+
+@pytest.mark.parametrize("case", WRONG_NUMBERS)
+def test_encode_refuses_wrong_numbers_in_one_line(number_runs, tmp_path, monkeypatch, capsys, case):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "no_column": "a,c,kind\n1,2,x\n",
+        "missing": "a,b,c,kind\n1,2,3,x\n1,,3,x\n",
+        "text": "a,b,c,kind\none,2,3,x\n",
+        "class": "a,b,c,kind\n1,2,3,z\n",
+        "unlabelled": "a,b,c\n1,2,3\n",
+    }.items():
+        Path(f"{name}.csv").write_text(text)
+    np.save("wide.npy", np.zeros((3, 4)))
+    np.save("nan.npy", np.where(np.arange(9) == 4, np.nan, 1.0).reshape(3, 3))
+    Path("photos").mkdir()
+    run, *words = case.split()
+    with pytest.raises(SystemExit) as error:
+        run_command(encode, f"run={number_runs / run}", "num_samples=1", *words)
+    assert error.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert WRONG_NUMBERS[case] in line
+    assert "data.source" not in line
+
+
+def test_encode_passes_over_broken_files_if_told(get_run, tmp_path, capsys):
+    run, (images, _) = get_run("vae"), mine(get_run("vae"))
+    for i in range(4):
+        Image.fromarray(images[i]).save(tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"no picture")
+    broken = (tmp_path / "2.png").read_bytes()
+    (tmp_path / "2.png").write_bytes(broken[: len(broken) // 2])
+    with pytest.raises(SystemExit):
+        run_command(encode, f"run={run}", f"images={tmp_path}", "num_samples=1")
+    assert "1.png: cannot be read" in capsys.readouterr().err
+    found = encoded(run, f"images={tmp_path}", "num_samples=1", "broken=skip")
+    assert found["file"].tolist() == ["0.png", "3.png"]
+    assert "broken files passed over: 2 (1.png, 2.png)" in capsys.readouterr().out
+    whole = encoded(run, f"images={run.parent}/mine.npz", "num_samples=1")
+    np.testing.assert_allclose(found["mean"], whole["mean"][[0, 3]], atol=1e-5)
+    for i in (0, 3):
+        (tmp_path / f"{i}.png").unlink()
+    with pytest.raises(SystemExit):
+        run_command(encode, f"run={run}", f"images={tmp_path}", "num_samples=1", "broken=skip")
+    assert "none of 2 images can be decoded" in capsys.readouterr().err
+
+
+def test_run_and_export_read_files_on_the_scale_of_the_training(get_run, tmp_path, capsys):
+    images, _ = mine(get_run("vae"))
+    signed = images / 127.5 - 1
+    signed[:100] *= 0.3  # greys
+    np.save(tmp_path / "mine.npy", signed)
+    run = tmp_path / "run"
+    run_command(
+        train, "model=vae", "data=arrays", f"data.source.path={tmp_path}/mine.npy", "network=mlp",
+        "data.pixels=grey", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]",
+        "trainer.max_epochs=1", "logger=none", f"hydra.run.dir={run}",
+    )  # fmt: skip
+    run_command(export, f"run={run}", f"to={tmp_path}/export", "what=safetensors")
+    assert "have black -1, white 1" in (tmp_path / "export" / "README.md").read_text()
+    of_test = encoded(run, "images=test", "num_samples=0")
+    np.save(tmp_path / "greys.npy", signed[:100])  # alone they would look as if from -0.3 to 0.3
+    np.save(tmp_path / "bytes.npy", np.rint((signed + 1) * 127.5).astype(np.uint8))
+    capsys.readouterr()
+    for folder in (run, tmp_path / "export"):
+        every = encoded(folder, f"images={tmp_path}/mine.npy", "num_samples=0")
+        here = every["mean"][of_test["index"]]
+        np.testing.assert_allclose(here, of_test["mean"], atol=1e-5)
+        for name in ("greys", "bytes"):
+            found = encoded(folder, f"images={tmp_path}/{name}.npy", "num_samples=0")
+            np.testing.assert_allclose(found["mean"][:100], every["mean"][:100], atol=1e-5)
+        model = vaelab.load(folder)
+        np.testing.assert_allclose(model.encode(signed).mean, every["mean"], atol=1e-5)
+    np.save(tmp_path / "outside.npy", signed * 2)
+    with pytest.raises(SystemExit):
+        run_command(encode, f"run={run}", f"images={tmp_path}/outside.npy", "num_samples=0")
+    assert "floats are in [-1, 1], and these are -2 to 2; give" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "make", [np.array, lambda x: x / 255, lambda x: x > 0, lambda x: x / 255.0]
+)
+def test_encode_channels_last_and_floats_as_data_arrays_does(get_run, tmp_path, capsys, make):
+    run, (images, _) = get_run("vae"), mine(get_run("vae"))
+    np.save(tmp_path / "mine.npy", make(images)[..., None])
+    found = encoded(run, f"images={tmp_path}/mine.npy", "num_samples=1")
+    assert "channels last, as images of shape (260, 8, 8, 1) say" in capsys.readouterr().out
+    whole = encoded(run, f"images={run.parent}/mine.npz", "num_samples=1")
+    assert (found["mean"] == whole["mean"]).all()
+
+
 REFUSED = {
     "vae": {
         ("to=x.txt",): "to=x.txt: should end in .npz, .csv, .parquet",
@@ -214,7 +384,7 @@ REFUSED = {
         ("num_samples=-1",): "num_samples",
         ("score=best",): "score",
         ("images={}/rgb.npz",): "the images are 3 x 8 x 8, and this model takes 1 x 8 x 8",
-        ("images={}/floats.npy",): "say which values are black and white: range=[0,1]",
+        ("images={}/floats.npy",): "say which values are black and white: range=[0,3]",
         ("images={}/floats.npy", "range=[1,0]"): "range=[1,0] should rise",
         ("images={}/photos",): "is 9 x 7 pixels, and this model takes 8 x 8; resize=true",
         ("images={}/both.npz",): "has test_images, val_images; say which, as in array=val_images",
@@ -233,7 +403,7 @@ def test_encode_refuses_in_one_line_and_writes_nothing(get_run, tmp_path, capsys
     (run / "encoded.npz").unlink(missing_ok=True)
     bits = np.random.default_rng(1).integers(0, 2, (2, 8, 8), np.uint8) * 255
     np.savez(tmp_path / "rgb.npz", images=np.stack([bits] * 3, 1))
-    np.save(tmp_path / "floats.npy", bits / 255.0)
+    np.save(tmp_path / "floats.npy", bits / 85.0)
     np.savez(tmp_path / "both.npz", test_images=bits, val_images=bits)
     np.savez(tmp_path / "labels.npz", images=bits, labels=np.array(["a", "d"]))
     (tmp_path / "photos").mkdir()

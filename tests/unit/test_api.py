@@ -3,11 +3,13 @@
 import random
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import vaelab
@@ -17,6 +19,10 @@ from vaelab.commands import evaluate, train
 from vaelab.commands.arguments import choices_in
 from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
+from vaelab.evaluation.encoding import encode_images
+from vaelab.observations import PixelScale
+from vaelab.runs.loading import earlier_scale
+from vaelab.training.callbacks.checkpoint import load_checkpoint
 
 VARIANTS = choices_in(CONF / "model")
 NARROW = {
@@ -141,6 +147,86 @@ def test_images_and_labels_in_every_form_are_the_same_data(source):
     assert len(set(classes[:3])) == 3
     assert classes[:3] == classes[3:]
     assert run.model.sample(2, label=classes[0]).shape == (2, 1, 8, 8)
+
+
+class Normalised(Pairs):
+    """Images as floats from -1 to 1, as after torchvision's Normalize(0.5, 0.5)."""
+
+    def __getitem__(self, i):
+        image, label = super().__getitem__(i)
+        return image * 2 - 1, label
+
+
+SCALES = {  # images, their range if it has to be given, and how the same images are later given
+    "[0, 1]": (IMAGES / 255, None, IMAGES / 255),
+    "[-1, 1]": (IMAGES / 127.5 - 1, None, IMAGES / 127.5 - 1),
+    "floats to 255": (IMAGES.astype(np.float32), None, IMAGES.astype(np.float32)),
+    "data set": (Normalised(), None, np.float32(IMAGES)[:, None] / 127.5 - 1),
+    "16 bits": (IMAGES.astype(np.uint16) * 257, "[0,65535]", IMAGES.astype(np.uint16) * 257),
+    "digits": (IMAGES / 255 * 16, "[0,16]", IMAGES / 255 * 16),
+    "channels last": (IMAGES[..., None] / 127.5 - 1, None, IMAGES[..., None] / 127.5 - 1),
+}
+
+
+@pytest.mark.parametrize("case", SCALES)
+def test_images_mean_the_same_to_fit_model_and_encode(case):
+    images, span, later = SCALES[case]
+    more = [f"data.source.range={span}"] if span else []
+    settings = quick("vae", likelihood="gaussian", overrides=["data.pixels=grey", *more])
+    run = vaelab.fit(images, folder="run", **settings)
+    bytes_ = torch.from_numpy(IMAGES)[:, None]
+    assert torch.equal(run.data.splits.train_images, bytes_)
+    for model in (run.model, vaelab.load("run"), vaelab.load("run", checkpoint="last")):
+        found = model.inputs(later)[0]
+        assert torch.allclose(found, bytes_ / 255, atol=1e-6)
+        dark = later.min() + (later[:5] - later.min()) * 0.02  # read alone as among others
+        alone, among = model.inputs(dark)[0], model.inputs(np.concatenate([dark, later]))[0]
+        assert torch.equal(alone, among[:5])
+        assert alone.max() < 0.03
+    rows = encode_images(run.model, later, num_samples=0)
+    wanted = run.model.encode(later).mean
+    assert np.allclose(rows["mean"], wanted, atol=1e-5)
+    darker = encode_images(run.model, dark.astype(later.dtype), num_samples=0)
+    wanted = run.model.encode(dark.astype(later.dtype)).mean  # unrounded, of floats in [0, 1]
+    assert np.allclose(darker["mean"], wanted, atol=0.02)
+    again = vaelab.fit(run.data, folder="again", **settings | {"overrides": ["data.pixels=grey"]})
+    assert again.model.pixel_scale == run.model.pixel_scale
+    assert again.results["test/elbo"] == run.results["test/elbo"]
+    (returned,) = [vaelab.fit(images, folder="run", **settings)]  # it is finished
+    assert returned.results == run.results
+    restored = run.model.reconstruct(later)
+    white, black = run.model.pixel_scale.floats[1], run.model.pixel_scale.floats[0]
+    x = run.model(later)
+    assert torch.allclose(restored, black + x * (white - black), rtol=1e-4, atol=1e-4)
+
+
+def test_earlier_run_reads_images_by_the_range_of_its_configuration(monkeypatch):
+    settings = quick("vae", overrides=["data.source.range=[-1,1]"])
+    with monkeypatch.context() as patch:
+        patch.setattr(PixelScale, "is_default", True)  # so that no checkpoint has the scale
+        vaelab.fit(IMAGES / 127.5 - 1, folder="run", **settings)
+    assert (
+        "pixel_scale" not in load_checkpoint(Path("run/checkpoints/last.ckpt"))["vaelab"]["shapes"]
+    )
+    for model in (vaelab.load("run"), vaelab.Run("run").model):
+        assert model.pixel_scale == PixelScale(floats=(-1, 1))
+        assert model.encode(IMAGES[:3] / 127.5 - 1).mean.shape == (3, 4)
+
+
+@pytest.mark.parametrize("span", ["abc", [1], ["b", "c"], [1, 0], {"a": 1}, None, "${oc.env:HOME}"])
+def test_configuration_without_a_range_says_nothing_of_the_scale(span):
+    source = {"_target_": "vaelab.data.Arrays", "range": span}
+    assert earlier_scale(OmegaConf.create({"data": {"source": source}})) == {}
+    assert earlier_scale(OmegaConf.create({"data": 3})) == {}
+
+
+def test_doubtful_range_is_advised_as_an_argument_of_fit():
+    with pytest.raises(UserError) as error:
+        vaelab.fit(IMAGES / 255 * 16, **quick("vae"))
+    assert 'overrides=["data.source.range=[0,16]"]' in str(error.value)
+    with pytest.raises(UserError, match="its transform should scale images to") as error:
+        vaelab.fit(TensorDataset(torch.from_numpy(IMAGES) / 255 * 16), **quick("vae"))
+    assert "data.source" not in str(error.value)
 
 
 def test_fit_takes_a_name_a_path_and_a_data_module(tmp_path):

@@ -3,6 +3,8 @@
 Read arrays are compared with those that were written; invalid ones, with the error message.
 """
 
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from support.array_files import (
 )
 
 from vaelab.data import Arrays, Images
+from vaelab.data.arrays import build_splits
 from vaelab.data.description import describe, rare_classes_warning
 from vaelab.data.store import read_splits
 from vaelab.errors import UserError
@@ -151,9 +154,12 @@ INVALID_ARRAYS = {  # changes of `valid_arrays`, and the pattern of the error me
     "volumes": ({"train_images": black_images(20, 28, 28, 28)}, "volumes are not read; .*=NCHW"),
     "float images of half the range": (
         {"train_images": two_level_images(-0.5, 0.5, np.float32)},
-        r"range=\[-1,1\]",
+        r"range=\[-0.5,0.5\], or data.source.range=\[-1,1\]",
     ),
-    "dark floats": ({"train_images": two_level_images(0, 100, np.float32)}, r"range=\[0,255\]"),
+    "dark floats": (
+        {"train_images": two_level_images(0, 100, np.float32)},
+        r": data.source.range=\[0,100\], or data.source.range=\[0,255\]",
+    ),
     "7 x 7 images": ({"train_images": black_images(20, 1, 7, 7)}, "too small: 7 x 7"),
     "7 x 28 images": ({"train_images": black_images(20, 7, 28)}, "too small: 7 x 28"),
     "zero channels": ({"train_images": black_images(20, 0, 8, 9)}, "too small"),
@@ -549,6 +555,65 @@ def test_floats_that_leave_no_doubt_are_taken_and_said(tmp_path, suffix, kind, b
     assert_splits_equal(found, valid_arrays())
     (said,) = found.remarks
     assert f"read with {black} as black and {white} as white" in said
+
+
+REACHES = {  # least and largest pixel, type, and the span or the ranges that are advised
+    "ToTensor": (0, 1, "f4", (0, 1)),
+    "rounding": (-1e-9, 1 + 1e-9, "f8", (0, 1)),
+    "signed": (-1, 1, "f2", (-1, 1)),
+    "whole floats": (0, 255, "f4", (0, 255)),
+    "digits of scikit-learn": (0, 16, "f8", "[0,16]"),
+    "counts": (0, 3, "f4", "[0,3]"),
+    "standardised": (-2.913, 3.377, "f8", "[-2.913,3.377]"),
+    "ImageNet": (-2.1179, 2.64, "f4", "[-2.118,2.64]"),
+    "dark ToTensor": (0, 0.6, "f4", "[0,0.6] [0,1]"),
+    "bytes divided twice": (0, 1 / 255, "f8", "[0,0.003922]"),
+    "noise": (-1e-9, 1e-9, "f8", "[-1e-09,1e-09]"),
+    "centred": (-0.5, 0.5, "f4", "[-0.5,0.5] [-1,1]"),
+    "interpolated bytes": (0.3, 254.6, "f4", "[0,254.6] [0,255]"),
+    "float16": (0, 1000, "f2", "[0,1000] [0,1023]"),
+    "bytes to 16": (0, 16, "u1", "[0,16] [0,255]"),
+    "10 bits": (0, 1023, "u2", "[0,1023]"),
+    "12 bits": (0, 4095, "i4", "[0,4095]"),
+    "12 bits, dark": (0, 3000, "u2", "[0,3000] [0,4095]"),
+    "16 bits": (0, 65535, "i8", "[0,65535]"),
+    "signed bytes": (-128, 127, "i1", "[-128,127]"),
+    "a little negative": (-5, 300, "i4", "[-5,300]"),
+}
+
+
+@pytest.mark.parametrize("case", REACHES)
+def test_reach_of_pixels_is_taken_or_advised_so_that_images_fill_it(case):
+    low, high, kind, expected = REACHES[case]
+    images = two_level_images(low, high, kind)
+    if not isinstance(expected, str):
+        assert build_splits({"train_images": images}).pixel_range == (0, 255)
+        assert build_splits({"train_images": images}).pixel_scale.floats == expected
+        return
+    with pytest.raises(UserError) as error:
+        build_splits({"train_images": images})
+    advised = re.findall(r"data\.source\.range=(\[[^\]]*\])", str(error.value))
+    assert advised == expected.split()
+    span = tuple(json.loads(advised[0]))
+    assert build_splits({"train_images": images}, span=span).pixel_range == (0, 255)
+
+
+@pytest.mark.parametrize("value", [0, 7, 0.5, -1, 300, np.nan])
+def test_constant_pixels_are_advised_no_range_that_they_are_outside_of(value):
+    images = np.full((20, 8, 8), value)
+    with pytest.raises(UserError, match=r"are all|not finite") as error:
+        build_splits({"train_images": images})
+    assert ("range=[0,255]" in str(error.value)) == (value in (0, 7))
+
+
+def test_advised_range_is_that_of_all_parts():
+    arrays = {
+        "train_images": two_level_images(-3, 3, np.float32),
+        "test_images": two_level_images(-2, 3.5, np.float32),
+    }
+    with pytest.raises(UserError, match=r"range=\[-3,3.5\]"):
+        build_splits(arrays)
+    assert build_splits(arrays, span=(-3, 3.5)).test_images.max() == 255
 
 
 def test_range_of_floats_is_that_of_training_for_all_parts(tmp_path):

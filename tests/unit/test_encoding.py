@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.testing import assert_close
 
+from vaelab.api.arrays import to_numpy
 from vaelab.data.folder import Folder
 from vaelab.data.image_settings import ImageSettings
 from vaelab.errors import DamagedFileError, UserError
@@ -149,6 +150,9 @@ def test_encode_images_takes_ranges_and_tensors_as_data_does(vae):
     expected = encode_images(vae, images, num_samples=2)
     for same, span in (
         (images / 255.0, (0, 1)),
+        (images / 255.0, None),
+        (images.transpose(0, 2, 3, 1), None),
+        ([*images], None),
         (torch.from_numpy(images) / 127.5 - 1, (-1, 1)),
         (images > 0, None),
         (images[:, 0], None),
@@ -163,7 +167,9 @@ def test_encode_images_takes_ranges_and_tensors_as_data_does(vae):
     [
         (random_images(2, (1, 9, 8)), r"the images are 1 x 9 x 8, and this model takes 1 x 8 x 8"),
         (random_images(2, (3, 8, 8)), r"the images are 3 x 8 x 8, and this model takes 1 x 8 x 8"),
-        (random_images(2) / 255.0, r"say which values are black and white: range=\[0,1\]"),
+        (random_images(2) * 2.0, r"say which values are black and white: range=\[0,\d+\]"),
+        (random_images(2) / 127.5 - 1, r"or range=\[-1,1\]"),
+        (random_images(2) // 128, r"nearly black, if 255 is white; give range=\[0,1\]"),
         (random_images(0), "there are no images"),
         (np.full((2, 8, 8), np.nan), r"images\[0\] is not finite"),
         (np.zeros((8, 8)), r"should be \(N, H, W\) or \(N, C, H, W\)"),
@@ -173,6 +179,28 @@ def test_encode_images_takes_ranges_and_tensors_as_data_does(vae):
 def test_encode_images_refuses_unfit_images(vae, images, said):
     with pytest.raises(UserError, match=said):
         encode_images(vae, images, num_samples=1)
+
+
+def test_tensors_of_every_type_are_encoded(vae):
+    images = random_bits(3)
+    expected = encode_images(vae, images, num_samples=0)["mean"]
+    for same in (
+        torch.from_numpy(images).bfloat16() / 255,
+        (torch.from_numpy(images) / 255).requires_grad_(),
+        images.astype(np.uint16),
+        images.tolist(),
+    ):
+        assert (encode_images(vae, same, num_samples=0)["mean"] == expected).all()
+    with pytest.raises(UserError, match="no array of numbers"):
+        encode_images(vae, [images[0], images[0, :, :4]], num_samples=0)
+    assert to_numpy("images", torch.ones(2).bfloat16()).tolist() == [1, 1]
+
+
+def test_one_label_is_that_of_all_images(cvae):
+    images = random_bits(3)
+    found = encode_images(cvae, images, 1, num_samples=0)
+    assert (found["mean"] == encode_images(cvae, images, [1, 1, 1], num_samples=0)["mean"]).all()
+    assert found["label"].tolist() == [1, 1, 1]
 
 
 def test_labels_by_name_index_and_one_hot_are_the_same(cvae):

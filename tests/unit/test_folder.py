@@ -183,6 +183,18 @@ def test_12_bits_in_16_need_a_range(tmp_path):
     assert "beyond data.source.range=[0,100]" in folder_error(tmp_path / "photos", range=(0, 100))
 
 
+@pytest.mark.parametrize(
+    ("highest", "kind"), [(3, np.uint8), (100, np.uint8), (300, np.uint16), (3000, np.uint16)]
+)
+def test_advised_range_is_one_that_dark_images_fill(tmp_path, highest, kind):
+    pixels = np.minimum(noise(0).astype(np.int64), highest).astype(kind)
+    pixels[0, 0] = highest
+    save_image(tmp_path / "photos" / "a.png", pixels)
+    assert f"give data.source.range=[0,{highest}], or" in folder_error(tmp_path / "photos")
+    found = read_folder(tmp_path / "photos", range=(0, highest)).train_images
+    assert found.max() == 255
+
+
 def test_dark_masks_need_a_range(tmp_path):
     mask = (noise(0) > 127).astype(np.uint8)
     save_image(tmp_path / "photos" / "a.png", mask)

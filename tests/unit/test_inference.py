@@ -1,16 +1,20 @@
 """Tests of what users ask of a model: images and labels in every usual form, and their errors."""
 
 import re
+import warnings
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.testing import assert_close
 
 import vaelab
+from vaelab.api.arrays import to_numpy
 from vaelab.data.pixels import from_user
 from vaelab.errors import UserError
-from vaelab.observations import Units
+from vaelab.evaluation.encoding import encode_images
+from vaelab.observations import PixelScale, Units
 from vaelab.randomness import seeded_generator
 
 SMALL = ["model.latent_dim=3", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
@@ -39,6 +43,7 @@ FORMS = {
     "floats": BYTES / 255,
     "float64 numpy": BYTES.numpy() / 255,
     "channels last": BYTES.movedim(1, -1),
+    "uint16": BYTES.numpy().astype(np.uint16),
     "list of arrays": [image.numpy() for image in BYTES],
     "list of tensors": [*BYTES],
     "nested lists": BYTES.tolist(),
@@ -104,6 +109,107 @@ def test_wrong_images_are_refused_in_one_sentence(vae, case, method):
     with pytest.raises(UserError, match=re.escape(said)) as error:
         getattr(vae, method)(images)
     assert "\n" not in str(error.value)
+
+
+SCALES = {
+    "bytes": PixelScale(),
+    "signed floats": PixelScale.of_data((-1, 1), has_floats=True),
+    "floats to 255": PixelScale.of_data((0, 255), has_floats=True),
+    "16 levels": PixelScale.of_data((0, 16), has_floats=False),
+    "signs": PixelScale.of_data((-1, 1), has_floats=False),
+}
+
+
+@pytest.mark.parametrize("kind", ["binary", "dequantized", "grey"])
+@pytest.mark.parametrize("case", SCALES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.float16])
+def test_dark_images_are_read_alone_as_among_others(case, kind, dtype):
+    scale = SCALES[case]
+    black, white = scale.span(dtype.is_floating_point)
+    share = torch.rand(200, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    share[:100] *= 0.05
+    images = black + (white - black) * share
+    images = (images if dtype.is_floating_point else images.round()).to(dtype)
+    if not dtype.is_floating_point:
+        images[0, 0, 0, :2] = torch.tensor([black, min(white, 2)])  # not bits alone
+    alone, among = (
+        from_user(some, kind, seeded_generator("test"), scale) for some in (images[:100], images)
+    )
+    levels = ((images.double() - black) / (white - black))[:100].mean()
+    assert_close(alone.double().mean(), among[:100].double().mean(), atol=0.01, rtol=0)
+    assert_close(alone.double().mean(), levels, atol=0.01, rtol=0)
+
+
+def test_floats_of_0_to_1_on_another_scale_are_read_by_it_with_a_warning(vae):
+    vae.pixel_scale = PixelScale.of_data((0, 16), has_floats=True)
+    with pytest.warns(UserWarning, match="floats from 0 to 1, read with 0 as black and 16 as wh"):
+        assert vae.inputs(BYTES / BYTES.max())[0].max() == 16 / 255
+    with warnings.catch_warnings(action="error"):
+        vae.inputs(BYTES / 255 * 16)
+        vae.inputs(BYTES * 0.0)  # black
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {},
+        {"floats": [0, 1]},
+        {"floats": [0, 1, 2], "whole": [0, 255]},
+        {"floats": ["a", 1], "whole": [0, 255]},
+        {"floats": [1, 0], "whole": [0, 255]},
+        {"floats": [0, float("nan")], "whole": [0, 255]},
+        {"floats": [0, 1], "whole": [0, float("inf")]},
+    ],
+)
+def test_damaged_scale_is_refused(plain):
+    with pytest.raises(UserError, match="pixel_scale: "):
+        PixelScale.from_plain(plain)
+
+
+def test_floats_may_leave_the_scale_by_rounding_only(vae):
+    x, _ = vae.inputs(BYTES / 255 * (1 + 1e-6) - 1e-7)
+    assert_close(x, BYTES / 255, atol=1e-5, rtol=0)
+    assert 0 <= x.min() <= x.max() <= 1
+
+
+def test_numbers_outside_of_the_scale_are_refused_by_what_is_possible(vae):
+    vae.pixel_scale = PixelScale.of_data((-1, 1), has_floats=True)
+    with pytest.raises(UserError, match=r"floats are in \[-1, 1\], and these are 0 to 255; give"):
+        vae.encode(BYTES.float())
+    vae.pixel_scale = PixelScale()
+    for most in (3, 16, 4095):
+        with pytest.raises(UserError, match="scale them") as error:
+            vae.encode(BYTES / 255 * most)
+        assert "divide" not in str(error.value)
+    with pytest.raises(UserError, match="0 and 1, nearly black; give black and white as booleans"):
+        vae.encode((BYTES > 127).long())
+    assert vae.inputs((BYTES * 0).long())[0].max() == 0
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int16, np.float16])
+def test_numbers_of_every_type_are_the_same_x(vae, dtype):
+    scale = 255 if dtype == np.float16 else 1
+    images = (BYTES.numpy() / scale).astype(dtype)
+    assert_close(vae.inputs(images)[0], BYTES / 255, atol=1e-3, rtol=0)
+    assert_close(vae.inputs(torch.from_numpy(images))[0], BYTES / 255, atol=1e-3, rtol=0)
+
+
+def test_pictures_of_pillow_are_images(vae):
+    pictures = [Image.fromarray(image.movedim(0, -1).numpy()) for image in BYTES]
+    assert_close(vae.inputs(pictures)[0], BYTES / 255)
+    assert_close(vae.inputs(pictures[0])[0], BYTES[:1] / 255)
+
+
+@pytest.mark.parametrize("mode", ["P", "RGBA", "CMYK", "LA"])
+def test_pictures_whose_numbers_are_no_brightness_are_refused(vae, mode):
+    picture = Image.fromarray(BYTES[0].movedim(0, -1).numpy()).convert("RGB").convert(mode)
+    for given in (picture, [picture]):
+        with pytest.raises(UserError, match=f"a picture of mode {mode}; give picture.convert"):
+            vae.encode(given)
+        with pytest.raises(UserError, match=f"a picture of mode {mode}; give picture.convert"):
+            encode_images(vae, given, num_samples=0)
+        with pytest.raises(UserError, match=f"a picture of mode {mode}; give picture.convert"):
+            to_numpy("images", given)
 
 
 LABELS = {
@@ -250,3 +356,12 @@ def test_vectors_are_told_in_the_units_of_their_file():
         model.encode([[1.0, float("nan")]])
     with pytest.raises(UserError, match=r"images are \[B, 2\], and these \[2, 3\]"):
         model.encode(np.zeros((2, 3)))
+
+
+def test_large_numbers_keep_their_digits():
+    shapes = {"x_shape": (2,), "overrides": ["data=vectors", "network=mlp"]}
+    model = vaelab.build("vae", **shapes, latent_dim=3)
+    model.units = Units(("time", "b"), (1.7e9, 0.0), (1.0, 1.0))
+    rows = np.array([[1.7e9 + 0.5, 1.0], [1.7e9 - 1.25, 2.0]])
+    for given in (rows, rows.tolist(), torch.from_numpy(rows)):
+        assert model.inputs(given)[0].tolist() == [[0.5, 1.0], [-1.25, 2.0]]

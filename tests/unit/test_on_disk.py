@@ -210,13 +210,36 @@ def test_shares_of_processes_are_disjoint_and_concatenate_to_the_batch(path):
             assert torch.equal(torch.cat([part[i] for part in parts]), whole[i])
 
 
+@pytest.mark.parametrize("pixels", ["binary", "dequantized", "grey"])
 @pytest.mark.parametrize("part", ["val", "test"])
-def test_held_out_parts_are_those_of_a_file_in_memory(path, monkeypatch, part):
-    found = batches_of(getattr(build_module(path), part))
+def test_held_out_parts_are_those_of_a_file_in_memory(path, monkeypatch, part, pixels):
+    monkeypatch.setattr("vaelab.data.pixels.NOISE_BLOCK", 1000)  # images are in several blocks
+    found = batches_of(getattr(build_module(path, pixels=pixels), part))
     monkeypatch.setattr(on_disk, "LARGE", 10**9)
-    data = build_module(path)
+    data = build_module(path, pixels=pixels)
     assert isinstance(data.splits.train_images, torch.Tensor)
     assert_same_batches(found, batches_of(getattr(data, part)))
+
+
+def test_own_validation_part_is_that_of_a_file_in_memory(tmp_path, monkeypatch):
+    images = numbered_images(200, SHAPE).numpy()
+    save_file(
+        {"train_images": images, "val_images": images[::-1].copy()}, tmp_path / "a.safetensors"
+    )
+    large = build_module(tmp_path / "a.safetensors", pixels="binary")
+    assert isinstance(large.val.images, OnDisk)
+    monkeypatch.setattr(on_disk, "LARGE", 10**9)
+    held = build_module(tmp_path / "a.safetensors", pixels="binary")
+    assert_same_batches(batches_of(large.val), batches_of(held.val))
+
+
+def test_fixed_bits_of_any_images_are_those_of_the_part(path, monkeypatch):
+    monkeypatch.setattr("vaelab.data.pixels.NOISE_BLOCK", 1000)
+    module = build_module(path, pixels="binary")
+    images, rows = module.val.images, module.rows["val"]
+    every = images[rows]
+    drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:7]
+    assert torch.equal(images[rows[drawn]], every[drawn])
 
 
 @pytest.mark.parametrize("part", ["val", "test"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from vaelab.data.pixels import binarize, draw, random_below_255
+from vaelab.data.pixels import RepeatedNoise, binarize, draw, random_below_255
 from vaelab.randomness import seeded_generator
 
 GREY_LEVELS = torch.arange(256).byte()
@@ -84,3 +84,15 @@ def test_random_below_255_is_uniform_and_excludes_255(shape):
     assert counts[255] == 0
     if drawn.numel() > 1e6:
         assert chisquare(counts[:255]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("count", [100_003, 8000, 7, 0])
+def test_repeated_noise_is_that_drawn_at_once(count, monkeypatch):
+    monkeypatch.setattr("vaelab.data.pixels.NOISE_BLOCK", 4096)
+    generators = [seeded_generator("a", 1) for _ in range(2)]
+    expected = random_below_255((count,), generators[0])
+    noise = RepeatedNoise(count, generators[1])
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
+    pieces = [(start, min(start + 1500, count)) for start in range(0, count, 1500)]
+    for start, stop in [*pieces, *pieces[::-7], (0, count)] if count else []:
+        assert torch.equal(noise.between(start, stop), expected[start:stop])

@@ -1,6 +1,7 @@
 """What is given to `fit` as images and labels, as overrides that choose data and as arrays."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ from vaelab.api.overrides import override_value
 from vaelab.commands.arguments import choices_in
 from vaelab.commands.config_folders import CONF
 from vaelab.data import Images, Numbers
+from vaelab.data.array_images import find_span
+from vaelab.data.arrays import usual_names
 from vaelab.data.number_files import TABLES
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, spelling_hint
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder
+from vaelab.observations import check_picture
 from vaelab.runs import naming
 
 Arrays = dict[str, np.ndarray]
@@ -99,8 +103,16 @@ def module_settings(data: Images) -> list[str]:
     if isinstance(data, Numbers):
         chosen = [f"data={data.noun}", f"data.standardize={str(data.standardize).lower()}"]
     else:
-        chosen = ["data=arrays", "data.source.range=[0,255]"]
+        chosen = ["data=arrays", range_override(data.splits)]
     return chosen + [f"data.{n}={override_value(n, getattr(data, n))}" for n in KEPT]
+
+
+def range_override(splits: Splits) -> str:
+    """Returns the override with the range of the images that `split_arrays` gives."""
+    scale = splits.pixel_scale
+    span = scale.whole if scale.is_default else scale.floats
+    ends = [int(end) if end.is_integer() else end for end in span]
+    return f"data.source.range={override_value('range', ends)}"
 
 
 def module_arrays(data: Images) -> Arrays:
@@ -117,6 +129,8 @@ def module_arrays(data: Images) -> Arrays:
 def split_arrays(splits: Splits, kind: str = "images") -> Arrays:
     """Returns the arrays of a data set by name, as `vaelab.data.arrays` describes them.
 
+    Images on another scale than the default are restored to it, so that a model knows the scale.
+
     Args:
         splits: The data set.
         kind: `images`, or `x` of numbers.
@@ -128,6 +142,8 @@ def split_arrays(splits: Splits, kind: str = "images") -> Arrays:
     for part, images in splits.parts.items():
         if not isinstance(images, Tensor):
             raise UserError("images: of these give the name of the data set, or the file")
+        if kind == "images" and not splits.pixel_scale.is_default:
+            images = splits.pixel_scale.restore(images.float() / 255)
         arrays[f"{part}_{kind}"] = images.numpy()
     for name in splits.column_names:
         column = splits.column(name)
@@ -142,7 +158,9 @@ def split_arrays(splits: Splits, kind: str = "images") -> Arrays:
 def to_numpy(name: str, values: Any) -> np.ndarray:
     """Returns a tensor, array, picture or list of them as a NumPy array; UserError for others."""
     if isinstance(values, Tensor):
-        return values.detach().cpu().numpy()
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    check_picture(values, name)
     if isinstance(values, (list, tuple)) and len(values) and not np.isscalar(values[0]):
         parts = [to_numpy(name, value) for value in values]
         if any(part.shape != parts[0].shape for part in parts):
@@ -158,15 +176,20 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
 
 
 def float_range(arrays: Arrays) -> list[str]:
-    """Returns an override with the range of floats as pixels, [0, 1] or [-1, 1]; else none."""
-    floats = [a for a in arrays.values() if a.dtype.kind == "f" and a.size]
-    images = [a for a in floats if a.ndim > 2]
-    if not images:
-        return []
-    low, high = min(a.min() for a in images), max(a.max() for a in images)
-    if low >= 0 and high <= 1:
-        return ["data.source.range=[0,1]"]
-    return ["data.source.range=[-1,1]"] if low >= -1 and high <= 1 else []
+    """Returns an override with the range of floats that fill [0, 1] or [-1, 1]; else none.
+
+    See `find_span`, which the source of arrays asks about all others.
+    """
+    usual = usual_names(arrays)
+    train = [values for name, values in arrays.items() if usual[name] == "train_images"]
+    span, _ = find_span(train[0]) if len(train) == 1 else (None, [])
+    fills = span in ((0, 1), (-1, 1))
+    return [f"data.source.range={override_value('range', list(span))}"] if span and fills else []
+
+
+def as_python(message: str) -> str:
+    """Returns an error message whose setting of a range is written as an argument of `fit`."""
+    return re.sub(r"data\.source\.range=\[[^\]]*\]", r'overrides=["\g<0>"]', message)
 
 
 def file_name(arrays: Arrays) -> str:

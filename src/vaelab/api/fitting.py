@@ -74,8 +74,8 @@ def fit(
             kept, own = given.module_arrays(images), given.module_settings(images)
         elif isinstance(images, Dataset):
             given.refuse_labels(labels, "the data set")
-            kept = given.split_arrays(DatasetItems(images)())
-            own = ["data=arrays", "data.source.range=[0,255]"]
+            splits = DatasetItems(images)()
+            kept, own = given.split_arrays(splits), ["data=arrays", given.range_override(splits)]
         else:
             kept, own = given.collect_arrays(images, labels, data), []
             if data is None:
@@ -111,7 +111,8 @@ def fit(
             if isinstance(error, UserError) and str(error).startswith(f"{file}: "):
                 if is_new_file and file:
                     file.unlink(missing_ok=True)  # nothing can be trained on it
-                raise UserError(str(error).replace(f"{file}: ", "images: ", 1)) from None
+                told = str(error).replace(f"{file}: ", "images: ", 1)
+                raise UserError(given.as_python(told)) from None
             raise
     return Run(run.path)
 

@@ -30,6 +30,7 @@ def settings_schema(
     label: int | str | None,
     range: tuple[float, float] | None,  # noqa: A002
     resize: bool,
+    broken: Literal["refuse", "skip"],
     num_samples: NonNegativeInt,
     score: Literal["auto", "nll", "elbo", "distortion", "rate"],
     reference: NonNegativeInt | Literal["all"],
@@ -74,9 +75,9 @@ def main(cfg: DictConfig) -> None:
             check_links(path, folder)
             if how_far := finished.unfinished_progress(folder):
                 print(printable(f"{folder}: not finished, {how_far}"))
-            found, settings = encode_run(folder, device, cfg)
+            found, settings, noun = encode_run(folder, device, cfg)
             write_encoded(path, found, settings)
-            print(f"{shell_path(path)}  {description(found, settings['score'])}")
+            print(f"{shell_path(path)}  {description(found, settings['score'], noun)}")
         except UserError as error:
             failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
     if failures:
@@ -85,14 +86,15 @@ def main(cfg: DictConfig) -> None:
 
 def encode_run(
     folder: Path, device: torch.device, cfg: DictConfig
-) -> tuple[Encoded, dict[str, Any]]:
-    """Returns a run's encoded images with their scores, and the settings that made them.
+) -> tuple[Encoded, dict[str, Any], str]:
+    """Returns a run's encoded images with their scores, the settings, and what images are called.
 
     Prints which arrays there are not. Raises UserError if run and settings do not fit.
     """
     from pathlib import Path
 
     from vaelab.evaluation import encoding
+    from vaelab.observations import kind_text
     from vaelab.pictures.gallery import load_model_and_data
     from vaelab.runs.screen import printable
     from vaelab.training.progress_bar import track
@@ -114,7 +116,7 @@ def encode_run(
         )
     kept = ("images", "label", "num_samples", "reference", "seed")
     settings = {"run": str(folder), "step": model.step, **{name: cfg[name] for name in kept}}
-    return found, settings | {"score": score}
+    return found, settings | {"score": score}, kind_text(model.x_shape)
 
 
 def encode_asked(
@@ -136,11 +138,18 @@ def encode_asked(
     import numpy as np
 
     from vaelab.data.image_settings import ImageSettings
+    from vaelab.data.number_files import TABLES
     from vaelab.errors import UserError
     from vaelab.evaluation import encoding
-    from vaelab.evaluation.given_images import read_given_arrays
+    from vaelab.evaluation.given_images import (
+        arrange_given,
+        read_given_arrays,
+        read_given_numbers,
+    )
+    from vaelab.observations import x_text
     from vaelab.pictures.gallery import label_index
     from vaelab.pictures.image_folders import is_image_file, read_image_folder
+    from vaelab.runs.screen import printable
 
     if cfg.label is not None and not model.context_dim:
         raise UserError(f"label={cfg.label}: this model is told no labels")
@@ -154,16 +163,28 @@ def encode_asked(
         raise UserError(
             f"images={where}: there is no such file or folder; it may also be {', '.join(PARTS)}"
         )
-    span: Any = cfg.range or getattr(data and data.source, "span", None)
-    if where.is_dir() or is_image_file(where):
-        made = getattr(data and data.source, "settings", ImageSettings())
-        given, span = read_image_folder(where, model.x_shape, cfg.resize, made), (0, 255)
+    source, span = data and data.source, cfg.range
+    if model.units is not None:
+        is_table = where.suffix in TABLES
+        if where.is_dir() or (is_table and len(model.x_shape) > 1):
+            what = "a table" if is_table else "a folder"
+            raise UserError(f"images={where}: is {what}; this model takes {x_text(model.x_shape)}")
+        label_column = getattr(source, "label", None)
+        given = read_given_numbers(where, model.units, cfg.array, label_column)
+    elif where.is_dir() or is_image_file(where):
+        made, skip = getattr(source, "settings", ImageSettings()), cfg.broken == "skip"
+        given, span = read_image_folder(where, model.x_shape, cfg.resize, made, skip), (0, 255)
     else:
         given = read_given_arrays(where, cfg.array)
     columns = dict(given.columns)
     if label is not None:
         columns[next(iter(model.classes))] = np.full(len(given.images), model.label_names[label])
     try:
+        said = [*given.remarks]
+        if model.units is None:
+            said += arrange_given(given.images, model.x_shape)[1]
+        if said:
+            print(printable(f"{where}: {'; '.join(said)}"))
         found = encoding.encode_images(model, given.images, columns, span=span, **drawn)
     except UserError as error:
         raise UserError(f"images={where}: {error}") from error
@@ -172,8 +193,9 @@ def encode_asked(
     return found
 
 
-def description(found: Encoded, score: str) -> str:
+def description(found: Encoded, score: str, noun: str) -> str:
     """Returns a line on what was written: how many images, which arrays and which score."""
     names = [f"{name} ({v.shape[1]})" if v.ndim > 1 else name for name, v in found.items()]
     count = len(found["index"])
-    return f"{count:,} image{'s' * (count > 1)}: {', '.join(names)}; score is {score}"
+    noun = noun if count > 1 else noun.removesuffix("s")
+    return f"{count:,} {noun}: {', '.join(names)}; score is {score}"

@@ -23,8 +23,11 @@ from vaelab.data.array_images import Layout, Span, convert_images, find_layout, 
 from vaelab.data.columns import Column
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
+from vaelab.observations import PixelScale
 
 Arrays = Mapping[str, np.ndarray]
+UNGIVEN = np.empty(0)
+"""Stands for the images of a part that there is not."""
 PARTS = ("train", "val", "test")
 PART_WORDS = {part: part for part in PARTS} | {"valid": "val", "validation": "val"}
 KIND_WORDS = {
@@ -66,13 +69,15 @@ def build_splits(
     if layout is None:
         layout, said = find_layout("train_images", first.shape)
         remarks += said
+    is_float = first.dtype.kind == "f"
     if span is None:
         span, said = find_span(first)
         remarks += said
+    given = {part: arrays.get(f"{part}_images", UNGIVEN) for part in PARTS}
     images = {
-        part: convert_images(f"{part}_images", arrays[f"{part}_images"], span, layout)
-        for part in PARTS
-        if len(arrays.get(f"{part}_images", ()))
+        part: convert_images(f"{part}_images", some, span, layout, given.values())
+        for part, some in given.items()
+        if len(some)
     }
     train = images["train"]
     for part, others in images.items():
@@ -103,6 +108,7 @@ def build_splits(
         columns=found,
         unused=tuple(name for name in arrays if not name.startswith(part_prefixes())),
         remarks=tuple(remarks),
+        pixel_scale=PixelScale.of_data(None if first.dtype == np.bool_ else span, is_float),
     )
 
 

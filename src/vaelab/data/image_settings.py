@@ -8,7 +8,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from vaelab.data.array_images import MIN_MAXIMUM, MIN_SIDE
+from vaelab.data.array_images import (
+    MIN_MAXIMUM,
+    MIN_SIDE,
+    own_reach,
+    range_text,
+    usual_spans,
+)
 from vaelab.errors import UserError
 from vaelab.files.image_decoding import Conversion
 
@@ -101,9 +107,10 @@ def check_brightness(what: str, span: Range | None, brightest: int, highest: flo
     if span is not None or brightest >= MIN_MAXIMUM:
         return
     white = 65535 if highest > 255 else 255
-    likely = 2 ** int(highest).bit_length() - 1 if highest > 255 else max(1, int(highest))
+    is_whole = highest == round(highest)
+    spans = [own_reach(0, max(highest, 1), is_whole), *usual_spans(0, highest, is_whole)]
+    asked = dict.fromkeys([*(range_text(*span) for span in spans), range_text(0, white)])
     raise UserError(
         f"{what}: no pixel is above {highest:g}, nearly black if {white} is white; give "
-        f"data.source.range=[0,{likely}], or data.source.range=[0,{white}] if they are as dark as "
-        "that"
+        f"{', or '.join(asked)} if they are as dark as that"
     )

@@ -109,10 +109,12 @@ class Images(LightningDataModule):
         """What a model is built with: x_shape, columns of y, pixels; loads the data on first use.
 
         `classes` has the number of classes of each one-hot column, `class_names` their names, and
-        `numbers` the width of each column of numbers, in the order of y.
+        `numbers` the width of each column of numbers, in the order of y. There is `pixel_scale`
+        only if it is not the default.
         """
         classes, numbers = self.y_columns
-        return {
+        scale = self.splits.pixel_scale
+        return ({} if scale.is_default else {"pixel_scale": scale.plain}) | {
             "x_shape": tuple(self.splits.train_images.shape[1:]),
             "classes": {name: column.classes for name, column in classes.items()},
             "numbers": {name: column.width for name, column in numbers.items()},
@@ -295,8 +297,9 @@ class Images(LightningDataModule):
             if isinstance(images, OnDisk) and self.holds_all(images):
                 images = images.map_all()
         elif isinstance(images, OnDisk):
-            if pixels == "binary":  # of each image as it is read, by a generator of its own
-                images, pixels = images.with_fixed_bits(f"{part} bits", self.split_seed), "grey"
+            if pixels == "binary":  # the same bits as in memory, drawn as images are read
+                images = images.with_fixed_bits(f"{part} bits", self.split_seed, rows)
+                pixels = "grey"
         else:
             if isinstance(images, OnDemand) or len(rows) < len(images):
                 images, labels, rows = images[rows], labels[rows], torch.arange(len(rows))

@@ -196,7 +196,9 @@ class DatasetItems:
         try:
             splits = build_splits(arrays)
         except UserError as error:
-            raise UserError(f"{self.name}: {error}") from error
+            told = str(error).replace("data.source.range=", "")  # a setting that it has not
+            hint = "; its transform should scale images to [0, 1]" if told != str(error) else ""
+            raise UserError(f"{self.name}: {told}{hint}") from error
         classes = class_names(self.dataset)
         named = [int(n) for n in splits.class_names if n.isdecimal()]
         if len(named) == splits.num_classes > 0 and len(classes) > max(named):

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.data.pixels import binarize
+from vaelab.data.pixels import RepeatedNoise
 from vaelab.data.splits import OnDemand
 from vaelab.errors import UserError
 from vaelab.randomness import seeded_generator
@@ -22,6 +23,42 @@ LARGE = 2**29  # bytes; a smaller file is mapped into memory
 NEAR = 2**16  # bytes; a shorter gap between two images is read too, which is faster than a seek
 READ = 2**24  # bytes that one call reads, at most
 BUFFERS = 1000  # buffers that one call fills, at most; systems allow 1,024
+
+
+class FixedBits:
+    """Random bits of a part's images, the same as if the part were in memory, see `binarize`.
+
+    Args:
+        purpose: Of the stream of random numbers.
+        seed: Of the stream.
+        rows: Indices [n] of the part's images in the file, in its order.
+        lengths: N of the file, C, H, W.
+    """
+
+    def __init__(self, purpose: str, seed: int, rows: Tensor, lengths: tuple[int, ...]) -> None:
+        self.purpose, self.seed, self.rows = purpose, seed, rows
+        self.count, *shape = lengths
+        self.size = int(np.prod(shape))
+
+    @cached_property
+    def noise(self) -> RepeatedNoise:
+        """The noise of all images of the part, in its order."""
+        return RepeatedNoise(len(self.rows) * self.size, seeded_generator(self.purpose, self.seed))
+
+    @cached_property
+    def places(self) -> Tensor:
+        """The place [N] of each image of the file in the part; -1 of images of other parts."""
+        found = torch.full((self.count,), -1)
+        found[self.rows] = torch.arange(len(self.rows))
+        return found
+
+    def draw(self, images: Tensor, rows: Tensor) -> None:
+        """Makes images uint8 [n, C, H, W] of the part 0 or 255, in place, by their rows [n]."""
+        places = self.places[rows]
+        for i in places.argsort().tolist():
+            start = int(places[i]) * self.size
+            noise = self.noise.between(start, start + self.size).view(images[i].shape)
+            images[i] = noise.lt(images[i]).to(torch.uint8) * 255
 
 
 class OnDisk(OnDemand):
@@ -41,7 +78,7 @@ class OnDisk(OnDemand):
         count, channels, height, width = shape
         self.lengths = count, channels, height, width
         self.chosen_device = torch.device("cpu")
-        self.fixed_bits: tuple[str, int] | None = None
+        self.fixed_bits: FixedBits | None = None
         with path.open("rb") as file:
             self.version = file_version(file.fileno())
 
@@ -78,13 +115,14 @@ class OnDisk(OnDemand):
         moved.chosen_device = torch.device(device)
         return moved
 
-    def with_fixed_bits(self, purpose: str, seed: int) -> Self:
+    def with_fixed_bits(self, purpose: str, seed: int, rows: Tensor) -> Self:
         """Returns a copy that yields 0 or 255, a random bit of each pixel, always the same.
 
-        The bits of an image depend on its index, purpose and seed alone.
+        They are the bits that `binarize` draws of the images `rows` together. Only these images may
+        be read.
         """
         binary = copy(self)
-        binary.fixed_bits = (purpose, seed)
+        binary.fixed_bits = FixedBits(purpose, seed, rows, self.shape)
         return binary
 
     def map_all(self) -> Tensor:
@@ -116,10 +154,7 @@ class OnDisk(OnDemand):
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read ({error.strerror or error})") from error
         if self.fixed_bits is not None:
-            purpose, seed = self.fixed_bits
-            for image, row in zip(images, rows.tolist(), strict=True):
-                noise = seeded_generator(purpose, seed, row)
-                image.copy_(binarize(image, noise)).mul_(255)
+            self.fixed_bits.draw(images, rows)
         if self.device.type != "cuda":
             return images
         with torch.cuda.device(self.device):  # a new thread is on the first device

@@ -11,6 +11,7 @@ u is uniform on [0, 1) and independent for each pixel.
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -19,9 +20,12 @@ import torch
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.observations import PixelScale
 
 ImagePixels = Literal["binary", "dequantized", "grey"]
 Pixels = Literal["binary", "dequantized", "grey", "real"]
+NOISE_BLOCK = 2**24
+"""Integers of `RepeatedNoise` that are drawn together; a multiple of 8, the bytes of a word."""
 
 
 def draw(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
@@ -44,17 +48,22 @@ def from_numbers(values: Tensor, kind: str) -> Tensor:
     return values
 
 
-def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tensor:
+def from_user(
+    images: Tensor, kind: Pixels, generator: torch.Generator, scale: PixelScale | None = None
+) -> Tensor:
     """Converts a user's images to x in float32, by `kind`; UserError for impossible values.
 
-    Possible are booleans, whole numbers of 0..255 or of 0 and 1, and floats in [0, 1]. Floats that
-    are x already are returned as they are: bits if the pixels are binary, and for dequantized ones
-    those that are no k / 255.
+    Possible are booleans and numbers on the scale. Floats in [0, 1] that are x already are returned
+    as they are: bits if the pixels are binary, and for dequantized ones those that are no k / 255.
+    On another scale pixels are rounded to k first, as those of training were.
 
     Args:
         images: Of any shape and type.
         kind: The kind of pixel.
         generator: Of the noise, on the images' device.
+        scale: The scale of their numbers (default: whole numbers 0 to 255, and floats in [0, 1]).
+
+    Warns of images that are nearly black by another scale than [0, 1] only, see `PixelScale.doubt`.
 
     Raises:
         UserError: If the values are none of these.
@@ -66,17 +75,13 @@ def from_user(images: Tensor, kind: Pixels, generator: torch.Generator) -> Tenso
     if images.is_complex():
         raise UserError("pixels are real numbers, and these are complex")
     low, high = images.min().item(), images.max().item()
-    if not images.is_floating_point():
-        if low < 0 or high > 255:
-            raise UserError(f"whole pixels are 0 to 255, and these {low:g} to {high:g}")
-        bits = high <= 1  # else nearly black
-        return draw(images.to(torch.uint8) * (255 if bits else 1), kind, generator)
-    if not (low >= 0 and high <= 1):  # also NaN
-        scale = "divide by 255, or give whole numbers of 0 to 255" if low >= 0 else "scale them"
-        raise UserError(
-            f"pixels of floats are in [0, 1], and these are {low:g} to {high:g}; {scale}"
-        )
-    x = images.float()
+    scale, are_floats = scale or PixelScale(), images.is_floating_point()
+    scale.check_reach(low, high, are_floats)
+    if doubt := scale.doubt(low, high, are_floats):
+        warnings.warn(doubt, stacklevel=2)
+    if not are_floats or scale.floats != (0, 1):
+        return draw(scale.levels(images), kind, generator)
+    x = images.float().clamp(0, 1)
     levels = (x * 255).round()
     is_grey = bool(((x * 255 - levels).abs() < 1e-3).all())
     if kind == "grey" or (kind == "dequantized" and not is_grey):
@@ -122,9 +127,58 @@ def random_below_255(shape: Sequence[int], generator: torch.Generator) -> Tensor
     They are the bytes of random words, which takes a quarter of the generator's steps that
     `random_` takes; bytes of 255 are drawn again.
     """
-    count = math.prod(shape)
-    words = torch.empty(-(-count // 8), dtype=torch.int64)
-    drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
+    drawn = random_bytes(math.prod(shape), generator)
     anew = np.flatnonzero(drawn.numpy() == 255)  # takes a tenth of the time of torch.nonzero
     drawn.numpy()[anew] = torch.randint(255, anew.shape, generator=generator).numpy()
     return drawn.view(shape)
+
+
+def random_bytes(count: int, generator: torch.Generator) -> Tensor:
+    """Returns uniform random bytes [count], on the CPU."""
+    words = torch.empty(-(-count // 8), dtype=torch.int64)
+    return words.random_(-(2**63), None, generator=generator).view(torch.uint8)[:count]
+
+
+class RepeatedNoise:
+    """What `random_below_255` returns, [count], a piece at a time, without holding all of it.
+
+    It draws all once, to note the generator's state at the start of each block and what the bytes
+    of 255 become, a byte for 256. A piece is drawn again from the state of its block.
+
+    Args:
+        count: The number of integers.
+        generator: On the CPU; it is as after `random_below_255`.
+    """
+
+    def __init__(self, count: int, generator: torch.Generator) -> None:
+        self.count = count
+        self.states: list[Tensor] = []
+        self.anew_before = [0]  # bytes of 255 before each block
+        for start in range(0, count, NOISE_BLOCK):
+            self.states.append(generator.get_state())
+            drawn = random_bytes(min(NOISE_BLOCK, count - start), generator).numpy()
+            self.anew_before.append(self.anew_before[-1] + int(np.count_nonzero(drawn == 255)))
+        self.anew = torch.empty(self.anew_before[-1], dtype=torch.uint8)
+        for some in self.anew.split(NOISE_BLOCK // 8):
+            some.copy_(torch.randint(255, some.shape, generator=generator))
+        self.last: tuple[int, Tensor] = -1, torch.empty(0)
+
+    def between(self, start: int, stop: int) -> Tensor:
+        """Returns the integers from index `start` to before `stop`, uint8."""
+        blocks = range(start // NOISE_BLOCK, -(-stop // NOISE_BLOCK))
+        pieces = [
+            self.block(i)[max(0, start - i * NOISE_BLOCK) : stop - i * NOISE_BLOCK] for i in blocks
+        ]
+        return torch.cat(pieces)
+
+    def block(self, i: int) -> Tensor:
+        """Returns block i, uint8; keeps the last, since pieces are mostly read in order."""
+        number, drawn = self.last
+        if number != i:
+            generator = torch.Generator()
+            generator.set_state(self.states[i])
+            drawn = random_bytes(min(NOISE_BLOCK, self.count - i * NOISE_BLOCK), generator)
+            before, until = self.anew_before[i : i + 2]
+            drawn.numpy()[drawn.numpy() == 255] = self.anew[before:until].numpy()
+            self.last = i, drawn
+        return drawn

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vaelab.data.columns import Column
 from vaelab.data.factors import Factors
+from vaelab.observations import PixelScale
 
 
 class OnDemand(ABC):
@@ -53,6 +54,7 @@ class Splits:
         unused: Names of the arrays in the file that were not used.
         remarks: Phrases on what was done to make images and labels of what was read.
         x_names: Names of the columns of vectors, or of the channels of signals; none of images.
+        pixel_scale: Black and white of the images, as they were read.
     """
 
     train_images: Tensor | OnDemand
@@ -68,6 +70,7 @@ class Splits:
     unused: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
     x_names: tuple[str, ...] = ()
+    pixel_scale: PixelScale = field(default_factory=PixelScale)
 
     @property
     def parts(self) -> dict[str, Tensor | OnDemand]:

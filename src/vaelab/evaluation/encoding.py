@@ -17,7 +17,7 @@ from vaelab.data.given_labels import class_indices, class_labels, plain_labels
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable, UserError
-from vaelab.evaluation.given_images import convert_given_images
+from vaelab.evaluation.given_images import convert_given
 from vaelab.evaluation.given_labels import labels_to_y
 from vaelab.evaluation.subject import Batch
 from vaelab.metrics.evidence import evidence_estimates
@@ -43,7 +43,7 @@ def encode_images(
     seed: int = 0,
     track: Track = lambda work, _: work,
 ) -> Encoded:
-    """Encodes images of one's own: latents, distortion, rate, ELBO and NLL, a row for each.
+    """Encodes images of one's own, or numbers: latents, distortion, rate, ELBO and NLL, by row.
 
     See `encode_batches` for the arrays; `index`, the place of the image, is before them, and the
     `label` if it is given. The noise of binary and dequantised pixels depends on the seed and the
@@ -51,20 +51,23 @@ def encode_images(
 
     Args:
         model: In evaluation mode, as `vaelab.load` returns it.
-        images: [N, H, W] or [N, C, H, W] of the model's size; booleans or numbers.
-        labels: Classes [N] as names, whole numbers or one-hot; or columns by name, where the model
-            is conditional on several. Ignored by a model without labels.
+        images: [N, H, W], [N, C, H, W] or [N, H, W, C] of the model's size; booleans or numbers. Or
+            vectors [N, D] or signals [N, C, L] as in the file of the training.
+        labels: Classes [N] as names, whole numbers or one-hot, or one for all; or columns by name,
+            where the model is conditional on several. Ignored by a model without labels.
         num_samples: K of the NLL; with 0 it is not measured, and K is 1 for the distortion.
-        span: The pixel values that mean black and white; default: 0 and 255.
+        span: The pixel values that mean black and white; default: those of the model's data, see
+            `vaelab.observations.PixelScale`.
         seed: Seed of all that is drawn.
         track: Shows the progress of an iterable; takes a description.
 
     Raises:
         UserError: If images or labels do not fit the model.
     """
-    pixels = convert_given_images(images, model.x_shape, span)
+    pixels = convert_given(images, model, span)
     columns = labels if isinstance(labels, Mapping) else {"label": labels}
     columns = {name: np.asarray(v) for name, v in columns.items() if v is not None}
+    columns = {name: v if v.ndim else np.full(len(pixels), v) for name, v in columns.items()}
     y = labels_to_y(model, columns, len(pixels))
     rows = torch.arange(len(pixels))
     batches = own_batches(model, pixels, y, rows, seed, track)

@@ -60,7 +60,10 @@ def x_description(model: ELBO) -> str:
     """Returns a sentence on the shape of x, and on what its pixels or numbers are."""
     shape = ", ".join(map(str, model.x_shape))
     if model.units is None:
-        return f"`x` is an image [batch, {shape}] whose pixel is\n{PIXELS[model.pixels]}."
+        black, white = model.pixel_scale.floats
+        scale = f"Its `encode`, `reconstruct` and `sample` have black {black:g}, white {white:g}."
+        stated = f"`x` is an image [batch, {shape}] whose pixel is\n{PIXELS[model.pixels]}."
+        return stated if model.pixel_scale.is_default else f"{stated} {scale}"
     kind = kind_text(model.x_shape)
     stated = f"`x` are {kind} [batch, {shape}] of numbers"
     if model.pixels == "binary":

@@ -52,7 +52,8 @@ def load_run(
     nodes = {name: loading.resolve_node(folder, cfg, name) for name in ("model", "data")}
     if not trust:
         check_safe_targets(nodes)  # both, before one of them is built
-    model = loading.load_checkpoint_model(folder, checkpoint, nodes["model"], trust)
+    settings = loading.earlier_scale(cfg) | nodes["model"]
+    model = loading.load_checkpoint_model(folder, checkpoint, settings, trust)
     data = loading.build_part(Images, folder / COMPOSED, "data", nodes["data"], trust)
     if not trust and isinstance(data.source, WritesFile) and not data.source.is_prepared():
         data.source = data.source.moved_to(data_folder)

@@ -17,6 +17,7 @@ from torch import Tensor
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError, exception_chain, first_line
 from vaelab.files import checksums
+from vaelab.observations import PixelScale
 from vaelab.runs import validation
 from vaelab.runs.folder import COMPOSED, read_config
 from vaelab.runs.safe_targets import check_safe_targets
@@ -87,8 +88,30 @@ def load_run_model(folder: Path, checkpoint: str, trust: bool) -> ELBO:
     Raises:
         UserError: If there is no run or checkpoint, or it is damaged or not trusted.
     """
-    settings = resolve_node(folder, read_run_config(folder, trust), "model")
+    cfg = read_run_config(folder, trust)
+    settings = earlier_scale(cfg) | resolve_node(folder, cfg, "model")
     return load_checkpoint_model(folder, checkpoint, settings, trust)
+
+
+def earlier_scale(cfg: DictConfig) -> dict[str, Any]:
+    """Returns the `pixel_scale` of a model by the range in its run's configuration, or nothing.
+
+    Checkpoints have it, but for those of earlier versions. It is that of floats, as it is not known
+    here of what type the images were.
+    """
+    match OmegaConf.to_container(cfg):
+        case {
+            "data": {
+                "source": {
+                    "_target_": "vaelab.data.Arrays",
+                    "range": [int() | float() as black, int() | float() as white],
+                }
+            }
+        } if black < white:
+            span = (black, white)
+            scale = PixelScale.of_data(span, has_floats=span != PixelScale().whole)
+            return {"pixel_scale": scale.plain}
+    return {}
 
 
 def load_checkpoint_model(

@@ -30,7 +30,7 @@ from vaelab.runs.targets import import_target
 
 T = TypeVar("T")
 Parameters = dict[str, Any]  # name -> annotation
-TOLD = {"class_names", "units"}
+TOLD = {"class_names", "units", "pixel_scale"}
 """Parameters with a default that are no settings: the data set gives their values."""
 RESERVED = {
     "_target_": str,
