@@ -102,8 +102,8 @@ class Continuous(nn.Module):
         super().__init__()
         if not numbers:
             raise UserError(
-                "condition=continuous needs columns of numbers, and "
-                + (f"{', '.join(classes)} holds classes" if classes else "the images have none")
+                "condition=continuous needs columns of numbers, as data.columns=[age] names, and "
+                + (f"{', '.join(classes)} holds classes" if classes else "there are none")
             )
         self.first = sum(classes.values())
         self.features = self.first + sum(numbers.values())
@@ -139,4 +139,4 @@ def check_classes(name: str, classes: ColumnWidths, numbers: ColumnWidths) -> No
             "use condition=continuous, or name other data.columns"
         )
     if not classes:
-        raise UserError(f"condition={name} needs labels, and the images have none")
+        raise UserError(f"condition={name} needs labels, and there are none")

@@ -235,7 +235,7 @@ INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     # The prior.
     "prior=conditional_normal": "prior=conditional_normal is p(z|y), and this model sees no labels",
     "model=cvae condition=none prior=conditional_normal": "this model sees no labels",
-    "condition=continuous": "needs columns of numbers, and the images have none",
+    "condition=continuous": "needs columns of numbers, as data.columns=[age] names, and ther",
     "condition=one_hot data.columns=[]": "condition=one_hot needs labels",
     "condition=one_hot data.columns=[angle]": "angle is no column of these images",
     "condition=one_hot data.columns=[label,label]": "data.columns",
@@ -299,8 +299,8 @@ INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     "evaluate=[conditional,disentanglement]": "; disentanglement: the factors",
 }
 NEED_LABELS = {
-    "model=cvae": "needs labels, and the images have none",
-    "model=cvae prior=conditional_normal": "needs labels, and the images have none",
+    "model=cvae": "needs labels, and there are none",
+    "model=cvae prior=conditional_normal": "needs labels, and there are none",
     "evaluate=[samples]": "it takes a classifier, and these images have no labels",
 }
 
