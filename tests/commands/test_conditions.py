@@ -178,7 +178,7 @@ def test_continuous_standardises_numbers_by_training_images():
             "condition=one_hot takes classes, and b holds numbers",
         ),
         (lambda: Embedding({}, {"b": 1}, features=2), "embedding takes classes, and b holds"),
-        (lambda: Continuous({"a": 2}, {}), "columns of numbers, and a holds classes"),
+        (lambda: Continuous({"a": 2}, {}), "names, and a holds classes"),
         (lambda: Continuous({}, {}), "as data.columns=.age. names, and there are none"),
     ],
 )

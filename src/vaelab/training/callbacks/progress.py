@@ -165,7 +165,7 @@ class Progress(ProgressBar):
                 self.print_line(trainer, self.status_text(trainer, *shown))
 
     def status_text(self, trainer: Trainer, *shown: str) -> str:
-        """Returns the epoch, those metrics `shown` that are logged, and, if known, images per second."""
+        """Returns the epoch, those metrics `shown` that are logged, and, if known, the speed."""
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         parts = [f"epoch {trainer.current_epoch + 1}{epochs}"]
         metrics = trainer.callback_metrics
