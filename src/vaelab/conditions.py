@@ -139,7 +139,4 @@ def check_classes(name: str, classes: ColumnWidths, numbers: ColumnWidths) -> No
             "use condition=continuous, or name other data.columns"
         )
     if not classes:
-        raise UserError(
-            f"condition={name} needs labels, and there are none; a table has them in a column, "
-            "data.source.label=NAME"
-        )
+        raise UserError(f"condition={name} needs labels, and the images have none")

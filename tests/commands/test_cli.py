@@ -299,8 +299,8 @@ INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     "evaluate=[conditional,disentanglement]": "; disentanglement: the factors",
 }
 NEED_LABELS = {
-    "model=cvae": "needs labels, and there are none",
-    "model=cvae prior=conditional_normal": "needs labels, and there are none",
+    "model=cvae": "needs labels, and the images have none",
+    "model=cvae prior=conditional_normal": "needs labels, and the images have none",
     "evaluate=[samples]": "it takes a classifier, and these images have no labels",
 }
 

@@ -37,8 +37,8 @@ class Head:
     lines: int
 
 
-def read_csv(path: Path) -> tuple[Any, list[str]]:
-    """Reads a CSV file as a pandas DataFrame of numbers, booleans and texts, and remarks on it.
+def read_csv(path: Path) -> Any:
+    """Reads a CSV file as a DataFrame of numbers, booleans and texts, with `remarks` in `attrs`.
 
     Only empty cells are NaN. A last column without name and cells is left out, and so are comments,
     lines with `#`, above the names.
@@ -84,7 +84,8 @@ def read_csv(path: Path) -> tuple[Any, list[str]]:
         remarks.append(f"cells between {SEPARATORS[head.separator]}")
     if head.encoding == "cp1252":
         remarks.append("letters as of Windows (cp1252), for they are not UTF-8")
-    return table, remarks
+    table.attrs["remarks"] = remarks
+    return table
 
 
 @contextmanager

@@ -276,25 +276,25 @@ def read_table(
             missing; DamagedFileError if the file is damaged.
     """
     check_regular_file(path)
-    table, remarks = read_frame(path)
+    table = read_frame(path)
+    remarks = [*table.attrs.get("remarks", ())]
     if label is None and "label" in columns and "label" in table.columns:
         label = "label"
     columns = [name for name in columns if name != "label"]
     check_columns([*table.columns], label, leave_out, columns)
-    apart = [name for name in columns if not is_class_column(table[name])]
-    classes = [name for name in columns if name not in apart]
+    numbers = [name for name in columns if not is_class_column(table[name])]
     names = [n for n in table.columns if n != label and n not in (*leave_out, *columns)]
     if not names or not len(table):
         raise UserError("has no numbers" if names else "has no column of numbers left")
-    decimal = table_decimal(table, [*names, *apart])
+    decimal = table_decimal(table, [*names, *numbers])
     x = np.empty((len(table), len(names)))
     for i, name in enumerate(names):
         x[:, i] = column_numbers(name, table[name], decimal)
     arrays = {"train_x": x}
     if label:
         arrays["train_labels"] = column_classes(label, table[label])
-    arrays |= {f"train_{name}": column_numbers(name, table[name], decimal) for name in apart}
-    arrays |= {f"train_{name}": column_classes(name, table[name]).astype(str) for name in classes}
+    for name in columns:
+        arrays[f"train_{name}"] = column_to_condition_on(name, table[name], decimal)
     if decimal == ",":
         remarks.append("numbers with decimal commas")
     return Table(arrays, names, tuple(remarks))
@@ -323,20 +323,16 @@ def check_columns(
             raise UserError(f"data.columns={name}: {fault}")
 
 
-def read_frame(path: Path) -> tuple[Any, list[str]]:
-    """Reads a table with pandas, and remarks on how; UserError for names that are none.
+def read_frame(path: Path) -> Any:
+    """Reads a table with pandas; its `attrs` have `remarks`, phrases on how it was read.
 
     Raises:
         UserError: If it cannot be read or has no names; DamagedFileError if it is damaged.
     """
     import pandas as pd  # slow to import
 
-    remarks: list[str] = []
     try:
-        if path.suffix == ".parquet":
-            table = pd.read_parquet(path)
-        else:
-            table, remarks = read_csv(path)
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
     except UserError:
         raise
     except OSError as error:
@@ -349,7 +345,7 @@ def read_frame(path: Path) -> tuple[Any, list[str]]:
         if "${" in name or not table.columns.is_unique:
             fault = f"{name} has ${{ in it" if "${" in name else "two columns have one name"
             raise UserError(f"{fault}; rename it")
-    return table, remarks
+    return table
 
 
 def is_text_column(column: Any) -> bool:
@@ -374,13 +370,20 @@ def table_decimal(table: Any, names: Sequence[str]) -> Decimal:
     return find_decimal(texts, any(table[name].dtype.kind == "f" for name in names))
 
 
-def column_numbers(name: str, column: Any, decimal: Decimal = ".") -> np.ndarray:
+def column_to_condition_on(name: str, column: Any, decimal: Decimal | None = None) -> np.ndarray:
+    """Returns a column as texts [N] if it is of classes, else as float64; see `column_numbers`."""
+    if is_class_column(column):
+        return column_classes(name, column).astype(str)
+    return column_numbers(name, column, decimal)
+
+
+def column_numbers(name: str, column: Any, decimal: Decimal | None = None) -> np.ndarray:
     """Returns a column of a table as float64 [N]; raises UserError for the first missing or text.
 
     Args:
         name: The name of the column.
         column: The pandas Series.
-        decimal: The mark before the decimals where they are texts.
+        decimal: The mark before the decimals where they are texts; default: by this column alone.
     """
     import pandas as pd
 
@@ -402,7 +405,7 @@ def column_numbers(name: str, column: Any, decimal: Decimal = ".") -> np.ndarray
             + f"; missing values are not taken: fill it, or take the row out; {out}"
         )
     if is_text:
-        values = convert_texts(column, decimal)
+        values = convert_texts(column, decimal or find_decimal({name: column}, False))
         wrong = np.isnan(values)
         if wrong.any():
             row = int(wrong.argmax())
