@@ -1,10 +1,12 @@
-"""Trains VAEs on four tables with each scale of the Gaussian, and measures their samples.
+"""Trains VAEs on tables and signals with each scale of the Gaussian, and measures their samples.
 
     python benchmarks/table_scales.py 30
+    python benchmarks/table_scales.py 30 iris   # of those with this in their name
 
 Prints, for each table and scale, the standard deviation of 20,000 samples over that of the training
 rows, least and largest of the columns, and the NLL of the test rows, in nats of the standardised
-numbers. The models are those of `data=vectors`, with the best checkpoint of so many epochs.
+numbers. The models are those of `data=vectors` or `signals`, with the best checkpoint of so many
+epochs.
 """
 
 import logging
@@ -34,11 +36,14 @@ def tables() -> dict[str, np.ndarray]:
     weights = random.normal(size=(20, 20)) * sparse
     heavy = random.standard_t(3, size=(5000, 20)) @ weights + random.standard_t(3, size=(5000, 20))
     moons, _ = make_moons(300, noise=0.08, random_state=0)
+    turns = np.linspace(0, 6, 40) + random.uniform(0, 6, (300, 1, 1))
+    waves = np.sin(turns) + 0.1 * random.normal(size=turns.shape)
     return {
         "300 x 6, correlated Gaussian": correlated,
         "300 x 2, two moons": moons,
         "150 x 4, iris": load_iris().data,
         "5000 x 20, heavy tails": heavy,
+        "300 signals of 40 steps": waves,
     }
 
 
@@ -47,8 +52,11 @@ def train(values: np.ndarray, scale: str, epochs: int, folder: Path) -> tuple[fl
     np.save(folder / "table.npy", values)
     torch.manual_seed(0)
     model, data, trainer = vaelab.compose(
-        *("data=vectors", f"data.source.path={folder / 'table.npy'}", "logger=none"),
-        *(f"trainer.max_epochs={epochs}", f"model.likelihood.scale={scale}"),
+        f"data={'vectors' if values.ndim == 2 else 'signals'}",
+        f"data.source.path={folder / 'table.npy'}",
+        "logger=none",
+        f"trainer.max_epochs={epochs}",
+        f"model.likelihood.scale={scale}",
         f"hydra.run.dir={folder / scale}",
     )
     trainer.callbacks = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]
@@ -66,13 +74,15 @@ def train(values: np.ndarray, scale: str, epochs: int, folder: Path) -> tuple[fl
     return float(ratio.min()), float(ratio.max()), float(nll)
 
 
-def main(epochs: int) -> None:
+def main(epochs: int, wanted: str = "") -> None:
     """Prints the table of widths and NLL."""
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning").setLevel(logging.ERROR)
     print(f"| table | {' | '.join(SCALES)} |")
     print(f"| --- |{' --- |' * len(SCALES)}")
     for name, values in tables().items():
+        if wanted not in name:
+            continue
         cells = []
         for scale in SCALES:
             with tempfile.TemporaryDirectory() as folder:
@@ -85,4 +95,4 @@ def main(epochs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30, *sys.argv[2:3])
