@@ -96,6 +96,13 @@ def test_counted_names_and_years_are_names(tmp_path):
     assert read(tmp_path, "0,1,2\n5,6,7\n", leave_out=1).x_names == ("0", "2")
 
 
+def test_first_column_that_counts_the_rows_is_left_out_and_said(tmp_path):
+    for start in (0, 1):
+        splits = read(tmp_path, f",a,b\n{start},5,6\n{start + 1},7,8\n")
+        assert splits.x_names == ("a", "b")
+        assert splits.remarks == ("the first column counts the rows, and is left out",)
+
+
 def test_file_of_many_rows_with_a_late_decimal_comma(tmp_path):
     rows = "".join(f"{i};{i}\n" for i in range(5000))
     splits = read(tmp_path, f"a;b\n{rows}1,5;2\n")
@@ -121,7 +128,8 @@ BAD = {
     "5.1,3.5,setosa\n4.9,3.0,setosa\n": "the first line should be the names of the columns, and",
     "5,1,1,1,2\n5,4,4,5,7\n": "should be the names of the columns, and is 5,1,1,1,...; write them",
     "a,a\n1,2\n": "two columns are called 'a'",
-    ",b\n0,2\n1,3\n": "column 1 has no name",
+    ",b\n5,2\n7,3\n": "column 1 has no name; give it one",
+    ",a,\n1,2,\n1,3,\n": "column 1 has no name",
     "a,,b\n0,2,3\n": "column 2 has no name",
     "a,b,\n1,2,\n1,2,3\n": "row 2 has 3 cells, the last '3', and there are 2 names",
     "a,b\n1,2,3\n": "row 1 has 3 cells, the last '3', and there are 2 names; a cell that",

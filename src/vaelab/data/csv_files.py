@@ -40,8 +40,8 @@ class Head:
 def read_csv(path: Path) -> Any:
     """Reads a CSV file as a DataFrame of numbers, booleans and texts, with `remarks` in `attrs`.
 
-    Only empty cells are NaN. A last column without name and cells is left out, and so are comments,
-    lines with `#`, above the names.
+    Only empty cells are NaN. Left out are a last column without name and cells, a first one without
+    name that counts the rows, as pandas writes it, and above the names comments, lines with `#`.
 
     Raises:
         UserError: If there are no names, two are the same, or a row has more cells; or
@@ -60,7 +60,7 @@ def read_csv(path: Path) -> Any:
                 file,
                 sep=head.separator,
                 header=None,
-                names=[*head.names],
+                names=[*range(len(head.names))],
                 index_col=False,
                 low_memory=False,
                 skipinitialspace=True,
@@ -73,13 +73,19 @@ def read_csv(path: Path) -> Any:
         check_widths(path, head)
         reason = first_line(error).rstrip(".")
         raise DamagedFileError(f"{path}: damaged, or no {path.suffix} file ({reason})") from error
+    table.columns = [*head.names]
+    remarks = []
     if not head.names[-1]:
-        last = table.iloc[:, -1].notna().to_numpy()
-        if last.any():
+        if table.iloc[:, -1].notna().any():
             check_widths(path, head)
             raise UserError(f"column {len(head.names)} has no name; give it one")
         table = table.iloc[:, :-1]
-    remarks = []
+    if not head.names[0]:
+        first = table.iloc[:, 0]
+        if not any(first.equals(pd.Series(range(i, i + len(first)))) for i in (0, 1)):
+            raise UserError("column 1 has no name; give it one, and leave it out by its name")
+        table = table.iloc[:, 1:]
+        remarks.append("the first column counts the rows, and is left out")
     if head.separator != usual:
         remarks.append(f"cells between {SEPARATORS[head.separator]}")
     if head.encoding == "cp1252":
@@ -199,13 +205,12 @@ def check_names(head: Head) -> None:
             f"the first line should be the names of the columns, and is {shown}; write them above, "
             "and not as numbers"
         )
-    if "" in names[:-1] or names == ("",):
-        raise UserError(
-            f"column {names.index('') + 1} has no name, as an index that was written with the "
-            "table; give it one, and leave it out by data.source.leave_out=NAME"
-        )
-    if len(set(names)) < len(names):
-        raise UserError(f"two columns are called {max(names, key=names.count)!r}; rename one")
+    if "" in names[1:-1] or names == ("",):
+        place = names[1:].index("") + 2 if names != ("",) else 1
+        raise UserError(f"column {place} has no name; give it one")
+    named = [name for name in names if name]
+    if len(set(named)) < len(named):
+        raise UserError(f"two columns are called {max(named, key=named.count)!r}; rename one")
 
 
 def are_counted(names: Sequence[str]) -> bool:
