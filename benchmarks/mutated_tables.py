@@ -79,8 +79,20 @@ def twice(names: list[str], chance: random.Random) -> None:
     names[first] = names[second]
 
 
+def with_commas(rows: Rows) -> Rows:
+    """Returns rows of cells with decimal commas."""
+    return [[cell.replace(".", ",") for cell in row] for row in rows]
+
+
+def doubtful(rows: Rows, chance: random.Random) -> bytes:
+    """Returns a table of whole numbers but one, such as 1,234, which is in quotes."""
+    whole = [rows[0], *([cell.partition(".")[0] for cell in row] for row in rows[1:])]
+    whole[chance.randrange(1, len(whole))][chance.randrange(4)] = '"1,234"'
+    return text_of(whole)
+
+
 REFUSED: dict[str, Mutation] = {
-    "a cell is a text": with_cell("Paris", "1.2.3", "12a", "--", "1 000", "0x", "'1'", "$3"),
+    "a cell is a text": with_cell("Paris", "1.2.3", "12a", "--", "1 00", "0x", "'1'", "$3"),
     "a cell is empty or missing": with_cell("", "nan", "NaN", "NA", "null", "N/A", "#N/A", "None"),
     "a cell is infinite": with_cell("inf", "-inf", "1e999", "Infinity"),
     "a row lacks a cell": with_row(lambda row, chance: row.pop(chance.randrange(len(row)))),
@@ -90,7 +102,10 @@ REFUSED: dict[str, Mutation] = {
     "two columns have one name": with_name(twice),
     "a name is empty": with_name(lambda names, chance: names.__setitem__(chance.randrange(4), "")),
     "the names are missing": lambda rows, chance: text_of(rows[1:]),
-    "cells are between semicolons": lambda rows, chance: text_of(rows, ";"),
+    "a cell may be of thousands or have decimals": doubtful,
+    "some have points and some commas": lambda rows, chance: text_of(
+        [rows[0], *([row[0].replace(".", ","), *row[1:]] for row in rows[1:])], ";"
+    ),
     "the file is empty or names alone": lambda rows, chance: text_of(rows[: chance.randrange(2)]),
 }
 KEPT: dict[str, Mutation] = {
@@ -99,6 +114,16 @@ KEPT: dict[str, Mutation] = {
     "spaces after commas": lambda rows, chance: text_of(rows, ", "),
     "empty lines at the end": lambda rows, chance: text_of(rows) + b"\n\n",
     "cells in quotes": lambda rows, chance: text_of([[f'"{c}"' for c in row] for row in rows]),
+    "cells are between semicolons": lambda rows, chance: text_of(rows, ";"),
+    "cells are between tabs": lambda rows, chance: text_of(rows, "\t"),
+    "decimal commas between semicolons": lambda rows, chance: text_of(with_commas(rows), ";"),
+    "decimal commas in quotes": lambda rows, chance: text_of(
+        [[f'"{c}"' for c in row] for row in with_commas(rows)]
+    ),
+    "a separator at all ends": lambda rows, chance: text_of(rows, end=",\n"),
+    "comments above": lambda rows, chance: b"# by us\n" + text_of(rows),
+    "names in a comment": lambda rows, chance: b"# " + text_of(rows),
+    "letters of UTF-16": lambda rows, chance: text_of(rows).decode().encode("utf-16"),
     "no end of the last line": lambda rows, chance: text_of(rows).rstrip(b"\n"),
 }
 

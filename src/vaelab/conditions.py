@@ -102,8 +102,8 @@ class Continuous(nn.Module):
         super().__init__()
         if not numbers:
             raise UserError(
-                "condition=continuous needs columns of numbers, and "
-                + (f"{', '.join(classes)} holds classes" if classes else "the images have none")
+                "condition=continuous needs columns of numbers, as data.columns=[age] names, and "
+                + (f"{', '.join(classes)} holds classes" if classes else "there are none")
             )
         self.first = sum(classes.values())
         self.features = self.first + sum(numbers.values())

@@ -227,7 +227,7 @@ INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     "likelihood=discretized_logistic model.likelihood.scale=optimal": "'learned' or 'per_pixel'",
     "likelihood=discretized_logistic_mixture +model.likelihood.scale=1": "has no such setting",
     "likelihood=discretized_logistic_mixture model.likelihood.components=0": "greater than 0",
-    "likelihood=gaussian model.likelihood.scale=best": "'learned', 'per_pixel' or 'optimal'",
+    "likelihood=gaussian model.likelihood.scale=best": "'per_pixel', 'optimal' or 'per_column'",
     "likelihood=gaussian model.likelihood.scale=0": "model.likelihood.scale=0: should be",
     "likelihood=gaussian model.likelihood.scale=1e-60": "greater than or equal to 0.000001",
     "likelihood=gaussian model.likelihood.scale=1e60": "less than or equal to 1000000",
@@ -235,7 +235,7 @@ INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     # The prior.
     "prior=conditional_normal": "prior=conditional_normal is p(z|y), and this model sees no labels",
     "model=cvae condition=none prior=conditional_normal": "this model sees no labels",
-    "condition=continuous": "needs columns of numbers, and the images have none",
+    "condition=continuous": "needs columns of numbers, as data.columns=[age] names, and ther",
     "condition=one_hot data.columns=[]": "condition=one_hot needs labels",
     "condition=one_hot data.columns=[angle]": "angle is no column of these images",
     "condition=one_hot data.columns=[label,label]": "data.columns",

@@ -178,8 +178,8 @@ def test_continuous_standardises_numbers_by_training_images():
             "condition=one_hot takes classes, and b holds numbers",
         ),
         (lambda: Embedding({}, {"b": 1}, features=2), "embedding takes classes, and b holds"),
-        (lambda: Continuous({"a": 2}, {}), "columns of numbers, and a holds classes"),
-        (lambda: Continuous({}, {}), "columns of numbers, and the images have none"),
+        (lambda: Continuous({"a": 2}, {}), "names, and a holds classes"),
+        (lambda: Continuous({}, {}), "as data.columns=.age. names, and there are none"),
     ],
 )
 def test_conditions_refuse_missing_or_unsuitable_columns(make, message):

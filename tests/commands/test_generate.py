@@ -218,7 +218,7 @@ def test_generate_refuses_invalid_settings(
 
 
 def test_label_index_refuses_images_without_labels():
-    with pytest.raises(UserError, match="label=1: the images of this run have no labels"):
+    with pytest.raises(UserError, match="label=1: this run has no labels"):
         gallery.label_index(SimpleNamespace(classes={}), 1)
 
 

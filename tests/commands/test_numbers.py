@@ -19,7 +19,7 @@ from support.commands import run_command
 from torch.testing import assert_close
 
 import vaelab
-from vaelab.commands import evaluate, export, generate, train
+from vaelab.commands import encode, evaluate, export, generate, train
 from vaelab.commands.config_folders import CONF
 from vaelab.runs import finished
 
@@ -59,13 +59,15 @@ def folder(tmp_path_factory):
 
 
 def settings(folder, kind):
-    """The settings of a training on vectors, signals or binary vectors."""
-    files = {"vectors": "table.csv", "signals": "signals.npz", "binary": "bits.npy"}
-    given = ["data=vectors" if kind == "binary" else f"data={kind}", *COMMON]
-    given += [f"data.source.path={folder / files[kind]}"]
+    """The settings of a training on vectors, signals, binary vectors, or vectors given a number."""
+    files = {"signals": "signals.npz", "binary": "bits.npy"}
+    given = ["data=signals" if kind == "signals" else "data=vectors", *COMMON]
+    given += [f"data.source.path={folder / files.get(kind, 'table.csv')}"]
     given += CONV if kind == "signals" else DENSE
     if kind == "vectors":
         given += ["data.source.label=kind"]
+    if kind == "told":
+        return [*given, "condition=continuous", "data.columns=[kind,age]"]
     if kind == "binary":
         return [*given, "data.pixels=binary", "likelihood=bernoulli"]
     return [*given, "model=cvae"]
@@ -135,6 +137,55 @@ def test_generated_table_is_in_the_units_of_the_file(get_run):
 
 
 @pytest.mark.slow
+def test_commands_take_a_column_of_a_table_to_condition_on(get_run, folder, capsys):
+    run = get_run("told")
+    with (folder / "table.csv").open() as file:
+        ages = torch.tensor([[float(row["age"])] for row in csv.DictReader(file)])
+    model, data = finished.load_run(run)
+    assert model.units.names == ("income", "score")
+    assert (model.classes, model.numbers) == ({"kind": 2}, {"age": 1})
+    rows = data.rows["train"]
+    assert_close(data.labels("train")[rows][:, 2:], ages[rows])
+    assert_close(model.condition.mean[2], ages[rows].mean())  # standardised by the training rows
+    assert_close(model.condition.scale[2], ages[rows].std(correction=0))
+
+    run_command(evaluate, f"run={run}", "what=likelihood,conditional", "num_samples=20")
+    assert "conditional left out" in capsys.readouterr().out
+    given = "given={age:40.5,kind:red}"
+    run_command(generate, f"run={run}", "what=samples,class_grid", "count=3", given)
+    (table,) = (run / "generated").glob("samples*.csv")
+    rows = [*csv.DictReader(table.open())]
+    assert [*rows[0]] == ["income", "score", "kind", "age"]
+    assert [(row["kind"], row["age"]) for row in rows] == [("red", "40.5")] * 3
+    run_command(encode, f"run={run}", "images=test", "num_samples=5", f"to={folder}/codes.csv")
+    assert len([*csv.DictReader((folder / "codes.csv").open())]) == data.sizes["test"]
+
+    run_command(export, f"run={run}")
+    asked = {"age": 40, "kind": "blue"}
+    samples = [vaelab.load(f).sample(16, label=asked, seed=0) for f in (run, run / "export")]
+    assert samples[0].shape == (16, 2)
+    assert torch.equal(*samples)
+    other = vaelab.load(run).sample(16, label=asked | {"age": 60}, seed=0)
+    assert not torch.equal(samples[0], other)
+
+
+@pytest.mark.slow
+def test_columns_to_condition_on_may_be_given_as_arrays(folder, tmp_path):
+    random = np.random.default_rng(0)
+    arrays = {"train_x": random.normal(size=(60, 3)), "train_age": random.uniform(20, 80, 60)}
+    parts = {"latent_dim": 2, "encoder": {"hidden": [8]}, "decoder": {"hidden": [8]}}
+    settings = {"condition": "continuous", "epochs": 1, "logger": "none", **parts}
+    paths = [f"paths.data={tmp_path}"]
+    run = vaelab.fit(arrays, data="vectors", folder=tmp_path / "a", overrides=paths, **settings)
+    assert run.model.numbers == {"age": 1}
+    assert run.model.sample(4, label={"age": 40}).shape == (4, 3)
+    paths.append("data.columns=[age,kind]")
+    table = folder / "table.csv"
+    run = vaelab.fit(table, folder=tmp_path / "b", overrides=paths, **settings)
+    assert run.model.columns_text == "kind (2 classes) and age (1 number)"
+
+
+@pytest.mark.slow
 def test_loaded_model_restores_the_rows_of_the_file(get_run, folder):
     run = get_run("vectors")
     model, data = finished.load_run(run)
@@ -146,7 +197,7 @@ def test_loaded_model_restores_the_rows_of_the_file(get_run, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["vectors", "signals"])
+@pytest.mark.parametrize("kind", ["vectors", "signals", "told"])
 def test_resume_mid_epoch_is_bit_exact(get_run, folder, tmp_path, kind):
     stop = ["_target_=support.faults.Stop", f"number={int(signal.SIGTERM)}", "step=7"]
     given = [*settings(folder, kind), "trainer.max_epochs=4", f"hydra.run.dir={tmp_path}/run"]
@@ -178,6 +229,10 @@ REFUSED = {
     "data=vectors data.standardize=maybe": "data.standardize=maybe: should be a valid boolean",
     "data=vectors model.units={}": "model.units: there is no such setting",
     "data=mnist_5k data.pixels=real": "should be 'binary', 'dequantized' or 'grey'",
+    "data=vectors data.columns=[kind,agee]": "data.columns=agee: is no column; did you mean age?",
+    "data=vectors condition=one_hot data.columns=[kind,age]": "use condition=continuous",
+    "data=vectors data.source.leave_out=kin": "data.source.leave_out=kin: is no column; did you",
+    "data=vectors data.flip=true": "data.flip and data.shift are for images",
     "data=signals": "a table has no signals; data=vectors reads it",
 }
 
@@ -187,7 +242,7 @@ def test_what_does_not_fit_is_refused_in_one_line(folder, tmp_path, capsys, word
     given = words.split()
     if "has no value" not in REFUSED[words] and "mnist" not in words:
         given += [f"data.source.path={folder}/table.csv"]
-        if "signals" not in words and "label" not in words:
+        if "signals" not in words and "label" not in words and "kind" not in words:
             given += ["data.source.label=kind"]
     assert REFUSED[words] in get_error(capsys, *given, f"hydra.run.dir={tmp_path}/run")
     assert not Path(tmp_path / "run").exists()

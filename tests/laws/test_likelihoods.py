@@ -280,10 +280,14 @@ def test_optimal_gaussian_maximises_training_likelihood_and_is_fixed_in_evaluati
     assert "variance" in likelihood.state_dict()
 
 
-def test_optimal_gaussian_variance_is_running_mean_over_batches():
+def test_optimal_gaussian_variance_is_running_mean_over_recent_batches():
     likelihood = Gaussian("optimal")
     for size in (1.0, 3.0):
         likelihood(torch.full((1, 1, 2, 2), -0.5)).log_prob(torch.full((1, 1, 2, 2), size))
+    assert likelihood.variance.item() == pytest.approx(0.1 * 1 + 0.9 * 9)
+    for _ in range(2000):  # of many batches each has a weight of 1 in 100
+        likelihood.update_variance(torch.tensor(4.0))
+    likelihood.update_variance(torch.tensor(104.0))
     assert likelihood.variance.item() == pytest.approx(5.0)
 
 

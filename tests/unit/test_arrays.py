@@ -231,7 +231,7 @@ INVALID_ARRAYS = {  # changes of `valid_arrays`, and the pattern of the error me
     "test images without labels": ({"test_labels": None}, "test_labels"),
     "too many classes": (
         {"train_labels": np.arange(20) * 1000},
-        "train_labels are of 20 classes, too many for 20 images",
+        "train_labels are of 20 classes, too many for 20 rows",
     ),
 }
 

@@ -1,9 +1,12 @@
 """Flips and shifts of training images, against a slow computation, and in the data module."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from support.numbered_images import build_data_module, numbered_splits
 
+from vaelab.data import Sprites
 from vaelab.data.augmentation import flip_and_shift
 from vaelab.errors import UserError
 from vaelab.randomness import seeded_generator
@@ -40,6 +43,35 @@ def test_each_image_is_one_of_its_moved_copies_and_all_occur(flip, shift, shape)
     assert sum(counts) == 2000
     expected = 2000 / len(possible)
     assert all(abs(count - expected) < 6 * expected**0.5 for count in counts if len(counts) > 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({"shift": 2, "columns": ["shape", "position_x"]}, "data.shift=2: changes position_x of"),
+        (
+            {"shift": 1, "numbers": True},
+            "data.shift=1: changes position_x and position_y of images",
+        ),
+        (
+            {"flip": True, "columns": ["orientation"]},
+            "data.flip=true: changes orientation of image",
+        ),
+        (
+            {"flip": True, "columns": ["position_x"], "numbers": True},
+            "data.flip=true: changes posi",
+        ),
+        ({"flip": True, "columns": ["position_y", "scale"]}, None),
+        ({"shift": 1, "columns": ["orientation", "scale"]}, None),
+        ({"flip": True, "shift": 1}, None),
+        ({"columns": ["orientation", "position_x"]}, None),
+    ],
+)
+def test_move_of_what_a_condition_is_told_is_refused(settings, refused):
+    source = Sprites(size=16, scales=2, orientations=4, positions=3)
+    expected = pytest.raises(UserError, match=refused) if refused else nullcontext()
+    with expected:
+        build_data_module(source, val_size=5, test_size=5, **settings).check_training_draw()
 
 
 def epoch_images(data, epoch=0):

@@ -129,5 +129,6 @@ def test_arranged_fills_rows_and_leaves_the_rest_empty():
 
 
 def test_table_text_keeps_twelve_digits_and_quotes_names():
-    text = table_text(("a,b", "c"), torch.tensor([[1.7e9 + 1.5, -2.5]], dtype=torch.float64), ["x"])
-    assert text == '"a,b",c,label\n1700000001.5,-2.5,x\n'
+    rows = torch.tensor([[1.7e9 + 1.5, -2.5]], dtype=torch.float64)
+    text = table_text(("a,b", "c"), rows, {"label": ["x"], "age": ["40"]})
+    assert text == '"a,b",c,label,age\n1700000001.5,-2.5,x,40\n'

@@ -176,11 +176,15 @@ def check_batches(trainer: Trainer, model: ELBO, data: Images) -> None:
     size = data.train_batch_size(trainer.world_size)
     least = model.min_batch_size(trainer.world_size)
     if size < least:
-        why = "" if size == data.batch_size else f", of {len(data.rows['train'])} training images"
+        why = (
+            ""
+            if size == data.batch_size
+            else f", of {len(data.rows['train'])} training {data.noun}"
+        )
         where = "" if trainer.world_size == 1 else f", on {trainer.world_size} devices"
         raise UserError(
-            f"data.batch_size={size}{why}: {type(model).__name__} compares the images of a batch "
-            f"with each other, and needs {least} or more{where}"
+            f"data.batch_size={size}{why}: {type(model).__name__} compares the {data.noun} of a "
+            f"batch with each other, and needs {least} or more{where}"
         )
 
 

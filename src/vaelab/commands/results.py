@@ -20,6 +20,7 @@ from vaelab.errors import NotFiniteError, UserError, WriteError
 from vaelab.evaluation import Plan, evaluation_table
 from vaelab.files.atomic import first_write_error, make_folder
 from vaelab.networks import MLPEncoder
+from vaelab.observations import kind_text
 from vaelab.pictures.image_files import write_image
 from vaelab.pictures.tensorboard import Board, first_validation_images
 from vaelab.posteriors import Deterministic
@@ -59,7 +60,7 @@ def finish_run(
         board.flush()
     best = "best checkpoint" if run.best.exists() else "last weights"
     rows = [(name, f"{value:.3f}") for name, value in sorted(metrics.items())]
-    run.console.print(metrics_table(f"{best}, nats per image", rows, "value"))
+    run.console.print(metrics_table(f"{best}, nats per {noun_of(model)}", rows, "value"))
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     for said in remarks(model, trainer, metrics):
@@ -196,17 +197,23 @@ def stopping_point(trainer: Trainer) -> str | None:
     return f"step {trainer.global_step} of {steps}"
 
 
+def noun_of(model: ELBO) -> str:
+    """Returns what one x is called: image, signal or vector."""
+    return kind_text(model.x_shape).removesuffix("s")
+
+
 def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iterator[str]:
     """Yields remarks on an early stop, posterior collapse, or one code for all images."""
     if end := stopping_point(trainer):
         yield f"stopped at {end}{' by EarlyStopping' if early_stopping(trainer) else ''}"
     if not model.has_continuous_latents:
         if metrics.get("test/codes_used") == 1:
-            yield "one code is used for all images: try a smaller model.optimizer.lr"
+            yield f"one code is used for all {noun_of(model)}s: try a smaller model.optimizer.lr"
     elif metrics.get("test/active_units") == 0:
         yield (
-            "no latent is active, so the codes say nothing of the image (posterior collapse): try "
-            "annealing=linear, model.free_bits=0.1, a smaller model.beta or a weaker decoder"
+            f"no latent is active, so the codes say nothing of the {noun_of(model)} (posterior "
+            "collapse): try annealing=linear, model.free_bits=0.1, a smaller model.beta or a "
+            "weaker decoder"
         )
 
 

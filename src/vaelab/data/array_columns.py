@@ -76,7 +76,7 @@ def build_class_column(
     elif len(names) > MAX_CLASSES or (counts["train"] >= 20 and 2 * len(names) > counts["train"]):
         raise UserError(
             f"train_{name} are of {len(names):,} classes, too many for {counts['train']:,} "
-            "images; numbers are floats"
+            "rows; numbers are floats"
         )
     coded = {part: class_indices(f"{part}_{name}", v, names) for part, v in found.items()}
     return Column(

@@ -6,6 +6,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
+Names = list[str | int] | str | int
+"""Names of columns in a setting: several, or a plain one; a name may be a number."""
+
+
+def name_list(names: Names | None) -> list[str]:
+    """Returns the names of columns in a setting as texts; empty for None."""
+    if names is None:
+        return []
+    return [str(name) for name in (names if isinstance(names, list) else [names])]
+
 
 @dataclass(frozen=True)
 class Column:

@@ -21,12 +21,17 @@ class Factors:
         sizes: Number of values of each factor.
         numbers: Numbers of each value, [size, W], of the factors that are ordinal.
         first: Names of the values of the first factor, if they have names.
+        changed_by: Names of the factors that an image has otherwise after a `flip`, left to right,
+            and after a `shift`.
     """
 
     names: tuple[str, ...]
     sizes: tuple[int, ...]
     numbers: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     first: tuple[str, ...] = ()
+    changed_by: Mapping[str, Sequence[str]] = field(
+        default_factory=lambda: {"flip": (), "shift": ()}
+    )
 
     @property
     def num_images(self) -> int:

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from vaelab.data.augmentation import flip_and_shift
 from vaelab.data.batches import Augment, Batches
-from vaelab.data.columns import Column, Labels
+from vaelab.data.columns import Column, Labels, Names, name_list
 from vaelab.data.items import DatasetItems
 from vaelab.data.on_disk import LARGE, OnDisk
 from vaelab.data.pixels import ImagePixels, Pixels, binarize, to_float
@@ -68,7 +68,7 @@ class Images(LightningDataModule):
         val_size: PositiveInt | Share,
         pixels: ImagePixels,
         test_size: NonNegativeInt | Share = 0,
-        columns: list[str] | None = None,
+        columns: Names | None = None,
         numbers: bool = False,
         seed: NonNegativeInt = 0,
         split_seed: NonNegativeInt = 0,
@@ -84,7 +84,7 @@ class Images(LightningDataModule):
         self.val_size = val_size
         self.test_size = test_size
         self.pixels: Pixels = pixels
-        self.columns = columns
+        self.columns = None if columns is None else name_list(columns)
         self.numbers = numbers
         self.seed = seed
         self.split_seed = split_seed
@@ -135,7 +135,7 @@ class Images(LightningDataModule):
         for name in names:
             if name not in known:
                 held = spelling_hint(name, known) if known else "they have none"
-                raise UserError(f"data.columns: {name} is no column of these images; {held}")
+                raise UserError(f"data.columns: {name} is no column of these {self.noun}; {held}")
         if len(set(names)) < len(names):
             raise UserError(f"data.columns=[{','.join(names)}]: one of them is there twice")
         columns = {name: splits.column(name) for name in names}
@@ -178,7 +178,9 @@ class Images(LightningDataModule):
         own = {part: len(images) for part, images in self.splits.parts.items() if part != "train"}
         sizes = {name: len(part) for name, part in self.rows.items()} | own
         if not sizes["test"]:
-            raise UserError("data.test_size=0, but these images have no test part of their own")
+            raise UserError(
+                f"data.test_size=0, but these {self.noun} have no test part of their own"
+            )
         return sizes
 
     def check_batch_size(self, world_size: int) -> None:
@@ -189,7 +191,7 @@ class Images(LightningDataModule):
             )
         if len(self.rows["train"]) < world_size:
             few = len(self.rows["train"])
-            raise UserError(f"{few} training images are too few for {world_size} devices")
+            raise UserError(f"{few} training {self.noun} are too few for {world_size} devices")
 
     def check_training_draw(self) -> None:
         """Raises UserError if the images do not fit balance, flip, shift or in_memory."""
@@ -197,6 +199,7 @@ class Images(LightningDataModule):
         images = self.splits.train_images
         if (self.flip or self.shift) and len(images.shape) != 4:
             raise UserError("data.flip and data.shift are for images; leave them out")
+        self.check_columns_unchanged()
         if self.shift and self.shift >= min(images.shape[-2:]):
             height, width = images.shape[-2:]
             raise UserError(f"data.shift={self.shift}: the images have {height} x {width} pixels")
@@ -205,6 +208,22 @@ class Images(LightningDataModule):
                 "data.in_memory=window: these images are read whole; only 0 to 255 as uint8 "
                 "(N, H, W) or (N, C, H, W) in an .npy or .safetensors are read as training goes"
             )
+
+    def check_columns_unchanged(self) -> None:
+        """Raises UserError if flip or shift would change what a condition is told of an image.
+
+        What they change is known of the factors of a source; nothing is known of other columns.
+        """
+        if not self.splits.factors:
+            return
+        told = [*self.y_columns[0], *self.y_columns[1]]
+        for name, value in (("flip", self.flip), ("shift", self.shift)):
+            changed = [c for c in told if value and c in self.splits.factors.changed_by[name]]
+            if changed:
+                raise UserError(
+                    f"data.{name}={str(value).lower()}: changes {' and '.join(changed)} of images, "
+                    "which a condition is told; leave it out, or name other data.columns"
+                )
 
     def find_balanced_column(self) -> Column | None:
         """Returns the column whose classes training draws equally often; None without `balance`.
@@ -220,7 +239,7 @@ class Images(LightningDataModule):
         if name not in known:
             others = f"; data.balance=NAME takes {' or '.join(known)}" if known else ""
             what = "have no labels" if name == "label" else "have no such column of classes"
-            raise UserError(f"data.balance={asked}: these images {what}{others}")
+            raise UserError(f"data.balance={asked}: these {self.noun} {what}{others}")
         return self.splits.column(name)
 
     def values_text(self) -> str:

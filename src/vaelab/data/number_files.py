@@ -7,11 +7,10 @@ A table, `.csv`, `.tsv` or `.parquet`, has a name for each column. An array file
 and the same with `val_` and `test_`; a single array, whatever its name, is `train_x`.
 """
 
-import csv
-import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,9 +19,19 @@ from pydantic import PositiveInt
 from vaelab.data.array_columns import build_column
 from vaelab.data.array_files import IMAGES, READERS, UNREAD, Arrays, read_arrays
 from vaelab.data.arrays import PARTS, arrays_text, column_arrays, part_prefixes, zero_labels
+from vaelab.data.columns import Names, name_list
+from vaelab.data.csv_files import read_csv
+from vaelab.data.number_texts import (
+    Decimal,
+    convert_texts,
+    find_decimal,
+    has_numbers,
+    is_missing_label,
+    is_missing_number,
+)
 from vaelab.data.splits import Splits
 from vaelab.data.wrong_rows import first_wrong_row
-from vaelab.errors import DamagedFileError, UserError, first_line
+from vaelab.errors import DamagedFileError, UserError, first_line, spelling_hint
 from vaelab.files.regular import check_regular_file
 
 TABLES = (".csv", ".tsv", ".parquet")
@@ -36,6 +45,8 @@ class Vectors:
     Args:
         path: The file.
         label: The column of a table that is the label; default: none.
+        columns: Columns of a table, by name, that a condition may see and that are no part of x:
+            numbers, or texts and booleans as classes. `label` stands for the label.
         leave_out: Columns of a table that are not used.
         num_classes: The labels are 0 to num_classes - 1; default: the labels in training.
     """
@@ -45,12 +56,15 @@ class Vectors:
     def __init__(
         self,
         path: str,
-        label: str | None = None,
-        leave_out: list[str] | None = None,
+        label: str | int | None = None,
+        columns: Names | None = None,
+        leave_out: Names | None = None,
         num_classes: PositiveInt | None = None,
     ) -> None:
         self.path = Path(path)
-        self.label, self.leave_out, self.num_classes = label, leave_out or [], num_classes
+        self.label = None if label is None else str(label)
+        self.columns, self.leave_out = name_list(columns), name_list(leave_out)
+        self.num_classes = num_classes
 
     def __call__(self) -> Splits:
         """Returns the data set; reads the file at each call, raises UserError if it is unfit."""
@@ -63,12 +77,13 @@ class Vectors:
                 )
             return read_splits(self.path, check_vectors, self.num_classes)
         try:
-            arrays, names = read_table(self.path, self.label, self.leave_out)
-            return build_splits(arrays, check_vectors, self.num_classes, names)
+            table = read_table(self.path, self.label, self.leave_out, self.columns)
+            splits = build_splits(table.arrays, check_vectors, self.num_classes, table.names)
         except DamagedFileError:
             raise
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from error
+        return replace(splits, remarks=table.remarks)
 
 
 class Signals:
@@ -230,17 +245,31 @@ def check_finite(name: str, values: np.ndarray, names: Sequence[str]) -> None:
         )
 
 
-def read_table(
-    path: Path, label: str | None, leave_out: Sequence[str]
-) -> tuple[Arrays, Sequence[str]]:
-    """Reads a table as `train_x` [N, C] and, with a label, `train_labels`; and the columns' names.
+class Table(NamedTuple):
+    """A table as arrays.
 
-    Rows are counted from 1, below the names.
+    Attributes:
+        arrays: `train_x` [N, C]; with a label `train_labels`; and `train_NAME` of each column that
+            a condition may see, of numbers as floats.
+        names: Names of the columns of x.
+        remarks: Phrases on how the file was read.
+    """
+
+    arrays: Arrays
+    names: Sequence[str]
+    remarks: tuple[str, ...]
+
+
+def read_table(
+    path: Path, label: str | None, leave_out: Sequence[str], columns: Sequence[str] = ()
+) -> Table:
+    """Reads a table as arrays; rows are counted from 1, below the names.
 
     Args:
         path: The file.
         label: Name of the column of labels, or None.
         leave_out: Names of columns that are not used.
+        columns: Names of columns that are no part of x, see `Vectors`.
 
     Raises:
         UserError: If there is no such file or column, or a column is not of numbers, or a number is
@@ -248,39 +277,62 @@ def read_table(
     """
     check_regular_file(path)
     table = read_frame(path)
-    for setting, names in (("label", [label] if label else []), ("leave_out", leave_out)):
-        for name in names:
-            if name not in table.columns:
-                raise UserError(
-                    f"data.source.{setting}={name}: is no column; they are "
-                    f"{', '.join(map(str, table.columns))}"
-                )
-    names = [name for name in table.columns if name != label and name not in leave_out]
+    remarks = [*table.attrs.get("remarks", ())]
+    if label is None and "label" in columns and "label" in table.columns:
+        label = "label"
+    columns = [name for name in columns if name != "label"]
+    check_columns([*table.columns], label, leave_out, columns)
+    numbers = [name for name in columns if not is_class_column(table[name])]
+    names = [n for n in table.columns if n != label and n not in (*leave_out, *columns)]
     if not names or not len(table):
         raise UserError("has no numbers" if names else "has no column of numbers left")
+    decimal = table_decimal(table, [*names, *numbers])
     x = np.empty((len(table), len(names)))
     for i, name in enumerate(names):
-        x[:, i] = column_numbers(name, table[name])
+        x[:, i] = column_numbers(name, table[name], decimal)
     arrays = {"train_x": x}
     if label:
         arrays["train_labels"] = column_classes(label, table[label])
-    return arrays, names
+    for name in columns:
+        arrays[f"train_{name}"] = column_to_condition_on(name, table[name], decimal)
+    if decimal == ",":
+        remarks.append("numbers with decimal commas")
+    return Table(arrays, names, tuple(remarks))
+
+
+def check_columns(
+    known: Sequence[str], label: str | None, leave_out: Sequence[str], columns: Sequence[str]
+) -> None:
+    """Raises UserError if a named column is none of the table's, or is named for two things."""
+    settings = {
+        "data.source.label": [label] if label else [],
+        "data.source.leave_out": leave_out,
+        "data.columns": columns,
+    }
+    for setting, names in settings.items():
+        for name in names:
+            if name not in known:
+                raise UserError(f"{setting}={name}: is no column; {spelling_hint(name, known)}")
+    for name in columns:
+        faults = {
+            "is data.source.label; data.columns=label means it": name == label,
+            "is in data.source.leave_out, too": name in leave_out,
+            "is what something else is called; rename this column": name in ("x", "labels"),
+        }
+        if fault := next((text for text, is_so in faults.items() if is_so), None):
+            raise UserError(f"data.columns={name}: {fault}")
 
 
 def read_frame(path: Path) -> Any:
-    """Reads a table with pandas; raises UserError for names that are none, DamagedFileError."""
+    """Reads a table with pandas; its `attrs` have `remarks`, phrases on how it was read.
+
+    Raises:
+        UserError: If it cannot be read or has no names; DamagedFileError if it is damaged.
+    """
     import pandas as pd  # slow to import
 
     try:
-        with warnings.catch_warnings(action="error"):  # pandas warns of cells that it drops
-            if path.suffix == ".parquet":
-                table = pd.read_parquet(path)
-            else:
-                separator = "\t" if path.suffix == ".tsv" else ","
-                check_names(path, separator)
-                table = pd.read_csv(
-                    path, sep=separator, index_col=False, low_memory=False, skipinitialspace=True
-                )
+        table = pd.read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
     except UserError:
         raise
     except OSError as error:
@@ -296,68 +348,83 @@ def read_frame(path: Path) -> Any:
     return table
 
 
-def check_names(path: Path, separator: str) -> None:
-    """Raises UserError if the first line of a CSV file is not the names of its columns."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file, delimiter=separator, skipinitialspace=True), [])
-    if len(set(names)) < len(names):
-        raise UserError(f"two columns are called {max(names, key=names.count)!r}; rename one")
-    if "" in names:
-        raise UserError(
-            f"column {names.index('') + 1} has no name, as an index that was written with the "
-            "table; give it one, and leave it out by data.source.leave_out=[NAME]"
-        )
-    counted = names == [str(i) for i in range(len(names))]  # as pandas names columns
-    if names and not counted and all(map(is_number, names)):
-        shown = separator.join(names[:4]) + (separator + "..." if len(names) > 4 else "")
-        raise UserError(f"the first line should be the names of the columns, and is {shown}")
+def is_text_column(column: Any) -> bool:
+    """Returns whether all values of a column that are not missing are texts, and there are some."""
+    import pandas as pd
+
+    return pd.api.types.infer_dtype(column, skipna=True) == "string" and column.notna().any()
 
 
-def is_number(text: str) -> bool:
-    """Returns whether a text is a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def is_class_column(column: Any) -> bool:
+    """Returns whether a column to condition on is of classes: truth, or texts, none a number."""
+    import pandas as pd
+
+    if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(column.dtype):
+        return True
+    return is_text_column(column) and not has_numbers(column.dropna().unique())
 
 
-def column_numbers(name: str, column: Any) -> np.ndarray:
+def table_decimal(table: Any, names: Sequence[str]) -> Decimal:
+    """Returns the mark before the decimals of a table's numbers, see `find_decimal`."""
+    texts = {name: table[name] for name in names if is_text_column(table[name])}
+    return find_decimal(texts, any(table[name].dtype.kind == "f" for name in names))
+
+
+def column_to_condition_on(name: str, column: Any, decimal: Decimal | None = None) -> np.ndarray:
+    """Returns a column as texts [N] if it is of classes, else as float64; see `column_numbers`."""
+    if is_class_column(column):
+        return column_classes(name, column).astype(str)
+    return column_numbers(name, column, decimal)
+
+
+def column_numbers(name: str, column: Any, decimal: Decimal | None = None) -> np.ndarray:
     """Returns a column of a table as float64 [N]; raises UserError for the first missing or text.
 
     Args:
         name: The name of the column.
         column: The pandas Series.
+        decimal: The mark before the decimals where they are texts; default: by this column alone.
     """
     import pandas as pd
 
-    out = f"data.source.leave_out=[{name}] leaves the column out"
+    out = f"data.source.leave_out={name} leaves the column out"
     kind = column.dtype
+    is_text = is_text_column(column)
     is_numeric = pd.api.types.is_numeric_dtype(kind) and not pd.api.types.is_complex_dtype(kind)
-    if not is_numeric and not pd.api.types.is_datetime64_any_dtype(kind):
-        values = pd.to_numeric(column, errors="coerce")
-        texts = (values.isna() & column.notna()).to_numpy()
-        if texts.any():
-            row = int(texts.argmax())
-            raise UserError(
-                f"column {name}, row {row + 1}: {column.iloc[row]!r} is no number; {out}, and "
-                f"data.source.label={name} makes it the label"
-            )
-    elif not is_numeric:
-        raise UserError(f"column {name} is {kind}, and no number; {out}")
     missing = column.isna().to_numpy()
+    if is_text:
+        missing = missing | column.fillna("").map(is_missing_number).to_numpy(bool)
     if missing.any():
         row = int(missing.argmax())
+        cell = column.iloc[row]
+        shown = f"{cell!r}" if isinstance(cell, str) and cell.strip() else "empty"
+        more = int(missing.sum()) - 1
         raise UserError(
-            f"column {name}, row {row + 1}: is empty or NaN, and missing values are not taken; "
-            f"fill it, or take the row out; {out}"
+            f"column {name}, row {row + 1}: is {shown}"
+            + (f", and {more} more of this column are missing" if more else "")
+            + f"; missing values are not taken: fill it, or take the row out; {out}"
         )
-    if not is_numeric:
-        raise UserError(f"column {name} is {kind}, and no number; {out}")
-    values = column.to_numpy(np.float64)
+    if is_text:
+        values = convert_texts(column, decimal or find_decimal({name: column}, False))
+        wrong = np.isnan(values)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise UserError(
+                f"column {name}, row {row + 1}: {column.iloc[row]!r} is no number; {out}, and "
+                f"data.columns={name} makes it a condition"
+            )
+    elif is_numeric:
+        values = column.to_numpy(np.float64)
+    else:
+        values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+        if not pd.api.types.is_object_dtype(kind) or np.isnan(values).any():
+            raise UserError(f"column {name} is {kind}, and no number; {out}")
     infinite = first_wrong_row(~np.isfinite(values))
     if infinite is not None:
-        raise UserError(f"column {name}, row {infinite + 1}: is {values[infinite]}")
+        raise UserError(
+            f"column {name}, row {infinite + 1}: is {values[infinite]}; infinite numbers are not "
+            f"taken; {out}"
+        )
     return values
 
 
@@ -365,9 +432,12 @@ def column_classes(name: str, column: Any) -> np.ndarray:
     """Returns a column of labels as whole numbers or texts [N]; UserError if one is missing."""
     import pandas as pd
 
-    missing = column.isna().to_numpy()
+    missing = column.isna() | column.map(lambda v: isinstance(v, str) and is_missing_label(v))
     if missing.any():
-        raise UserError(f"column {name}, row {int(missing.argmax()) + 1}: the label is missing")
+        row = int(missing.to_numpy().argmax())
+        cell = column.iloc[row]
+        shown = f"is {cell!r}, a missing label" if isinstance(cell, str) else "the label is missing"
+        raise UserError(f"column {name}, row {row + 1}: {shown}")
     if pd.api.types.is_numeric_dtype(column.dtype):
         return column.to_numpy()
     return column.astype(str).to_numpy(dtype=str)

@@ -129,7 +129,8 @@ class Numbers(Images):
         """Returns phrases on columns or channels, how they are standardised, and constant ones."""
         names, train = self.units.names, self.splits.train_images
         assert isinstance(train, Tensor)
-        phrases = [f"{len(names)} {'columns' if train.dim() == 2 else 'channels'}"]
+        word = "column" if train.dim() == 2 else "channel"
+        phrases = [f"{len(names)} {word}{'s' * (len(names) > 1)}"]
         if self.pixels == "binary":
             return f"{phrases[0]} of 0 and 1: {listed(names)}"
         low, high = (float(end) for end in train.aminmax())

@@ -21,6 +21,7 @@ from vaelab.data.splits import OnDemand, Splits
 
 SHAPES = ("square", "ellipse", "heart")
 NAMES = ("shape", "scale", "orientation", "position_x", "position_y")
+CHANGED_BY = {"flip": ("orientation", "position_x"), "shift": ("position_x", "position_y")}
 AREA = 0.0718  # of a shape at scale 1, as a fraction of the image
 REACH = math.sqrt(2 / math.pi)  # of the ellipse, the longest: from its centre, for an area of 1
 RADIUS = 1 / math.sqrt(4 + math.pi)  # of the two half discs of a heart with an area of 1
@@ -69,7 +70,8 @@ def sprite_factors(scales: int, orientations: int, positions: int) -> Factors:
         "position_x": steps,
         "position_y": steps,
     }
-    return Factors(NAMES, (3, scales, orientations, positions, positions), numbers, SHAPES)
+    sizes = (3, scales, orientations, positions, positions)
+    return Factors(NAMES, sizes, numbers, SHAPES, CHANGED_BY)
 
 
 def grid_splits(images: OnDemand, factors: Factors) -> Splits:

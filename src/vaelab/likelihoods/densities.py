@@ -19,7 +19,9 @@ MIN_SCALE = 1e-6
 """Least scale, so that its square and the inverse of that stay well in the range of float32."""
 Scale = Annotated[float, Field(ge=MIN_SCALE, le=1 / MIN_SCALE)]
 DECAY = 0.99
-"""Weight of the earlier batches in a running mean."""
+"""Weight of the earlier batches in a running mean, once there are many."""
+RECENT = 9
+"""A running mean is of about one in so many of the batches, the last, while they are few."""
 
 
 class LocationScale(Pixelwise):
@@ -76,14 +78,15 @@ class Gaussian(LocationScale):
     """The Gaussian likelihood of pixels in [0, 1], the density of the squared error.
 
     Rybkin et al. (2021), arXiv:2006.13202: the scale is learned (section 4.1), or `optimal`, the
-    root mean squared error over all images of the batch (eq. 6), which maximises its likelihood.
-    In evaluation the optimal variance is fixed at a running mean over training batches: a scale
-    that depends on the image would not give a density.
+    root mean squared error over all images of the batch (eq. 6), which maximises its likelihood;
+    `per_column` is the same for each column of vectors, or channel. In evaluation these variances
+    are fixed at a running mean over training batches: a scale that depends on the image would not
+    give a density.
 
     Args:
-        scale: Standard deviation of a pixel: a number, `learned`, `per_pixel` or `optimal`. At
-            scale 1 the negative log-density is half the squared error, and at sqrt(1/2) the squared
-            error, plus a constant, which is kept.
+        scale: Standard deviation of a pixel: a number, `learned`, `per_pixel`, `optimal` or
+            `per_column`. At scale 1 the negative log-density is half the squared error, and at
+            sqrt(1/2) the squared error, plus a constant, which is kept.
     """
 
     family = Normal
@@ -91,33 +94,48 @@ class Gaussian(LocationScale):
     batches: Tensor
 
     def __init__(
-        self, scale: Scale | Literal["learned", "per_pixel", "optimal"] = "learned"
+        self, scale: Scale | Literal["learned", "per_pixel", "optimal", "per_column"] = "learned"
     ) -> None:
-        super().__init__(INITIAL_SCALE if scale == "optimal" else scale)
-        self.optimal = scale == "optimal"
+        fixed = INITIAL_SCALE if scale in ("optimal", "per_column") else scale
+        super().__init__(fixed)  # type: ignore[arg-type]  # mypy does not narrow by `in`
+        self.optimal, self.per_column = fixed is not scale, scale == "per_column"
         if self.optimal:
             self.register_buffer("variance", torch.tensor(INITIAL_SCALE**2))
             self.register_buffer("batches", torch.tensor(0))
 
     def connect(self, model: Any) -> None:
-        """Sets axes, and for real numbers centre 0 and initial scale 1, in place, unless fixed."""
+        """Sets axes, and for real numbers centre 0 and initial scale 1, in place, unless fixed.
+
+        With `per_column` also makes a variance for each column or channel.
+        """
         super().connect(model)
         if self.optimal and model.pixels == "real":
             self.variance.fill_(1.0)
+        if self.per_column:
+            self.variance = self.variance.expand(model.x_shape[0]).clone()
 
     def forward(self, params: Tensor) -> Distribution:
         """p(x | z, y) of params [..., P, H, W]; if `optimal`, in training, an `OptimalGaussian`."""
         if not self.optimal:
             return super().forward(params)
-        p = Independent(Normal(params + self.centre, self.variance.sqrt()), self.axes)
-        return OptimalGaussian(p, self.update_variance) if self.training else p
+        scale = self.variance.sqrt()
+        if self.per_column:
+            scale = scale.view(-1, *[1] * (self.axes - 1))
+        p = Independent(Normal(params + self.centre, scale), self.axes)
+        if not self.training:
+            return p
+        return OptimalGaussian(p, self.update_variance, self.per_column)
 
     @torch.no_grad()
     def update_variance(self, variance: Tensor) -> None:
-        """Adds a variance [] to the running mean in place; called by `log_prob` in training."""
+        """Adds a variance [] or [C] to the running mean in place; called by `log_prob` in training.
+
+        The mean forgets early batches, in which a decoder has learned little: of few batches the
+        last ninth counts, and of many the last hundred.
+        """
         self.batches += 1
-        weight = 1 / self.batches.clamp(max=1 / (1 - DECAY))
-        self.variance.lerp_(variance.to(self.variance), weight)
+        weight = (RECENT / (self.batches + RECENT - 1)).clamp(min=1 - DECAY)
+        self.variance.lerp_(variance.to(self.variance), weight.to(self.variance))
 
 
 class OptimalGaussian(Independent):
@@ -125,27 +143,33 @@ class OptimalGaussian(Independent):
 
     Args:
         p: Gives the mean; its variance is used for samples only.
-        on_variance: Called with the variance [], detached, at each `log_prob`.
+        on_variance: Called with the variance [], detached, at each `log_prob`; or [C].
+        per_column: Whether each column or channel, the first axis of x, has a variance of its own.
     """
 
-    def __init__(self, p: Independent, on_variance: Callable[[Tensor], None]) -> None:
+    def __init__(
+        self, p: Independent, on_variance: Callable[[Tensor], None], per_column: bool = False
+    ) -> None:
         super().__init__(p.base_dist, len(p.event_shape))
-        self.on_variance = on_variance
+        self.on_variance, self.per_column = on_variance, per_column
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> "OptimalGaussian":
         """The distribution with its batch shape expanded, and the same `on_variance`."""
         shape = (*batch_shape, *self.event_shape)
         p = Independent(self.base_dist.expand(shape), len(self.event_shape))
-        return OptimalGaussian(p, self.on_variance)
+        return OptimalGaussian(p, self.on_variance, self.per_column)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """The log-density [...] at the batch's mean squared error; calls `on_variance` with it.
 
         The error is over the images of all processes; with gradients, a collective call.
         """
+        axes = len(self.event_shape)
         squares = (value - self.base_dist.loc).square()
-        variance = gather_batch(squares.mean()[None]).mean().clamp(min=MIN_SCALE**2)
+        columns = squares.movedim(-axes, 0).flatten(1) if self.per_column else squares.flatten()
+        variance = gather_batch(columns.mean(-1)[None]).mean(0).clamp(min=MIN_SCALE**2)
         self.on_variance(variance.detach())
         size = math.prod(self.event_shape)
-        constant = 0.5 * size * (math.log(2 * math.pi) + variance.log())
-        return -(squares.flatten(-len(self.event_shape)).sum(-1) / (2 * variance) + constant)
+        log_volume = 0.5 * size * (math.log(2 * math.pi) + variance.log().mean())
+        squares = squares / (2 * variance.view(-1, *[1] * (axes - 1)))
+        return -(squares.flatten(-axes).sum(-1) + log_volume)

@@ -175,7 +175,7 @@ def first_test_images(data: Images) -> tuple[Tensor, Tensor]:
 def label_index(model: ELBO, name: int | str) -> int:
     """Returns the index of a class, by name, in the first column of y; raises UserError if none."""
     if not model.classes:
-        raise UserError(f"label={name}: the images of this run have no labels")
+        raise UserError(f"label={name}: this run has no labels")
     try:
         return model.class_index(name, next(iter(model.classes)))
     except UserError as error:

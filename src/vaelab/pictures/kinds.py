@@ -56,7 +56,8 @@ def samples(model: ELBO, request: Request) -> Picture:
     if vectors and model.units:
         drawn = model.decode(arrays["z"], y).sample()
         arrays |= {"means": arrays["images"], "images": drawn, "x": request.x}
-        return PairPlot(arrays=arrays, units=model.units, axes=1, captions=captions, note=note)
+        told = condition_columns(model, y) if model.context_dim else {}
+        return PairPlot(arrays=arrays, units=model.units, axes=1, told=told, note=note)
     return Grid(arrays, arrays["images"], captions=captions, note=note)
 
 
@@ -261,6 +262,21 @@ def condition_texts(model: ELBO, y: Tensor) -> list[str]:
         words.append(text if only else f"{name} {text}")
         start += width
     return words
+
+
+def condition_columns(model: ELBO, y: Tensor) -> dict[str, list[str]]:
+    """Returns y [N, Y] as texts [N] by column: names of classes, and numbers, each its column."""
+    columns, start = {}, 0
+    for name, width in (model.classes | model.numbers).items():
+        values = y[:, start : start + width]
+        if name in model.classes:
+            names = model.class_names[name]
+            columns[name] = [names[index] for index in values.argmax(1).tolist()]
+        else:
+            for i, numbers in enumerate(values.T.tolist()):
+                columns[name if width == 1 else f"{name}_{i}"] = [f"{v:.7g}" for v in numbers]
+        start += width
+    return columns
 
 
 def latents(model: ELBO, request: Request) -> Picture:

@@ -7,7 +7,7 @@ Shapes: R rows and C' columns of cells, N cells, S series in each; x is a signal
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,11 +39,13 @@ class NumberPicture(Picture):
         units: Names and units of the numbers.
         axes: The number of axes of x: 2 for signals, 1 for vectors.
         captions: The label of each of the arrays' `images`, or none.
+        told: What the model was told of each of the arrays' `images`, by name, or nothing.
     """
 
     units: Units
     axes: int
     captions: Sequence[str] = ()
+    told: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def in_units(self) -> Self:
         """Returns a copy whose arrays, which were in the units of the model, are as in the file."""
@@ -59,8 +61,8 @@ class NumberPicture(Picture):
         if self.axes == 1:
             paths.append(stem.with_name(f"{stem.name}.csv"))
             rows = self.arrays["images"].flatten(0, -2)
-            labels = self.captions if len(self.captions) == len(rows) else ()
-            write_text(paths[-1], table_text(self.units.names, rows, labels))
+            labels = {"label": self.captions} if len(self.captions) == len(rows) else {}
+            write_text(paths[-1], table_text(self.units.names, rows, self.told or labels))
         return paths
 
 
@@ -314,11 +316,11 @@ def rendered(figure: Any) -> Image.Image:
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def table_text(names: Sequence[str], rows: Tensor, labels: Sequence[str] = ()) -> str:
-    """Returns rows [N, C] as CSV below the names; labels, if any, are a last column."""
+def table_text(names: Sequence[str], rows: Tensor, told: Mapping[str, Sequence[str]]) -> str:
+    """Returns rows [N, C] as CSV below the names; what is told of each [N] are the last columns."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*names, *(["label"] if labels else [])])
-    for i, row in enumerate(rows.tolist()):
-        writer.writerow([f"{value:.12g}" for value in row] + ([labels[i]] if labels else []))
+    writer.writerow([*names, *told])
+    for row, *others in zip(rows.tolist(), *told.values(), strict=True):
+        writer.writerow([*(f"{value:.12g}" for value in row), *others])
     return file.getvalue()

@@ -165,13 +165,14 @@ class Progress(ProgressBar):
                 self.print_line(trainer, self.status_text(trainer, *shown))
 
     def status_text(self, trainer: Trainer, *shown: str) -> str:
-        """Returns the epoch, those metrics `shown` that are logged, and, if known, images/s."""
+        """Returns the epoch, those metrics `shown` that are logged, and, if known, the speed."""
         epochs = f"/{trainer.max_epochs}" if (trainer.max_epochs or -1) > 0 else ""
         parts = [f"epoch {trainer.current_epoch + 1}{epochs}"]
         metrics = trainer.callback_metrics
         parts += [f"{name} {metrics[name]:.2f}" for name in shown if name in metrics]
         clocks = [c for c in trainer.callbacks if isinstance(c, Speed)]  # type: ignore[attr-defined]
-        parts += [f"{c.images_per_second:,.0f} images/s" for c in clocks if c.images_per_second]
+        noun = getattr(getattr(trainer, "datamodule", None), "noun", "images")
+        parts += [f"{c.images_per_second:,.0f} {noun}/s" for c in clocks if c.images_per_second]
         return "  ".join(parts)
 
     def stop_bar(self) -> None:
