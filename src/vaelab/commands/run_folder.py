@@ -5,16 +5,18 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vaelab.commands import cli, command_lines, config_folders, stopping
+from vaelab.commands import cli, command_lines, config_folders, earlier_settings, stopping
 from vaelab.commands.error_messages import user_message
 from vaelab.errors import NotFiniteError, UserError
 from vaelab.files.atomic import delete_partial_files, explain_write_errors, make_folder
@@ -50,6 +52,9 @@ class RunFolder:
         self.overrides = list(hydra_cfg.overrides.task)
         self.folder = Path(hydra_cfg.runtime.output_dir)
         self.program = [*program, *config_folders.config_dir_flags(hydra_cfg)]
+        # An experiment may be a sweep, and this run a job of it.
+        if "hydra.mode=RUN" in hydra_cfg.overrides.hydra or hydra_cfg.mode == RunMode.MULTIRUN:
+            self.program.append("hydra.mode=RUN")
         self.is_new = is_new
         self.data_folder = Path(cfg.paths.data)
         self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
@@ -97,10 +102,15 @@ class RunFolder:
             return None
         if (found := resume.finished_elbo(self.folder)) is None:
             return None
-        resume.check_same_run(self.folder, self.path, self.cfg)
+        self.check_same_run()
         shown = shell_path(self.folder)
         self.say(f"{shown} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
         return found
+
+    def check_same_run(self) -> None:
+        """Raises UserError if the folder holds a run with other settings."""
+        today = partial(earlier_settings.settings_today, self.folder)
+        resume.check_same_run(self.folder, self.path, self.cfg, today)
 
     def acquire_lock(self) -> None:
         """Locks the folder against other processes, waiting 60 s at most; first process only.
