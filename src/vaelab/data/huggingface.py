@@ -110,7 +110,7 @@ class HuggingFace(Downloaded):
                     cache_dir=str(self.folder / "huggingface"),
                 )
             )
-        except Exception as error:  # of the library's own, or whatever the network raises
+        except Exception as error:  # of the library or of the network, of many types
             raise UserError(
                 f"data.source.name={self.name}: could not be loaded ({first_line(error)})"
             ) from error

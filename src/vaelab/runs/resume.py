@@ -44,8 +44,8 @@ def check_same_run(
 ) -> None:
     """Raises UserError if the folder's run has other settings, or none; ignores `FREE` settings.
 
-    A setting that is new since the run was made counts as if the run had its default. One outside
-    of any part that there is no more, as `graph` of vaelab 0.1.0, does not count.
+    A setting that is new since the run was made counts as if the run had its default. A
+    setting outside of any part that vaelab has no more, as `graph` of 0.1.0, is ignored.
 
     Args:
         folder: The run folder.

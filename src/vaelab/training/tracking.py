@@ -17,7 +17,7 @@ from vaelab.training.json_files import read_json_or_nothing, write_json
 
 T = TypeVar("T")
 FILE = Path(".hydra", "tracking.json")
-"""File in a run folder: the ids of its runs elsewhere, by the name of the package."""
+"""File in a run folder: the ids of its runs at these services, by the name of the package."""
 ID = re.compile(r"[\w-]{1,64}")
 
 
@@ -33,8 +33,8 @@ class LogsImages(Protocol):
 class WandbLogger(loggers.WandbLogger):
     """Lightning's logger to Weights & Biases, but a resumed run goes on in the run that it began.
 
-    What was logged after the checkpoint that it goes on from is logged again: nothing can be
-    deleted there.
+    Points after the checkpoint that it goes on from are logged twice, for Weights & Biases cannot
+    delete them.
 
     Args:
         folder: The run folder, in which the id is kept.
@@ -66,8 +66,8 @@ class WandbLogger(loggers.WandbLogger):
 class MLFlowLogger(loggers.MLFlowLogger):
     """Lightning's logger to MLflow, with pictures; a resumed run goes on in the run that it began.
 
-    What was logged after the checkpoint that it goes on from is logged again: nothing can be
-    deleted there.
+    Points after the checkpoint that it goes on from are logged twice, for MLflow cannot delete
+    them.
 
     Args:
         folder: The run folder, in which the id is kept.
