@@ -94,6 +94,7 @@ def test_train_prints_data_metrics_and_follow_up_commands(run):
     ):
         assert words in said
     assert "\x1b" not in said  # no terminal, no colours
+    assert "hydra.mode" not in said
     assert max(map(len, said.splitlines())) < 400
 
 
@@ -498,23 +499,24 @@ def test_empty_ckpt_does_not_mean_working_directory(tmp_path, data_dir, monkeypa
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("words", "is_job"),
     [
-        ["experiment=seeds", "seed=3", "hydra.mode=RUN"],
-        ["experiment=disentanglement", "seed=1"],  # as vaelab.fit composes it
-        ["-m", "model.beta=4", "model=beta_vae", "hydra.mode=RUN"],
-        ["model=beta_vae"],
+        (["experiment=seeds", "seed=3", "hydra.mode=RUN"], True),
+        (["experiment=disentanglement", "seed=1"], False),  # as vaelab.fit composes it
+        (["model=beta_vae", "model.beta=4", "hydra.mode=RUN"], True),
+        (["model=beta_vae"], False),
+        (["model=beta_vae", "hydra.mode=RUN"], False),  # as Hydra composes every run
     ],
 )
-def test_command_that_goes_on_is_of_one_run(tmp_path, words):
-    cfg = compose_config([CONF], "train", [w for w in words if w != "-m"])
+def test_command_that_goes_on_is_of_one_run(tmp_path, words, is_job):
+    cfg = compose_config([CONF], "train", words)
     with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
         cfg.hydra.runtime.output_dir = str(tmp_path / "run")
-    run = RunFolder(cfg, cfg.hydra, ["python", "train.py"], is_new=True)
+    run = RunFolder(cfg, cfg.hydra, ["python", "train.py"], is_new=True, is_job=is_job)
     for command in (run.resume_command("trainer.max_epochs=9"), run.continuing_command()):
         program, name, *overrides = shlex.split(command)
         composed = compose_config([CONF], "train", overrides)
         assert (program, name) == ("python", "train.py")
         assert composed.hydra.mode != RunMode.MULTIRUN
         assert composed.hydra.run.dir == str(tmp_path / "run")
-        assert ("hydra.mode=RUN" in overrides) == (len(words) > 1)
+        assert ("hydra.mode=RUN" in overrides) == (is_job or "seed=1" in words)

@@ -135,14 +135,16 @@ def assert_same_in_both_processes(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("groups", GROUPS)
 def test_two_processes_agree_match_one_and_resume_to_the_same_bits(tmp_path, start, groups):
-    words = [*GROUPS[groups], *DRAWN, "trainer.max_epochs=4", "trainer.gradient_clip_val=0.5"]
+    words = [*GROUPS[groups], *DRAWN, "trainer.max_epochs=5", "trainer.gradient_clip_val=0.5"]
     alone, whole, cut = (tmp_path / name for name in ("alone", "whole", "cut"))
     assert start(alone, *words).returncode == 0
     words += ["trainer=ddp_cpu", "trainer.log_every_n_steps=1", NOTE]
     done = start(whole, *words)
     assert done.returncode == 0, done.stderr
     both = assert_same_in_both_processes(whole)
-    assert both["updates"] == (32 if groups == "cosine" else 8 * both["epochs"])
+    assert both["updates"] == 8 * both["epochs"]
+    assert both["epochs"] == {"cosine": 5, "plateau": 4}[groups]
+    assert len({tuple(seen["rates"]) for seen in both["validations"]}) > 2
 
     one, two = load(alone), load(whole)
     for name, weight in one["state_dict"].items():
@@ -153,6 +155,7 @@ def test_two_processes_agree_match_one_and_resume_to_the_same_bits(tmp_path, sta
     assert [r["devices"] for r in results] == [1, 2]
     assert results[0]["steps"] == results[1]["steps"]
     assert results[0].get("stopped") == results[1].get("stopped")
+    assert (results[1].get("stopped") == "epoch 4 of 5") == (groups == "plateau")
     rates = [[r["train/learning_rate"] for r in read_rows(f)] for f in (alone, whole)]
     assert rates[0] == rates[1]
 
@@ -179,6 +182,7 @@ def test_compiled_training_matches_eager_and_resumes_to_the_same_bits(tmp_path, 
     words += ["compile=true"]
     done = start(whole, *words)
     assert done.returncode == 0, done.stderr
+    assert "compile=true: not done" not in done.stdout
     for name in ("state_dict", "ema"):
         one, two = (load(folder)[name] for folder in (eager, whole))
         one, two = (found.get("weights", found) for found in (one, two))

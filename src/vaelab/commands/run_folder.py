@@ -24,6 +24,8 @@ from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED, FAILURE, write_config
 from vaelab.runs.screen import printable, relative_path, shell_path
 
+RUN_MODE = "hydra.mode=RUN"
+"""Override for a single run, where the configuration would make it a sweep."""
 LEAVING = 60.0
 """Seconds to wait for the lock, while another process stops in the same folder."""
 
@@ -36,6 +38,7 @@ class RunFolder:
         hydra_cfg: Its part `hydra`, with the folder, overrides and choices of groups.
         program: The words that start the command that the run is shown as.
         is_new: Whether the folder was not there before this start of the run.
+        is_job: Whether the command line had hydra.mode=RUN, as that of a sweep's job.
 
     Attributes:
         choices: The choice of each group of configurations.
@@ -45,16 +48,21 @@ class RunFolder:
     """
 
     def __init__(
-        self, cfg: DictConfig, hydra_cfg: Any, program: Sequence[str], *, is_new: bool
+        self,
+        cfg: DictConfig,
+        hydra_cfg: Any,
+        program: Sequence[str],
+        *,
+        is_new: bool,
+        is_job: bool = False,
     ) -> None:
         self.cfg = cfg
         self.choices: dict[str, str] = dict(hydra_cfg.runtime.choices)
         self.overrides = list(hydra_cfg.overrides.task)
         self.folder = Path(hydra_cfg.runtime.output_dir)
         self.program = [*program, *config_folders.config_dir_flags(hydra_cfg)]
-        # An experiment may be a sweep, and this run a job of it.
-        if "hydra.mode=RUN" in hydra_cfg.overrides.hydra or hydra_cfg.mode == RunMode.MULTIRUN:
-            self.program.append("hydra.mode=RUN")
+        if is_job or hydra_cfg.mode == RunMode.MULTIRUN:  # an experiment may be a sweep
+            self.program.append(RUN_MODE)
         self.is_new = is_new
         self.data_folder = Path(cfg.paths.data)
         self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
@@ -66,7 +74,9 @@ class RunFolder:
         """The folder that Hydra made for this process's command."""
         hydra_cfg = HydraConfig.get()
         is_new = Path(hydra_cfg.runtime.output_dir) in cli.missing_paths
-        return cls(cfg, hydra_cfg, command_lines.program_words(), is_new=is_new)
+        is_job = RUN_MODE in command_lines.typed_arguments  # Hydra's overrides always have it
+        program = command_lines.program_words()
+        return cls(cfg, hydra_cfg, program, is_new=is_new, is_job=is_job)
 
     def say(self, text: str) -> None:
         """Prints a line in the first process; does nothing in the others."""
