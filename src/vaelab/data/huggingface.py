@@ -117,7 +117,7 @@ class HuggingFace(Downloaded):
         return dict(found) if isinstance(found, dict) else {"train": found}
 
     def find_image(self, features: Any) -> str:
-        """Returns the column of pictures; raises UserError if it is not known which it is."""
+        """Returns the column of pictures; raises UserError if none or several fit."""
         pictures = [n for n, feature in features.items() if type(feature).__name__ == "Image"]
         found = self.image or (pictures[0] if len(pictures) == 1 else "")
         if found not in pictures:
