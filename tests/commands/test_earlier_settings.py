@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 import sys
+from functools import partial, reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,10 @@ from omegaconf import OmegaConf
 
 from vaelab.commands import arguments, completion, train
 from vaelab.commands.config_folders import CONF, compose_config
-from vaelab.commands.earlier_settings import expand_from
+from vaelab.commands.earlier_settings import expand_from, settings_today
+from vaelab.commands.resumption import warn_of_other_images
 from vaelab.errors import UserError
-from vaelab.runs import naming
+from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED, flatten, write_config
 
 EARLIER = Path(__file__).parent / "earlier" / "before_floors" / "run"
@@ -103,6 +106,85 @@ def test_from_drops_settings_of_another_target(make_run):
     folder = make_run("network=mlp")
     (folder / COMPOSED.with_name("overrides.yaml")).write_text("- network=conv\n")
     assert changed(folder, expand(f"from={folder}")) == {}
+
+
+def check_command(folder: Path, *words: str) -> None:
+    """Checks a command line as a new start of the run in a folder: UserError if it is another."""
+    today = partial(settings_today, folder)
+    resume.check_same_run(folder, folder, OmegaConf.create(settings(*words)), today)
+
+
+NEW = {  # overrides of a run: settings that were new after it was made
+    (): ["data.balance", "data.flip", "data.shift", "data.window", "callbacks.speed", "data.seed"],
+    ("network=conv", "scheduler=cosine"): ["model.encoder.channels", "model.scheduler.warmup"],
+    ("data=vectors", "data.source.path=a.npy"): ["data.standardize", "data.source.leave_out"],
+    ("ema=default",): ["ema.decay", "precision", "evaluate", "trainer.log_every_n_steps"],
+    ("trainer.log_every_n_steps=7",): ["trainer.log_every_n_steps"],
+}
+
+
+def delete_settings(folder: Path, *names: str) -> None:
+    """Deletes settings from a run's configuration file, by dotted names."""
+    cfg = OmegaConf.to_container(OmegaConf.load(folder / COMPOSED))
+    for name in names:
+        *parents, last = name.split(".")
+        del reduce(getitem, parents, cfg)[last]
+    (folder / COMPOSED).write_text(OmegaConf.to_yaml(cfg))
+
+
+@pytest.mark.parametrize("words", NEW)
+def test_settings_that_are_new_since_a_run_make_it_no_other_run(make_run, words):
+    folder = make_run(*words)
+    delete_settings(folder, *NEW[words])
+    check_command(folder, *words)
+    check_command(folder, *words, *(["data.balance=false"] if not words else []))
+    with pytest.raises(UserError, match="holds a run with seed=0, not 4; ckpt=last goes on"):
+        check_command(folder, *words, "seed=4")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.balance=true", "data.balance=False, not True"),
+        ("data.shift=2", "data.shift=0, not 2"),
+        ("ema=default", "callbacks.ema=nothing, not"),
+        ("scheduler=step", "model.scheduler._partial_=nothing, not True"),
+        ("+trainer.limit_val_batches=2", "trainer.limit_val_batches=nothing, not 2"),
+    ],
+)
+def test_new_setting_with_another_value_is_another_run(make_run, word, message):
+    folder = make_run()
+    delete_settings(folder, *NEW[()], "ema", "callbacks.ema", "model.scheduler")
+    check_command(folder)
+    with pytest.raises(UserError, match=f"holds a run with {message}"):
+        check_command(folder, word)
+
+
+def test_new_setting_that_a_run_had_null_or_no_overrides_is_compared(make_run):
+    folder = make_run("callbacks.speed=null")
+    with pytest.raises(UserError, match=r"holds a run with callbacks.speed._target_=nothing"):
+        check_command(folder)
+    (folder / COMPOSED.with_name("overrides.yaml")).unlink()
+    delete_settings(folder, "data.flip")
+    check_command(folder, "callbacks.speed=null")
+
+
+def test_new_settings_do_not_divide_the_images_in_another_way(make_run, recwarn):
+    folder = make_run("data=arrays", "data.source.path=a.npz")
+    delete_settings(folder, "data.source.range", "data.source.layout", "data.test_size")
+    words = ["data=arrays", "data.source.path=a.npz"]
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    warn_of_other_images(OmegaConf.create(settings(*words)), checkpoint)
+    assert not recwarn
+    warn_of_other_images(OmegaConf.create(settings(*words, "data.test_size=3")), checkpoint)
+    assert "data.test_size=3 divides the images in another way" in str(recwarn[0].message)
+
+
+def test_command_of_a_run_of_an_earlier_version_finds_it_finished(tmp_path, monkeypatch, capsys):
+    folder = shutil.copytree(EARLIER, tmp_path / "run")
+    overrides = OmegaConf.load(folder / COMPOSED.with_name("overrides.yaml"))
+    run_train(monkeypatch, *overrides, f"hydra.run.dir={folder}")
+    assert "is finished, with val/elbo" in capsys.readouterr().out
 
 
 def test_from_takes_over_no_start(make_run):

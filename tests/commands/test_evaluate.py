@@ -16,14 +16,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 from torchmetrics.image import fid
 
 from vaelab import evaluation
 from vaelab.commands import arguments, evaluate, generate, train
+from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.evaluation.latents import active_units
+from vaelab.evaluation.plan import ESTIMATES
 from vaelab.evaluation.record import rounded_estimate
 from vaelab.evaluation.samplers import Own
 from vaelab.evaluation.samples import generate_images
@@ -173,6 +176,39 @@ def test_not_applicable_metrics_have_reason_and_others_are_measured(tmp_path, ca
         assert f"{metric} left out: " in said
 
 
+METRICS = OmegaConf.load(CONF / "metrics" / "default.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("nll", "nll is measured by likelihood"),
+        ("test/elbo", "elbo is measured by likelihood"),
+        ("FID", "fid is measured by inception"),
+        ("mig", "mig is measured by disentanglement"),
+        ("active_unit", "active_units is measured by latents"),
+        ("dci", "dci_disentanglement is measured by disentanglement"),
+        ("gmm_precision", "precision is measured by samples"),
+        ("latent", "did you mean latents?"),
+        ("zzz", "possible are ais, conditional, "),
+    ],
+)
+def test_name_of_an_estimate_gets_the_metric_that_measures_it(name, hint):
+    with pytest.raises(UserError) as error:
+        evaluation.Plan(METRICS, [name], 0, False, "", print)
+    assert str(error.value).startswith(f"{name}: there is no such metric; {hint}")
+
+
+def assert_hints_know(found: dict) -> None:
+    """Asserts that hints know every estimate of an evaluation.json, and each of one metric."""
+    names = " ".join(ESTIMATES.values()).split()
+    assert ESTIMATES.keys() == METRICS.keys()
+    assert len(names) == len(set(names))
+    assert {n for n, entry in found.items() if isinstance(entry, dict) and "se" in entry} <= {
+        *names
+    }
+
+
 @pytest.mark.slow
 def test_failed_metric_does_not_stop_others(runs, monkeypatch, capsys):
     def raise_user_error(*_, **__):
@@ -227,6 +263,7 @@ def test_evaluate_writes_metrics_to_json_and_tensorboard(runs):
     (event,) = board.Scalars("evaluation/mutual_information")
     assert event.value == pytest.approx(found["mutual_information"]["value"])
     assert event.step == found["step"] > 0
+    assert_hints_know(found)
 
 
 def test_evaluate_prints_one_table_of_several_runs(runs, capsys):
@@ -373,6 +410,7 @@ def test_disentanglement_scores_of_sprites_are_between_0_and_1(tmp_path):
     for name in scores:
         assert 0 <= found[name]["value"] <= 1
         assert math.isfinite(found[name]["se"])
+    assert_hints_know(found)
 
 
 @pytest.mark.parametrize(
@@ -383,6 +421,7 @@ def test_disentanglement_scores_of_sprites_are_between_0_and_1(tmp_path):
         (["run=RUN", "num_samples=0"], "num_samples=0: should be greater than 0"),
         (["run=RUN", "num_sample=1"], "did you mean num_samples?"),
         (["run=RUN", "what=latent"], "latent: there is no such metric; did you mean latents?"),
+        (["run=RUN", "what=likelihood,nll"], "nll is measured by likelihood"),
         (["run=RUN", "metrics.disentanglement.repeats=1"], "repeats=1: should be greater than"),
         (["run=RUN", "what=conditional"], "conditional: the model sees no labels"),
         (["run=RUN", "device=gpu"], "device=gpu: this machine has no such device"),

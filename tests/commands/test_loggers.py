@@ -54,7 +54,7 @@ def client(tmp_path, monkeypatch):
     """A client of MLflow, of a database in `tmp_path`."""
     found = pytest.importorskip("mlflow", reason="mlflow is not installed (vaelab[mlflow])")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    return found.MlflowClient()
+    return found.MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
 
 
 @pytest.mark.slow
@@ -99,6 +99,29 @@ def test_mlflow_goes_on_with_the_run_that_a_folder_began(run_train, client):
     assert steps == [1, 3, 5, 7]
     run_train("logger=mlflow", "trainer.max_epochs=1", "rerun=true")
     assert read_json(folder / tracking.FILE)["mlflow"] != number
+
+
+@pytest.mark.slow
+def test_mlflow_has_points_after_the_checkpoint_once(run_train, client):
+    folder = run_train("logger=mlflow", "trainer.max_epochs=1")
+    last = folder / "checkpoints" / "last.ckpt"
+    saved = last.read_bytes()
+    run_train("logger=mlflow", "trainer.max_epochs=2", "ckpt=last")
+    number = read_json(folder / tracking.FILE)["mlflow"]
+    names = client.get_run(number).data.metrics.keys() - {"train/images_per_second"}
+    before = {name: points_of(client, number, name) for name in names}
+    assert [step for step, _ in before["train/loss"]] == [1, 3, 5, 7]
+    last.write_bytes(saved)  # as if the second epoch had been killed before its checkpoint
+    run_train("logger=mlflow", "trainer.max_epochs=2", "ckpt=last")
+    assert {name: points_of(client, number, name) for name in names} == before
+    last.write_bytes(saved)
+    run_train("logger=mlflow", "trainer.max_epochs=2", "ckpt=last", "model.free_bits=9.0")
+    assert [step for step, _ in points_of(client, number, "train/loss")] == [1, 3, 5, 5, 7, 7]
+
+
+def points_of(client, number: str, name: str) -> list[tuple[int, float]]:
+    """Returns step and value of each point of a metric of a run in MLflow, by step."""
+    return sorted((m.step, m.value) for m in client.get_metric_history(number, name))
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.types import RunMode
+from omegaconf import open_dict, read_write
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.metadata import parse_experiment_plugin_data
@@ -20,6 +22,8 @@ from tensorboard.plugins.hparams.metadata import parse_experiment_plugin_data
 from vaelab import evaluation
 from vaelab import report as reports
 from vaelab.commands import train as train_command
+from vaelab.commands.config_folders import CONF, compose_config
+from vaelab.commands.run_folder import RunFolder
 from vaelab.errors import UserError
 from vaelab.runs import naming
 from vaelab.sweeps.job import Job
@@ -90,6 +94,7 @@ def test_train_prints_data_metrics_and_follow_up_commands(run):
     ):
         assert words in said
     assert "\x1b" not in said  # no terminal, no colours
+    assert "hydra.mode" not in said
     assert max(map(len, said.splitlines())) < 400
 
 
@@ -491,3 +496,27 @@ def test_empty_ckpt_does_not_mean_working_directory(tmp_path, data_dir, monkeypa
     with pytest.raises(SystemExit):
         train_in_process(tmp_path / "other", data_dir, "ckpt=")
     assert "ckpt=: the value is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "is_job"),
+    [
+        (["experiment=seeds", "seed=3", "hydra.mode=RUN"], True),
+        (["experiment=disentanglement", "seed=1"], False),  # as vaelab.fit composes it
+        (["model=beta_vae", "model.beta=4", "hydra.mode=RUN"], True),
+        (["model=beta_vae"], False),
+        (["model=beta_vae", "hydra.mode=RUN"], False),  # as Hydra composes every run
+    ],
+)
+def test_command_that_goes_on_is_of_one_run(tmp_path, words, is_job):
+    cfg = compose_config([CONF], "train", words)
+    with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+        cfg.hydra.runtime.output_dir = str(tmp_path / "run")
+    run = RunFolder(cfg, cfg.hydra, ["python", "train.py"], is_new=True, is_job=is_job)
+    for command in (run.resume_command("trainer.max_epochs=9"), run.continuing_command()):
+        program, name, *overrides = shlex.split(command)
+        composed = compose_config([CONF], "train", overrides)
+        assert (program, name) == ("python", "train.py")
+        assert composed.hydra.mode != RunMode.MULTIRUN
+        assert composed.hydra.run.dir == str(tmp_path / "run")
+        assert ("hydra.mode=RUN" in overrides) == (is_job or "seed=1" in words)

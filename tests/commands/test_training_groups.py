@@ -102,6 +102,104 @@ def test_interrupted_run_ends_in_the_same_bits(tmp_path, data_dir, run_train, gr
     assert (results[0].get("stopped") == "epoch 4 of 5") == (groups == "plateau")
 
 
+DRAWN = ["data.balance=true", "data.flip=true", "data.shift=2", "logger=csv"]
+NOTE = "+callbacks.note._target_=support.process_states.ProcessState"
+
+
+@pytest.fixture
+def start(data_dir):
+    """Returns a function that trains in new processes, and returns what ended and was printed."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    environment.pop("HYDRA_FULL_ERROR", None)
+
+    def start_run(folder, *words, **variables):
+        given = [f"hydra.run.dir={folder}", f"paths.data={data_dir}", *TINY, *words]
+        command = [sys.executable, "train.py", *given]
+        options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 580}
+        return subprocess.run(command, env=environment | variables, **options)
+
+    return start_run
+
+
+def assert_same_in_both_processes(folder):
+    """Asserts that both processes of a run ended with the same state; returns that."""
+    one, other = (torch.load(folder / f"state-{rank}.pt", weights_only=True) for rank in (0, 1))
+    for name in ("weights", "spare"):
+        assert_same_weights(one[name], other[name])
+    assert {n: v for n, v in one.items() if n not in ("weights", "spare")} == {
+        n: v for n, v in other.items() if n not in ("weights", "spare")
+    }
+    return one
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("groups", GROUPS)
+def test_two_processes_agree_match_one_and_resume_to_the_same_bits(tmp_path, start, groups):
+    words = [*GROUPS[groups], *DRAWN, "trainer.max_epochs=5", "trainer.gradient_clip_val=0.5"]
+    alone, whole, cut = (tmp_path / name for name in ("alone", "whole", "cut"))
+    assert start(alone, *words).returncode == 0
+    words += ["trainer=ddp_cpu", "trainer.log_every_n_steps=1", NOTE]
+    done = start(whole, *words)
+    assert done.returncode == 0, done.stderr
+    both = assert_same_in_both_processes(whole)
+    assert both["updates"] == 8 * both["epochs"]
+    assert both["epochs"] == {"cosine": 5, "plateau": 4}[groups]
+    assert len({tuple(seen["rates"]) for seen in both["validations"]}) > 2
+
+    one, two = load(alone), load(whole)
+    for name, weight in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], weight, rtol=1e-3, atol=1e-4)
+        trained = one["ema"]["weights"][name]
+        torch.testing.assert_close(two["ema"]["weights"][name], trained, rtol=1e-3, atol=1e-4)
+    results = [json.loads((f / "results.json").read_text()) for f in (alone, whole)]
+    assert [r["devices"] for r in results] == [1, 2]
+    assert results[0]["steps"] == results[1]["steps"]
+    assert results[0].get("stopped") == results[1].get("stopped")
+    assert (results[1].get("stopped") == "epoch 4 of 5") == (groups == "plateau")
+    rates = [[r["train/learning_rate"] for r in read_rows(f)] for f in (alone, whole)]
+    assert rates[0] == rates[1]
+
+    stop = {"_target_": "support.faults.Stop", "number": 15, "step": 19, "rank": 1}
+    words += [f"+callbacks.stop.{name}={value}" for name, value in stop.items()]
+    stopped = start(cut, *words)
+    assert stopped.returncode == 143, stopped.stderr
+    done = start(cut, *words, STOP="no")
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 20" in done.stdout
+    resumed = assert_same_in_both_processes(cut)
+    assert_same_weights(resumed["weights"], both["weights"])
+    assert_same_weights(resumed["spare"], both["spare"])
+    assert resumed["validations"] == both["validations"][2:]
+    assert_same_curves(cut, whole)
+
+
+@pytest.mark.slow
+def test_compiled_training_matches_eager_and_resumes_to_the_same_bits(tmp_path, start):
+    words = [*GROUPS["cosine"], *DRAWN, "trainer.max_epochs=3", "trainer.gradient_clip_val=0.5"]
+    words += ["early_stopping=default"]
+    eager, whole, cut = (tmp_path / name for name in ("eager", "whole", "cut"))
+    assert start(eager, *words).returncode == 0
+    words += ["compile=true"]
+    done = start(whole, *words)
+    assert done.returncode == 0, done.stderr
+    assert "compile=true: not done" not in done.stdout
+    for name in ("state_dict", "ema"):
+        one, two = (load(folder)[name] for folder in (eager, whole))
+        one, two = (found.get("weights", found) for found in (one, two))
+        for key in one:
+            torch.testing.assert_close(two[key], one[key], rtol=1e-3, atol=1e-4)
+    stop = {"_target_": "support.faults.Stop", "number": 15, "step": 11}
+    words += [f"+callbacks.stop.{name}={value}" for name, value in stop.items()]
+    stopped = start(cut, *words)
+    assert stopped.returncode == 143, stopped.stderr
+    done = start(cut, *words, STOP="no")
+    assert done.returncode == 0, done.stderr
+    one, two = load(cut), load(whole)
+    assert_same_weights(one["state_dict"], two["state_dict"])
+    assert_same_weights(one["ema"]["weights"], two["ema"]["weights"])
+    assert_same_curves(cut, whole)
+
+
 @pytest.mark.slow
 def test_rate_of_each_step_is_in_the_curves(run_train):
     folder = run_train("run", "scheduler=cosine", "logger=csv", "trainer.max_epochs=1")

@@ -17,6 +17,7 @@ from vaelab.data.description import describe
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 from vaelab.evaluation import Subject
+from vaelab.evaluation.subject import regroup
 
 
 def test_parts_are_disjoint_and_cover_all_images():
@@ -181,3 +182,28 @@ def test_source_validation_part_is_the_validation_set(test):
     assert any("val_images" in said for said in describe(data))
     subject = Subject(None, data, None, track=lambda parts, _: parts)
     assert sum(len(x) for x, _ in subject.iterate_all_images("all")) == 38 + test
+
+
+@pytest.mark.parametrize("pixels", ["binary", "dequantized"])
+def test_test_batches_of_any_size_have_the_same_pixels(pixels):
+    data = build_data_module(partial(splits_with_val_part, test=230), pixels=pixels)
+    subject = Subject(None, data, None, track=lambda parts, _: parts)
+    loader = data.batches("test")
+    loader.batch_size = 100
+    x, y = map(torch.cat, zip(*loader, strict=True))
+    assert torch.equal(subject.test_labels, y)
+    for size, count in ((100, None), (10, None), (250, None), (64, 130), (7, 1)):
+        found = list(subject.test_batches("test", size, count))
+        assert all(len(part) == size for part, _ in found[:-1])
+        assert len(found) == -(-len(x[:count]) // size)
+        assert torch.equal(torch.cat([part for part, _ in found]), x[:count])
+        assert torch.equal(torch.cat([part for _, part in found]), y[:count])
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(20, 1), (100, 1), (250, 3)])
+def test_regroup_takes_batches_as_they_are_needed(size, wanted):
+    taken = []
+    batches = ((taken.append(i) or torch.full((100, 2), i), torch.zeros(100, 1)) for i in range(9))
+    x, y = next(regroup(batches, size, 900))
+    assert len(x) == len(y) == size
+    assert len(taken) == wanted

@@ -170,7 +170,7 @@ def test_samples_of_a_diverged_sampler_are_not_applicable():
     device, shape = torch.device("cpu"), (1, 2, 2)
     draw = lambda y: torch.full((len(y), *shape), torch.nan)  # noqa: E731
     model = SimpleNamespace(x_shape=shape, device=device, pixels="binary", sample_means=draw)
-    subject = SimpleNamespace(model=model, data=None, test_images=(None, torch.eye(3)))
+    subject = SimpleNamespace(model=model, data=None, test_labels=torch.eye(3))
     with pytest.raises(NotApplicable, match="its samples are not finite"):
         list(generate_images(subject, 5, lambda model, data: model))
 

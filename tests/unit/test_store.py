@@ -344,7 +344,7 @@ def test_load_or_create_leaves_no_file_if_make_fails(tmp_path):
     assert_splits_equal(
         load_or_create(path, valid_arrays), valid_arrays()
     )  # the lock was released too
-    assert files_except_locks(tmp_path) == [path.name]
+    assert sorted(files_except_locks(tmp_path)) == [path.name, "a.verified.json"]
 
 
 def test_load_or_create_leaves_no_file_on_full_disk(tmp_path):
@@ -494,6 +494,29 @@ def test_contents_are_checked_if_the_note_is_damaged_or_cannot_be_written(tmp_pa
     save_arrays(path, changed_arrays(train_labels=LABELS_OF_TWO))
     with pytest.raises(UserError, match="damaged"):
         load_or_create(path, pytest.fail, describe_contents(valid_arrays()))
+
+
+def test_checksum_is_compared_once_until_the_file_changes(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    store.write_safetensors(path, valid_arrays())
+    read, original = [], store.check_arrays
+    monkeypatch.setattr(store, "check_arrays", lambda path: read.append(1) or original(path))
+    for _ in range(3):
+        load_or_create(path, pytest.fail)
+    assert len(read) == 1
+    path.touch()
+    load_or_create(path, pytest.fail)
+    assert len(read) == 2
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    before = path.stat()
+    path.write_bytes(damaged)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    for _ in range(2):  # a damaged file is not remembered
+        with pytest.raises(UserError, match="checksum differs; delete it and it is made anew"):
+            load_or_create(path, pytest.fail)
+    path.unlink()
+    load_or_create(path, valid_arrays)
 
 
 def test_unknown_contents_are_those_of_the_first_start(tmp_path):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.runs import naming
@@ -32,3 +33,14 @@ def compose_config(folders: Sequence[Path], name: str, overrides: Sequence[str])
     search = [f"hydra.searchpath=[{','.join(map(naming.quote, own))}]"] if own else []
     with initialize_config_dir(str(folders[-1]), version_base="1.3"):
         return compose(name, [*search, *overrides], return_hydra_config=True)
+
+
+def compose_again(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Composes a configuration from other overrides, in the folders of this process's command.
+
+    Without its `hydra` part. Outside of a command the folder is vaelab's own.
+    """
+    if GlobalHydra.instance().is_initialized():
+        return compose(name, [*overrides])
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(name, [*overrides])

@@ -1,4 +1,4 @@
-"""`from=RUN` on the command line of `train`: the settings of an earlier run, for a new one.
+"""The settings of an earlier run: for a new one by `from=RUN`, and as its command gives today.
 
 Does not import torch.
 """
@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from vaelab.commands import arguments
-from vaelab.commands.config_folders import compose_config
+from vaelab.commands.config_folders import compose_again, compose_config
 from vaelab.commands.error_messages import user_message
 from vaelab.commands.help_text import default_groups
 from vaelab.errors import DamagedFileError, UserError
@@ -112,6 +112,19 @@ def read_overrides(folder: Path) -> list[str]:
         raise DamagedFileError(f"{path}: damaged, or no overrides of a run") from error
     tops = [naming.setting_name(word).partition(".")[0].partition("/")[0] for word in words]
     return [word for word, top in zip(words, tops, strict=True) if top not in LEFT]
+
+
+def settings_today(folder: Path) -> dict[str, Any]:
+    """Returns the configuration that the command of a folder's run composes to today.
+
+    If its overrides are missing, damaged or not possible any more, it is that of no overrides.
+    """
+    try:
+        cfg = compose_again("train", read_overrides(folder))
+    except Exception:  # of a parser, of OmegaConf or Hydra
+        cfg = compose_again("train", [])
+    plain: Any = OmegaConf.to_container(cfg, resolve=False)
+    return plain
 
 
 def without_experiment(

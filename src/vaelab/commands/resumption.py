@@ -7,6 +7,7 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
 
+from vaelab.commands.earlier_settings import settings_today
 from vaelab.commands.run_folder import RunFolder
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError
@@ -34,7 +35,7 @@ def checkpoint_to_resume(run: RunFolder, model: ELBO) -> Path | None:
             if run.best.exists() and not run.cfg.rerun:
                 run.say(f"{run.path} has no last.ckpt; ckpt=best would go on from best.ckpt")
             return None
-        resume.check_same_run(run.folder, run.path, run.cfg)
+        run.check_same_run()
         state = load_to_resume(run, run.last)
         check_architecture(model.state_dict(), state["state_dict"])
         run.say(f"going on from step {state['global_step']:,} of {run.path}")
@@ -96,11 +97,14 @@ def warn_of_other_images(cfg: DictConfig, checkpoint: Path) -> None:
     if not (earlier / COMPOSED).exists():
         return
     try:
-        plain = (read_plain_config(earlier), resume.plain_settings(cfg))
-        before, now = map(resume.split_settings, plain)
+        found = read_plain_config(earlier)
     except DamagedFileError as error:
         rank_zero_warn(f"{error}; that it divides the images in the same way is not known")
         return
+    before, now = map(resume.split_settings, (found, resume.plain_settings(cfg)))
+    before |= resume.new_settings(
+        found, now, lambda: resume.split_settings(settings_today(earlier))
+    )
     if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
         rank_zero_warn(
             f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "

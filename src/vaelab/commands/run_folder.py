@@ -5,16 +5,18 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from lightning import Trainer
 from omegaconf import DictConfig
 from rich.console import Console
 
-from vaelab.commands import cli, command_lines, config_folders, stopping
+from vaelab.commands import cli, command_lines, config_folders, earlier_settings, stopping
 from vaelab.commands.error_messages import user_message
 from vaelab.errors import NotFiniteError, UserError
 from vaelab.files.atomic import delete_partial_files, explain_write_errors, make_folder
@@ -22,6 +24,8 @@ from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED, FAILURE, write_config
 from vaelab.runs.screen import printable, relative_path, shell_path
 
+RUN_MODE = "hydra.mode=RUN"
+"""Override for a single run, where the configuration would make it a sweep."""
 LEAVING = 60.0
 """Seconds to wait for the lock, while another process stops in the same folder."""
 
@@ -34,6 +38,7 @@ class RunFolder:
         hydra_cfg: Its part `hydra`, with the folder, overrides and choices of groups.
         program: The words that start the command that the run is shown as.
         is_new: Whether the folder was not there before this start of the run.
+        is_job: Whether the command line had hydra.mode=RUN, as that of a sweep's job.
 
     Attributes:
         choices: The choice of each group of configurations.
@@ -43,13 +48,21 @@ class RunFolder:
     """
 
     def __init__(
-        self, cfg: DictConfig, hydra_cfg: Any, program: Sequence[str], *, is_new: bool
+        self,
+        cfg: DictConfig,
+        hydra_cfg: Any,
+        program: Sequence[str],
+        *,
+        is_new: bool,
+        is_job: bool = False,
     ) -> None:
         self.cfg = cfg
         self.choices: dict[str, str] = dict(hydra_cfg.runtime.choices)
         self.overrides = list(hydra_cfg.overrides.task)
         self.folder = Path(hydra_cfg.runtime.output_dir)
         self.program = [*program, *config_folders.config_dir_flags(hydra_cfg)]
+        if is_job or hydra_cfg.mode == RunMode.MULTIRUN:  # an experiment may be a sweep
+            self.program.append(RUN_MODE)
         self.is_new = is_new
         self.data_folder = Path(cfg.paths.data)
         self.console = Console(highlight=False, markup=False, soft_wrap=not sys.stdout.isatty())
@@ -61,7 +74,9 @@ class RunFolder:
         """The folder that Hydra made for this process's command."""
         hydra_cfg = HydraConfig.get()
         is_new = Path(hydra_cfg.runtime.output_dir) in cli.missing_paths
-        return cls(cfg, hydra_cfg, command_lines.program_words(), is_new=is_new)
+        is_job = RUN_MODE in command_lines.typed_arguments  # Hydra's overrides always have it
+        program = command_lines.program_words()
+        return cls(cfg, hydra_cfg, program, is_new=is_new, is_job=is_job)
 
     def say(self, text: str) -> None:
         """Prints a line in the first process; does nothing in the others."""
@@ -97,10 +112,15 @@ class RunFolder:
             return None
         if (found := resume.finished_elbo(self.folder)) is None:
             return None
-        resume.check_same_run(self.folder, self.path, self.cfg)
+        self.check_same_run()
         shown = shell_path(self.folder)
         self.say(f"{shown} is finished, with val/elbo {found:.3f}; rerun=true starts it over")
         return found
+
+    def check_same_run(self) -> None:
+        """Raises UserError if the folder holds a run with other settings."""
+        today = partial(earlier_settings.settings_today, self.folder)
+        resume.check_same_run(self.folder, self.path, self.cfg, today)
 
     def acquire_lock(self) -> None:
         """Locks the folder against other processes, waiting 60 s at most; first process only.

@@ -1,4 +1,4 @@
-"""What a data module holds, in words: for the start of a training."""
+"""Description of a data module in words, printed at the start of a training."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ SHOWN = 12  # class names in the description, at most
 
 
 def describe(data: Images) -> list[str]:
-    """Returns phrases on the values and, where there is something to say, on other facts.
+    """Returns phrases on the values and, where they are notable, on other facts.
 
     These are what was done to the source's images, the classes and how many training images
     they have, further columns, val and test images of their own, unused arrays, and a batch

@@ -37,8 +37,8 @@ SHOWN = 3  # broken files in the remark, at most
 class Folder:
     """Source of image files in a folder; decodes them to a prepared file, and again if they change.
 
-    See `vaelab.data.folder_listing` for parts and classes. Where the folder is gone, its prepared
-    file is enough.
+    See `vaelab.data.folder_listing` for parts and classes. If the folder is gone, its
+    prepared file is used.
 
     Args:
         path: The folder with the images.
@@ -83,7 +83,7 @@ class Folder:
         return moved
 
     def is_prepared(self) -> bool:
-        """Returns whether the prepared file is there, and made of the files that there are."""
+        """Returns whether the prepared file exists and was made of the present image files."""
         if not self.path.exists():
             return self.prepared.exists()
         return is_made_of(self.prepared, list_folder(self.path).digest)
@@ -106,7 +106,7 @@ class Folder:
         return replace(splits, remarks=(*said, *splits.remarks, *listing.remarks))
 
     def make_arrays(self, listing: Listing) -> Arrays:
-        """Decodes the images of a listing, and shows how far it is; raises UserError if unfit."""
+        """Decodes the images of a listing, with a progress bar; raises UserError if unfit."""
         paths = [file.path for files in listing.parts.values() for file in files]
         with ImageWorkers(len(paths)) as workers, ImageSpool(self.prepared) as spool:
             full = [str(self.path / path) for path in paths]
@@ -162,7 +162,7 @@ class Folder:
             return arrays | {ABOUT: about.to_array()}
 
     def note_broken(self, path: str, fault: str, broken: dict[str, str]) -> None:
-        """Adds a broken file to `broken`; raises UserError unless these are passed over."""
+        """Adds a broken file to `broken`; raises UserError unless these are skipped."""
         if not self.skip_broken:
             raise UserError(
                 f"{self.path / path}: cannot be decoded ({fault}); mend or delete it, or pass over "

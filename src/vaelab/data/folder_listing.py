@@ -40,7 +40,7 @@ Part = tuple[str, list[ImageFile]]
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a folder, sorted by their paths, whatever order the folder has.
+    """The image files of a folder, sorted by their paths.
 
     Attributes:
         root: The folder.
@@ -63,11 +63,11 @@ class Listing:
 
 
 def list_folder(folder: Path) -> Listing:
-    """Lists the images in a folder and below; raises UserError if there are none, or no order.
+    """Lists the images in a folder and below; UserError for none, or unclear parts or classes.
 
     Folders train, val and test at the top are parts. Classes are the folders at the top, or in each
-    part, where all images lie in folders. A single folder that has everything is gone into. Hidden
-    files and files that are no images are passed over and counted.
+    part, where all images lie in folders. If everything lies in one folder, that folder is listed.
+    Hidden files and files that are no images are skipped and counted.
 
     Raises:
         UserError: If there is no folder, it cannot be read or has no images, or parts differ.

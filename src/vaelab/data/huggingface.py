@@ -110,14 +110,14 @@ class HuggingFace(Downloaded):
                     cache_dir=str(self.folder / "huggingface"),
                 )
             )
-        except Exception as error:  # of the library's own, or whatever the network raises
+        except Exception as error:  # of the library or of the network, of many types
             raise UserError(
                 f"data.source.name={self.name}: could not be loaded ({first_line(error)})"
             ) from error
         return dict(found) if isinstance(found, dict) else {"train": found}
 
     def find_image(self, features: Any) -> str:
-        """Returns the column of pictures; raises UserError if it is not known which it is."""
+        """Returns the column of pictures; raises UserError if none or several fit."""
         pictures = [n for n, feature in features.items() if type(feature).__name__ == "Image"]
         found = self.image or (pictures[0] if len(pictures) == 1 else "")
         if found not in pictures:

@@ -1,4 +1,4 @@
-"""How a source makes images of one size and number of channels, and what it says of that."""
+"""How a source makes images of one size and number of channels, and what it says of it."""
 
 import math
 from collections import Counter
@@ -34,7 +34,7 @@ DONE = {
     "coloured": "made colour of grey",
     "first": "of several pictures, of which the first is taken",
 }
-"""What may be done to images, in words that go on after their number, by key."""
+"""Words for each change of images, by key; they follow the number of images."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class ImageSettings:
         return Conversion(self.shape, self.fit, channels, level, self.span)
 
     def remarks(self, done: Counter[str], count: int, shapes: Iterable[Shape] = ()) -> list[str]:
-        """Returns phrases on what was done to `count` images, of which `shapes` occurred."""
+        """Returns phrases on the changes of `count` images, which had these `shapes`."""
         found = []
         if done["resized"]:
             verb = "cropped and resized" if self.fit == "crop" else "resized"

@@ -78,7 +78,7 @@ class ImageWorkers:
     def ask(self, function: str, paths: list[str], others: tuple[Any, ...]) -> list[Attempt]:
         """Sends a request to this thread's process, which it may start; returns the results.
 
-        If the process dies of it, each file is tried by itself, to know which one it is.
+        If the process dies of it, each file is sent alone, to find the one that kills it.
         """
         try:
             process = self.process()

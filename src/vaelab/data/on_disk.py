@@ -222,8 +222,8 @@ def block_order(rows: Tensor, block: int, window: int, generator: torch.Generato
 
     Args:
         rows: Indices [n] in the order of the file.
-        block: Rows in a block; the last has what is left.
-        window: Rows in a window; the last has what is left.
+        block: Rows in a block; the last may have fewer.
+        window: Rows in a window; the last may have fewer.
         generator: Of the CPU.
     """
     blocks = rows.split(block)

@@ -1,4 +1,4 @@
-"""Prepared files: images made once of what a source reads, and mapped by all that use them."""
+"""Prepared files: a source's images, decoded once into a file that all processes map."""
 
 import json
 import tempfile
@@ -27,7 +27,7 @@ class About:
     """What a prepared file says of itself.
 
     Attributes:
-        made_of: Digest of what it was made of.
+        made_of: Digest of its source.
         classes: Names of the classes; empty: those that occur.
         remarks: Phrases on what was done to the images.
     """
@@ -59,7 +59,7 @@ def prepared_file(folder: Path, name: str, settings: Mapping[str, Any]) -> Path:
 
 
 def is_made_of(path: Path, made_of: str) -> bool:
-    """Returns whether a prepared file is there, whole enough to tell, and made of this."""
+    """Returns whether a prepared file can be read and its source has this digest."""
     try:
         return About.from_arrays(read_arrays(path)).made_of == made_of
     except (UserError, ValueError):
@@ -72,14 +72,14 @@ def load_prepared(path: Path, make: Callable[[], Arrays], made_of: str | None = 
     Args:
         path: The file.
         make: Makes the arrays, of which one is `ABOUT`.
-        made_of: Digest of what it should be made of; default: of whatever it is.
+        made_of: Digest of its source; default: not checked.
 
     Raises:
         UserError: If it cannot be made, written or read, or is damaged.
     """
 
     def is_current() -> bool:
-        """Returns whether the file was made of what there is now."""
+        """Returns whether the file was made of the present source."""
         return made_of is None or is_made_of(path, made_of)
 
     def make_checked() -> Arrays:
@@ -107,9 +107,9 @@ def build_prepared(arrays: Arrays) -> Splits:
 
 
 class ImageSpool:
-    """Context manager: images on their way to a prepared file, on the disk, not in memory.
+    """Context manager: collects images for a prepared file, on the disk and not in memory.
 
-    Its file has no name, so that nothing is left of a process that is killed.
+    Its file has no name, so a process that is killed leaves nothing behind.
 
     Args:
         beside: The prepared file, on whose disk it is.

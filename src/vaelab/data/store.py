@@ -92,7 +92,7 @@ def load_or_create_arrays(
         if expected is not None:
             check_contents(path, arrays, expected)
         else:
-            check_arrays(path)
+            check_arrays_once(path)
     except DamagedFileError as error:
         raise UserError(f"{error}; delete it and it is made anew") from error
     return arrays
@@ -118,10 +118,7 @@ def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
     Raises:
         DamagedFileError: If they hold something else.
     """
-    note, status = verification_file(path), path.stat()
-    # A time that is set back, as by `cp -p`, does not set back the time of that change.
-    times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
-    stamp = {"size": status.st_size, **times}
+    note, stamp = verification_file(path), file_stamp(path)
     before = read_verification(note)
     wanted = expected or before.get("contents")
     if before == {"file": stamp, "contents": wanted}:
@@ -130,8 +127,26 @@ def check_contents(path: Path, arrays: Arrays, expected: Contents) -> None:
     if wanted and (wrong := difference_text(found, wanted)):
         changed = "" if expected else f"; if you changed it yourself, delete {note}"
         raise DamagedFileError(f"{path}: damaged, or other data: {wrong}{changed}")
-    with suppress(WriteError):
-        write_text(note, json.dumps({"file": stamp, "contents": found}, indent=2) + "\n")
+    write_verification(note, {"file": stamp, "contents": found})
+
+
+def check_arrays_once(path: Path) -> None:
+    """Raises as `check_arrays`; remembers a file with a checksum that passed, and skips it then.
+
+    It is remembered as by `check_contents`.
+    """
+    note, seen = verification_file(path), {"file": file_stamp(path), "contents": None}
+    if written_checksum(path) is not None and read_verification(note) != seen:
+        check_arrays(path)
+        write_verification(note, seen)
+
+
+def file_stamp(path: Path) -> dict[str, int]:
+    """Returns size and times of a file, of which one differs after any change of it."""
+    status = path.stat()
+    # A time that is set back, as by `cp -p`, does not set back the time of that change.
+    times = {"mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}
+    return {"size": status.st_size, **times}
 
 
 def verification_file(path: Path) -> Path:
@@ -149,20 +164,34 @@ def read_verification(note: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def write_verification(note: Path, content: dict[str, Any]) -> None:
+    """Writes what `read_verification` reads; does nothing if the folder cannot be written to."""
+    with suppress(WriteError):
+        write_text(note, json.dumps(content, indent=2) + "\n")
+
+
 def check_arrays(path: Path) -> None:
     """Raises DamagedFileError if a safetensors file has other arrays than were written to it.
 
     Passes files without a checksum, which other programs and earlier versions wrote, and files
     that have no such format.
     """
+    written = written_checksum(path)
     try:
-        header, _ = read_header(path)
-        written = header.get("__metadata__", {}).get(checksums.NAME)
         whole = written is None or written == checksums.arrays_digest(map_safetensors(path))
     except Exception:  # many types; who reads the file says what is wrong
         return
     if not whole:
         raise DamagedFileError(f"{path}: damaged, for its checksum differs")
+
+
+def written_checksum(path: Path) -> str | None:
+    """Returns the checksum in the header of a safetensors file; None if it has none, or is none."""
+    try:
+        header, _ = read_header(path)
+        return header.get("__metadata__", {}).get(checksums.NAME)
+    except Exception:  # many types; who reads the file says what is wrong
+        return None
 
 
 def write_safetensors(path: Path, arrays: Arrays) -> None:

@@ -26,8 +26,8 @@ OURS = frozenset(("root", "download", "transform", "target_transform", "transfor
 class Torchvision(Downloaded):
     """Source of a torchvision data set, downloaded if absent, whose pictures are prepared once.
 
-    Its parts are those of its `train=` or `split=`; without these, or where an option chooses one,
-    everything is for training.
+    Its parts are those of its `train=` or `split=`; without these, or if an option chooses one,
+    all images are for training.
 
     Args:
         name: The class in `torchvision.datasets`.
@@ -78,7 +78,7 @@ class Torchvision(Downloaded):
         return PreparedItems(self.name, self.prepared, self.settings).make_arrays(self.open_parts())
 
     def open_parts(self) -> Iterator[tuple[str, Any]]:
-        """Yields each part by its name, opened when it is its turn; UserError without training."""
+        """Yields names and opened parts, one at a time; UserError without a training part."""
         made = self.find_class()
         known = parameter_names(made)
         if unknown := self.options.keys() - known:

@@ -41,7 +41,7 @@ def conditional(
         num_samples: K of the log evidence under each label.
     """
     model, data = subject.model, subject.data
-    truth = subject.test_images[1].argmax(1)
+    truth = subject.test_labels.argmax(1)
     probed = attempt({"probe,probe_chance": lambda: linear_probe(subject.test_codes, truth)})
     judge = classifier.load_or_train(data, subject.cache, data.device, subject.track)
     batches = subject.test_batches("every image by every label", count=images)

@@ -1,14 +1,14 @@
 """The metric of the latents: active units, and the parts of the rate."""
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
-import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
 from vaelab.errors import NotApplicable
-from vaelab.evaluation.subject import Subject, attempt
-from vaelab.metrics.aggregate import elbo_surgery
+from vaelab.evaluation.subject import Batch, Subject, attempt, regroup
+from vaelab.metrics.aggregate import IMAGES, elbo_surgery_of_batches
 from vaelab.metrics.estimates import Estimate, mean_estimate
 from vaelab.training.totals import ACTIVE
 
@@ -28,10 +28,13 @@ def latents(
             training and validation. For a finite set, such as sprites, q(z) is that of `all`; a
             part of it has a larger total correlation. The time grows with their square.
     """
-    x, y = subject.test_images
+    batches: Iterable[Batch]
     if images == "all":
-        x, y = map(torch.cat, zip(*subject.iterate_all_images("all images"), strict=True))
-    found = elbo_surgery(subject.model, x, y, num_samples)
+        every = subject.iterate_all_images("all images")
+        batches = regroup(every, IMAGES, sum(map(len, subject.data.splits.parts.values())))
+    else:
+        batches = subject.test_batches("codes of test images", IMAGES)
+    found = elbo_surgery_of_batches(subject.model, batches, num_samples)
     return attempt({"active_units": lambda: active_units(subject.test_codes)}) | {
         name: mean_estimate(values) for name, values in found.items()
     }

@@ -1,7 +1,8 @@
 """The plan of an evaluation: which metrics to measure of a run, skipping those on record."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,36 @@ from vaelab.evaluation.record import Record
 from vaelab.evaluation.subject import HasObstacle, Subject
 from vaelab.randomness import stream_seed
 from vaelab.runs import finished
+
+ESTIMATES = {
+    "likelihood": "nll elbo distortion rate rate_per_latent nll_bits_per_dim",
+    "ais": "nll_ais nll_minus_ais ais_acceptance",
+    "reconstruction": "mse psnr ssim",
+    "latents": "active_units mutual_information marginal_kl total_correlation",
+    "samples": "frechet_classifier precision recall density coverage copied",
+    "inception": "fid",
+    "conditional": "agreement agreement_per_class nll_marginal nll_given_label label_information "
+    "wrong_label_cost label_accuracy probe probe_chance",
+    "disentanglement": "mig mig_chen dci_disentanglement dci_completeness dci_informativeness sap "
+    "beta_vae_score factor_vae_score modularity explicitness irs",
+}
+"""Names of the estimates that each metric of this package gives, for hints to the user."""
+
+
+def metric_hint(name: str, metrics: Iterable[str]) -> str:
+    """Returns a hint for a name that is no metric: the metric that measures it, or a spelling.
+
+    Args:
+        name: What was given, perhaps the name of an estimate, or its beginning.
+        metrics: The names of the metrics.
+    """
+    measured_by = {e: metric for metric in metrics for e in ESTIMATES.get(metric, "").split()}
+    word = name.rpartition("/")[2].lower()
+    begun = [estimate for estimate in measured_by if estimate.startswith(f"{word}_")]
+    found = get_close_matches(word, [*metrics, *measured_by], n=1, cutoff=0.6) or begun
+    if not found or found[0] not in measured_by:
+        return spelling_hint(name, metrics)
+    return f"{found[0]} is measured by {measured_by[found[0]]}"
 
 
 @dataclass(frozen=True)
@@ -51,7 +82,7 @@ class Plan:
         for name in self.what:
             if name not in self.metrics:
                 raise UserError(
-                    f"{name}: there is no such metric; {spelling_hint(name, self.metrics)}"
+                    f"{name}: there is no such metric; {metric_hint(name, self.metrics)}"
                 )
             self.check_metric(name)
 

@@ -123,7 +123,7 @@ def generate_images(subject: Subject, count: int, sampler: Sampler) -> Iterator[
     unless x are real numbers. Raises NotApplicable if one is not finite, as of a sampler whose fit
     has diverged.
     """
-    model, y = sampler(subject.model, subject.data), subject.test_images[1]
+    model, y = sampler(subject.model, subject.data), subject.test_labels
     labels = y[torch.arange(count, device=y.device) % len(y)]
     for some in labels.split(images_per_chunk(model.x_shape, model.device)):
         drawn = model.sample_means(some)

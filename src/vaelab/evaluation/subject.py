@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelab.data import Images
+from vaelab.data.batches import Batches
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
@@ -93,12 +94,16 @@ class Subject:
     track: Callable[..., Iterable[Any]] = track
 
     @cached_property
-    def test_images(self) -> Batch:
-        """All test images [N, C, H, W], pixels drawn as for the model, and y [N, Y]; cached."""
+    def test_loader(self) -> Batches:
+        """The batches of test images; cached. Their pixels are the same at each iteration."""
         batches = self.data.batches("test")
         batches.batch_size = 100  # the noise of dequantised pixels depends on it
-        x, y = zip(*batches, strict=True)
-        return torch.cat(x), torch.cat(y)
+        return batches
+
+    @cached_property
+    def test_labels(self) -> Tensor:
+        """The y [N, Y] of all test images; cached."""
+        return self.test_loader.y(self.test_loader.rows)
 
     def iterate_all_images(self, description: str) -> Iterator[Batch]:
         """Yields chunks of x and y of all images of all parts, with a progress bar.
@@ -130,7 +135,30 @@ class Subject:
     def test_batches(
         self, description: str, size: int = 100, count: int | None = None
     ) -> Iterable[Batch]:
-        """Returns batches of the first `count` test images (default all) and y; shows progress."""
-        x, y = (part[:count] for part in self.test_images)
-        batches = list(zip(x.split(size), y.split(size), strict=True))
-        return self.track(batches, description)
+        """Yields batches of the first `count` test images (default all) and y; shows progress.
+
+        The pixels are drawn as for the model. Not all images are held at once.
+        """
+        total = len(self.test_loader.rows)
+        count = total if count is None else min(count, total)
+        turns = self.track(range(-(-count // size)), description)
+        return (
+            batch for _, batch in zip(turns, regroup(self.test_loader, size, count), strict=False)
+        )
+
+
+def regroup(batches: Iterable[Batch], size: int, count: int) -> Iterator[Batch]:
+    """Yields the first `count` images of batches, and y, in batches of `size`, but for the last."""
+    held: list[Batch] = []
+    for x, y in batches:
+        held.append((x[:count], y[:count]))
+        count -= len(held[-1][0])
+        ready = sum(len(part) for part, _ in held)
+        if count and ready < size:
+            continue
+        x, y = map(torch.cat, zip(*held, strict=True))
+        full = ready - ready % size if count else ready
+        yield from zip(x[:full].split(size), y[:full].split(size), strict=True)
+        if not count:
+            return
+        held = [(x[full:], y[full:])]

@@ -69,7 +69,7 @@ class Decoded:
 
     Attributes:
         pixels: uint8 [C, H, W].
-        done: What was done to it, by keys of `vaelab.data.image_remarks.DONE`.
+        done: What was done to it, by keys of `vaelab.data.image_settings.DONE`.
         highest: The highest value in it, before it was scaled to bytes.
     """
 

@@ -4,7 +4,7 @@ Shapes: N images, M of them, R points in latent space, S samples, D latents.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +18,6 @@ IMAGES = 250
 """Images to encode at a time."""
 
 
-@torch.no_grad()
 def elbo_surgery(
     model: AutoEncoder, x: Tensor, y: Tensor, num_samples: int = 1
 ) -> dict[str, Tensor]:
@@ -46,11 +45,19 @@ def elbo_surgery(
         y: One-hot labels [N, Y].
         num_samples: S, draws of z for each image.
     """
-    labels = y.split(IMAGES)
-    posteriors = [
-        model.latent_posterior(*part) for part in zip(x.split(IMAGES), labels, strict=True)
-    ]
-    priors = [model.latent_prior(part) for part in labels]
+    batches = zip(x.split(IMAGES), y.split(IMAGES), strict=True)
+    return elbo_surgery_of_batches(model, batches, num_samples)
+
+
+@torch.no_grad()
+def elbo_surgery_of_batches(
+    model: AutoEncoder, batches: Iterable[tuple[Tensor, Tensor]], num_samples: int
+) -> dict[str, Tensor]:
+    """Returns what `elbo_surgery` does of images and labels in batches, each encoded once."""
+    posteriors, priors = [], []
+    for x, y in batches:
+        posteriors.append(model.latent_posterior(x, y))
+        priors.append(model.latent_prior(y))
     samples = [q.sample((num_samples,)) for q in posteriors]
     z = torch.cat(samples, 1)
     own = torch.cat([q.log_prob(s) for q, s in zip(posteriors, samples, strict=True)], 1)

@@ -1,7 +1,7 @@
 """Detection, comparison and deletion of a previous run in the same folder."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -39,13 +39,19 @@ def has_run(folder: Path) -> bool:
     return begun and (folder / COMPOSED).exists()
 
 
-def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
+def check_same_run(
+    folder: Path, shown: Path, cfg: DictConfig, today: Callable[[], Mapping[str, Any]]
+) -> None:
     """Raises UserError if the folder's run has other settings, or none; ignores `FREE` settings.
+
+    A setting that is new since the run was made counts as if the run had its default. A
+    setting outside of any part that vaelab has no more, as `graph` of 0.1.0, is ignored.
 
     Args:
         folder: The run folder.
         shown: The folder as the user would type it, for the message.
         cfg: The composed configuration.
+        today: Returns the configuration that the command of the folder's run composes to today.
 
     Raises:
         UserError: With the first setting that differs.
@@ -58,7 +64,11 @@ def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
             f"{error}, so that its settings are not known; ckpt=last goes on all the same, and "
             "rerun=true starts over"
         ) from error
-    before, now = identity_settings(found), identity_settings(plain_settings(cfg))
+    present = plain_settings(cfg)
+    known = {key: value for key, value in found.items() if key in present}
+    before, now = identity_settings(known), identity_settings(present)
+    if found:
+        before |= new_settings(found, now, lambda: identity_settings(today()))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise UserError(
@@ -67,6 +77,30 @@ def check_same_run(folder: Path, shown: Path, cfg: DictConfig) -> None:
                 "ckpt=last goes on all the same, rerun=true starts over, and "
                 "hydra.run.dir=FOLDER names another folder"
             )
+
+
+def new_settings(
+    found: Mapping[str, Any], names: Iterable[str], today: Callable[[], Mapping[str, object]]
+) -> dict[str, object]:
+    """Returns from `today` those of the names that an earlier configuration lacks.
+
+    A setting that is null there, or is inside of a part that is null there, is not lacking.
+
+    Args:
+        found: The earlier configuration.
+        names: Dotted names of settings.
+        today: Returns settings by dotted name; is called only if a name is lacking.
+    """
+    every = flatten(found)
+    lacking = [name for name in names if not any(part in every for part in leading_parts(name))]
+    usual = today() if lacking else {}
+    return {name: usual[name] for name in lacking if name in usual}
+
+
+def leading_parts(name: str) -> list[str]:
+    """Returns `a`, `a.b` and `a.b.c` of a dotted name `a.b.c`."""
+    parts = name.split(".")
+    return [".".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def plain_settings(cfg: DictConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from vaelab.commands import command_lines, config_folders
+from vaelab.commands import command_lines, config_folders, earlier_settings
 from vaelab.errors import DamagedFileError
 from vaelab.runs import comparability, naming, resume
 from vaelab.sweeps.job import Job
@@ -133,7 +134,8 @@ def find_damage(folder: Path, task: DictConfig) -> str:
     """
     try:
         if resume.has_run(folder):
-            resume.check_same_run(folder, folder, task)
+            today = partial(earlier_settings.settings_today, folder)
+            resume.check_same_run(folder, folder, task, today)
     except DamagedFileError as error:
         return str(error)
     return ""

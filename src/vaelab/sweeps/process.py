@@ -43,7 +43,7 @@ class Order:
 class Process:
     """The process of a job, started in a session of its own, so that Ctrl-C does not reach it.
 
-    It exits by itself when its parent dies, see `vaelab.commands.cli`.
+    It exits when its parent dies, see `vaelab.commands.cli`.
     """
 
     def __init__(self, order: Order) -> None:

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate: a share of the optimizer's rate, by the steps or epochs done.
+"""Schedules of the learning rate: a share of the optimizer's rate at each step or epoch.
 
 They are schedulers of torch, which Lightning steps. Torch's own multiply the rate at each step, and
 keep their settings and length in a checkpoint: a cosine that is resumed for a longer training
@@ -18,23 +18,23 @@ from vaelab.errors import UserError, first_line
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Warming = NonNegativeInt | Annotated[float, Field(ge=0, lt=1)]
-"""How many optimizer steps, or below 1 which share of the training."""
+"""A number of optimizer steps; below 1, a share of the training."""
 
 
 class Schedule(LRScheduler):
     """A scheduler that sets each group's rate to a share of its own; abstract.
 
-    The share is a function of what was done, so a resumed run continues where it stopped. Rates,
-    settings and length are those of the configuration, also after a resumption.
+    The share is a function of the steps or epochs done, so a resumed run continues where it
+    stopped. Rates, settings and length are those of the configuration, also after a resumption.
 
     Attributes:
-        interval: What counts as done: optimizer steps (`step`) or epochs (`epoch`).
+        interval: The unit of `done`: optimizer steps (`step`) or epochs (`epoch`).
         steps: Optimizer steps of the whole training; infinite until `start`.
     """
 
     interval: ClassVar[str] = "step"
     saved: ClassVar[tuple[str, ...]] = ("last_epoch", "steps")
-    """Attributes in a checkpoint; torch calls what is done `last_epoch`."""
+    """Attributes in a checkpoint; torch's name of the steps or epochs done is `last_epoch`."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.steps: float = inf
@@ -42,7 +42,7 @@ class Schedule(LRScheduler):
         super().__init__(optimizer)
 
     def share(self, done: int) -> float:
-        """The share of the rates after so many steps or epochs; abstract."""
+        """Returns the share of the rates after `done` steps or epochs; abstract."""
         raise NotImplementedError
 
     @property
@@ -55,7 +55,7 @@ class Schedule(LRScheduler):
         return [base * self.share(self.last_epoch) for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, Any]:
-        """Called by Lightning to save a checkpoint: what was done, not the settings."""
+        """Called by Lightning to save a checkpoint: the steps or epochs done, not the settings."""
         return {"interval": self.interval} | {name: getattr(self, name) for name in self.saved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Warmup(Schedule):
     """A rate that rises linearly in the first steps, then stays that of the optimizer.
 
     Args:
-        warmup: The steps in which it rises, or which share of all steps these are.
+        warmup: The steps in which it rises; below 1, their share of all steps.
     """
 
     def __init__(self, optimizer: Optimizer, *, warmup: Warming) -> None:
@@ -136,7 +136,7 @@ class Warmup(Schedule):
         return inf if isinf(self.steps) else round(self.warmup * self.steps)
 
     def share(self, done: int) -> float:
-        """The share of the rates after so many steps: 1 / N at first, 1 from N - 1 steps on."""
+        """Returns the share after `done` steps: 1 / N at first, 1 from N - 1 steps on."""
         return min(1.0, (done + 1) / self.warmup_steps) if self.warmup_steps else 1.0
 
     def start(self, steps: float, steps_done: int, epochs_done: int) -> None:
@@ -155,7 +155,7 @@ class Cosine(Warmup):
     Loshchilov & Hutter, 2017, arXiv:1608.03983, eq. 5, without restarts.
 
     Args:
-        warmup: The steps in which it first rises, or which share of all steps these are.
+        warmup: The steps in which it first rises; below 1, their share of all steps.
         final: The share of the rate at the end.
     """
 
@@ -169,7 +169,7 @@ class Cosine(Warmup):
         return True
 
     def share(self, done: int) -> float:
-        """The share of the rates after so many steps, 1 after the warm-up and `final` at the end.
+        """Returns the share after `done` steps: 1 after the warm-up and `final` at the end.
 
         It stays `final` after the end.
         """
@@ -181,11 +181,11 @@ class Cosine(Warmup):
 
 
 class Step(Schedule):
-    """A rate that is multiplied by a factor after every so many epochs.
+    """A rate that is multiplied by a factor after every `every` epochs.
 
     Args:
         every: The epochs from one change to the next.
-        factor: What the rate is multiplied by.
+        factor: The number that the rate is multiplied by.
     """
 
     interval = "epoch"
@@ -195,18 +195,18 @@ class Step(Schedule):
         super().__init__(optimizer)
 
     def share(self, done: int) -> float:
-        """The share of the rates after so many epochs."""
+        """Returns the share after `done` epochs."""
         return float(self.factor ** (done // self.every))
 
 
 class Plateau(Schedule):
-    """A rate that is multiplied by a factor where `val/loss` falls no more.
+    """A rate that is multiplied by a factor when `val/loss` has stopped falling.
 
-    It is measured at every validation, with every weight as configured.
+    `val/loss` is measured at every validation, with every weight as configured.
 
     Args:
-        factor: What the rate is multiplied by.
-        patience: The validations without a new least `val/loss` after which it is.
+        factor: The number that the rate is multiplied by.
+        patience: The validations without a new least `val/loss` after which it is reduced.
         min_delta: By how much, in nats, `val/loss` must fall to count.
         final: The share below which the rate does not fall.
     """
@@ -230,11 +230,11 @@ class Plateau(Schedule):
         super().__init__(optimizer)
 
     def share(self, done: int) -> float:
-        """The share of the rates by the changes so far, whatever was done."""
+        """Returns the share after the reductions so far; ignores `done`."""
         return max(self.final, float(self.factor**self.reductions))
 
     def observe(self, loss: float) -> None:
-        """Counts a validation of this loss, and sets the rates if it was one too many."""
+        """Counts a validation; reduces the rates, in place, after `patience` without a new best."""
         if loss < self.best - self.min_delta:
             self.best, self.waited = loss, 0
             return
@@ -247,11 +247,11 @@ class Plateau(Schedule):
 def scheduler_config(make: Callable[..., Any], optimizer: Optimizer) -> dict[str, Any]:
     """Returns Lightning's dictionary of a scheduler, built for an optimizer; UserError if refused.
 
-    A scheduler of torch is stepped after every epoch, or after every step if torch's documentation
-    has it so.
+    A scheduler of torch is stepped after every epoch; CyclicLR and OneCycleLR after every step, as
+    torch documents.
 
     Raises:
-        UserError: If the scheduler refuses its settings, or is none.
+        UserError: If the scheduler refuses its settings, or is no scheduler of torch.
     """
     try:
         made = make(optimizer)

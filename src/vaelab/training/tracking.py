@@ -1,7 +1,7 @@
 """Loggers to Weights & Biases and to MLflow that go on with the run of an earlier start."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -17,7 +17,7 @@ from vaelab.training.json_files import read_json_or_nothing, write_json
 
 T = TypeVar("T")
 FILE = Path(".hydra", "tracking.json")
-"""File in a run folder: the ids of its runs elsewhere, by the name of the package."""
+"""File in a run folder: the ids of its runs at these services, by the name of the package."""
 ID = re.compile(r"[\w-]{1,64}")
 
 
@@ -33,8 +33,8 @@ class LogsImages(Protocol):
 class WandbLogger(loggers.WandbLogger):
     """Lightning's logger to Weights & Biases, but a resumed run goes on in the run that it began.
 
-    What was logged after the checkpoint that it goes on from is logged again: nothing can be
-    deleted there.
+    Points after the checkpoint that it goes on from are logged twice, for Weights & Biases cannot
+    delete them.
 
     Args:
         folder: The run folder, in which the id is kept.
@@ -66,8 +66,8 @@ class WandbLogger(loggers.WandbLogger):
 class MLFlowLogger(loggers.MLFlowLogger):
     """Lightning's logger to MLflow, with pictures; a resumed run goes on in the run that it began.
 
-    What was logged after the checkpoint that it goes on from is logged again: nothing can be
-    deleted there.
+    Points after the checkpoint that it goes on from are logged again only if their values are
+    others, as the speed; MLflow cannot delete the earlier ones.
 
     Args:
         folder: The run folder, in which the id is kept.
@@ -82,6 +82,7 @@ class MLFlowLogger(loggers.MLFlowLogger):
         check_installed("mlflow")
         self.folder, self.is_kept = Path(folder), False
         self.resumed = None if anew else earlier_id(self.folder, "mlflow")
+        self.known: dict[str, set[tuple[int, float]]] = {}  # points by metric, where resumed
         options["run_name"] = options.get("run_name") or self.folder.name
         super().__init__(**{"run_id": self.resumed} | options)
 
@@ -100,6 +101,22 @@ class MLFlowLogger(loggers.MLFlowLogger):
         """Logs settings; skips those of a resumed run, which MLflow refuses to change."""
         if self.resumed is None:
             super().log_hyperparams(params)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Called by Lightning to log scalars; skips points that a resumed run has already."""
+        new = {name: v for name, v in metrics.items() if (step, v) not in self.known_points(name)}
+        if new:
+            super().log_metrics(new, step)
+
+    def known_points(self, name: str) -> set[tuple[int, float]]:
+        """Returns step and value of each point that a resumed run had of a metric; asks MLflow."""
+        if self.resumed is None:
+            return set()
+        if name not in self.known:
+            history = self.experiment.get_metric_history(self.resumed, name)
+            self.known[name] = {(point.step, point.value) for point in history}
+        return self.known[name]
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Image], step: int | None = None) -> None:

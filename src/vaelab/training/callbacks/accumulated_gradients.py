@@ -1,4 +1,4 @@
-"""Callback that keeps the gradients of batches that make no optimizer step yet in checkpoints."""
+"""Callback that saves gradients accumulated towards the next optimizer step in checkpoints."""
 
 from typing import Any
 
@@ -14,8 +14,8 @@ KEY = "accumulated_gradients"
 class AccumulatedGradients(Callback):
     """Callback that saves and restores gradients, if `accumulate_grad_batches` are not complete.
 
-    Without them the step after a resumption would be of fewer batches, and with it all later
-    points. `ELBO` attaches it to its trainer.
+    Without them the first step after a resumption would average fewer batches, and all later
+    points would differ. `ELBO` attaches it to its trainer.
     """
 
     def __init__(self) -> None:

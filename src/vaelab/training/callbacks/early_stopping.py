@@ -1,4 +1,4 @@
-"""Callback that stops a training whose `val/loss` falls no more."""
+"""Callback that stops training when `val/loss` has stopped falling."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from vaelab.training.callbacks.annealing import Annealing
 class EarlyStopping(callbacks.EarlyStopping):
     """Lightning's EarlyStopping by `val/loss`; a resumed run stops where it would have stopped.
 
-    `val/loss` is measured with every weight as configured. While a weight is annealed training
-    minimises something else, so those validations do not count.
+    `val/loss` is measured with every weight as configured. While a weight is annealed, training
+    minimises another loss, so those validations do not count.
 
     Args:
         patience: The validations without a new least `val/loss` after which training stops.
@@ -40,13 +40,13 @@ class EarlyStopping(callbacks.EarlyStopping):
         return "EarlyStopping"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Called by Lightning on resuming: restores what was counted, with the present patience."""
+        """Called by Lightning on resuming: restores its counts, with the present patience."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning before fit: stops it if it had been stopped at the checkpoint.
 
-        So the test that was left is done, and no more epochs. With a larger patience it goes on.
+        So only the test that is still to be done follows. With a larger patience training goes on.
         """
         patient = self.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED
         if patient and self.wait_count < self.patience:

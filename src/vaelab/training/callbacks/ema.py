@@ -1,4 +1,4 @@
-"""Callback that keeps an exponential moving average of the weights, which is what is evaluated."""
+"""Callback that keeps an exponential moving average of the weights, for evaluation."""
 
 from typing import Annotated, Any
 
@@ -16,13 +16,14 @@ KEY = "ema"
 class EMA(Callback):
     """Callback that averages the weights over training steps, exponentially.
 
-    The model has the averages in validation and test, in pictures and at the end, and checkpoints
-    have them as the model's weights: whatever loads one uses the averages. The weights that are
-    trained are beside them, and a resumed run goes on with both.
+    The model has the averages in validation and test, in pictures and after training. Checkpoints
+    have them as the model's weights, so loading one gives the averages; the trained weights are
+    stored beside them, and a resumed run goes on with both.
 
-    After n steps the decay is min(decay, (1 + n) / (10 + n)), so the first weights, which are
-    random, are soon forgotten. Buffers that are saved are averaged too, such as the statistics of a
-    batch norm; integers are copied. Others, such as an annealed weight, are left as they are.
+    After n steps the decay is min(decay, (1 + n) / (10 + n)), so the random first weights
+    soon have no influence. Buffers that are saved are averaged too, such as the statistics of a
+    batch norm; integers are copied. Buffers that are not saved, such as an annealed weight,
+    stay unchanged.
 
     Lightning's `WeightAveraging` averages annealed weights as well, has the trained weights in the
     model when pictures are drawn, and copies parts before they are initialised from data.
@@ -85,9 +86,9 @@ class EMA(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Called by Lightning before it saves a checkpoint: averages in front, the others beside.
+        """Called by Lightning before it saves a checkpoint: stores averages and trained weights.
 
-        A step that was not yet averaged is averaged first.
+        The averages become its `state_dict`. A step that was not yet averaged is averaged first.
         """
         if not self.spare:
             return
@@ -101,7 +102,7 @@ class EMA(Callback):
 
     @torch.no_grad()
     def update(self, trainer: Trainer, module: LightningModule) -> None:
-        """Adds the weights after a step to the averages, in place; skips one that was added."""
+        """Adds the weights after a step to the averages, in place; skips a step added before."""
         if trainer.global_step == self.step:
             return
         self.step, self.updates = trainer.global_step, self.updates + 1

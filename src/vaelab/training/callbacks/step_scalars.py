@@ -108,7 +108,7 @@ class StepScalars(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Called by Lightning before it saves a checkpoint, which then has no weights of NaN."""
+        """Called by Lightning before it saves a checkpoint: see `check_finite`."""
         self.check_finite(trainer)
 
     def check_finite(self, trainer: Trainer) -> None:
