@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaelab.data import Images
 from vaelab.data.array_images import Span
@@ -20,8 +19,8 @@ from vaelab.errors import NotApplicable, UserError
 from vaelab.evaluation.given_images import convert_given_images
 from vaelab.evaluation.given_labels import labels_to_y
 from vaelab.evaluation.subject import Batch
+from vaelab.inference import is_whole, posterior_arrays
 from vaelab.metrics.evidence import evidence_estimates
-from vaelab.posteriors import Point, PointMass
 from vaelab.randomness import seeded_generator, stream_seed
 
 Encoded = dict[str, np.ndarray]
@@ -52,8 +51,8 @@ def encode_images(
     Args:
         model: In evaluation mode, as `vaelab.load` returns it.
         images: [N, H, W] or [N, C, H, W] of the model's size; booleans or numbers.
-        labels: Classes [N] as names, whole numbers or one-hot; or columns by name, where the model
-            is conditional on several. Ignored by a model without labels.
+        labels: Classes [N] as names, whole numbers or one-hot; one for all; or columns by name,
+            where the model is conditional on several. Ignored by a model without labels.
         num_samples: K of the NLL; with 0 it is not measured, and K is 1 for the distortion.
         span: The pixel values that mean black and white; default: 0 and 255.
         seed: Seed of all that is drawn.
@@ -62,9 +61,13 @@ def encode_images(
     Raises:
         UserError: If images or labels do not fit the model.
     """
+    if not is_whole(num_samples, 0):
+        raise UserError(f"num_samples={num_samples!r}: should be a whole number, or 0 for no NLL")
     pixels = convert_given_images(images, model.x_shape, span)
     columns = labels if isinstance(labels, Mapping) else {"label": labels}
     columns = {name: np.asarray(v) for name, v in columns.items() if v is not None}
+    for name in [name for name, values in columns.items() if values.ndim == 0]:
+        columns[name] = np.repeat(columns[name], len(pixels))  # one for all
     y = labels_to_y(model, columns, len(pixels))
     rows = torch.arange(len(pixels))
     batches = own_batches(model, pixels, y, rows, seed, track)
@@ -142,20 +145,6 @@ def encode_batches(
             found |= bounds(model, x, y, num_samples)
             parts.append({name: values.cpu() for name, values in found.items()})
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-
-
-def posterior_arrays(q: Distribution) -> dict[str, Tensor]:
-    """Returns mean and scale, the standard deviation, of each latent, [B, D] each, of a posterior.
-
-    Points have no `scale`. Codes have none either, but the indices `code` [B, positions]; their
-    `mean` are the vectors of the codes. In a hierarchy the latents of all levels are concatenated,
-    top first, and a level's mean and scale are those given the means above.
-    """
-    if isinstance(q, PointMass):
-        return {"mean": q.mean, "code": q.codes}
-    if isinstance(q, Point):
-        return {"mean": q.mean}
-    return {"mean": q.mean, "scale": q.stddev}
 
 
 def bounds(model: ELBO, x: Tensor, y: Tensor, num_samples: int) -> dict[str, Tensor]:

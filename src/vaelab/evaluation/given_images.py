@@ -102,11 +102,11 @@ def convert_given_images(
             "(channels x height x width)"
         )
     if span is not None and not 0 < span[1] - span[0] < np.inf:
-        raise UserError(f"range=[{span[0]:g},{span[1]:g}] should rise")
+        raise UserError(f"span=[{span[0]:g},{span[1]:g}] should rise")
     try:
         return convert_images("images", array, span)
     except UserError as error:
-        raise UserError(str(error).replace("data.source.range", "range")) from error
+        raise UserError(str(error).replace("data.source.range", "span")) from error
 
 
 def size_text(shape: Sequence[int]) -> str:
