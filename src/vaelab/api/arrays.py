@@ -88,6 +88,18 @@ def check_pictures(arrays: Arrays) -> None:
         )
 
 
+def check_choice(data: str | None, may_be: bool, images: str) -> None:
+    """Raises UserError if data of a kind are chosen, and the images are data of another one.
+
+    Args:
+        data: The choice, or None.
+        may_be: Whether the images may be of that kind.
+        images: What they are, for the message.
+    """
+    if data is not None and not may_be:
+        raise UserError(f'data="{data}": the images are given already, as {images}; leave it out')
+
+
 def refuse_labels(labels: Any, where: str) -> None:
     """Raises UserError if labels are given beside those in `images`."""
     if labels is not None:
@@ -159,8 +171,8 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
 
 def float_range(arrays: Arrays) -> list[str]:
     """Returns an override with the range of floats as pixels, [0, 1] or [-1, 1]; else none."""
-    floats = [a for a in arrays.values() if a.dtype.kind == "f" and a.size]
-    images = [a for a in floats if a.ndim > 2]
+    columns = [array for name, array in arrays.items() if not name.endswith("labels")]
+    images = [a for a in columns if a.dtype.kind == "f" and a.size and a.ndim > 2]
     if not images:
         return []
     low, high = min(a.min() for a in images), max(a.max() for a in images)
