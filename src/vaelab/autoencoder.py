@@ -206,11 +206,9 @@ class AutoEncoder(nn.Module):
             return
         how = "x, y = model.inputs(images, labels) makes them"
         dtype = next(self.parameters()).dtype
-        shape = ", ".join(map(str, self.x_shape))
         if not isinstance(x, Tensor) or x.shape[1:] != self.x_shape or x.dtype != dtype:
-            raise UserError(
-                f"x should be {type_text(dtype)} [B, {shape}], not {tensor_text(x)}; {how}"
-            )
+            wanted = f"{type_text(dtype)} [B, {', '.join(map(str, self.x_shape))}]"
+            raise UserError(f"x should be {wanted}, not {tensor_text(x)}; {how}")
         width = self.y_dim if self.context_dim else "Y"
         right = isinstance(y, Tensor) and y.shape[:-1] == x.shape[:1]
         if not right or (self.context_dim and (y.shape[1:] != (width,) or y.dtype != dtype)):

@@ -188,6 +188,8 @@ def test_fit_takes_vectors_and_signals(data):
         ((IMAGES,), {"prior": "conditional_normal"}, 'use model="cvae" or condition="one_hot"'),
         ((IMAGES,), {"ckpt": "last"}, '^ckpt="last": .* goes on with folder="FOLDER"'),
         ((IMAGES,), {"like": "nowhere"}, '^like="nowhere": is no run folder'),
+        ((IMAGES,), {"like": 3}, "^like: a int is no path of a run folder"),
+        ((IMAGES,), {"folder": 3}, "^folder: a int is no path of a run folder"),
         ((IMAGES,), {"overrides": None}, "^overrides: give a list of texts"),
         ((IMAGES, np.zeros((90, 2, 2))), {}, r"^images: train_labels have shape \(90, 2, 2\)"),
         ((object(),), {}, "images: a object is no array"),

@@ -68,7 +68,8 @@ def test_loop_of_the_readme_trains_with_new_noise(tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "model.loss" in b]
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
-    names = {"loader": DataLoader(TensorDataset(images, torch.arange(12)), batch_size=6)}
+    names = {"vaelab": vaelab, "torch": torch, "lightning": lightning}
+    names["loader"] = DataLoader(TensorDataset(images, torch.arange(12)), batch_size=6)
     exec(block, names)
     model, x = names["model"], names["x"]
     assert names["loss"].isfinite()

@@ -68,6 +68,9 @@ def fit(
     Raises:
         UserError: If data or settings are wrong.
     """
+    for name, path in (("folder", folder), ("like", like)):
+        if not isinstance(path, str | os.PathLike | None):
+            raise UserError(f"{name}: a {type(path).__name__} is no path of a run folder")
     words = all_overrides(model, settings, overrides)
     data = next((word.removeprefix("data=") for word in words if word[:5] == "data="), None)
     kept: given.Arrays = {}
