@@ -200,7 +200,8 @@ class AutoEncoder(nn.Module):
         """Raises UserError unless x and y are as `Inference.inputs` and the data module make them.
 
         Of the first batch in training mode the values of x are checked, too: later ones are not
-        read, for which a GPU would have to wait. Nothing is checked in a compiled loss.
+        read, for which a GPU would have to wait. Nothing is checked in a compiled loss, nor are
+        values that a density of real numbers is given without noise.
         """
         if torch.compiler.is_compiling():
             return
@@ -216,7 +217,8 @@ class AutoEncoder(nn.Module):
             raise UserError(f"y should be {wanted}, not {tensor_text(y)}; {how}")
         if self.training and not self.has_seen_x:
             low, high = map(float, x.detach().aminmax()) if x.numel() else (0, 0)
-            if self.pixels != "real" and not (low >= 0 and high <= 1):  # also NaN
+            any_real = self.pixels in ("real", "grey") and "real" in self.likelihood.pixels
+            if not (any_real or (low >= 0 and high <= 1)):  # also NaN
                 raise UserError(f"x are pixels in [0, 1], and these are {low:g} to {high:g}; {how}")
 
     def terms(self, x: Tensor, y: Tensor, num_samples: int | None = None) -> Terms:
