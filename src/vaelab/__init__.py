@@ -1,19 +1,19 @@
 """vaelab: variational auto-encoders as small differences from one ELBO.
 
-Public: `fit`, `load`, `build`, `compose`, `Run`, `UserError`.
+Public: `fit`, `load`, `build`, `compose`, `show`, `Run`, `UserError`.
 """
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vaelab.api import Run, build, compose, fit
+    from vaelab.api import Run, build, compose, fit, show
     from vaelab.elbo import ELBO
 
 from vaelab.errors import UserError
 from vaelab.version import __version__
 
-__all__ = ["Run", "UserError", "__version__", "build", "compose", "fit", "load"]
+__all__ = ["Run", "UserError", "__version__", "build", "compose", "fit", "load", "show"]
 
 
 def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "ELBO":
@@ -22,8 +22,9 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "E
     The model is in evaluation mode and on the CPU. Its data are not needed.
 
     Args:
-        where: A run folder, an exported folder, or, if there is no such folder, `user/name` on the
-            hub or the name of a model that comes with vaelab: `mnist_cvae`.
+        where: A run folder, or a file of its `checkpoints`; an exported folder; or, if there is no
+            such folder, `user/name` on the hub or the name of a model that comes with vaelab:
+            `mnist_cvae`.
         checkpoint: `best` or `last`, for a run folder. Without `best` the `last` is loaded.
         trust: If True, runs code outside vaelab that the configuration names; if False, refuses.
 
@@ -36,8 +37,8 @@ def load(where: str | Path, checkpoint: str = "best", trust: bool = False) -> "E
 
 
 def __getattr__(name: str) -> Any:
-    """Imports `fit`, `build`, `compose` and `Run` on first use, since they bring torch."""
-    if name in ("fit", "build", "compose", "Run"):
+    """Imports `fit`, `build`, `compose`, `show` and `Run` on first use, since they bring torch."""
+    if name in ("fit", "build", "compose", "show", "Run"):
         from vaelab import api
 
         return getattr(api, name)
@@ -46,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """The public names, also those that are not imported yet."""
-    return sorted([*globals(), "Run", "build", "compose", "fit"])
+    return sorted([*globals(), "Run", "build", "compose", "fit", "show"])

@@ -82,6 +82,7 @@ class AutoEncoder(nn.Module):
         self.class_names |= {name: [*names] for name, names in (class_names or {}).items()}
         self.num_samples = num_samples
         self.pixels = pixels
+        self.has_seen_x = False  # whether a training batch has been checked, see `check_batch`
         self.bits_offset: float | None = likelihood.pixels[pixels]
 
         self.units: Units | None = None
@@ -207,8 +208,40 @@ class AutoEncoder(nn.Module):
         z = self.latent_prior(y).expand(y.shape[:1]).sample()
         return self.image_likelihood(z, y).mean
 
+    def check_batch(self, x: Tensor, y: Tensor) -> None:
+        """Raises UserError unless x and y are as `Inference.inputs` and the data module make them.
+
+        Of the first batch in training mode the values of x are checked, too: later ones are not
+        read, for which a GPU would have to wait. Nothing is checked in a compiled loss, nor are
+        values that a density of real numbers is given without noise.
+        """
+        if torch.compiler.is_compiling():
+            return
+        how = "x, y = model.inputs(images, labels) makes them"
+        dtype = next(self.parameters()).dtype
+        if not isinstance(x, Tensor) or x.shape[1:] != self.x_shape or x.dtype != dtype:
+            wanted = f"{type_text(dtype)} [B, {', '.join(map(str, self.x_shape))}]"
+            raise UserError(f"x should be {wanted}, not {tensor_text(x)}; {how}")
+        width = self.y_dim if self.context_dim else "Y"
+        right = isinstance(y, Tensor) and y.shape[:-1] == x.shape[:1]
+        if not right or (self.context_dim and (y.shape[1:] != (width,) or y.dtype != dtype)):
+            wanted = f"{type_text(dtype)} [{len(x)}, {width}]"
+            raise UserError(f"y should be {wanted}, not {tensor_text(y)}; {how}")
+        if self.training and not self.has_seen_x:
+            low, high = map(float, x.detach().aminmax()) if x.numel() else (0, 0)
+            any_real = self.pixels in ("real", "grey") and "real" in self.likelihood.pixels
+            if not (any_real or (low >= 0 and high <= 1)):  # also NaN
+                raise UserError(f"x are pixels in [0, 1], and these are {low:g} to {high:g}; {how}")
+
     def terms(self, x: Tensor, y: Tensor, num_samples: int | None = None) -> Terms:
-        """Draws K samples z per image (default `self.num_samples`); returns `Terms` of the ELBO."""
+        """Draws K samples z per image (default `self.num_samples`); returns `Terms` of the ELBO.
+
+        Raises:
+            UserError: If x and y are no batch, see `check_batch`.
+        """
+        self.check_batch(x, y)
+        if self.training and not self.has_seen_x:
+            self.has_seen_x = True
         q = self.latent_posterior(x, y)
         z = self.draw(q, num_samples or self.num_samples)
         return Terms(x, q, self.latent_prior(y), z, self.image_likelihood(z, y))
@@ -216,6 +249,18 @@ class AutoEncoder(nn.Module):
     def draw(self, q: Distribution, num_samples: int) -> Tensor:
         """Reparameterised samples [K, B, D] of q, with gradients to its parameters."""
         return q.rsample((num_samples,))
+
+
+def type_text(dtype: torch.dtype) -> str:
+    """A type of numbers as text, such as float32."""
+    return str(dtype).removeprefix("torch.")
+
+
+def tensor_text(value: Any) -> str:
+    """Type and shape of a tensor as text, `float32 [8, 2]`; of another object its class."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"{type_text(value.dtype)} {list(value.shape)}"
 
 
 def check_pixels(pixels: str, likelihood: Any, x_shape: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ Shapes: B images, Y width of the labels, C x H x W pixels. Units: nats per image
 says `bits`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from vaelab.acceleration import step_counts
 from vaelab.data.images import Images
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError, first_line
-from vaelab.inference import Inference
+from vaelab.inference import Inference, posterior_arrays
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.terms import Terms
 from vaelab.training.callbacks.accumulated_gradients import AccumulatedGradients
@@ -91,7 +91,10 @@ class ELBO(Inference, LightningModule):
         return draw_share(q, num_samples) if self.training else super().draw(q, num_samples)
 
     def loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The objective [] of a batch, with its distortion [B] and rate [B], both detached."""
+        """The objective [] of a batch, with its distortion [B] and rate [B], both detached.
+
+        x and y are as `inputs` makes them of images and labels, with pixels in [0, 1].
+        """
         terms = self.terms(x, y)
         return self.objective(terms), terms.distortion.detach(), terms.rate.detach()
 
@@ -136,13 +139,14 @@ class ELBO(Inference, LightningModule):
         images, labels, *more = (
             (*batch, None) if isinstance(batch, (tuple, list)) else (batch, None)
         )
-        if len(more) > 1:
+        if len(more) > 1 or isinstance(batch, Mapping):
             raise UserError("a batch should be images, or a pair of images and labels")
         noise = torch.default_generator if self.training else None
         return self.inputs(images, labels, noise)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Called by Lightning for each training batch: returns its loss, and terms for the log."""
+        check_pair(batch)
         loss, distortion, rate = self.loss(*batch)
         terms = {"distortion": distortion, "rate": rate, "objective": loss.detach()}
         return {"loss": loss, **terms}  # Lightning divides `loss` if it accumulates gradients
@@ -189,6 +193,7 @@ class ELBO(Inference, LightningModule):
 
         They are added to `self.totals`; nothing is logged.
         """
+        check_pair(batch)
         x, y = batch
         if not len(x):  # the last batches may all go to other processes
             return
@@ -213,6 +218,15 @@ class ELBO(Inference, LightningModule):
     on_test_epoch_start = on_validation_epoch_start
     test_step = validation_step
     on_test_epoch_end = on_validation_epoch_end
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Called by `Trainer.predict` for each batch: returns its `mean` and `scale` [B, D].
+
+        They are those of q(z | x, y); of points and codes see `posterior_arrays`.
+        """
+        check_pair(batch)
+        self.check_batch(*batch)
+        return posterior_arrays(self.latent_posterior(*batch))
 
     def evaluation_scalars(self, means: dict[str, float]) -> dict[str, float]:
         """The scalars to log of means over images, in nats: these, and bits per dimension if any.
@@ -245,6 +259,12 @@ class ELBO(Inference, LightningModule):
         check_architecture(self.state_dict(), checkpoint["state_dict"])
         step_counts.restore_step_count(checkpoint)
         step_counts.close_finished_epoch(checkpoint)
+
+
+def check_pair(batch: Any) -> None:
+    """Raises UserError unless a batch is a pair."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise UserError("a batch should be a pair (x, y), as model.inputs(images, labels) makes it")
 
 
 def mark_not_fresh(model: ELBO, _: Any) -> None:

@@ -20,6 +20,7 @@ from vaelab.errors import UserError
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.evidence import evidence_estimates
 from vaelab.observations import check_picture
+from vaelab.posteriors import Point, PointMass
 from vaelab.randomness import seeded_generator
 
 SAYS = "this model is conditional on"
@@ -31,7 +32,8 @@ class Inference(AutoEncoder):
     Images are NumPy arrays, tensors or lists: a batch [B, C, H, W], [B, H, W, C] or, with one
     channel, [B, H, W], or a single image. They are booleans, whole numbers of 0..255 or floats in
     [0, 1], or on the scale of the data that the model was trained on, see `PixelScale`. They become
-    pixels of the model's kind, with the same random bits or noise at each call.
+    pixels of the model's kind. Their random bits or noise are the same at each call in evaluation
+    mode, and in training mode new ones from torch's random state.
     Vectors [B, D] and signals [B, C, L] are numbers as in the file that the model was trained on,
     and are standardised as they were.
 
@@ -59,7 +61,10 @@ class Inference(AutoEncoder):
         Raises:
             UserError: If the latents or labels do not fit the model.
         """
-        latents = as_tensor(z, "latents").float().to(self.device)
+        latents = as_tensor(z, "latents")
+        if latents.is_complex() or not latents.isfinite().all():
+            raise UserError("latents should be finite real numbers")
+        latents = latents.to(self.device, torch.float32)
         latents = latents[None] if latents.dim() == 1 else latents
         if latents.dim() < 2 or latents.shape[-1] != self.latent_dim:
             raise UserError(f"latents are [B, {self.latent_dim}], and these {shape_text(latents)}")
@@ -91,10 +96,17 @@ class Inference(AutoEncoder):
         Raises:
             UserError: If the labels do not fit the model.
         """
-        if isinstance(count, (int, np.integer)) and not isinstance(count, bool):
-            if count < 1:
-                raise UserError(f"count={count}: should be at least 1")
+        if isinstance(count, (Tensor, np.ndarray)) and count.ndim == 0:
+            count = count.item()
+        if count is None or isinstance(count, (bool, float)):
+            raise UserError(f"count={count}: should be a whole number, or the labels of images")
+        if seed is not None and not is_whole(seed, -(2**63), 2**64 - 1):
+            raise UserError(f"seed={seed!r}: should be a whole number of 64 bits")
+        if is_whole(count):
+            check_at_least_1("count", count)
             y = self.rows_in_turn(label, int(count))
+        elif label is not None:
+            raise UserError("label: give it with a count, as in sample(16, label=3)")
         else:
             y = self.rows_of_labels(count)
         devices = [self.device] if self.device.type == "cuda" else []
@@ -119,8 +131,7 @@ class Inference(AutoEncoder):
             UserError: If the images or labels do not fit the model.
             NotApplicable: If the model encodes to points, which have no density.
         """
-        if not isinstance(num_samples, (int, np.integer)) or num_samples < 1:
-            raise UserError(f"num_samples={num_samples}: should be a whole number of at least 1")
+        check_at_least_1("num_samples", num_samples)
         x, y = self.inputs(images, labels)
         chunk = min(100, images_per_chunk(self.x_shape, self.device))
         parts = zip(x.split(chunk), y.split(chunk), strict=True)
@@ -138,17 +149,20 @@ class Inference(AutoEncoder):
         Args:
             images: The images.
             labels: Their labels.
-            generator: Of the random bits or noise of pixels, on the CPU; default: the same noise at
-                each call.
+            generator: Of the random bits or noise of pixels, on the CPU; default: in training mode
+                torch's own, in evaluation mode one that gives the same noise at each call.
 
         Raises:
             UserError: If the images or labels do not fit the model.
         """
+        if not isinstance(generator, (torch.Generator, type(None))):
+            raise UserError(f"generator: a {type(generator).__name__} is no torch.Generator")
         found = self.arranged(as_tensor(images, "images").cpu())
         if self.units:
             x = self.units.standardize(from_numbers(found, self.pixels), len(self.x_shape))
         else:
-            noise = generator or seeded_generator("inputs")
+            usual = torch.default_generator if self.training else seeded_generator("inputs")
+            noise = generator or usual
             x = from_user(found, cast(Pixels, self.pixels), noise, self.pixel_scale)
         x = x.to(self.device)
         return x, self.label_rows(labels, len(x))
@@ -206,7 +220,7 @@ class Inference(AutoEncoder):
             UserError: If they are no labels of this model.
         """
         widths = self.classes | self.numbers
-        if isinstance(labels, Mapping):
+        if isinstance(labels, Mapping) and self.context_dim:
             if labels.keys() != widths.keys():
                 raise UserError(
                     f"{SAYS} {self.columns_text}, and labels has {', '.join(labels) or 'nothing'}"
@@ -237,6 +251,8 @@ class Inference(AutoEncoder):
             return numbers
         array = np.asarray(values.cpu() if isinstance(values, Tensor) else values)
         array = array[None] if array.ndim == 0 else array
+        if not array.size:
+            raise UserError(f"{name}: there are no labels")
         indices = class_indices(array, name, self.class_names[name], len(array))
         return torch.eye(self.classes[name])[indices]
 
@@ -270,6 +286,33 @@ def as_tensor(values: Any, what: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise UserError(f"{what}: a {kind} is no array of numbers") from error
+
+
+def is_whole(value: Any, low: int | None = None, high: int | None = None) -> bool:
+    """True for a whole number from low to high, of Python's or NumPy's; False for booleans."""
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+        return False
+    return (low is None or int(value) >= low) and (high is None or int(value) <= high)
+
+
+def check_at_least_1(name: str, value: Any) -> None:
+    """Raises UserError unless a number of images or samples is a whole one of at least 1."""
+    if not is_whole(value, 1):
+        raise UserError(f"{name}={value!r}: should be a whole number of at least 1")
+
+
+def posterior_arrays(q: Distribution) -> dict[str, Tensor]:
+    """Returns mean and scale, the standard deviation, of each latent, [B, D] each, of a posterior.
+
+    Points have no `scale`. Codes have none either, but the indices `code` [B, positions]; their
+    `mean` are the vectors of the codes. In a hierarchy the latents of all levels are concatenated,
+    top first, and a level's mean and scale are those given the means above.
+    """
+    if isinstance(q, PointMass):
+        return {"mean": q.mean, "code": q.codes}
+    if isinstance(q, Point):
+        return {"mean": q.mean}
+    return {"mean": q.mean, "scale": q.stddev}
 
 
 def shape_text(values: Tensor) -> str:

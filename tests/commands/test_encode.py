@@ -273,7 +273,7 @@ def test_encode_signals(number_runs, tmp_path):
 
 WRONG_NUMBERS = {
     "vectors images=no_column.csv": "has no column b, as the training had; its columns are a, c",
-    "vectors images=missing.csv": "column b, row 2: is empty or NaN",
+    "vectors images=missing.csv": "column b, row 2: is empty",
     "vectors images=text.csv": "column a, row 1: 'one' is no number",
     "vectors images=class.csv": "z: the classes of label are x, y",
     "vectors images=unlabelled.csv": "this model is told the label of each image",

@@ -94,7 +94,7 @@ def test_second_fit_in_a_folder_returns_the_finished_run(capsys):
     again = vaelab.fit(IMAGES, folder="run", **quick("vae"))
     assert "is finished" in capsys.readouterr().out
     assert again.results == first.results
-    with pytest.raises(UserError, match=r"holds a run with data\.source\.path="):
+    with pytest.raises(UserError, match=r'holds a run with data=\{"source": \{"path": '):
         vaelab.fit(IMAGES[:50], folder="run", **quick("vae"))
 
 
@@ -223,7 +223,7 @@ def test_configuration_without_a_range_says_nothing_of_the_scale(span):
 def test_doubtful_range_is_advised_as_an_argument_of_fit():
     with pytest.raises(UserError) as error:
         vaelab.fit(IMAGES / 255 * 16, **quick("vae"))
-    assert 'overrides=["data.source.range=[0,16]"]' in str(error.value)
+    assert 'data={"source": {"range": [0, 16]}}' in str(error.value)
     with pytest.raises(UserError, match="its transform should scale images to") as error:
         vaelab.fit(TensorDataset(torch.from_numpy(IMAGES) / 255 * 16), **quick("vae"))
     assert "data.source" not in str(error.value)
@@ -255,7 +255,29 @@ def test_fit_takes_vectors_and_signals(data):
         (("mnits",), {}, "did you mean mnist"),
         (("mnist", LABELS), {}, "labels: they are in the file or data set of images already"),
         ((IMAGES, LABELS[:5]), {}, r"there are 90 images, and labels are \[5\]"),
-        ((IMAGES * 1000.0,), {}, "data.source.range="),
+        ((IMAGES * 1000.0,), {}, r'data=\{"source": \{"range": \[0, 255000\]\}\}'),
+        ((IMAGES,), {"size": 32}, "^size: there is no such setting; possible are condition, "),
+        ((IMAGES,), {"range": [0, 9]}, r'mean data=\{"source": \{"range": \[0, 9\]\}\}\?'),
+        ((IMAGES,), {"val_size": 5}, r'^val_size: .* did you mean data=\{"val_size": 5\}\?'),
+        ((IMAGES,), {"devices": 1}, r'^devices: .* did you mean trainer=\{"devices": 1\}\?'),
+        ((IMAGES,), {"trainer": {"devises": 1}}, r"mean trainer.devices\? \(trainer.x is trainer="),
+        ((IMAGES,), {"data": {"shift": 9}}, r'^data=\{"shift": 9\}: the images have 8 x 8'),
+        ((IMAGES,), {"data": "mnist"}, '^data="mnist": the images are given already, as an array'),
+        (
+            ("mnist",),
+            {"data": "folder"},
+            "^data=\"folder\": the images are given already, as 'mnist'",
+        ),
+        ((IMAGES,), {"scheduler": {"warmup": 2}}, r'as in scheduler=\{"name": "cosine", \.\.\.\}'),
+        ((IMAGES,), {"scheduler": {"name": "cosin"}}, '^scheduler="cosin": there is no such'),
+        ((IMAGES,), {"encoder": {"hiden": [1]}}, r"mean encoder.hidden\? \(encoder.x is encoder="),
+        ((IMAGES,), {"prior": "conditional_normal"}, 'use model="cvae" or condition="one_hot"'),
+        ((IMAGES,), {"ckpt": "last"}, '^ckpt="last": .* goes on with folder="FOLDER"'),
+        ((IMAGES,), {"like": "nowhere"}, '^like="nowhere": is no run folder'),
+        ((IMAGES,), {"like": 3}, "^like: a int is no path of a run folder"),
+        ((IMAGES,), {"folder": 3}, "^folder: a int is no path of a run folder"),
+        ((IMAGES,), {"overrides": None}, "^overrides: give a list of texts"),
+        ((IMAGES, np.zeros((90, 2, 2))), {}, r"^images: train_labels have shape \(90, 2, 2\)"),
         ((object(),), {}, "images: a object is no array"),
         ((IMAGES.reshape(90, 64),), {}, r"images: \[90, 64\] are rows of numbers; give data="),
         ((IMAGES[:, :4, :4],), {}, "^images: train_images are too small: 4 x 4"),
@@ -264,15 +286,16 @@ def test_fit_takes_vectors_and_signals(data):
         ((IMAGES,), {"model": torch.nn.Identity()}, "model: a Identity is no name of a variant"),
         ((IMAGES,), {"overrides": "seed=1"}, r'overrides: one text; give a list, .*\["seed=1"\]'),
         ((IMAGES,), {"epoch": 2}, "^epoch: there is no such setting; did you mean epochs"),
-        ((IMAGES,), {"max_epochs": 2}, "^max_epochs: .* did you mean epochs"),
-        ((IMAGES,), {"lr": 0.1}, r'model.lr: .* such as .* optimizer=\{"lr": 0.001\}'),
+        ((IMAGES,), {"max_epochs": 2}, r"^max_epochs: .* did you mean epochs=2\?"),
+        ((IMAGES,), {"lr": 0.1}, r'^lr: .* did you mean optimizer=\{"lr": 0.1\}\?'),
+        ((IMAGES,), {"dropout": 0.1}, r'^dropout: .* such as .* optimizer=\{"lr": 0.001\}'),
         (([IMAGES[0], IMAGES[0, :5]],), {}, "one shape for all"),
-        ((IMAGES,), {"model": "cave"}, "model=cave: there is no such model"),
-        ((IMAGES,), {"betta": 4, "model": "beta_vae"}, "did you mean model.beta"),
-        ((IMAGES,), {"latent_dim": "x"}, "model.latent_dim=x: should be a valid integer"),
+        ((IMAGES,), {"model": "cave"}, 'model="cave": there is no such model'),
+        ((IMAGES,), {"betta": 4, "model": "beta_vae"}, r"^betta: .* did you mean beta\?"),
+        ((IMAGES,), {"latent_dim": "x"}, '^latent_dim="x": should be a valid integer'),
         ((IMAGES,), {"latent_dim": object()}, "latent_dim: a object is no setting"),
-        ((IMAGES,), {"epochs": 0}, "trainer.max_epochs=0"),
-        ((IMAGES,), {"model": "cvae"}, "condition=one_hot needs labels"),
+        ((IMAGES,), {"epochs": 0}, "^epochs=0: should be"),
+        ((IMAGES,), {"model": "cvae"}, r"labels, .* give them, as in vaelab.fit\(images, labels\)"),
         ((IMAGES,), {"overrides": ["model.latent_dim=2,4"]}, "several values are several runs"),
     ],
 )
@@ -331,7 +354,7 @@ def test_ctrl_c_in_fit_keeps_a_checkpoint_and_the_same_call_goes_on(capsys):
     assert signal.getsignal(signal.SIGINT) is handler
     kept = torch.load("run/checkpoints/last.ckpt", weights_only=True)
     assert kept["global_step"] == 6
-    with pytest.raises(UserError, match=r"holds a run with callbacks\.stop"):
+    with pytest.raises(UserError, match=r'holds a run with callbacks=\{"stop": '):
         vaelab.fit(IMAGES, folder="run", **settings)
     vaelab.fit(IMAGES, folder="run", **settings | {"ckpt": "last"})
     ends = [
@@ -371,7 +394,7 @@ def test_build_makes_every_variant_untrained(model):
 
 
 def test_build_refuses_wrong_settings():
-    with pytest.raises(UserError, match=r"did you mean model\.beta"):
+    with pytest.raises(UserError, match=r"did you mean beta\?"):
         vaelab.build("beta_vae", x_shape=(1, 8, 8), betta=3)
     with pytest.raises(UserError, match="x_shape"):
         vaelab.build("vae", x_shape=(1, 2, 28, 28))
@@ -381,8 +404,14 @@ def test_build_refuses_wrong_settings():
         vaelab.build("vae", x_shape=(28, 28, 1))
     with pytest.raises(UserError, match="epochs: is a setting of training"):
         vaelab.build("vae", x_shape=(1, 28, 28), epochs=3)
-    with pytest.raises(UserError, match=r"^condition=one_hot needs labels"):
+    with pytest.raises(UserError, match=r"^condition=.* needs labels, .* give classes=10$"):
         vaelab.build("cvae", x_shape=(1, 28, 28))
+    for shape in ((1, 28.5, 28), (1, 0, 28), None, ()):
+        with pytest.raises(UserError, match=r"^x_shape="):
+            vaelab.build("vae", x_shape=shape)
+    for wrong in ({"classes": "ab"}, {"classes": -1}, {"numbers": 3}, {"numbers": {"x": 0}}):
+        with pytest.raises(UserError, match=f"^{next(iter(wrong))}="):
+            vaelab.build("cvae", x_shape=(1, 28, 28), **wrong)
     assert vaelab.build("vae", x_shape=(5,), data="vectors").sample(2).shape == (2, 5)
 
 
@@ -396,6 +425,105 @@ def test_compose_gives_model_data_and_trainer_of_the_command_line():
         vaelab.compose("modle=vae")
     with pytest.raises(UserError, match="compose: give texts"):
         vaelab.compose(["model=vae"])
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_build_has_the_parts_of_fit_for_images_of_several_channels(channels):
+    images = np.random.default_rng(0).integers(0, 256, (60, channels, 8, 8), np.uint8)
+    small = {"latent_dim": 2, "encoder": {"channels": [4]}, "decoder": {"channels": [4]}}
+    fitted = vaelab.fit(images, epochs=1, logger="none", **small).model
+    made = vaelab.build("vae", x_shape=(channels, 8, 8), **small)
+    assert str(made) == str(fitted)
+    assert made.pixels == fitted.pixels
+    assert type(vaelab.build("vae", x_shape=(1, 8, 8)).likelihood).__name__ == "Bernoulli"
+    chosen = vaelab.build("vae", x_shape=(3, 8, 8), network="mlp", data="mnist")
+    assert (chosen.pixels, type(chosen.encoder).__name__) == ("binary", "MLPEncoder")
+
+
+def test_dictionaries_of_every_part_are_settings():
+    run = vaelab.fit(
+        IMAGES / 255,
+        LABELS,
+        data={"source": {"range": [0, 1]}, "val_size": 5, "pixels": "binary"},
+        paths={"data": "elsewhere"},
+        trainer={"deterministic": True},
+        optimizer={"name": "adamw", "weight_decay": 0.1},
+        scheduler={"name": "cosine", "warmup": 2},
+        ema={"decay": 0.5},
+        callbacks={"board": {"every_n_epochs": 10}},
+        metrics={"samples": {"count": 10}},
+        **quick("vae"),
+    )
+    config = run.results["config"]
+    assert config["data"]["val_size"] == 5
+    assert config["trainer"]["deterministic"] is True
+    assert config["model"]["optimizer"]["_target_"] == "torch.optim.AdamW"
+    assert config["model"]["scheduler"]["warmup"] == 2
+    assert config["ema"]["decay"] == 0.5
+    assert config["metrics"]["samples"]["count"] == 10
+    assert [path.suffix for path in (run.folder.parents[2] / "elsewhere").iterdir()]
+
+
+def test_fit_like_another_run_takes_its_settings():
+    first = vaelab.fit(IMAGES / 255, LABELS, **quick("cvae", optimizer={"lr": 0.5}))
+    again = vaelab.fit(IMAGES, LABELS, like=first, seed=2)
+    same = vaelab.fit(IMAGES, LABELS, **quick("cvae", optimizer={"lr": 0.5}, seed=2))
+    assert again.results["test/elbo"] == same.results["test/elbo"]
+    assert again.folder != first.folder
+    model, _, _ = vaelab.compose(f"from={first.folder}", "model.latent_dim=3")
+    assert (model.latent_dim, model.context_dim) == (3, 3)
+
+
+def test_evaluate_refuses_wrong_settings_in_one_sentence():
+    run = vaelab.fit(IMAGES, **quick("vae"))
+    for what, settings, said in (
+        (["likelihood"], {"num_samples": 0}, "^num_samples=0: should be greater than 0"),
+        (["likelihood"], {"num_samples": "a"}, '^num_samples="a": should be a valid integer'),
+        (["likelihood"], {"metrics": {"samples": {"count": -1}}}, r'^metrics=\{"samples": '),
+        ([["likelihood"]], {}, "^evaluate: give names, as in run.evaluate"),
+        (["likelyhood"], {}, "^likelyhood: there is no such metric"),
+    ):
+        with pytest.raises(UserError, match=said):
+            run.evaluate(*what, **settings)
+
+
+def test_load_takes_a_checkpoint_of_a_run(tmp_path, monkeypatch):
+    run = vaelab.Run(vaelab.fit(IMAGES, **quick("vae", epochs=2)).folder.absolute())
+    last = run.folder / "checkpoints" / "last.ckpt"
+    state = torch.load(last, weights_only=True)
+    state["state_dict"] = {name: 2 * value for name, value in state["state_dict"].items()}
+    torch.save(state, last.with_name("twice.ckpt"))
+    (run.folder / "other").mkdir()
+    for place in ("other/twice.ckpt", "../twice.ckpt"):
+        torch.save(state, run.folder / place)
+        with pytest.raises(UserError, match=r"twice.ckpt is a file; give the folder of a run"):
+            vaelab.load(run.folder / place)
+    assert all(torch.equal(a, b) for a, b in same_weights(vaelab.load(last), run, "last"))
+    with pytest.raises(UserError, match=r"there is no foo.ckpt; it has best and last and twice"):
+        vaelab.load(run, checkpoint="foo")
+    monkeypatch.chdir(last.parent)
+    assert all(torch.equal(a, b) for a, b in same_weights(vaelab.load("last.ckpt"), run, "last"))
+    with pytest.raises(UserError, match="a NoneType is no folder of a model"):
+        vaelab.load(None)
+
+
+def same_weights(model, run, checkpoint):
+    """Yields the weights of a model beside those of a checkpoint of a run."""
+    other = torch.load(run.folder / "checkpoints" / f"{checkpoint}.ckpt")["state_dict"]
+    return [(weight, other[name]) for name, weight in model.state_dict().items()]
+
+
+def test_show_takes_images_in_every_form():
+    grey = vaelab.show(IMAGES[:6])
+    for images in (IMAGES[:6, None], IMAGES[:6] / 255, torch.from_numpy(IMAGES[:6])[..., None]):
+        assert vaelab.show(images).tobytes() == grey.tobytes()
+    assert vaelab.show(torch.rand(5, 3, 8, 8)).mode == "RGB"
+    assert vaelab.show(IMAGES[0]).mode == "L"
+    for wrong in (torch.rand(5), torch.rand(0, 1, 8, 8), "photos", None):
+        with pytest.raises(UserError, match=r"^images: "):
+            vaelab.show(wrong)
+    with pytest.raises(UserError, match="divide by 255"):
+        vaelab.show(IMAGES.astype(float))
 
 
 def test_run_refuses_another_folder():

@@ -137,6 +137,16 @@ def test_encode_images_does_not_touch_torch_random_state(vae):
     assert torch.equal(torch.rand(4), expected)
 
 
+def test_encode_images_takes_one_label_for_all_and_refuses_wrong_numbers_of_samples(cvae):
+    images, named = random_bits(3), cvae.label_names[1]
+    found = encode_images(cvae, images, named, num_samples=1)
+    every = encode_images(cvae, images, [named] * 3, num_samples=1)
+    assert all(np.array_equal(found[name], every[name]) for name in every)
+    for wrong in ("10", 1.5, None, -1, True):
+        with pytest.raises(UserError, match=r"^num_samples=.*: should be a whole number, or 0"):
+            encode_images(cvae, images, named, num_samples=wrong)
+
+
 def test_encode_images_without_nll(vae):
     found = encode_images(vae, random_images(5), num_samples=0)
     assert [*found] == ["index", "mean", "scale", "distortion", "rate", "elbo"]
@@ -167,9 +177,9 @@ def test_encode_images_takes_ranges_and_tensors_as_data_does(vae):
     [
         (random_images(2, (1, 9, 8)), r"the images are 1 x 9 x 8, and this model takes 1 x 8 x 8"),
         (random_images(2, (3, 8, 8)), r"the images are 3 x 8 x 8, and this model takes 1 x 8 x 8"),
-        (random_images(2) * 2.0, r"say which values are black and white: range=\[0,\d+\]"),
-        (random_images(2) / 127.5 - 1, r"or range=\[-1,1\]"),
-        (random_images(2) // 128, r"nearly black, if 255 is white; give range=\[0,1\]"),
+        (random_images(2) * 2.0, r"say which values are black and white: span=\[0,\d+\]"),
+        (random_images(2) / 127.5 - 1, r"or span=\[-1,1\]"),
+        (random_images(2) // 128, r"nearly black, if 255 is white; give span=\[0,1\]"),
         (random_images(0), "there are no images"),
         (np.full((2, 8, 8), np.nan), r"images\[0\] is not finite"),
         (np.zeros((8, 8)), r"should be \(N, H, W\) or \(N, C, H, W\)"),

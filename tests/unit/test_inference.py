@@ -302,7 +302,7 @@ def test_sample_by_count_and_by_labels(vae, cvae):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((0,), "count=0: should be at least 1"),
+        ((0,), "count=0: should be a whole number of at least 1"),
         ((2, 1), "this model is not conditional, and has no labels to sample by"),
         (([1, 2],), "this model is not conditional, and has no labels"),
     ],
@@ -312,12 +312,52 @@ def test_impossible_samples_of_an_unconditional_model_are_refused(vae, arguments
         vae.sample(*arguments)
 
 
+@pytest.mark.parametrize("count", [2.5, None, True, float("nan"), -1, 0, np.array(0.5)])
+def test_counts_that_are_no_whole_number_are_refused(vae, cvae, count):
+    for model in (vae, cvae):
+        with pytest.raises(UserError, match=r"^count=.*: should be a whole number"):
+            model.sample(count)
+
+
+def test_wrong_arguments_of_sample_are_refused_in_one_sentence(cvae):
+    for seed in (1.5, "a", 2**70):
+        with pytest.raises(UserError, match=r"^seed=.*: should be a whole number of 64 bits"):
+            cvae.sample(2, seed=seed)
+    with pytest.raises(UserError, match="label: there are no labels"):
+        cvae.sample([])
+    with pytest.raises(UserError, match="label: give it with a count"):
+        cvae.sample([1, 2], label=0)
+    assert len(cvae.sample(torch.tensor(3))) == 3
+
+
+def test_inputs_draws_new_noise_in_training_mode_only(cvae):
+    images = torch.full((2, 1, 8, 8), 0.5)
+    assert torch.equal(cvae.inputs(images, 0)[0], cvae.inputs(images, 0)[0])
+    cvae.train()
+    first, second = cvae.inputs(images, 0)[0], cvae.inputs(images, 0)[0]
+    assert not torch.equal(first, second)
+    torch.manual_seed(5)
+    third = cvae.inputs(images, 0)[0]
+    torch.manual_seed(5)
+    assert torch.equal(cvae.inputs(images, 0)[0], third)  # goes on from a checkpoint to these bits
+    with pytest.raises(UserError, match=r"generator: a int is no torch.Generator"):
+        cvae.inputs(images, 0, 3)
+
+
+def test_16_bit_unsigned_images_within_255_are_pixels(vae):
+    x, _ = vae.inputs(BYTES.numpy().astype(np.uint16))
+    assert_close(x, BYTES / 255, atol=1e-6, rtol=0)
+
+
 def test_wrong_latents_are_refused(vae):
+    with pytest.raises(UserError, match="latents should be finite real numbers"):
+        vae.decode([[1.0, float("nan"), 0.0]])
     for z in (torch.zeros(2, 4), torch.zeros(4), 1.0):
         with pytest.raises(UserError, match=r"latents are \[B, 3\], and these"):
             vae.decode(z)
-    with pytest.raises(UserError, match="num_samples=0: should be a whole number"):
-        vae.log_evidence(BYTES, num_samples=0)
+    for wrong in (0, "10", 1.5, None, True):
+        with pytest.raises(UserError, match=r"^num_samples=.*: should be a whole number of at"):
+            vae.log_evidence(BYTES, num_samples=wrong)
 
 
 def test_log_evidence_is_that_of_the_metric(cvae):

@@ -1,7 +1,6 @@
 """What is given to `fit` as images and labels, as overrides that choose data and as arrays."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -90,6 +89,18 @@ def check_pictures(arrays: Arrays) -> None:
         raise UserError(
             f'images: {shape} are rows of numbers; give data="vectors", or images as [N, H, W]'
         )
+
+
+def check_choice(data: str | None, may_be: bool, images: str) -> None:
+    """Raises UserError if data of a kind are chosen, and the images are data of another one.
+
+    Args:
+        data: The choice, or None.
+        may_be: Whether the images may be of that kind.
+        images: What they are, for the message.
+    """
+    if data is not None and not may_be:
+        raise UserError(f'data="{data}": the images are given already, as {images}; leave it out')
 
 
 def refuse_labels(labels: Any, where: str) -> None:
@@ -185,11 +196,6 @@ def float_range(arrays: Arrays) -> list[str]:
     span, _ = find_span(train[0]) if len(train) == 1 else (None, [])
     fills = span in ((0, 1), (-1, 1))
     return [f"data.source.range={override_value('range', list(span))}"] if span and fills else []
-
-
-def as_python(message: str) -> str:
-    """Returns an error message whose setting of a range is written as an argument of `fit`."""
-    return re.sub(r"data\.source\.range=\[[^\]]*\]", r'overrides=["\g<0>"]', message)
 
 
 def file_name(arrays: Arrays) -> str:

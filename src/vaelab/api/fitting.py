@@ -1,5 +1,6 @@
 """`fit`: training by one call, with the settings of `python train.py`."""
 
+import os
 import random
 import signal
 import warnings
@@ -15,10 +16,11 @@ from torch.distributions import Distribution
 from torch.utils.data import Dataset
 
 from vaelab.api import arrays as given
-from vaelab.api.composition import composed
+from vaelab.api.composition import ARRAYS, composed
 from vaelab.api.overrides import all_overrides
 from vaelab.api.run import Run
 from vaelab.commands import train, training
+from vaelab.commands.error_messages import user_message
 from vaelab.commands.quiet import quieten
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
@@ -33,7 +35,8 @@ def fit(
     images: Any,
     labels: Any = None,
     *,
-    model: str = "vae",
+    model: str | None = None,
+    like: str | Path | Run | None = None,
     folder: str | Path | None = None,
     overrides: Sequence[str] = (),
     **settings: Any,
@@ -52,39 +55,52 @@ def fit(
             and `test_images`; the path of a file or folder; the name of a data set, such as
             `mnist`; or vaelab's data module.
         labels: Classes [N] as whole numbers or names, or one-hot [N, classes].
-        model: The name of a variant; `python train.py --help` lists them.
+        model: The name of a variant; `python train.py --help` lists them. Default: that of `like`,
+            or `vae`.
+        like: A run, or its folder, whose settings are taken over, but for those given here.
         folder: The run folder; default: a new one in `outputs`.
         overrides: Further settings as on the command line, such as `trainer.precision=bf16`.
         settings: `epochs` and `batch_size`; groups by name (`network="conv"`,
-            `likelihood="gaussian"`) or with settings (`trainer={"devices": 1}`); settings outside
-            groups (`seed=1`, `evaluate=["likelihood"]`); settings of the model (`latent_dim=8`).
+            `likelihood="gaussian"`) or with settings (`trainer={"devices": 1}`,
+            `scheduler={"name": "cosine", "warmup": 100}`); settings outside groups (`seed=1`,
+            `evaluate=["likelihood"]`); settings of the model (`latent_dim=8`).
 
     Raises:
-        UserError: If data or settings are wrong, in the words of the command line.
+        UserError: If data or settings are wrong.
     """
+    for name, path in (("folder", folder), ("like", like)):
+        if not isinstance(path, str | os.PathLike | None):
+            raise UserError(f"{name}: a {type(path).__name__} is no path of a run folder")
     words = all_overrides(model, settings, overrides)
+    data = next((word.removeprefix("data=") for word in words if word[:5] == "data="), None)
     kept: given.Arrays = {}
     if isinstance(images, (str, Path)):
         given.refuse_labels(labels, "the file or data set")
-        words = [*given.named_data_overrides(images), *words]
+        chosen, *place = given.named_data_overrides(images)
+        given.check_choice(data, bool(place), repr(str(images)))
+        words = [*([] if data else [chosen]), *place, *words]
     else:
-        data = next((word.removeprefix("data=") for word in words if word[:5] == "data="), None)
         if isinstance(images, Images):
             given.refuse_labels(labels, "the data module")
+            given.check_choice(data, False, "the data module")
             kept, own = given.module_arrays(images), given.module_settings(images)
         elif isinstance(images, Dataset):
             given.refuse_labels(labels, "the data set")
+            given.check_choice(data, False, "the data set")
             splits = DatasetItems(images)()
-            kept, own = given.split_arrays(splits), ["data=arrays", given.range_override(splits)]
+            kept, own = given.split_arrays(splits), [ARRAYS, given.range_override(splits)]
         else:
+            given.check_choice(data, data in ("arrays", *given.NUMBERS), "an array")
             kept, own = given.collect_arrays(images, labels, data), []
             if data is None:
                 given.check_pictures(kept)
-                own = ["data=arrays"]
+                own = [ARRAYS]
             if data not in given.NUMBERS:
-                own += given.float_range(kept)
+                own += given.float_range(kept) or ["data.source.range=null"] * (like is not None)
         path = f"data.source.path=${{paths.data}}/{given.file_name(kept)}"
         words = [*own, path, *words]
+    if like is not None:
+        words = [f"from={naming.quote(os.fspath(like))}", *words]
     if folder is not None:
         words.append(f"hydra.run.dir={naming.quote(str(Path(folder).absolute()))}")
     with (
@@ -108,11 +124,14 @@ def fit(
             if is_new:
                 with suppress(OSError):  # something is in it already
                     where.rmdir()
+            told = user_message(error, "train", words) or ""
+            if kept and told.endswith("needs labels, and the images have none"):
+                raise UserError(f"{told}; give them, as in vaelab.fit(images, labels)") from None
             if isinstance(error, UserError) and str(error).startswith(f"{file}: "):
                 if is_new_file and file:
                     file.unlink(missing_ok=True)  # nothing can be trained on it
                 told = str(error).replace(f"{file}: ", "images: ", 1)
-                raise UserError(given.as_python(told)) from None
+                raise UserError(told) from None
             raise
     return Run(run.path)
 

@@ -1,8 +1,7 @@
 """Keywords of Python as overrides of the command line: `latent_dim=8` is `model.latent_dim=8`."""
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from vaelab.autoencoder import AutoEncoder
 from vaelab.commands import train
 from vaelab.commands.config_folders import CONF
+from vaelab.commands.earlier_settings import TRUST
 from vaelab.commands.help_text import default_groups
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
@@ -20,23 +20,28 @@ ALIASES = {"epochs": "trainer.max_epochs", "batch_size": "data.batch_size"}
 """Keywords that have a shorter name than their setting."""
 
 
-def all_overrides(model: str, settings: Mapping[str, Any], overrides: Sequence[str]) -> list[str]:
+def all_overrides(
+    model: str | None, settings: Mapping[str, Any], overrides: Sequence[str]
+) -> list[str]:
     """Returns the overrides of a call: its model, its keywords, and its `overrides` as they are.
 
     Raises:
         UserError: If `model` or `overrides` are of another type, or a keyword has no text.
     """
-    if not isinstance(model, str):
+    if not isinstance(model, str | None):
         kind = type(model).__name__
         raise UserError(f'model: a {kind} is no name of a variant, such as model="vae"')
     if isinstance(overrides, str):
         raise UserError(f'overrides: one text; give a list, overrides=["{overrides}"]')
-    return [f"model={model}", *keyword_overrides(settings), *overrides]
+    if not isinstance(overrides, Sequence) or not all(isinstance(o, str) for o in overrides):
+        raise UserError('overrides: give a list of texts, such as ["trainer.precision=bf16"]')
+    chosen = [] if model is None else [f"model={model}"]
+    return [*chosen, *keyword_overrides(settings), *overrides]
 
 
-def keyword_groups() -> set[str]:
-    """Returns the names of the groups of `python train.py`, such as `network`."""
-    return {name for name, _ in default_groups([CONF], "train")}
+def keyword_groups() -> dict[str, list[str]]:
+    """Returns the choices of each group of `python train.py`, such as `network`, by its name."""
+    return dict(default_groups([CONF], "train"))
 
 
 def part_names() -> set[str]:
@@ -50,39 +55,26 @@ def setting_names() -> list[str]:
     return [*inspect.signature(train.settings_schema).parameters]
 
 
-def explain_keywords(message: str, keywords: Iterable[str]) -> str:
-    """Returns the message of an error; if it is of a keyword that is no setting, with keywords.
-
-    Such a keyword was taken for a setting of the model, and its message names only these.
-
-    Args:
-        message: The message in the words of the command line.
-        keywords: Their names.
-    """
-    for name in keywords:
-        if message.startswith(f"model.{name}: there is no such setting"):
-            known = [*ALIASES, *keyword_groups(), *setting_names()]
-            if close := get_close_matches(name, known, n=1):
-                return f"{name}: there is no such setting; did you mean {close[0]}?"
-            link = " Settings" if message.endswith("?") else "; settings"
-            dictionaries = 'trainer={"devices": 1} or optimizer={"lr": 0.001}'
-            return f"{message}{link} of other parts are dictionaries, such as {dictionaries}"
-    return message
-
-
 def keyword_overrides(settings: Mapping[str, Any]) -> Iterator[str]:
     """Yields the overrides that keywords stand for.
 
     A keyword is a group with the name of its choice (`network="conv"`), a setting outside of any
     group (`seed=1`), one of `ALIASES`, or else a setting of the model (`latent_dim=8`). A
     dictionary holds settings one level down (`trainer={"precision": "bf16"}`), and those of a part
-    of the model are the model's (`optimizer={"lr": 0.001}`).
+    of the model are the model's (`optimizer={"lr": 0.001}`); of a group its `name` is the choice
+    (`scheduler={"name": "cosine", "warmup": 100}`), which is not needed if there is but one.
 
     Raises:
         UserError: If a value cannot be written on a command line.
     """
-    groups, own = keyword_groups(), setting_names()
+    groups, own = keyword_groups(), [*setting_names(), TRUST]
     outside = {*own, *groups} - part_names()
+    for name, value in settings.items():
+        if name in groups and isinstance(value, Mapping):
+            some = [choice for choice in groups[name] if choice != "none"]
+            choice = value.get("name", some[0] if len(some) == 1 else None)
+            if choice is not None:
+                yield f"{name}={override_value(name, choice)}"
     for name, value in settings.items():
         if name in ALIASES:
             yield f"{ALIASES[name]}={override_value(name, value)}"
@@ -90,6 +82,8 @@ def keyword_overrides(settings: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}={override_value(name, value)}"
         else:
             path = name if name in outside else f"model.{name}"
+            if name in groups:
+                value = {key: inner for key, inner in value.items() if key != "name"}
             yield from dotted_overrides(path, value)
 
 

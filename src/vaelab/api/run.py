@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,13 +14,14 @@ from rich.console import Console
 from torch.distributions import Distribution
 
 from vaelab.api.composition import composed
-from vaelab.api.overrides import override_value
+from vaelab.api.overrides import dotted_overrides, override_value
+from vaelab.commands import evaluate
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
 from vaelab.evaluation import Plan, evaluation_table
 from vaelab.evaluation.record import displayed_estimates
-from vaelab.runs import finished
+from vaelab.runs import finished, validation
 from vaelab.runs.screen import printable
 from vaelab.training.json_files import read_json
 
@@ -49,6 +51,8 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
+        if not isinstance(folder, (str, os.PathLike)):
+            raise UserError(f"a {type(folder).__name__} is no run folder; give its path")
         self.folder = Path(folder)
         if not finished.is_run(self.folder):
             raise UserError(f"{folder} is no run folder")
@@ -85,7 +89,8 @@ class Run:
 
         Args:
             what: Names of metrics, such as `likelihood`; default: all that `evaluate.py` takes.
-            settings: `num_samples`, `seed`, `device` and `rerun`.
+            settings: `num_samples`, `seed`, `device`, `rerun`, and settings of metrics, such as
+                `metrics={"samples": {"count": 2000}}`.
 
         Returns:
             All estimates of the run by name: `value`, its standard error `se`, or the `reason` why
@@ -94,12 +99,18 @@ class Run:
         Raises:
             UserError: If a metric or setting is unknown, or no metric is applicable.
         """
-        words = [f"{name}={override_value(name, value)}" for name, value in settings.items()]
+        if not all(isinstance(name, str) for name in what):
+            raise UserError('evaluate: give names, as in run.evaluate("likelihood", "latents")')
+        words = [word for name, value in settings.items() for word in dotted_overrides(name, value)]
         if what:
             words.append(f"what={override_value('what', list(what))}")
         run = f"run={override_value('run', str(self.folder))}"
         console = Console(highlight=False, soft_wrap=True, markup=False)
-        with composed([run, *words], "evaluate") as (cfg, _), torch.random.fork_rng():
+        with (
+            composed([run, *words], "evaluate", keywords=settings) as (cfg, _),
+            torch.random.fork_rng(),
+        ):
+            validation.check_config(cfg, evaluate.settings_schema)
             Distribution.set_default_validate_args(False)
             try:
                 plan = Plan(

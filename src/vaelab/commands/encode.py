@@ -187,7 +187,8 @@ def encode_asked(
             print(printable(f"{where}: {'; '.join(said)}"))
         found = encoding.encode_images(model, given.images, columns, span=span, **drawn)
     except UserError as error:
-        raise UserError(f"images={where}: {error}") from error
+        told = str(error).replace("span=[", "range=[")
+        raise UserError(f"images={where}: {told}") from error
     if given.files:
         found = {"index": found.pop("index"), "file": np.array(given.files), **found}
     return found

@@ -250,12 +250,12 @@ class Images(LightningDataModule):
         return f"pixels from {low} to {high}{stored}"
 
     def setup(self, stage: str) -> None:
-        """Called by Lightning before fit, validate and test: makes the loaders of this stage."""
+        """Called by Lightning before each stage, such as fit: makes its loaders."""
         if stage == "fit":
             self.train = self.batches("train")
         if stage in ("fit", "validate"):
             self.val = self.batches("val")
-        if stage == "test":
+        if stage in ("test", "predict"):
             self.test = self.batches("test")
 
     @property
@@ -390,6 +390,8 @@ class Images(LightningDataModule):
     def test_dataloader(self) -> Batches:
         """Called by Lightning in test: returns the test batches made in `setup`."""
         return self.test
+
+    predict_dataloader = test_dataloader
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, _: int) -> Any:
         """Called by Lightning for each batch: returns it as is, for it is on the device."""

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from vaelab.data import Images
 from vaelab.data.array_images import Span
@@ -20,8 +19,8 @@ from vaelab.errors import NotApplicable, UserError
 from vaelab.evaluation.given_images import convert_given
 from vaelab.evaluation.given_labels import labels_to_y
 from vaelab.evaluation.subject import Batch
+from vaelab.inference import is_whole, posterior_arrays
 from vaelab.metrics.evidence import evidence_estimates
-from vaelab.posteriors import Point, PointMass
 from vaelab.randomness import seeded_generator, stream_seed
 
 Encoded = dict[str, np.ndarray]
@@ -64,6 +63,8 @@ def encode_images(
     Raises:
         UserError: If images or labels do not fit the model.
     """
+    if not is_whole(num_samples, 0):
+        raise UserError(f"num_samples={num_samples!r}: should be a whole number, or 0 for no NLL")
     pixels = convert_given(images, model, span)
     columns = labels if isinstance(labels, Mapping) else {"label": labels}
     columns = {name: np.asarray(v) for name, v in columns.items() if v is not None}
@@ -145,20 +146,6 @@ def encode_batches(
             found |= bounds(model, x, y, num_samples)
             parts.append({name: values.cpu() for name, values in found.items()})
     return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
-
-
-def posterior_arrays(q: Distribution) -> dict[str, Tensor]:
-    """Returns mean and scale, the standard deviation, of each latent, [B, D] each, of a posterior.
-
-    Points have no `scale`. Codes have none either, but the indices `code` [B, positions]; their
-    `mean` are the vectors of the codes. In a hierarchy the latents of all levels are concatenated,
-    top first, and a level's mean and scale are those given the means above.
-    """
-    if isinstance(q, PointMass):
-        return {"mean": q.mean, "code": q.codes}
-    if isinstance(q, Point):
-        return {"mean": q.mean}
-    return {"mean": q.mean, "scale": q.stddev}
 
 
 def bounds(model: ELBO, x: Tensor, y: Tensor, num_samples: int) -> dict[str, Tensor]:

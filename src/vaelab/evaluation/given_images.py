@@ -245,7 +245,7 @@ def convert_given_images(
     """
     full, _ = arrange_given(array, shape)
     if span is not None and not 0 < span[1] - span[0] < np.inf:
-        raise UserError(f"range=[{span[0]:g},{span[1]:g}] should rise")
+        raise UserError(f"span=[{span[0]:g},{span[1]:g}] should rise")
     if span is None and full.ndim == 4 and full.dtype.kind in "uif":
         are_floats = full.dtype.kind == "f"
         is_byte = full.dtype == np.uint8  # of which a large file is not read to its end
@@ -260,11 +260,11 @@ def convert_given_images(
                 if not scale.is_default:
                     raise
                 told = range_error_text("images", full.dtype, low, high)
-                raise UserError(told.replace("data.source.range", "range")) from error
+                raise UserError(told.replace("data.source.range", "span")) from error
     try:
         return convert_images("images", full, span)
     except UserError as error:
-        raise UserError(str(error).replace("data.source.range", "range")) from error
+        raise UserError(str(error).replace("data.source.range", "span")) from error
 
 
 def size_text(shape: Sequence[int]) -> str:

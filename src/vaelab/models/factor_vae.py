@@ -78,6 +78,7 @@ class FactorVAE(VAE):
         Also returns the distortion and rate of these images, [B / 2] each, detached. The codes of
         the images 1, 3, ... are shuffled for the discriminator.
         """
+        self.check_batch(x, y)
         terms = self.terms(x[::2], y[::2])
         with torch.no_grad():
             others = self.draw(self.latent_posterior(x[1::2], y[1::2]), 1)[0]

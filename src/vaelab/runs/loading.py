@@ -1,6 +1,7 @@
 """Loading of trained models from run folders, exported folders and the Hugging Face hub."""
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,13 +39,22 @@ REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # on the hub
 def load_model(where: str | Path, checkpoint: str = "best", trust: bool = False) -> ELBO:
     """Loads a model in evaluation mode from a run or exported folder, or downloads it from the hub.
 
-    A name that does not exist and looks like `user/name` is downloaded. A name of a model that
-    comes with vaelab stands for that, unless there is such a run or export. See `vaelab.load`.
+    A file of a run's `checkpoints` stands for its folder, with that checkpoint. A name that does
+    not exist and looks like `user/name` is downloaded. A name of a model that comes with vaelab
+    stands for that, unless there is such a run or export. See `vaelab.load`.
 
     Raises:
         UserError: If there is no model, or it is damaged, or without `trust` names foreign code.
     """
+    if not isinstance(where, (str, os.PathLike)):
+        raise UserError(f"a {type(where).__name__} is no folder of a model; give its path")
     folder = Path(where)
+    if folder.is_file():
+        run, checkpoint = folder.absolute().parent.parent, folder.stem
+        is_its = folder.absolute() == run / "checkpoints" / f"{checkpoint}.ckpt"
+        if not (is_its and (run / COMPOSED).exists()):
+            raise UserError(f"{folder} is a file; give the folder of a run or exported model")
+        folder = run
     if not folder.exists() and isinstance(where, str) and REPOSITORY.fullmatch(where):
         # A download is opened as an export only, even if it looks like a run folder.
         return load_exported_model(download_model(where), trust)
@@ -122,7 +132,9 @@ def load_checkpoint_model(
     if checkpoint == "best" and not path.exists():
         path = path.with_name("last.ckpt")
     if not path.exists():
-        raise UserError(f"{folder}: there is no {path.name}; this run has no checkpoint yet")
+        found = sorted(each.stem for each in path.parent.glob("*.ckpt"))
+        known = f"it has {' and '.join(found)}" if found else "this run has no checkpoint yet"
+        raise UserError(f"{folder}: there is no {path.name}; {known}")
     content = load_checkpoint(path)
     described = {**settings, **content[checkpoint_format.KEY]["shapes"]}
     model = build_part(ELBO, folder / COMPOSED, "model", described, trust)
