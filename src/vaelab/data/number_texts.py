@@ -85,11 +85,13 @@ def find_decimal(columns: Mapping[str, Any], has_points: bool) -> Decimal:
             if not isinstance(text, str) or ("," not in text and "." not in text):
                 continue
             mark = decimal_mark(text)
-            if mark or (not doubtful and "," in text and BOTH.fullmatch(text.strip())):
+            if mark in found or (mark is None and doubtful):
+                continue  # a place is looked for but once
+            if mark or ("," in text and BOTH.fullmatch(text.strip())):
                 row = int((column == text).to_numpy().argmax())
                 where = f"column {name}, row {row + 1}: {text!r}"
                 if mark:
-                    found.setdefault(mark, where)
+                    found[mark] = where
                 else:
                     doubtful = where
     if len(found) > 1:
