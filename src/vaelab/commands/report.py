@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Literal
 from omegaconf import DictConfig
 
 from vaelab.commands import cli
+from vaelab.commands.config_folders import CONF
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
+
+PROTOCOLS = CONF / "reproduce"
 
 
 def settings_schema(
@@ -40,12 +43,11 @@ def main(cfg: DictConfig) -> None:
     from pathlib import Path
 
     from vaelab import report, reproductions
-    from vaelab.commands.config_folders import CONF
     from vaelab.runs.folder import check_links
     from vaelab.runs.screen import shell_path
 
     if reproductions.has_records(Path(cfg.sweep)):
-        rows = reproductions.compare_all(Path(cfg.sweep), CONF / "reproduce")
+        rows = reproductions.compare_all(Path(cfg.sweep), PROTOCOLS)
         reproductions.print_table(rows)
         reproductions.write_table(Path(cfg.sweep) / "README.md", rows)
         print(shell_path(Path(cfg.sweep) / "README.md"))

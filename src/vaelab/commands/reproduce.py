@@ -9,14 +9,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from vaelab.commands import cli
+from vaelab.commands.config_folders import CONF
+from vaelab.runs import naming
 
-if TYPE_CHECKING:
-    pass
+PROTOCOLS = CONF / "reproduce"
+OWN = ("name", "short", "to", "kept", "settings")
+"""The settings of this command."""
 
 
 def settings_schema(*, name: str, short: bool, to: str, kept: str, settings: list[str]) -> None:
@@ -24,12 +26,22 @@ def settings_schema(*, name: str, short: bool, to: str, kept: str, settings: lis
 
 
 def named_words(words: Sequence[str]) -> list[str]:
-    """Returns the words as settings: `burda2016 --short` is `name=burda2016 short=true`."""
-    found = ["short=true" if word == "--short" else word for word in words]
-    bare = [i for i, word in enumerate(found) if "=" not in word and not word.startswith("-")]
-    for i in bare[:1]:
-        found[i] = f"name={found[i]}"
-    return found
+    """Returns the words as settings: `burda2016 --short` is `name=burda2016 short=true`.
+
+    What is no setting of this command is one of `train`, and goes into `settings`.
+    """
+    found, others = [], []
+    for word in words:
+        key = word.partition("=")[0]
+        if word == "--short":
+            found.append("short=true")
+        elif "=" not in word and not word.startswith("-"):
+            found.append(f"name={word}")
+        elif word.startswith("-") or key in OWN or key.startswith("hydra."):
+            found.append(word)
+        else:
+            others.append(naming.quote(word))
+    return [*found, f"settings=[{','.join(others)}]"] if others else found
 
 
 @cli.task("reproduce", settings_schema, rewrite=named_words)
@@ -41,12 +53,11 @@ def main(cfg: DictConfig) -> None:
     """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from vaelab import reproductions
-    from vaelab.commands.config_folders import CONF
     from vaelab.reproductions.protocol import chosen_runs, split_name
     from vaelab.runs.screen import shell_path
 
     name, one = split_name(cfg.name)
-    protocol = reproductions.read_protocol(CONF / "reproduce", name)
+    protocol = reproductions.read_protocol(PROTOCOLS, name)
     form: reproductions.Form = "short" if cfg.short else "full"
     runs = chosen_runs(protocol, name, one)
     print(f"{protocol.paper}\n{protocol.about}")
@@ -57,7 +68,9 @@ def main(cfg: DictConfig) -> None:
         }
         for seed, folder in folders.items():
             train([*protocol.overrides(run, seed, cfg.short), *cfg.settings], folder)
-        command = " ".join(["vaelab reproduce", f"{name}/{run}", *["--short"] * cfg.short])
+        command = shlex.join(
+            ["vaelab", "reproduce", f"{name}/{run}", *["--short"] * cfg.short, *cfg.settings]
+        )
         kept = reproductions.keep_run(Path(cfg.kept), name, run, form, command, folders)
         print(f"record  {shell_path(kept)}")
     rows = reproductions.compare_protocol(Path(cfg.kept), name, protocol, form, runs)

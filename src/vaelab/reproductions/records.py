@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vaelab.errors import UserError
 from vaelab.files.atomic import make_folder, write_text
 from vaelab.report.curves import read_curves
 from vaelab.runs.folder import read_evaluation
@@ -35,12 +36,17 @@ def keep_run(
 
     `record.json` has metrics, times and versions of each seed; curves and pictures are those of the
     first seed. An older record is replaced.
+
+    Raises:
+        UserError: If a run has no results.
     """
     to = record_folder(kept, protocol, run, form)
     make_folder(to)
     content: dict[str, Any] = {"command": command, "seeds": {}}
     for seed, folder in folders.items():
         results = read_json(folder / "results.json")
+        if "seconds" not in results:
+            raise UserError(f"{folder}: this run left no results.json, as with trainer=fast")
         measured = read_evaluation(folder)
         metrics = {k: {"value": v} for k, v in results.items() if is_metric(k, v)}
         metrics |= {k: v for k, v in measured.items() if isinstance(v, dict) and "value" in v}
