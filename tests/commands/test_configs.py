@@ -34,7 +34,7 @@ CHOICES = [
     f"{path.parent.name}={path.stem}"
     for path in sorted(CONF.glob("*/*.yaml"))
     if not path.stem.startswith("_")  # bases of other files
-    and path.parent.name != "sampler"  # its samplers belong to evaluate and generate
+    and path.parent.name not in ("sampler", "reproduce")  # of other commands
 ]
 FIXED_PRIOR_MODELS = ("ae", "beta_tcvae", "rae", "vq_vae")  # none, factorised, or of codes
 MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]

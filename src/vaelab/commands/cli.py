@@ -42,6 +42,7 @@ def task(
     schema: Callable[..., Any] | None = None,
     lists: Sequence[str] = (),
     ends_on_signals: bool = False,
+    rewrite: Callable[[Sequence[str]], list[str]] = list,
 ) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
     """Returns a decorator that makes commands, which change sys.argv and os.environ, and may exit.
 
@@ -57,6 +58,7 @@ def task(
         lists: Settings whose values are lists, given with commas between them.
         ends_on_signals: Whether SIGTERM and SIGHUP end it with 143 and Ctrl-C with 130, each after
             a line that says how to go on. Otherwise the function handles them.
+        rewrite: Returns the words of the command line as settings, where they may be shorter.
     """
 
     def check(cfg: DictConfig) -> None:
@@ -75,6 +77,7 @@ def task(
             terminate_with_parent()
             stopping.end_with_first_process()
             typed_arguments[:], current_command[:] = sys.argv[1:], [config_name]
+            sys.argv[1:] = rewrite(sys.argv[1:])
             asked = os.environ.get(TRACEBACK) == "1" and OURS not in os.environ
             # Without it Hydra exits with its own message. OURS tells child processes that the
             # user did not ask for tracebacks.

@@ -13,6 +13,7 @@ COMMANDS = {
     "generate": "draw pictures of finished runs",
     "encode": "write latents and scores of images, a row for each",
     "export": "write a finished run as files for others",
+    "reproduce": "make published figures, and compare",
     "report": "one page, figures and tables of a sweep",
 }
 CHOSEN = "VAELAB_COMMAND"

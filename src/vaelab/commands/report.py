@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from omegaconf import DictConfig
 
 from vaelab.commands import cli
+from vaelab.commands.config_folders import CONF
 
 if TYPE_CHECKING:
     from pydantic import NonNegativeInt
+
+PROTOCOLS = CONF / "reproduce"
 
 
 def settings_schema(
@@ -23,16 +27,31 @@ def settings_schema(
     """Declares the settings of `report` and their types, for validation; is never called."""
 
 
-@cli.task("report", settings_schema, ends_on_signals=True)
+def named_words(words: Sequence[str]) -> list[str]:
+    """Returns the words of the command as settings: `reproductions` is the folder of these."""
+    kept = "sweep=results/reproductions"
+    return [kept if word == "reproductions" else word for word in words]
+
+
+@cli.task("report", settings_schema, ends_on_signals=True, rewrite=named_words)
 def main(cfg: DictConfig) -> None:
-    """Writes the report of a sweep, finished or not, and prints the path of each file."""
+    """Writes the report of a sweep, finished or not, and prints the path of each file.
+
+    Of a folder of reproductions it prints and writes the table instead.
+    """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from pathlib import Path
 
-    from vaelab import report
+    from vaelab import report, reproductions
     from vaelab.runs.folder import check_links
     from vaelab.runs.screen import shell_path
 
+    if reproductions.has_records(Path(cfg.sweep)):
+        rows = reproductions.compare_all(Path(cfg.sweep), PROTOCOLS)
+        reproductions.print_table(rows)
+        reproductions.write_table(Path(cfg.sweep) / "README.md", rows)
+        print(shell_path(Path(cfg.sweep) / "README.md"))
+        return
     sweep = report.read_sweep(Path(cfg.sweep))
     check_links(Path(cfg.to), sweep.folder)
     print(sweep.counts())

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, PositiveInt
@@ -13,6 +13,12 @@ from vaelab.observations import x_text
 
 Shape = Sequence[int]  # (C, H, W), of signals (C, L), of vectors (C,)
 Widths = Annotated[list[PositiveInt], Field(min_length=1)]
+Activation = Literal["silu", "relu", "tanh"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": nn.functional.silu,
+    "relu": torch.relu,
+    "tanh": torch.tanh,
+}
 
 
 class Modulation(nn.Module):

@@ -4,7 +4,14 @@ import math
 
 from torch import Tensor, nn
 
-from vaelab.networks.layers import Shape, Widths, build_dense_layers, concatenate
+from vaelab.networks.layers import (
+    ACTIVATIONS,
+    Activation,
+    Shape,
+    Widths,
+    build_dense_layers,
+    concatenate,
+)
 
 
 class MLPEncoder(nn.Module):
@@ -12,11 +19,20 @@ class MLPEncoder(nn.Module):
 
     Args:
         hidden: Widths of the layers; the last is F.
+        activation: What follows each of them.
     """
 
-    def __init__(self, x_shape: Shape, context_dim: int, *, hidden: Widths) -> None:
+    def __init__(
+        self,
+        x_shape: Shape,
+        context_dim: int,
+        *,
+        hidden: Widths,
+        activation: Activation = "silu",
+    ) -> None:
         super().__init__()
-        self.layers = build_dense_layers(math.prod(x_shape), hidden, context_dim)
+        pixels, follows = math.prod(x_shape), ACTIVATIONS[activation]
+        self.layers = build_dense_layers(pixels, hidden, context_dim, follows)
         self.features = hidden[-1]
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -29,14 +45,21 @@ class MLPDecoder(nn.Module):
 
     Args:
         hidden: Widths of the hidden layers.
+        activation: What follows each of them.
     """
 
     def __init__(
-        self, latent_dim: int, context_dim: int, out_shape: Shape, *, hidden: Widths
+        self,
+        latent_dim: int,
+        context_dim: int,
+        out_shape: Shape,
+        *,
+        hidden: Widths,
+        activation: Activation = "silu",
     ) -> None:
         super().__init__()
         self.out_shape = tuple(out_shape)
-        self.layers = build_dense_layers(latent_dim, hidden, context_dim)
+        self.layers = build_dense_layers(latent_dim, hidden, context_dim, ACTIVATIONS[activation])
         self.out = nn.Linear(hidden[-1], math.prod(out_shape))
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:

@@ -1,0 +1,102 @@
+"""Published figures by one command each: python reproduce.py burda2016/iwae_k5 --short."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from vaelab.commands import cli
+from vaelab.commands.config_folders import CONF
+from vaelab.runs import naming
+
+PROTOCOLS = CONF / "reproduce"
+OWN = ("name", "short", "to", "kept", "settings")
+"""The settings of this command."""
+
+
+def settings_schema(*, name: str, short: bool, to: str, kept: str, settings: list[str]) -> None:
+    """Declares the settings of `reproduce` and their types, for validation; is never called."""
+
+
+def named_words(words: Sequence[str]) -> list[str]:
+    """Returns the words as settings: `burda2016 --short` is `name=burda2016 short=true`.
+
+    What is no setting of this command is one of `train`, and goes into `settings`.
+    """
+    found, others = [], []
+    for word in words:
+        key = word.partition("=")[0]
+        if word == "--short":
+            found.append("short=true")
+        elif "=" not in word and not word.startswith("-"):
+            found.append(f"name={word}")
+        elif word.startswith("-") or key in OWN or key.startswith("hydra."):
+            found.append(word)
+        else:
+            others.append(naming.quote(word))
+    return [*found, f"settings=[{','.join(others)}]"] if others else found
+
+
+@cli.task("reproduce", settings_schema, rewrite=named_words)
+def main(cfg: DictConfig) -> None:
+    """Trains and measures the runs of a protocol, keeps their records and prints the comparison.
+
+    Runs that are finished are not made again, and one that was interrupted goes on. Exits with 1 if
+    a figure is not reached, and with the code of a run that failed.
+    """
+    # Imported here, so that --help and --cfg answer without these slow imports.
+    from vaelab import reproductions
+    from vaelab.reproductions.protocol import chosen_runs, split_name
+    from vaelab.runs.screen import shell_path
+
+    name, one = split_name(cfg.name)
+    protocol = reproductions.read_protocol(PROTOCOLS, name)
+    form: reproductions.Form = "short" if cfg.short else "full"
+    runs = chosen_runs(protocol, name, one)
+    print(f"{protocol.paper}\n{protocol.about}")
+    for run in runs:
+        folders = {
+            seed: Path(cfg.to) / name / form / f"{run}_seed-{seed}"
+            for seed in protocol.repetitions(cfg.short)
+        }
+        for seed, folder in folders.items():
+            train([*protocol.overrides(run, seed, cfg.short), *cfg.settings], folder)
+        command = shlex.join(
+            ["vaelab", "reproduce", f"{name}/{run}", *["--short"] * cfg.short, *cfg.settings]
+        )
+        kept = reproductions.keep_run(Path(cfg.kept), name, run, form, command, folders)
+        print(f"record  {shell_path(kept)}")
+    rows = reproductions.compare_protocol(Path(cfg.kept), name, protocol, form, runs)
+    reproductions.print_table(rows)
+    if not all(row.is_reached for row in rows):
+        raise SystemExit(1)
+
+
+def train(overrides: Sequence[str], folder: Path) -> None:
+    """Trains and measures one run as a process of `vaelab train`; exits with its code if it fails.
+
+    While it runs, SIGTERM is passed on to it, and Ctrl-C, which it gets from the
+    terminal, is ignored here: it writes its checkpoint and ends.
+    """
+    words = [*overrides, f"hydra.run.dir={folder}"]
+    print(f"\n{shlex.join(['vaelab', 'train', *words])}", flush=True)
+    argv = [sys.executable, "-m", "vaelab", "train", *words]
+    child = subprocess.Popen(argv, env=os.environ | {cli.PARENT: str(os.getpid())})
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),
+    }
+    try:
+        code = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if code:
+        raise SystemExit(128 - code if code < 0 else code)

@@ -1,0 +1,20 @@
+"""Reproductions of published figures: protocols, records of what they gave, and comparisons."""
+
+from vaelab.reproductions.comparison import Comparison, compare_all, compare_protocol
+from vaelab.reproductions.protocol import Protocol, protocol_names, read_protocol
+from vaelab.reproductions.records import Form, has_records, keep_run
+from vaelab.reproductions.tables import print_table, write_table
+
+__all__ = [
+    "Comparison",
+    "Form",
+    "Protocol",
+    "compare_all",
+    "compare_protocol",
+    "has_records",
+    "keep_run",
+    "print_table",
+    "protocol_names",
+    "read_protocol",
+    "write_table",
+]

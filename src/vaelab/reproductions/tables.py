@@ -1,0 +1,65 @@
+"""Tables of comparisons, for the terminal and as Markdown."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from vaelab.files.atomic import make_folder, write_text
+from vaelab.reproductions.comparison import Comparison
+
+COLUMNS = ("reproduction", "figure", "published", "ours", "gap", "reached", "seeds", "time")
+HEAD = """# Reproductions
+
+Published figures beside ours, written by `vaelab report reproductions`. The protocol of each is in
+`conf/reproduce/`; records, curves and pictures are in the folders beside this file. A *gate* is the
+worst figure that passes in the short form, which fits two processor cores and an hour.
+"""
+
+
+def print_table(rows: Sequence[Comparison]) -> None:
+    """Prints a table with a row for each comparison; into a file it is 120 letters wide."""
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        console.width = 120
+    table = Table(*COLUMNS)
+    for row in rows:
+        table.add_row(*cells(row))
+    console.print(table)
+
+
+def cells(row: Comparison) -> list[str]:
+    """Returns the cells of a comparison, by `COLUMNS`."""
+    figure = row.figure
+    target = f"{figure.published:g}"
+    if row.form == "short" and figure.short is not None:
+        target += f" (gate {figure.short:g})"
+    return [
+        row.protocol if row.form == "full" else f"{row.protocol}, short",
+        f"{figure.of}: {figure.name}",
+        target,
+        f"{row.ours:.2f}" + (f" ± {row.error:.2f}" if row.error is not None else ""),
+        f"{row.gap:+.2f}",
+        "yes" if row.is_reached else "no",
+        str(row.seeds),
+        time_text(row.seconds),
+    ]
+
+
+def time_text(seconds: float) -> str:
+    """Returns a time as `2 h 5 min`, `12 min` or `40 s`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def write_table(path: Path, rows: Sequence[Comparison]) -> None:
+    """Writes the comparisons as a Markdown page, with commands and sources."""
+    lines = [HEAD, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
+    lines += [f"| {' | '.join(cells(row))} |" for row in rows]
+    lines += ["", "| command | source of the published figure |", "|---|---|"]
+    lines += dict.fromkeys(f"| `{row.command}` | {row.figure.source} |" for row in rows)
+    make_folder(path.parent)
+    write_text(path, "\n".join(lines) + "\n")
