@@ -19,7 +19,7 @@ from vaelab.data.pixels import Pixels, from_numbers, from_user
 from vaelab.errors import UserError
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.evidence import evidence_estimates
-from vaelab.observations import check_picture
+from vaelab.observations import check_picture, table_columns
 from vaelab.posteriors import Point, PointMass
 from vaelab.randomness import seeded_generator
 
@@ -35,7 +35,8 @@ class Inference(AutoEncoder):
     pixels of the model's kind. Their random bits or noise are the same at each call in evaluation
     mode, and in training mode new ones from torch's random state.
     Vectors [B, D] and signals [B, C, L] are numbers as in the file that the model was trained on,
-    and are standardised as they were.
+    and are standardised as they were. Of a pandas DataFrame the columns of the training are taken,
+    by name.
 
     Labels are names of classes or whole numbers, one for all images or [B]; one-hot [B, classes]; y
     itself [B, Y]; or, for several columns, a dictionary of these by column. A whole number is the
@@ -157,6 +158,8 @@ class Inference(AutoEncoder):
         """
         if not isinstance(generator, (torch.Generator, type(None))):
             raise UserError(f"generator: a {type(generator).__name__} is no torch.Generator")
+        if self.units:
+            images = table_columns(images, self.units.names)
         found = self.arranged(as_tensor(images, "images").cpu())
         if self.units:
             x = self.units.standardize(from_numbers(found, self.pixels), len(self.x_shape))

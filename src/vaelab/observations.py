@@ -31,13 +31,35 @@ def size_text(x_shape: Sequence[int]) -> str:
     channels, *space = x_shape
     if len(space) == 1:
         return f"{space[0]} steps x {channels}"
-    return " x ".join(map(str, [*space, channels])) if space else f"{channels} numbers"
+    return (
+        " x ".join(map(str, [*space, channels]))
+        if space
+        else f"{channels} number{'s' * (channels != 1)}"
+    )
 
 
 def x_text(x_shape: Sequence[int]) -> str:
     """Returns kind and size of x in words: `28 x 28 x 1 images` or `vectors of 5 numbers`."""
     kind, size = kind_text(x_shape), size_text(x_shape)
     return f"{size} {kind}" if len(x_shape) == 3 else f"{kind} of {size}"
+
+
+def table_columns(images: Any, names: Sequence[str]) -> Any:
+    """Returns the columns of these names of a table, as a DataFrame, in their order; else images.
+
+    Args:
+        images: A table, with `columns`, or anything else.
+        names: The names.
+
+    Raises:
+        UserError: If a column is missing.
+    """
+    if not hasattr(images, "columns"):
+        return images
+    found = {str(name): name for name in images.columns}
+    if missing := [name for name in names if name not in found]:
+        raise UserError(f"there is no column {', '.join(missing[:4])}; this model takes them")
+    return images[[found[name] for name in names]]
 
 
 def check_picture(value: Any, what: str) -> None:

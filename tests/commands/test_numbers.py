@@ -159,6 +159,17 @@ def test_commands_take_a_column_of_a_table_to_condition_on(get_run, folder, caps
     assert [(row["kind"], row["age"]) for row in rows] == [("red", "40.5")] * 3
     run_command(encode, f"run={run}", "images=test", "num_samples=5", f"to={folder}/codes.csv")
     assert len([*csv.DictReader((folder / "codes.csv").open())]) == data.sizes["test"]
+    own = [f"images={folder}/table.csv", "num_samples=0", f"to={folder}/own.csv"]
+    run_command(encode, f"run={run}", *own)
+    assert "not used" not in capsys.readouterr().out
+    with (folder / "table.csv").open() as file:
+        table = [*csv.DictReader(file)]
+    told = {"age": [[float(row["age"])] for row in table], "kind": [row["kind"] for row in table]}
+    x = [[float(row[name]) for name in ("income", "score")] for row in table]
+    codes = [float(row["mean_0"]) for row in csv.DictReader((folder / "own.csv").open())]
+    assert_close(
+        torch.tensor(codes), vaelab.load(run).encode(x, told).mean[:, 0], atol=1e-4, rtol=0
+    )
 
     run_command(export, f"run={run}")
     asked = {"age": 40, "kind": "blue"}

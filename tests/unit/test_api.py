@@ -529,3 +529,39 @@ def test_show_takes_images_in_every_form():
 def test_run_refuses_another_folder():
     with pytest.raises(UserError, match="nowhere is no run folder"):
         vaelab.Run("nowhere")
+
+
+TABLES = {key: QUICK[key] for key in QUICK if key not in ("likelihood", "data")}
+"""Settings of a quick run on a table."""
+
+
+@pytest.fixture
+def people():
+    """A DataFrame of 60 rows: income, age and sex."""
+    random = np.random.default_rng(0)
+    numbers = {"income": random.normal(5e4, 1e4, 60), "age": random.integers(20, 80, 60)}
+    return pd.DataFrame(numbers | {"sex": random.choice(["f", "m"], 60)}, index=range(7, 67))
+
+
+def test_dataframe_keeps_its_names(tmp_path, people):
+    columns = {"columns": ["sex"]}
+    run = vaelab.fit(people, folder=tmp_path / "a", condition="one_hot", data=columns, **TABLES)
+    assert run.model.units.names == ("income", "age")
+    assert run.model.sample(4, label="m").shape == (4, 2)
+    codes = run.model.encode(people, people["sex"]).mean
+    shuffled = people[["sex", "age", "income"]]
+    assert torch.equal(run.model.encode(shuffled, people["sex"]).mean, codes)
+    with pytest.raises(UserError, match="there is no column age; this model takes them"):
+        run.model.encode(people[["income"]], people["sex"])
+
+
+def test_labels_of_a_dataframe_are_the_label(tmp_path, people):
+    numbers, sex = people[["income", "age"]], people["sex"]
+    run = vaelab.fit(numbers, sex, model="cvae", folder=tmp_path / "a", **TABLES)
+    assert run.model.class_names == {"label": ["f", "m"]}
+    with pytest.raises(UserError, match="labels: there are 60 rows, and 59 labels"):
+        vaelab.fit(numbers, sex[1:], model="cvae")
+    with pytest.raises(UserError, match="labels: they are in the column label"):
+        vaelab.fit(numbers.assign(label=sex), sex, model="cvae")
+    with pytest.raises(UserError, match=r"column sex, row 1: '[fm]' is no number"):
+        vaelab.fit(people)

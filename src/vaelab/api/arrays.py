@@ -1,5 +1,7 @@
 """What is given to `fit` as images and labels, as overrides that choose data and as arrays."""
 
+import hashlib
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +17,8 @@ from vaelab.commands.config_folders import CONF
 from vaelab.data import Images, Numbers
 from vaelab.data.array_images import find_span
 from vaelab.data.arrays import usual_names
-from vaelab.data.number_files import TABLES
 from vaelab.data.splits import Splits
+from vaelab.data.tables import TABLES
 from vaelab.errors import UserError, spelling_hint
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder
@@ -24,6 +26,8 @@ from vaelab.observations import check_picture
 from vaelab.runs import naming
 
 Arrays = dict[str, np.ndarray]
+ParquetFile = bytes
+"""The content of a Parquet file."""
 KEPT = (
     *("batch_size", "val_size", "test_size", "pixels", "split_seed", "columns"),
     *("balance", "flip", "shift", "in_memory", "window"),
@@ -198,16 +202,51 @@ def float_range(arrays: Arrays) -> list[str]:
     return [f"data.source.range={override_value('range', list(span))}"] if span and fills else []
 
 
-def file_name(arrays: Arrays) -> str:
-    """Returns the name of the file that keeps arrays, with a digest of them."""
-    return f"arrays-{checksums.arrays_digest(arrays)[:16]}.npz"
+def is_table(images: Any) -> bool:
+    """Returns whether images are a pandas DataFrame, of which each row is a vector."""
+    import pandas as pd  # slow to import
+
+    return isinstance(images, pd.DataFrame)
 
 
-def write_arrays(path: Path, arrays: Arrays) -> bool:
-    """Writes arrays as an `.npz` file, atomically, and returns True; False if the file is there."""
+def table_file(table: Any, labels: Any) -> tuple[ParquetFile, list[str]]:
+    """Returns a DataFrame as the content of a Parquet file, and overrides that choose its columns.
+
+    Its index is left out. Labels become a column `label`.
+
+    Raises:
+        UserError: If labels are given and there is such a column, or another number of them.
+    """
+    own = ["data=vectors"]
+    table = table.reset_index(drop=True)
+    table.columns = table.columns.map(str)
+    if labels is not None:
+        if "label" in table.columns:
+            refuse_labels(labels, "the column label")
+        if len(labels) != len(table):
+            raise UserError(f"labels: there are {len(table)} rows, and {len(labels)} labels")
+        table["label"] = np.asarray(labels)
+        own.append("data.source.label=label")
+    file = io.BytesIO()
+    table.to_parquet(file, index=False)
+    return file.getvalue(), own
+
+
+def file_name(kept: Arrays | ParquetFile) -> str:
+    """Returns the name of the file that keeps arrays, or a table, with a digest of them."""
+    if isinstance(kept, bytes):
+        return f"table-{hashlib.sha256(kept).hexdigest()[:16]}.parquet"
+    return f"arrays-{checksums.arrays_digest(kept)[:16]}.npz"
+
+
+def write_kept(path: Path, kept: Arrays | ParquetFile) -> bool:
+    """Writes arrays as an `.npz` file, or a table; returns False if the file is there already."""
     if os.path.exists(path):
         return False
     make_folder(path.parent)
     with atomic_file(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # its stub forbids a name
+        if isinstance(kept, bytes):
+            file.write(kept)
+        else:
+            np.savez(file, **kept)  # type: ignore[arg-type]  # its stub forbids a name
     return True

@@ -51,9 +51,9 @@ def fit(
     Args:
         images: An array, tensor or list of images [N, C, H, W], [N, H, W] or [N, H, W, C], with
             `data="vectors"` of vectors [N, D], with `data="signals"` of signals [N, C, L]; a torch
-            Dataset of images or of (image, label); a dictionary of arrays, such as `train_images`
-            and `test_images`; the path of a file or folder; the name of a data set, such as
-            `mnist`; or vaelab's data module.
+            Dataset of images or of (image, label); a pandas DataFrame of vectors; a dictionary of
+            arrays, such as `train_images` and `test_images`; the path of a file or folder; the name
+            of a data set, such as `mnist`; or vaelab's data module.
         labels: Classes [N] as whole numbers or names, or one-hot [N, classes].
         model: The name of a variant; `python train.py --help` lists them. Default: that of `like`,
             or `vae`.
@@ -73,7 +73,7 @@ def fit(
             raise UserError(f"{name}: a {type(path).__name__} is no path of a run folder")
     words = all_overrides(model, settings, overrides)
     data = next((word.removeprefix("data=") for word in words if word[:5] == "data="), None)
-    kept: given.Arrays = {}
+    kept: given.Arrays | given.ParquetFile = {}
     if isinstance(images, (str, Path)):
         given.refuse_labels(labels, "the file or data set")
         chosen, *place = given.named_data_overrides(images)
@@ -89,6 +89,9 @@ def fit(
             given.check_choice(data, False, "the data set")
             splits = DatasetItems(images)()
             kept, own = given.split_arrays(splits), [ARRAYS, given.range_override(splits)]
+        elif given.is_table(images):
+            given.check_choice(data, data == "vectors", "a DataFrame")
+            kept, own = given.table_file(images, labels)
         else:
             given.check_choice(data, data in ("arrays", *given.NUMBERS), "an array")
             kept, own = given.collect_arrays(images, labels, data), []
@@ -111,7 +114,7 @@ def fit(
         quieten()
         validation.check_config(cfg, train.settings_schema)
         file = Path(cfg.data.source.path) if kept else None
-        is_new_file = file is not None and given.write_arrays(file, kept)
+        is_new_file = file is not None and given.write_kept(file, kept)
         where = Path(hydra_cfg.runtime.output_dir)
         is_new = not where.exists()
         with explain_write_errors(where):

@@ -138,7 +138,7 @@ def encode_asked(
     import numpy as np
 
     from vaelab.data.image_settings import ImageSettings
-    from vaelab.data.number_files import TABLES
+    from vaelab.data.tables import TABLES
     from vaelab.errors import UserError
     from vaelab.evaluation import encoding
     from vaelab.evaluation.given_images import (
@@ -170,7 +170,8 @@ def encode_asked(
             what = "a table" if is_table else "a folder"
             raise UserError(f"images={where}: is {what}; this model takes {x_text(model.x_shape)}")
         label_column = getattr(source, "label", None)
-        given = read_given_numbers(where, model.units, cfg.array, label_column)
+        conditions = [*model.classes, *model.numbers] if model.context_dim else []
+        given = read_given_numbers(where, model.units, cfg.array, label_column, conditions)
     elif where.is_dir() or is_image_file(where):
         made, skip = getattr(source, "settings", ImageSettings()), cfg.broken == "skip"
         given, span = read_image_folder(where, model.x_shape, cfg.resize, made, skip), (0, 255)

@@ -99,6 +99,8 @@ def convert_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
         values = values[:, 0]
     if values.shape != (count,):
         raise UserError(f"{name} have shape {values.shape}, but should be ({count},)")
+    if values.dtype.kind == "O" and all(isinstance(value, str) for value in values):
+        values = values.astype(str)  # a column of texts of pandas
     if values.dtype.kind == "S":
         values = decode_texts(name, values)
     if values.dtype.kind == "U":

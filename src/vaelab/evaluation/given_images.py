@@ -16,20 +16,21 @@ from torch import Tensor
 from vaelab.data.array_files import read_arrays
 from vaelab.data.array_images import Span, convert_images, pixel_range, range_error_text
 from vaelab.data.arrays import PARTS
-from vaelab.data.number_files import (
+from vaelab.data.number_files import check_finite
+from vaelab.data.on_disk import OnDisk
+from vaelab.data.tables import (
     TABLES,
-    check_finite,
     column_classes,
     column_numbers,
+    column_to_condition_on,
     read_frame,
 )
-from vaelab.data.on_disk import OnDisk
 from vaelab.data.wrong_rows import first_wrong_row
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.files.regular import check_regular_file
 from vaelab.inference import as_tensor
-from vaelab.observations import PixelScale, Units, x_text
+from vaelab.observations import PixelScale, Units, table_columns, x_text
 
 
 @dataclass(frozen=True)
@@ -111,18 +112,23 @@ def sole_array(path: Path, arrays: Mapping[str, Any], word: str) -> str:
 
 
 def read_given_numbers(
-    path: Path, units: Units, name: str | None = None, label: str | None = None
+    path: Path,
+    units: Units,
+    name: str | None = None,
+    label: str | None = None,
+    told: Sequence[str] = (),
 ) -> GivenImages:
     """Reads vectors from a table, or vectors or signals from an array file, and their labels.
 
     Of a table these are the columns of the training, by name and in any order; others are not used,
-    but for the label.
+    but for the label and what the model is told.
 
     Args:
         path: The file; a table is one of `TABLES`.
         units: Have the names of the columns.
         name: See `read_given_arrays`; of arrays only.
         label: The column of a table that is the label (default: `label`, if there is one).
+        told: Names of the columns that the model is conditional on.
 
     Raises:
         UserError: If the file cannot be read, or a column or number is missing or no number.
@@ -141,12 +147,15 @@ def read_given_numbers(
         label = label or "label"
         is_given = label in table.columns and label not in units.names
         columns = {"label": column_classes(label, table[label])} if is_given else {}
+        for column in told:
+            if column != "label" and column in table.columns:
+                columns[column] = column_to_condition_on(column, table[column])
     except DamagedFileError:
         raise
     except UserError as error:
         told, _, _ = str(error).partition("; data.source.")  # settings of the training
         raise UserError(told if told.startswith(str(path)) else f"{path}: {told}") from error
-    used = {*units.names, *([label] if columns else [])}
+    used = {*units.names, *columns, *([label] if is_given else [])}
     unused = [column for column in table.columns if column not in used]
     return GivenImages(x, columns, remarks=[f"not used: {', '.join(unused)}"] if unused else [])
 
@@ -166,6 +175,8 @@ def convert_given(images: Any, model: ELBO, span: Span | None = None) -> Tensor 
     Raises:
         UserError: If they have another shape, are empty or not finite, or out of range.
     """
+    if model.units is not None:
+        images = table_columns(images, model.units.names)
     if isinstance(images, np.ndarray):  # a mapped file stays one
         array = images
     elif isinstance(images, (list, tuple)) and not images:
