@@ -70,7 +70,7 @@ def swept(at_once: int, course: Course, folder: Path, epochs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, help="of a block; by itself at most 100")
+    parser.add_argument("--steps", type=int, help="of a block; default at most 100")
     parser.add_argument("--epochs", type=int, default=3, help="of the jobs of a sweep")
     parser.add_argument("--images", type=int, help="so many of noise, in place of MNIST")
     parser.add_argument("--markdown", action="store_true", help="for results/")

@@ -67,7 +67,7 @@ def python(*words: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("to", type=Path, help="the folder for the release")
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; by itself all")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(MODELS)}; default: all")
     parser.add_argument("--short", action="store_true", help="two steps of each, as a trial")
     options = parser.parse_args()
     if unknown := set(options.names) - MODELS.keys():

@@ -205,7 +205,7 @@ def race(
         course: What they train.
         folder: Where they may write; it is new.
         rounds: How many blocks each takes.
-        steps: Of a block; by itself `STEPS`, or fewer where those would take long.
+        steps: Of a block; default `STEPS`, or fewer where those would take long.
         say: Told what is going on.
 
     Raises:

@@ -88,7 +88,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="of each start")
     parser.add_argument("--starts", type=int, default=3, help="of every contender, anew")
-    parser.add_argument("--steps", type=int, help="of a block; by itself at most 100, on a GPU 400")
+    parser.add_argument("--steps", type=int, help="of a block; default at most 100, on a GPU 400")
     parser.add_argument("--images", type=int, help="so many of noise, in place of a data set")
     parser.add_argument("--markdown", action="store_true", help="for results/")
     options = parser.parse_args()
