@@ -261,7 +261,7 @@ INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     "network=conv model.encoder.channels=[4,4,4,4]": "8 x 9 pixels are too small for 4 halvings",
     "network=conv model.decoder.channels=[4,4,4,4]": "8 x 9 pixels are too small for 4 halvings",
     "network=conv model.encoder.hidden=[8]": "possible are model.encoder.channels",
-    "network=mlp model.encoder.channels=[8]": "possible are model.encoder.hidden",
+    "network=mlp model.encoder.channels=[8]": "possible are model.encoder.activation",
     "network=mlp model.encoder.hidden=8": "model.encoder.hidden=8: should be a valid list",
     "network=rnn model.decoder.hidden=[]": "model.decoder.hidden=[]: should have at least 1 item",
     "network=resnet model.encoder.blocks=0": "model.encoder.blocks=0: should be greater than 0",

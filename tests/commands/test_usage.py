@@ -128,7 +128,7 @@ COMPLETIONS = {
         "python train.py model=beta_vae model.be": ["model.beta="],
         "python train.py model=vae model.be": [],
         "python train.py model.enc": ["model.encoder."],
-        "python train.py model.encoder.": ["model.encoder.hidden="],
+        "python train.py model.encoder.": ["model.encoder.activation=", "model.encoder.hidden="],
         "python train.py rerun=": ["rerun=false", "rerun=true"],
         "python train.py model.latent_dim=": ["model.latent_dim=16"],
         "python train.py data=_": [],
