@@ -5,6 +5,7 @@ x may be signals [B, C, L] or vectors [B, C]; the first axis of one x is that of
 """
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any
 
 import torch
@@ -159,6 +160,9 @@ class AutoEncoder(nn.Module):
         names = self.class_names[column]
         if str(name) in names:
             return names.index(str(name))
+        close = get_close_matches(str(name), names, n=1)
+        if close and not str(name).isdigit():
+            raise UserError(f"{name}: is no class of {column}; did you mean {close[0]}?")
         known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise UserError(f"{name}: the classes of {column} are {known}")
 

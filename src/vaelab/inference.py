@@ -36,7 +36,7 @@ class Inference(AutoEncoder):
     mode, and in training mode new ones from torch's random state.
     Vectors [B, D] and signals [B, C, L] are numbers as in the file that the model was trained on,
     and are standardised as they were. Of a pandas DataFrame the columns of the training are taken,
-    by name.
+    by name, and those that the model is conditional on.
 
     Labels are names of classes or whole numbers, one for all images or [B]; one-hot [B, classes]; y
     itself [B, Y]; or, for several columns, a dictionary of these by column. A whole number is the
@@ -159,6 +159,7 @@ class Inference(AutoEncoder):
         if not isinstance(generator, (torch.Generator, type(None))):
             raise UserError(f"generator: a {type(generator).__name__} is no torch.Generator")
         if self.units:
+            labels = self.told_columns(images) if labels is None else labels
             images = table_columns(images, self.units.names)
         found = self.arranged(as_tensor(images, "images").cpu())
         if self.units:
@@ -169,6 +170,12 @@ class Inference(AutoEncoder):
             x = from_user(found, cast(Pixels, self.pixels), noise, self.pixel_scale)
         x = x.to(self.device)
         return x, self.label_rows(labels, len(x))
+
+    def told_columns(self, images: Any) -> dict[str, Any] | None:
+        """The columns of a DataFrame that the model is conditional on, if it has them all."""
+        names = [*self.classes, *self.numbers] if self.context_dim else []
+        has_all = names and {*names} <= {*getattr(images, "columns", ())}
+        return {name: images[name].to_numpy() for name in names} if has_all else None
 
     def arranged(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] of a batch or single image in another layout; UserError if none fits.
@@ -225,9 +232,10 @@ class Inference(AutoEncoder):
         widths = self.classes | self.numbers
         if isinstance(labels, Mapping) and self.context_dim:
             if labels.keys() != widths.keys():
-                raise UserError(
-                    f"{SAYS} {self.columns_text}, and labels has {', '.join(labels) or 'nothing'}"
-                )
+                missing, more = widths.keys() - labels.keys(), labels.keys() - widths.keys()
+                said = [f"lacks {', '.join(sorted(missing))}"] if missing else []
+                said += [f"has {', '.join(map(str, more))}, which is none of these"] if more else []
+                raise UserError(f"{SAYS} {self.columns_text}, and labels {' and '.join(said)}")
             parts = [self.column_rows(name, labels[name]) for name in widths]
             most = max(map(len, parts))
             if any(len(part) not in (1, most) for part in parts):

@@ -45,7 +45,7 @@ def x_text(x_shape: Sequence[int]) -> str:
 
 
 def table_columns(images: Any, names: Sequence[str]) -> Any:
-    """Returns the columns of these names of a table, as a DataFrame, in their order; else images.
+    """Returns the columns of these names of a table, as float64 [N, C]; images that are no table.
 
     Args:
         images: A table, with `columns`, or anything else.
@@ -59,7 +59,10 @@ def table_columns(images: Any, names: Sequence[str]) -> Any:
     found = {str(name): name for name in images.columns}
     if missing := [name for name in names if name not in found]:
         raise UserError(f"there is no column {', '.join(missing[:4])}; this model takes them")
-    return images[[found[name] for name in names]]
+    try:
+        return images[[found[name] for name in names]].to_numpy(float)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"of the columns {', '.join(names)} some are no numbers") from error
 
 
 def check_picture(value: Any, what: str) -> None:

@@ -43,3 +43,13 @@ def test_ddp_process_takes_command_from_environment(run_vaelab, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv(main.CHOSEN, "export")
     assert "vaelab export " in run_vaelab("--help")
+
+
+def test_script_of_another_folder_is_shown_with_its_path(tmp_path, monkeypatch):
+    monkeypatch.setattr(command_lines, "current_command", ["train"])
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "train.py")])
+    monkeypatch.chdir(tmp_path)
+    assert command_lines.program_words() == ["python", "train.py"]
+    monkeypatch.chdir(tmp_path.parent)
+    assert command_lines.program_words() == ["python", str(tmp_path / "train.py")]
+    assert command_lines.program_words("evaluate") == ["python", str(tmp_path / "evaluate.py")]

@@ -448,11 +448,16 @@ def test_results_record_stop_by_max_time_not_max_steps(tmp_path, data_dir, overr
     assert json.loads((tmp_path / "results.json").read_text()).get("stopped") == end
 
 
-def test_posterior_collapse_is_printed(tmp_path, data_dir, capsys):
+@pytest.mark.parametrize(
+    ("few", "said"),
+    [(0, "no latent is active, so the codes say nothing"), (300, "steps, which are few: try")],
+)
+def test_posterior_collapse_is_printed(tmp_path, data_dir, capsys, monkeypatch, few, said):
+    monkeypatch.setattr("vaelab.commands.results.FEW_STEPS", few)
     train_in_process(
         tmp_path, data_dir, "model=beta_vae", "model.beta=10000", "trainer.max_epochs=2"
     )
-    assert "no latent is active, so the codes say nothing" in capsys.readouterr().out
+    assert said in capsys.readouterr().out
     train_in_process(tmp_path / "other", data_dir, "trainer.max_epochs=1")
     assert "no latent is active" not in capsys.readouterr().out
 

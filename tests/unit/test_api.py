@@ -551,6 +551,9 @@ def test_dataframe_keeps_its_names(tmp_path, people):
     codes = run.model.encode(people, people["sex"]).mean
     shuffled = people[["sex", "age", "income"]]
     assert torch.equal(run.model.encode(shuffled, people["sex"]).mean, codes)
+    assert torch.equal(run.model.encode(shuffled).mean, codes)  # it is told the column sex
+    mixed = people.assign(age=people["age"].astype(object))
+    assert torch.equal(run.model.encode(mixed).mean, codes)
     with pytest.raises(UserError, match="there is no column age; this model takes them"):
         run.model.encode(people[["income"]], people["sex"])
 
@@ -565,3 +568,22 @@ def test_labels_of_a_dataframe_are_the_label(tmp_path, people):
         vaelab.fit(numbers.assign(label=sex), sex, model="cvae")
     with pytest.raises(UserError, match=r"column sex, row 1: '[fm]' is no number"):
         vaelab.fit(people)
+
+
+def test_pictures_of_another_scale_are_shown_between_their_ends():
+    digits = torch.linspace(-0.8, 15, 64).reshape(1, 1, 8, 8)
+    assert np.ptp(np.asarray(vaelab.show(digits))) == 255
+    near = torch.linspace(-0.1, 1.1, 64).reshape(1, 1, 8, 8)  # of a model of [0, 1]: clipped
+    assert np.array_equal(vaelab.show(near), vaelab.show(near.clamp(0, 1)))
+
+
+def test_data_and_metrics_may_be_left_to_an_earlier_run(tmp_path):
+    first = vaelab.fit(IMAGES, LABELS, folder=tmp_path / "a", **quick("vae"))
+    run = vaelab.fit(like=first, seed=2, folder=tmp_path / "b")
+    assert torch.equal(run.data.splits.train_images, first.data.splits.train_images)
+    both = run.evaluate(["likelihood", "reconstruction"], num_samples=2)
+    assert {"nll", "mse"} <= both.keys()
+    other = vaelab.fit("mnist_5k", like=first, folder=tmp_path / "c", trainer={"max_steps": 1})
+    assert other.model.x_shape == (1, 28, 28)
+    with pytest.raises(UserError, match="images: give them, as in"):
+        vaelab.fit()

@@ -255,7 +255,10 @@ WRONG_LABELS = {
         np.zeros((2, 4)),
         "label has shape (2, 4), but should be (2,) or one-hot (2, 3)",
     ),
-    "another column": ({"shape": [0, 1]}, "and labels has shape"),
+    "another column": (
+        {"shape": [0, 1]},
+        "and labels lacks label and has shape, which is none of these",
+    ),
     "a half": ([0.5, 1], "label[0] is 0.5; labels are 0, 1, ... or texts"),
 }
 

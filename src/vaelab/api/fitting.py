@@ -32,7 +32,7 @@ from vaelab.training.stop_signals import stop_signals
 
 
 def fit(
-    images: Any,
+    images: Any = None,
     labels: Any = None,
     *,
     model: str | None = None,
@@ -53,7 +53,7 @@ def fit(
             `data="vectors"` of vectors [N, D], with `data="signals"` of signals [N, C, L]; a torch
             Dataset of images or of (image, label); a pandas DataFrame of vectors; a dictionary of
             arrays, such as `train_images` and `test_images`; the path of a file or folder; the name
-            of a data set, such as `mnist`; or vaelab's data module.
+            of a data set, such as `mnist`; or vaelab's data module. Default: those of `like`.
         labels: Classes [N] as whole numbers or names, or one-hot [N, classes].
         model: The name of a variant; `python train.py --help` lists them. Default: that of `like`,
             or `vae`.
@@ -74,7 +74,11 @@ def fit(
     words = all_overrides(model, settings, overrides)
     data = next((word.removeprefix("data=") for word in words if word[:5] == "data="), None)
     kept: given.Arrays | given.ParquetFile = {}
-    if isinstance(images, (str, Path)):
+    if images is None:
+        if like is None:
+            raise UserError('images: give them, as in vaelab.fit(images) or vaelab.fit("mnist")')
+        given.refuse_labels(labels, "the data of the earlier run instead")
+    elif isinstance(images, (str, Path)):
         given.refuse_labels(labels, "the file or data set")
         chosen, *place = given.named_data_overrides(images)
         given.check_choice(data, bool(place), repr(str(images)))

@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+from collections.abc import Sequence
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -84,11 +85,12 @@ class Run:
         """The contents of results.json: final metrics, seed, speed; empty if not finished."""
         return read_json(self.folder / "results.json")
 
-    def evaluate(self, *what: str, **settings: Any) -> dict[str, Any]:
+    def evaluate(self, *what: str | Sequence[str], **settings: Any) -> dict[str, Any]:
         """Measures the best checkpoint on the test images, as `python evaluate.py`; prints a table.
 
         Args:
-            what: Names of metrics, such as `likelihood`; default: all that `evaluate.py` takes.
+            what: Names of metrics, such as `likelihood`, or a list of them; default: all that
+                `evaluate.py` takes.
             settings: `num_samples`, `seed`, `device`, `rerun`, and settings of metrics, such as
                 `metrics={"samples": {"count": 2000}}`.
 
@@ -99,6 +101,8 @@ class Run:
         Raises:
             UserError: If a metric or setting is unknown, or no metric is applicable.
         """
+        if len(what) == 1 and isinstance(what[0], (list, tuple)):
+            what = tuple(what[0])
         if not all(isinstance(name, str) for name in what):
             raise UserError('evaluate: give names, as in run.evaluate("likelihood", "latents")')
         words = [word for name, value in settings.items() for word in dotted_overrides(name, value)]

@@ -25,12 +25,17 @@ def typed_command() -> str:
 
 
 def program_words(name: str | None = None) -> list[str]:
-    """Returns the words to show for starting a command (default: this one), as it was started."""
+    """Returns the words to show for starting a command (default: this one), as it was started.
+
+    A script in another folder than the working one is shown with its path.
+    """
     script = Path(sys.argv[0])
     name = name or current_command[0]
     if script.suffix != ".py" or script.name == "__main__.py":
         return ["vaelab", name]
-    return ["python", script.name if name == current_command[0] else f"{name}.py"]
+    shown = script if name == current_command[0] else script.with_name(f"{name}.py")
+    is_here = script.absolute().parent == Path.cwd()
+    return ["python", shown.name if is_here else str(shown)]
 
 
 def process_argv() -> list[str]:

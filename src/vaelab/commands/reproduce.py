@@ -67,7 +67,7 @@ def main(cfg: DictConfig) -> None:
             for seed in protocol.repetitions(cfg.short)
         }
         for seed, folder in folders.items():
-            train([*protocol.overrides(run, seed, cfg.short), *cfg.settings], folder)
+            train(protocol.overrides(run, seed, cfg.short, cfg.settings), folder)
         command = shlex.join(
             ["vaelab", "reproduce", f"{name}/{run}", *["--short"] * cfg.short, *cfg.settings]
         )

@@ -32,6 +32,7 @@ from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.json_files import read_json, write_json
 
 MANY_PIXELS = 20_000  # of an image and its channels, from which on dense layers diverge easily
+FEW_STEPS = 300  # optimizer steps before which latents may not be active yet
 PACKAGES = ("vaelab", "torch", "lightning", "hydra-core", "torchvision", "numpy")
 FINAL = ("val/elbo", "test/elbo", "test/distortion", "test/rate")  # in the hparams tab
 
@@ -209,6 +210,11 @@ def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iter
     if not model.has_continuous_latents:
         if metrics.get("test/codes_used") == 1:
             yield f"one code is used for all {noun_of(model)}s: try a smaller model.optimizer.lr"
+    elif metrics.get("test/active_units") == 0 and trainer.global_step < FEW_STEPS:
+        yield (
+            f"no latent is active after {trainer.global_step:,} steps, which are few: try a larger "
+            "trainer.max_epochs or a smaller data.batch_size"
+        )
     elif metrics.get("test/active_units") == 0:
         yield (
             f"no latent is active, so the codes say nothing of the {noun_of(model)} (posterior "

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from vaelab.errors import UserError, spelling_hint
 
 Better = Literal["lower", "higher", "equal"]
-Words = list[str]
+Words = Sequence[str]
 """Settings as on the command line of `train`, `name=value` each; later ones count."""
 RUN_NAME = re.compile(r"[a-z0-9_]+")
 
@@ -110,10 +110,18 @@ class Protocol(Strict):
         """Returns the seeds; in the short form the first alone."""
         return self.seeds[:1] if is_short else self.seeds
 
-    def overrides(self, run: str, seed: int, is_short: bool) -> Words:
-        """Returns the command line of one repetition of a run, each setting once."""
+    def overrides(self, run: str, seed: int, is_short: bool, further: Words = ()) -> Words:
+        """Returns the command line of one repetition of a run, each setting once.
+
+        Args:
+            run: The name of the run.
+            seed: Its seed.
+            is_short: Whether in the short form.
+            further: Settings after all others.
+        """
         words = [*self.settings, *self.runs[run], *(self.short.settings if is_short else [])]
-        settings = dict(word.split("=", 1) for word in [*words, f"seed={seed}"])
+        words += [f"seed={seed}", *further]
+        settings = dict(word.split("=", 1) for word in words)
         return [f"{name}={value}" for name, value in settings.items()]
 
 
