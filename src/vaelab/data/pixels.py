@@ -24,7 +24,7 @@ from vaelab.observations import PixelScale
 
 ImagePixels = Literal["binary", "dequantized", "grey"]
 Pixels = Literal["binary", "dequantized", "grey", "real"]
-NOISE_BLOCK = 2**24
+NOISE_BLOCK = 2**20
 """Integers of `RepeatedNoise` that are drawn together; a multiple of 8, the bytes of a word."""
 
 
