@@ -161,7 +161,7 @@ class AutoEncoder(nn.Module):
         if str(name) in names:
             return names.index(str(name))
         close = get_close_matches(str(name), names, n=1)
-        if close and not str(name).isdigit():
+        if close and any(map(str.isalpha, str(name))):
             raise UserError(f"{name}: is no class of {column}; did you mean {close[0]}?")
         known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
         raise UserError(f"{name}: the classes of {column} are {known}")
