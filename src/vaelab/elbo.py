@@ -141,8 +141,7 @@ class ELBO(Inference, LightningModule):
         )
         if len(more) > 1 or isinstance(batch, Mapping):
             raise UserError("a batch should be images, or a pair of images and labels")
-        noise = torch.default_generator if self.training else None
-        return self.inputs(images, labels, noise)
+        return self.inputs(images, labels)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Called by Lightning for each training batch: returns its loss, and terms for the log."""

@@ -165,9 +165,9 @@ class Inference(AutoEncoder):
         if self.units:
             x = self.units.standardize(from_numbers(found, self.pixels), len(self.x_shape))
         else:
-            usual = torch.default_generator if self.training else seeded_generator("inputs")
-            noise = generator or usual
-            x = from_user(found, cast(Pixels, self.pixels), noise, self.pixel_scale)
+            if generator is None:
+                generator = torch.default_generator if self.training else seeded_generator("inputs")
+            x = from_user(found, cast(Pixels, self.pixels), generator, self.pixel_scale)
         x = x.to(self.device)
         return x, self.label_rows(labels, len(x))
 

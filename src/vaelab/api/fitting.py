@@ -73,39 +73,8 @@ def fit(
             raise UserError(f"{name}: a {type(path).__name__} is no path of a run folder")
     words = all_overrides(model, settings, overrides)
     data = next((word.removeprefix("data=") for word in words if word[:5] == "data="), None)
-    kept: given.Arrays | given.ParquetFile = {}
-    if images is None:
-        if like is None:
-            raise UserError('images: give them, as in vaelab.fit(images) or vaelab.fit("mnist")')
-        given.refuse_labels(labels, "the data of the earlier run instead")
-    elif isinstance(images, (str, Path)):
-        given.refuse_labels(labels, "the file or data set")
-        chosen, *place = given.named_data_overrides(images)
-        given.check_choice(data, bool(place), repr(str(images)))
-        words = [*([] if data else [chosen]), *place, *words]
-    else:
-        if isinstance(images, Images):
-            given.refuse_labels(labels, "the data module")
-            given.check_choice(data, False, "the data module")
-            kept, own = given.module_arrays(images), given.module_settings(images)
-        elif isinstance(images, Dataset):
-            given.refuse_labels(labels, "the data set")
-            given.check_choice(data, False, "the data set")
-            splits = DatasetItems(images)()
-            kept, own = given.split_arrays(splits), [ARRAYS, given.range_override(splits)]
-        elif given.is_table(images):
-            given.check_choice(data, data == "vectors", "a DataFrame")
-            kept, own = given.table_file(images, labels)
-        else:
-            given.check_choice(data, data in ("arrays", *given.NUMBERS), "an array")
-            kept, own = given.collect_arrays(images, labels, data), []
-            if data is None:
-                given.check_pictures(kept)
-                own = [ARRAYS]
-            if data not in given.NUMBERS:
-                own += given.float_range(kept) or ["data.source.range=null"] * (like is not None)
-        path = f"data.source.path=${{paths.data}}/{given.file_name(kept)}"
-        words = [*own, path, *words]
+    kept, chosen = choose_data(images, labels, data, has_earlier=like is not None)
+    words = [*chosen, *words]
     if like is not None:
         words = [f"from={naming.quote(os.fspath(like))}", *words]
     if folder is not None:
@@ -141,6 +110,54 @@ def fit(
                 raise UserError(told) from None
             raise
     return Run(run.path)
+
+
+def choose_data(
+    images: Any, labels: Any, data: str | None, has_earlier: bool
+) -> tuple[given.Arrays | given.ParquetFile, list[str]]:
+    """Returns what is to be kept in a file of images that are in none, and overrides for the data.
+
+    Args:
+        images: See `fit`.
+        labels: See `fit`.
+        data: The choice of data that was given, or None.
+        has_earlier: Whether the settings of an earlier run are taken over.
+
+    Raises:
+        UserError: If they are no images, or contradict labels or the choice.
+    """
+    if images is None:
+        if not has_earlier:
+            raise UserError('images: give them, as in vaelab.fit(images) or vaelab.fit("mnist")')
+        given.refuse_labels(labels, "the data of the earlier run instead")
+        return {}, []
+    if isinstance(images, (str, Path)):
+        given.refuse_labels(labels, "the file or data set")
+        chosen, *place = given.named_data_overrides(images)
+        given.check_choice(data, bool(place), repr(str(images)))
+        return {}, [*([] if data else [chosen]), *place]
+    kept: given.Arrays | given.ParquetFile
+    if isinstance(images, Images):
+        given.refuse_labels(labels, "the data module")
+        given.check_choice(data, False, "the data module")
+        kept, own = given.module_arrays(images), given.module_settings(images)
+    elif isinstance(images, Dataset):
+        given.refuse_labels(labels, "the data set")
+        given.check_choice(data, False, "the data set")
+        splits = DatasetItems(images)()
+        kept, own = given.split_arrays(splits), [ARRAYS, given.range_override(splits)]
+    elif given.is_table(images):
+        given.check_choice(data, data == "vectors", "a DataFrame")
+        kept, own = given.table_file(images, labels)
+    else:
+        given.check_choice(data, data in ("arrays", *given.NUMBERS), "an array")
+        kept, own = given.collect_arrays(images, labels, data), []
+        if data is None:
+            given.check_pictures(kept)
+            own = [ARRAYS]
+        if data not in given.NUMBERS:
+            own += given.float_range(kept) or ["data.source.range=null"] * has_earlier
+    return kept, [*own, f"data.source.path=${{paths.data}}/{given.file_name(kept)}"]
 
 
 @contextmanager

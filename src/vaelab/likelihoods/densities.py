@@ -21,7 +21,7 @@ Scale = Annotated[float, Field(ge=MIN_SCALE, le=1 / MIN_SCALE)]
 DECAY = 0.99
 """Weight of the earlier batches in a running mean, once there are many."""
 RECENT = 9
-"""A running mean is of about one in so many of the batches, the last, while they are few."""
+"""After n batches a new one has weight RECENT / (n + RECENT - 1), at least 1 - DECAY."""
 
 
 class LocationScale(Pixelwise):
@@ -96,9 +96,9 @@ class Gaussian(LocationScale):
     def __init__(
         self, scale: Scale | Literal["learned", "per_pixel", "optimal", "per_column"] = "learned"
     ) -> None:
-        fixed = INITIAL_SCALE if scale in ("optimal", "per_column") else scale
-        super().__init__(fixed)  # type: ignore[arg-type]  # mypy does not narrow by `in`
-        self.optimal, self.per_column = fixed is not scale, scale == "per_column"
+        optimal = scale in ("optimal", "per_column")
+        super().__init__(INITIAL_SCALE if optimal else scale)  # type: ignore[arg-type]
+        self.optimal, self.per_column = optimal, scale == "per_column"
         if self.optimal:
             self.register_buffer("variance", torch.tensor(INITIAL_SCALE**2))
             self.register_buffer("batches", torch.tensor(0))
