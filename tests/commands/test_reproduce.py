@@ -31,7 +31,7 @@ TRIAL = {
             "short": 9999,
         },
     ],
-    "short": {"settings": ["trainer.max_epochs=1"], "minutes": 1},
+    "short": {"settings": ["trainer.max_epochs=1"]},
 }
 
 

@@ -31,7 +31,7 @@ PROTOCOL = {
             "short": 1.0,
         },
     ],
-    "short": {"settings": ["trainer.max_epochs=1"], "minutes": 1},
+    "short": {"settings": ["trainer.max_epochs=1"]},
 }
 NAMES = reproductions.protocol_names(CONF / "reproduce")
 
@@ -50,7 +50,8 @@ def kept(tmp_path):
         folder.mkdir(parents=True)
         estimates = [{"value": value, "se": se} for value in nll]
         seeds = {str(i): {"metrics": {"nll": e}, "seconds": 30} for i, e in enumerate(estimates)}
-        (folder / "record.json").write_text(json.dumps({"seeds": seeds}))
+        content = {"command": f"vaelab reproduce trial/{run} a=1", "seeds": seeds}
+        (folder / "record.json").write_text(json.dumps(content))
         return tmp_path
 
     return write
@@ -95,8 +96,9 @@ def test_difference_needs_both_runs_and_has_the_error_over_seeds(protocol, kept)
     assert rows[1].ours == 2.5
     assert rows[1].error == pytest.approx(0.5)  # of 3 and 2: sd sqrt(1/2), over sqrt(2)
     assert rows[1].seconds == 120
-    assert rows[0].command == "vaelab reproduce trial/vae"
-    assert rows[1].command == "vaelab reproduce trial"
+    assert rows[0].command == "vaelab reproduce trial/vae a=1"
+    both = "vaelab reproduce trial/vae a=1; vaelab reproduce trial/cvae a=1"
+    assert rows[1].command == both
 
 
 def test_short_form_has_gates_of_its_own(protocol, kept):
@@ -107,7 +109,7 @@ def test_short_form_has_gates_of_its_own(protocol, kept):
     reproductions.write_table(folder / "README.md", [row])
     table = (folder / "README.md").read_text()
     assert "| trial, short | vae: nll - nll of cvae | 2.5 (gate 1) | 1.50 | -1.00 | yes |" in table
-    assert "| `vaelab reproduce trial --short` | p. 2 |" in table
+    assert "| `vaelab reproduce trial/vae a=1; vaelab reproduce trial/cvae a=1` | p. 2 |" in table
 
 
 def test_missing_metric_is_not_reached(protocol, kept):

@@ -23,7 +23,7 @@ class Comparison:
         error: Standard error of `ours`: over seeds if there are several, else over test images.
         seeds: The number of seeds.
         seconds: Time of all runs that it needs.
-        command: The command that reproduces it.
+        command: The commands that its records were made by, which may have further settings.
     """
 
     protocol: str
@@ -112,8 +112,7 @@ def compare(
     seconds = sum(
         found["seconds"] for run in figure.runs for found in records[run]["seeds"].values()
     )
-    wholes = figure.minus and figure.minus != figure.of
-    command = f"vaelab reproduce {name}{'' if wholes else f'/{figure.of}'}"
-    command += " --short" if form == "short" else ""
+    needed = dict.fromkeys((figure.of, figure.minus or figure.of))
+    command = "; ".join(records[run]["command"] for run in needed)
     ours = statistics.fmean(values) if values else math.nan
     return Comparison(name, form, figure, ours, error, len(values), seconds, command)

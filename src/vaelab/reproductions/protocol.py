@@ -67,11 +67,9 @@ class Short(Strict):
 
     Attributes:
         settings: Settings after those of the whole protocol.
-        minutes: How long all its runs took together.
     """
 
     settings: Words
-    minutes: Annotated[float, Field(gt=0)]
 
 
 class Protocol(Strict):

@@ -1,13 +1,12 @@
 """What is kept of a reproduced run: its numbers, curve and pictures, small enough for git."""
 
 import math
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from vaelab.errors import UserError
-from vaelab.files.atomic import make_folder, write_text
+from vaelab.files.atomic import atomic_file, make_folder, write_text
 from vaelab.report.curves import read_curves
 from vaelab.runs.folder import read_evaluation
 from vaelab.training.json_files import read_json, write_json
@@ -55,7 +54,8 @@ def keep_run(
     first = next(iter(folders.values()))
     for name in PICTURES:
         if (picture := first / "figures" / f"{name}.png").exists():
-            shutil.copyfile(picture, to / picture.name)
+            with atomic_file(to / picture.name) as file:
+                file.write(picture.read_bytes())
     write_curves(to / "curves.csv", first)
     write_json(to / "record.json", content)
     return to
