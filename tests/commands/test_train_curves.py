@@ -13,7 +13,7 @@ from support.logged_curves import assert_same_curves, read_events, read_rows
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
 BOARD = (
-    "{_target_:lightning.pytorch.loggers.TensorBoardLogger,save_dir:'${hydra:runtime.output_dir}',"
+    "{_target_:vaelab.training.tensorboard.TensorBoardLogger,save_dir:'${hydra:runtime.output_dir}',"
     "name:'',version:'',default_hp_metric:false}"
 )
 LOGGERS = {

@@ -6,12 +6,13 @@ import signal
 import pytest
 import torch
 from lightning import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from support.logged_curves import assert_same_curves
+from tensorboard.summary.writer import event_file_writer
 
 from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed, step_scalars
 from vaelab.training.csv_logger import CSVLogger
 from vaelab.training.schedules import linear
+from vaelab.training.tensorboard import TensorBoardLogger
 
 
 class Stop(Callback):
@@ -138,3 +139,13 @@ def test_checkpoint_of_two_processes_restores_the_points_of_each(monkeypatch):
     monkeypatch.undo()
     callback.load_state_dict({"rows": rows, "ahead": []})  # in one process
     assert torch.equal(callback.window.all_rows(), rows.mean(0))
+
+
+def test_file_of_a_later_start_in_the_same_second_is_read_later(train, tmp_path, monkeypatch):
+    counts = iter([8, 9, 10, 99, 100])
+    monkeypatch.setattr(event_file_writer._global_uid, "get", lambda: next(counts))
+    train("whole", "tensorboard")
+    with pytest.raises(ConnectionAbortedError):
+        train("stopped", "tensorboard", Stop(batch=13))
+    train("stopped", "tensorboard")
+    assert_same_curves(tmp_path / "stopped", tmp_path / "whole")

@@ -11,7 +11,7 @@ RENAMED = {
     "vaelab.callbacks.Pruning.of": "vaelab.sweeps.pruning.Pruning.of",
     "vaelab.callbacks.Seeding": "vaelab.training.callbacks.Seeding",
     "vaelab.callbacks.Speed": "vaelab.training.callbacks.Speed",
-    "vaelab.logger.TensorBoard": "lightning.pytorch.loggers.TensorBoardLogger",
+    "vaelab.logger.TensorBoard": "vaelab.training.tensorboard.TensorBoardLogger",
     "vaelab.optimizers.Adam": "torch.optim.Adam",
     "vaelab.optimizers.AdamW": "torch.optim.AdamW",
     "vaelab.samplers.Flow": "vaelab.evaluation.samplers.Flow",

@@ -1,9 +1,12 @@
-"""Names and order of the columns in TensorBoard's hparams tab."""
+"""Logger to TensorBoard whose files are read in their order, and the columns of its hparams tab."""
 
+import time
 from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch import loggers
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.plugins.hparams.api_pb2 import Experiment, HParamInfo, MetricInfo, MetricName
@@ -15,9 +18,36 @@ from tensorboard.plugins.hparams.metadata import (
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 
+class TensorBoardLogger(loggers.TensorBoardLogger):
+    """Lightning's logger to TensorBoard, but each start of a run writes a file read after the last.
+
+    TensorBoard reads the files of a run in the order of their names: by the second of creation,
+    then by the text of process and count, of which "10" is before "9".
+    """
+
+    is_begun = False  # whether a file was created
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The writer of the file; its first use creates it, up to a second after it is called."""
+        if not self.is_begun:
+            await_second_after(Path(self.log_dir))
+            self.is_begun = True
+        return super().experiment
+
+
+def await_second_after(folder: Path) -> None:
+    """Waits until the second in which the newest event file of a folder was created has passed."""
+    seconds = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+    newest = max((int(second) for second in seconds if second.isdecimal()), default=0)
+    while 0 <= time.time() - newest < 1:
+        time.sleep(0.01)
+
+
 @rank_zero_only
 def write_hparams_columns(
-    logger: TensorBoardLogger,
+    logger: loggers.TensorBoardLogger,
     settings: Mapping[str, Any],
     first: Collection[str],
     metrics: Iterable[str],
