@@ -90,6 +90,8 @@ class Continuous(nn.Module):
     Args:
         classes: See `Unconditional`.
         numbers: See `Unconditional`.
+        standardize: False to pass numbers on as they are, such as pixels, of which some hardly
+            vary (default True, as before there was this setting).
 
     Raises:
         UserError: If there are no numbers.
@@ -98,8 +100,11 @@ class Continuous(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, classes: ColumnWidths, numbers: ColumnWidths) -> None:
+    def __init__(
+        self, classes: ColumnWidths, numbers: ColumnWidths, *, standardize: bool = True
+    ) -> None:
         super().__init__()
+        self.standardize = standardize
         if not numbers:
             raise UserError(
                 "condition=continuous needs columns of numbers, as data.columns=[age] names, and "
@@ -114,8 +119,11 @@ class Continuous(nn.Module):
     def initialise(self, data: TrainingImages) -> None:
         """Sets mean and scale of numbers in place, from all training images; scale 1 if constant.
 
-        Called by `ELBO.setup` once. The scale is the standard deviation.
+        Called by `ELBO.setup` once. The scale is the standard deviation. Does nothing without
+        `standardize`.
         """
+        if not self.standardize:
+            return
         numbers = data.labels("train")[data.rows["train"]][:, self.first :].double()
         scale = numbers.std(0, correction=0)
         self.mean[self.first :] = numbers.mean(0)

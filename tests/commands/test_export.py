@@ -238,7 +238,11 @@ def test_write_onnx_files_deletes_file_that_deviates(exported_runs, tmp_path, mo
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["all", "onnx"])
 @pytest.mark.parametrize(
-    "parts", ["posterior=iaf", "model=cvae prior=vamp model.prior.components=3"]
+    "parts",
+    [
+        *("posterior=iaf", "model=cvae prior=vamp model.prior.components=3"),
+        "likelihood=autoregressive",
+    ],
 )
 def test_onnx_of_flow_or_mixture_is_refused_before_writing(
     exported_runs, build, monkeypatch, capsys, tmp_path, parts, what

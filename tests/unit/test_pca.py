@@ -6,13 +6,22 @@ and prunes only the latents for which the data have no direction.
 """
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from support.linear_gaussian import build_linear
 from torch.testing import assert_close
 
-from vaelab import likelihoods
+from vaelab import evaluation, likelihoods
+from vaelab.data import Images
+from vaelab.data.splits import Splits
+from vaelab.errors import NotApplicable
+from vaelab.evaluation.pca import pca_obstacle
+from vaelab.evaluation.subject import Subject
+from vaelab.metrics.evidence import evidence_estimates
+from vaelab.metrics.principal_components import PrincipalComponents
+from vaelab.networks import LinearDecoder, LinearEncoder
 
 SHAPE, LATENTS, IMAGES = (1, 2, 5), 5, 60
 NOISE = 0.05  # standard deviation of the noise, equal in all directions
@@ -111,3 +120,69 @@ def test_linear_vae_log_weights_equal_elbo_for_every_sample(data, trained):
     (model, terms), x = trained, data[0]
     weights = model.terms(x, x.new_zeros(len(x), 0), num_samples=50).log_weights
     assert_close(weights, terms.elbo.expand(50, -1), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize("latents", [1, 3, 6])
+def test_principal_components_give_the_density_at_the_optimum(data, latents):
+    """The NLL against the covariance written out, and its mean against that of the eigenvalues."""
+    x, eigenvalues, directions = data
+    fitted = PrincipalComponents.fit(x.split(7), latents)
+    kept = torch.cat([eigenvalues[:latents], eigenvalues[latents:].mean().expand(10 - latents)])
+    covariance = directions @ kept.diag() @ directions.T
+    p = torch.distributions.MultivariateNormal(x.flatten(1).mean(0), covariance)
+    assert_close(fitted.nll(x), -p.log_prob(x.flatten(1)), rtol=1e-6, atol=1e-6)
+    expected = 0.5 * (10 * (math.log(2 * math.pi) + 1) + kept.log().sum())
+    assert_close(fitted.nll(x).mean(), expected)
+
+
+def test_principal_components_of_too_few_directions_are_not_applicable():
+    x = torch.randn(50, 2) @ torch.randn(2, 8)
+    with pytest.raises(NotApplicable, match="no more than 2 directions"):
+        PrincipalComponents.fit([x], 2)
+    assert PrincipalComponents.fit([x], 1).nll(x).isfinite().all()
+
+
+def test_trained_linear_vae_has_the_nll_of_principal_components(data, trained):
+    x = data[0]
+    found = evidence_estimates(trained[0], x, x.new_zeros(len(x), 0), 200)["nll"]
+    assert_close(found, PrincipalComponents.fit([x], LATENTS).nll(x), atol=0.02, rtol=0)
+
+
+def test_pca_metric_measures_test_images_by_training_images(build):
+    images = torch.randint(256, (60, 1, 3, 3), dtype=torch.uint8)
+    splits = Splits(images, torch.zeros(60).long(), images[:7], torch.zeros(7).long(), 0)
+    data = Images(source=lambda: splits, batch_size=10, val_size=20, pixels="grey")
+    parts = ["network=linear", "likelihood=gaussian", "data.pixels=grey", "model.latent_dim=2"]
+    model = build(*parts, x_shape=(1, 3, 3), num_classes=0)
+    subject = Subject(model.eval(), data, Path(), track=lambda items, _: items)
+    fitted = PrincipalComponents.fit([images[data.rows["train"]] / 255], 2)
+    found = evaluation.pca(subject)["pca_nll"]["value"]
+    assert found == pytest.approx(fitted.nll(images[:7] / 255).mean().item(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ("", "one scale"),
+        ("likelihood=laplace data.pixels=grey", "one scale"),
+        ("likelihood=gaussian model.likelihood.scale=per_pixel", "one scale"),
+        ("likelihood=gaussian model.likelihood.scale=per_column", "one scale"),
+        ("likelihood=gaussian model=cvae", "no labels"),
+        ("likelihood=gaussian model.latent_dim=16", "more numbers in x than latents"),
+        ("likelihood=gaussian model.likelihood.scale=optimal model.latent_dim=15", None),
+    ],
+)
+def test_pca_says_why_it_is_not_applicable(build, parts, reason):
+    model = build(*parts.split(), "network=mlp", x_shape=(1, 4, 4))
+    found = pca_obstacle(model, None)
+    assert reason in found if reason else found is None
+
+
+def test_linear_networks_have_no_hidden_layer():
+    encoder, decoder = LinearEncoder((1, 2, 3), 4), LinearDecoder(5, 4, (2, 2, 3))
+    x, y, z = torch.randn(7, 1, 2, 3), torch.randn(7, 4), torch.randn(7, 5)
+    assert torch.equal(encoder(x, y), torch.cat([x.flatten(1), y], 1))
+    assert encoder.features == 10
+    assert decoder(z, y).shape == (7, 2, 2, 3)
+    both = decoder(z, y) + decoder(-z, -y)  # an affine map
+    assert_close(both, 2 * decoder(0 * z, 0 * y))

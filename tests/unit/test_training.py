@@ -87,6 +87,19 @@ def test_resume_mid_epoch_is_bit_exact(fit, build, tmp_path):
     assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
 
 
+def test_resume_mid_epoch_is_bit_exact_with_autoregressive_pixels(fit, tmp_path):
+    class SaveAtStep7(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == 7:
+                trainer.save_checkpoint(tmp_path / "mid.ckpt")
+
+    parts = ["likelihood=autoregressive", "model.likelihood.hidden=[8,4]"]
+    _, expected = fit(*build_callbacks(), SaveAtStep7(), overrides=parts)
+    torch.manual_seed(1)  # other first weights, which the checkpoint replaces
+    _, found = fit(*build_callbacks(), overrides=parts, ckpt_path=tmp_path / "mid.ckpt")
+    assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "settings",
     [{"balance": True}, {"flip": True, "shift": 2}, {"in_memory": "window", "balance": True}],

@@ -6,6 +6,7 @@ from vaelab.data.huggingface import HuggingFace
 from vaelab.data.images import Images
 from vaelab.data.number_files import Signals, Vectors
 from vaelab.data.numbers import Numbers
+from vaelab.data.quadrants import Quadrants
 from vaelab.data.sources import Arrays, Digits, TorchvisionDataset
 from vaelab.data.sprites import Sprites
 from vaelab.data.torchvision_sets import Torchvision
@@ -18,6 +19,7 @@ __all__ = [
     "HuggingFace",
     "Images",
     "Numbers",
+    "Quadrants",
     "Signals",
     "Sprites",
     "Torchvision",

@@ -69,9 +69,12 @@ def reconstruction(subject: Subject) -> dict[str, Any]:
 
 def default_num_samples(model: ELBO) -> int:
     """Returns K for `num_samples=auto`: 5,000 if decoding takes few operations, else 100."""
-    y = torch.zeros(1, model.y_dim, device=model.device)
+    x, z, y = (
+        torch.zeros(1, *shape, device=model.device)
+        for shape in (model.x_shape, (model.latent_dim,), (model.y_dim,))
+    )
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.image_likelihood(torch.zeros(1, model.latent_dim, device=model.device), y)
+        model.image_likelihood(z, y).log_prob(x)  # which may have layers of its own
     return 5_000 if counter.get_total_flops() <= SMALL else 100
 
 

@@ -24,13 +24,14 @@ from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, exception_chain, first_line
 from vaelab.files.atomic import atomic_file
+from vaelab.likelihoods.autoregressive import AutoregressiveImage
 from vaelab.posteriors import PointMass
 from vaelab.priors import CodeSequence
 from vaelab.priors.mixture import Mixture
 
 TOLERANCE = 1e-4  # times max(1, |value|); float32 sums differ by their order
 COMPARED = (1, 7)  # batch sizes at which a file is compared with PyTorch
-COMPOSITE = (Pushforward, Mixture, Hierarchy, PointMass, CodeSequence)
+COMPOSITE = (Pushforward, Mixture, Hierarchy, PointMass, CodeSequence, AutoregressiveImage)
 DISTRIBUTIONS: dict[str, Callable[[ELBO, dict[str, Tensor]], Distribution]] = {
     "encoder": lambda model, given: model.latent_posterior(given["x"], given["y"]),
     "decoder": lambda model, given: model.image_likelihood(given["z"], given["y"]),
@@ -72,12 +73,13 @@ def distribution_parameters(distribution: Distribution) -> dict[str, Tensor]:
     """Returns the mean and other parameters of a distribution; raises UserError if it is composite.
 
     A parameter that is the mean itself is not repeated. Composite are a flow, mixture, hierarchy,
-    point mass and codes, which have no such parameters.
+    point mass, codes and autoregressive pixels, which have no such parameters.
     """
     if isinstance(distribution, COMPOSITE):
         raise UserError(
-            "what=onnx: the distribution of a flow, a mixture, a hierarchy or codes has no graph "
-            "of its parameters; what=safetensors exports the model"
+            "what=onnx: the distribution of a flow, a mixture, a hierarchy, codes or "
+            "autoregressive pixels has no graph of its parameters; what=safetensors exports "
+            "the model"
         )
     inner = distribution.base_dist if isinstance(distribution, Independent) else distribution
     mean = inner.mean

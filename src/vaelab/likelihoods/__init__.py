@@ -6,6 +6,7 @@ to add to its bits per dimension, or None where bits per dimension are not defin
 [C, L] and vectors [C]; `connect`, called with the model, tells a likelihood which x are.
 """
 
+from vaelab.likelihoods.autoregressive import Autoregressive
 from vaelab.likelihoods.bernoulli import Bernoulli
 from vaelab.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from vaelab.likelihoods.densities import Gaussian, Laplace
@@ -13,6 +14,7 @@ from vaelab.likelihoods.levels import Categorical, DiscretizedLogistic
 from vaelab.likelihoods.logistic_mixture import DiscretizedLogisticMixture
 
 __all__ = [
+    "Autoregressive",
     "Bernoulli",
     "Categorical",
     "ContinuousBernoulli",

@@ -11,6 +11,7 @@ from vaelab.networks.burgess import BurgessDecoder, BurgessEncoder
 from vaelab.networks.conv import ConvDecoder, ConvEncoder
 from vaelab.networks.gated_mlp import GatedMLPDecoder, GatedMLPEncoder
 from vaelab.networks.layers import ModulatedLayers, Modulation
+from vaelab.networks.linear import LinearDecoder, LinearEncoder
 from vaelab.networks.mlp import MLPDecoder, MLPEncoder
 from vaelab.networks.resnet import ResNetDecoder, ResNetEncoder
 from vaelab.networks.rnn import RNNDecoder, RNNEncoder
@@ -22,6 +23,8 @@ __all__ = [
     "ConvEncoder",
     "GatedMLPDecoder",
     "GatedMLPEncoder",
+    "LinearDecoder",
+    "LinearEncoder",
     "MLPDecoder",
     "MLPEncoder",
     "ModulatedLayers",

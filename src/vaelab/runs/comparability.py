@@ -9,14 +9,17 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-MASSES = ("Bernoulli", "Categorical", "DiscretizedLogistic", "DiscretizedLogisticMixture")
+MASSES = (
+    *("Autoregressive", "Bernoulli", "Categorical"),
+    *("DiscretizedLogistic", "DiscretizedLogisticMixture"),
+)
 DENSITIES = ("ContinuousBernoulli", "Gaussian", "Laplace")
 ELSEWHERE = ("folder", "file", "by_hand")
 """Settings of a source that say where its files are, not what they contain."""
 
 SCALED = {
     *("elbo", "loss", "distortion", "importance_weighted_elbo"),
-    *("nll", "nll_ais", "nll_marginal", "nll_given_label"),
+    *("nll", "nll_ais", "nll_marginal", "nll_given_label", "pca_nll"),
 }
 """Metrics, by the last part of their names, that depend on the scale of the pixels."""
 
