@@ -2,6 +2,8 @@
 
 import inspect
 import re
+import types
+from typing import Union, get_args, get_origin
 
 from type_words import type_text
 
@@ -11,6 +13,12 @@ LITERAL = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 FIELD = re.compile(r"\s*(:[a-z]+(?: [^:]*)?:|\.\. .*)")
 ENUMERATOR = re.compile(r"^(\s*(?:\w|\d+|[ivx]+))([.)])(?=\s|$)")
 """The start of a list as reStructuredText sees it, such as `K.` in a sentence."""
+VALUE = r"(?:\[[^\]]*\]|\{[^}]*\}|[^\s,;]*[^\s,;.:)])"
+COMMAND = re.compile(
+    rf"python \w+\.py [^\n]*?(?=\.?$)|(?<![\w.])[a-z_][\w./]*={VALUE}(?: [a-z_][\w./]*={VALUE})*",
+    re.MULTILINE,
+)
+"""A command to the end of its line, or settings one after the other."""
 LINKS = {
     r"arXiv:(?:\w+/)?\d[\d.]*\d": "https://arxiv.org/abs/{}",
     r"openreview\.net/forum\?id=[\w-]+": "https://{}",
@@ -43,9 +51,13 @@ def escape_docstring(app, what, name, found, options, lines):
 
 
 def type_of(annotation):
-    """Returns an annotation in words, or the name of its class; empty if it has neither."""
-    is_named = inspect.isclass(annotation) and annotation is not inspect.Parameter.empty
-    return type_text(annotation) or (annotation.__name__ if is_named else "")
+    """Returns an annotation in words, or the names of its classes; empty if a part has neither."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        parts = [type_of(part) for part in get_args(annotation)]
+        return " or ".join(dict.fromkeys(parts)) if all(parts) else ""
+    owner = get_origin(annotation) or annotation
+    is_named = inspect.isclass(owner) and owner is not inspect.Parameter.empty
+    return type_text(annotation) or (owner.__name__ if is_named else "")
 
 
 def to_rest(lines):
@@ -78,6 +90,11 @@ def to_markdown(text):
     """Returns paragraphs of plain text as Markdown, a line each."""
     paragraphs = (" ".join(part.split()) for part in text.split("\n\n"))
     return escape("\n\n".join(paragraphs), "`", lambda words, address: f"[{words}]({address})")
+
+
+def quote_commands(text):
+    """Returns plain text with the commands and settings in it in backquotes."""
+    return text if "`" in text else COMMAND.sub(r"`\g<0>`", text)
 
 
 def escape(text, quote, link):

@@ -65,9 +65,9 @@ def variant_page(name, to, kept):
     yield from leading_comment(CONF / "model" / f"{name}.yaml")
     if also := [f"`{group}={choice}`" for group, choice in chosen_groups(f"model/{name}")]:
         yield from [f"It chooses {', '.join(also)}.", ""]
-    if kept.joinpath("record.json").exists():
-        yield from result_lines(name, to, kept)
     yield from ["## What it is", "", *prose_of(text), ""]
+    if (kept / "record.json").exists():
+        yield from ["## What came of it", "", *result_lines(name, to, kept)]
     yield from ["## Settings", "", *setting_table(setting_rows(cfg, "model", name))]
     target = cfg.model._target_
     yield f"In Python: {{py:class}}`vaelab.models.{target.rpartition('.')[2]}`."
@@ -79,7 +79,7 @@ def result_lines(name, to, kept):
     for picture in PICTURES:
         if (path := kept / f"{picture}.png").exists():
             shutil.copyfile(path, to / f"{name}_{picture}.png")
-            yield from [f"![{picture} of {name}]({name}_{picture}.png)", "", f"{picture}", ""]
+            yield from [f"![{picture}]({name}_{picture}.png){{width=24em}}", "", f"*{picture}*", ""]
     yield from ["Made by", "", "```bash", record["command"], "```", ""]
     yield from ["| number | value | standard error |", "|---|---|---|"]
     metrics = next(iter(record["seeds"].values()))["metrics"]
@@ -114,7 +114,10 @@ def prose_of(text):
     """Yields the paragraphs of a docstring before its sections, the loss as a block."""
     before = re.split(r"\n\n(?:Args|Raises|Attributes|Returns):\n", text)[0]
     for paragraph in before.split("\n\n")[1:]:
-        yield from [to_markdown(paragraph), ""]
+        if " ".join(paragraph.split()) == f"loss = {loss_of(paragraph)}":
+            yield from ["```text", paragraph, "```", ""]
+        else:
+            yield from [to_markdown(paragraph), ""]
 
 
 def loss_of(text):

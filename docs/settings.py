@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any
 
 import yaml
-from docstrings import to_markdown
+from docstrings import quote_commands, to_markdown
 from omegaconf import OmegaConf
 from type_words import type_text
 
@@ -131,7 +131,7 @@ def base_rows(group, base):
 def command_page(command):
     """Yields the lines of the page of a command: its purpose and its own settings."""
     module = import_module(f"vaelab.commands.{command}")
-    yield from [f"# `vaelab {command}`", "", to_markdown(module.__doc__ or ""), ""]
+    yield from [f"# `vaelab {command}`", "", to_markdown(quote_commands(module.__doc__ or "")), ""]
     cfg = compose_config([CONF], command, [])
     words = dict(file_comments([CONF], command, ""))
     types_of = parameters(module.settings_schema)[0]
@@ -142,6 +142,22 @@ def command_page(command):
             if not name.startswith(("hydra.callbacks", "defaults"))
         ]
     )
+    if command == "reproduce":
+        for path in sorted((CONF / "reproduce").glob("*.yaml")):
+            yield from protocol_section(path)
+
+
+def protocol_section(path):
+    """Yields the lines on a protocol of `reproduce`: the paper, what it is, published figures."""
+    protocol = yaml_of(f"reproduce/{path.stem}")
+    yield from [f"## `reproduce {path.stem}`", "", to_markdown(protocol["paper"]), ""]
+    yield from [to_markdown(protocol["about"]), ""]
+    yield from ["| run | number | published | tolerance | source |", "|---|---|---|---|---|"]
+    for figure in protocol["figures"]:
+        run = figure["of"] + (f" minus {figure['minus']}" if "minus" in figure else "")
+        cells = run, figure["metric"], figure["published"], figure["tolerance"], figure["source"]
+        yield f"| {' | '.join(cell(to_markdown(str(each))) for each in cells)} |"
+    yield ""
 
 
 def setting_table(rows):
@@ -186,7 +202,7 @@ def leading_comment(path):
         if not line.startswith("# @package"):
             lines.append(line.removeprefix("#").strip())
     if lines:
-        yield from [to_markdown("\n".join(lines)), ""]
+        yield from [to_markdown(quote_commands("\n".join(lines))), ""]
 
 
 def bases_of(file):

@@ -104,3 +104,19 @@ def test_plain_docstring_becomes_rest(plain, rest):
     from docstrings import to_rest
 
     assert to_rest([plain])[0] == rest
+
+
+@pytest.mark.parametrize(
+    ("plain", "quoted"),
+    [
+        ("large batches: data.batch_size=1024.", "large batches: `data.batch_size=1024`."),
+        ("II is a.b=codes c=10", "II is `a.b=codes c=10`"),
+        ("By python train.py x --short.", "By `python train.py x --short`."),
+        ("has hidden=[256,256] in both", "has `hidden=[256,256]` in both"),
+        ("loss = D + R", "loss = D + R"),
+    ],
+)
+def test_commands_in_comments_are_quoted(plain, quoted):
+    from docstrings import quote_commands
+
+    assert quote_commands(plain) == quoted
