@@ -8,7 +8,7 @@ from vaelab.models.vae import VAE
 
 
 class BetaVAE(VAE):
-    """beta-VAE: distortion + beta * rate (Higgins et al., 2017), eq. 4.
+    """beta-VAE: loss = distortion + beta * rate (Higgins et al., 2017), eq. 4.
 
     openreview.net/forum?id=Sy2fzU9gl
 

@@ -36,8 +36,8 @@ class LadderVAE(VAE):
     linear in d_l, the image's approximate likelihood of v_l. The posterior q(v_l | v_(l+1), x, y)
     is the product of prior and likelihood, weighted by their precisions 1 / s_l^2 and 1 / b_l^2
     (section 2.2). At the top, p(v_L | y) and q(v_L | x, y) are the configured prior and posterior.
-    The rate is the sum over levels of KL(q(v_l | v_(l+1), x, y) || p(v_l | v_(l+1), y)), each in
-    closed form given the v_(l+1) drawn from q.
+    loss = distortion + beta * rate, with the rate the sum over levels of KL(q(v_l | v_(l+1), x, y)
+    || p(v_l | v_(l+1), y)), each in closed form given the v_(l+1) drawn from q.
 
     The model's z are these latents standardised by their prior: v_L = z_L and v_l = m_l + s_l z_l.
     That changes neither p(x) nor the rate, and below the top z is N(0, I) under p. A change of one

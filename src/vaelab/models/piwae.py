@@ -11,8 +11,8 @@ class PIWAE(MIWAE):
     """PIWAE: IWAE's gradient for the decoder, MIWAE's for the encoder (Rainforth et al., 2018).
 
     arXiv:1802.04537. In one step, decoder, prior and likelihood get the gradient of the IWAE bound
-    of all K samples, and encoder and posterior get that of the MIWAE bound of M groups. The value
-    of the loss is that of IWAE.
+    of all K samples, and encoder and posterior get that of the MIWAE bound of M groups. In value
+    loss = -log (1/K) sum_k w_k, the negative bound of IWAE.
 
     Args:
         options: The arguments of `MIWAE`.
