@@ -31,6 +31,17 @@ OTHER_PROGRAMS = ("pip", "pytest", "tensorboard", "eval", "export", "#")
 FLAGS = {"-m": 0, "--multirun": 0, "--help": 0, "--short": 0, "--cfg": 1, "-sc": 1}
 FLAGS |= {"--config-dir": 1}
 """Flags of commands, and how many words follow each."""
+FEW_IMAGES = [
+    "metrics.samples.count=100",
+    "metrics.samples.looked_up=20",
+    "metrics.conditional.per_class=10",
+    "metrics.conditional.images=20",
+    "metrics.conditional.num_samples=4",
+    "metrics.disentanglement.images=300",
+    "metrics.disentanglement.points=300",
+    "metrics.disentanglement.repeats=2",
+]
+"""Settings of an evaluation that is over soon."""
 FEW_BATCHES = [
     "trainer.max_epochs=1",
     "+trainer.limit_train_batches=2",
@@ -38,12 +49,15 @@ FEW_BATCHES = [
     "+trainer.limit_test_batches=2",
     "callbacks.board.projector_images=20",
 ]
-"""Settings of a training that is over at once; the same for all, so that a run goes on."""
+"""Settings of a training that is over soon; the same for all, so that a run goes on."""
 FEWER = {
-    "evaluate": {"num_samples": "4", "metrics.samples.count": "100"},
-    "encode": {"num_samples": "4"},
+    "train": FEW_BATCHES,
+    "evaluate": ["num_samples=4", *FEW_IMAGES],
+    "encode": ["num_samples=4"],
 }
-"""Settings by command that stand in for those of a page, or are added: fewer samples."""
+"""Settings by command that stand in for those of a page, or are added."""
+ONE_MORE_EPOCH = ["trainer.max_epochs=2"]
+"""Settings of a run that goes on after its end."""
 TWO_TRIALS = ["hydra.sweeper.n_trials=2"]
 """Settings of a search that is over soon."""
 FEW_SPRITES = [
@@ -161,18 +175,21 @@ def shorten(words: list[str]) -> list[str]:
     """
     name = command_name(words)
     flags, settings = split_flags(words)
+    fewer = FEWER.get(str(name), [])
+    settings = without(settings, fewer) + fewer
     if name == "train":
         settings = [shorter_data(word) for word in settings]
         if {"-m", "--multirun"} & set(flags):
             settings = first_values(settings)
-        settings = without(settings, FEW_BATCHES) + FEW_BATCHES
+        if any(word.startswith("evaluate=") for word in settings):
+            settings = without(settings, FEW_IMAGES) + FEW_IMAGES
+        if "ckpt=last" in settings:
+            settings = [*without(settings, ONE_MORE_EPOCH), *ONE_MORE_EPOCH]
         if "hydra/sweeper=optuna" in settings:
             settings = [*without(settings, TWO_TRIALS), *TWO_TRIALS]
         if "data=sprites" in settings:
             settings = without(settings, FEW_SPRITES) + FEW_SPRITES
         settings += experiment_values(settings)
-    for key, value in FEWER.get(str(name), {}).items():
-        settings = [*without(settings, [f"{key}={value}"]), f"{key}={value}"]
     start = words[: len(words) - len(after_variables(words))]
     return [*start, "vaelab", str(name), *flags, *settings]
 
