@@ -17,9 +17,10 @@ from typing import Any
 
 import lightning
 import torch
+from omegaconf import OmegaConf
 
 import vaelab
-from support.guide_pages import Block, after_variables, blocks_of, command_name, shorten
+from support.guide_pages import FEW_IMAGES, Block, after_variables, blocks_of, command_name, shorten
 from vaelab.commands import encode, evaluate, export, generate, main, report, train
 
 IMPORTED = (encode, evaluate, export, generate, report, train)
@@ -77,9 +78,10 @@ def run_command(words: list[str]) -> int:
 def run_python_blocks(pipe: Connection) -> None:
     """Runs each source that comes through a pipe in one namespace; sends back whether it failed.
 
-    Shortens `vaelab.fit` and `lightning.Trainer` in this process.
+    Shortens `vaelab.fit`, `Run.evaluate` and `lightning.Trainer` in this process.
     """
-    fit, trainer_class = vaelab.fit, lightning.Trainer
+    fit, measure, trainer_class = vaelab.fit, vaelab.Run.evaluate, lightning.Trainer
+    few_images: Any = OmegaConf.to_container(OmegaConf.from_dotlist(FEW_IMAGES))
 
     def short_fit(*arguments: Any, overrides: Any = (), **settings: Any) -> Any:
         """Calls `vaelab.fit` for two batches."""
@@ -88,6 +90,10 @@ def run_python_blocks(pipe: Connection) -> None:
         words = [*overrides, *limits, *small]
         return fit(*arguments, overrides=words, **settings | {"epochs": 1})
 
+    def short_evaluate(run: vaelab.Run, *what: str, **settings: Any) -> Any:
+        """Calls `Run.evaluate` for few images and samples."""
+        return measure(run, *what, **settings | few_images | {"num_samples": 4})
+
     class ShortTrainer(trainer_class):  # type: ignore[misc,valid-type]
         """A Trainer of two batches."""
 
@@ -95,7 +101,8 @@ def run_python_blocks(pipe: Connection) -> None:
             limits = {f"limit_{part}_batches": 2 for part in ("train", "val")}
             super().__init__(**options | limits | {"max_epochs": 1, "logger": False})
 
-    vaelab.fit, lightning.Trainer = short_fit, ShortTrainer  # type: ignore[assignment,misc]
+    vaelab.fit, vaelab.Run.evaluate = short_fit, short_evaluate  # type: ignore[method-assign]
+    lightning.Trainer = ShortTrainer  # type: ignore[assignment,misc]
     sys.path.insert(0, os.getcwd())
     names: dict[str, Any] = {"__name__": "__main__", "vaelab": vaelab, "lightning": lightning}
     names |= starting_names()
