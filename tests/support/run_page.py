@@ -22,6 +22,7 @@ from omegaconf import OmegaConf
 import vaelab
 from support.guide_pages import FEW_IMAGES, Block, after_variables, blocks_of, command_name, shorten
 from vaelab.commands import encode, evaluate, export, generate, main, report, train
+from vaelab.evaluation import classifier
 
 IMPORTED = (encode, evaluate, export, generate, report, train)
 """Commands, so that forks need not import them."""
@@ -145,7 +146,11 @@ def run_block(block: Block, pipe: Connection) -> bool:
 
 
 def run_pages(pages: list[Path]) -> int:
-    """Runs all blocks of pages in order, up to one that fails; returns the exit code."""
+    """Runs all blocks of pages in order, up to one that fails; returns the exit code.
+
+    Sets the training steps of the classifier of images to 10 in this process and its forks.
+    """
+    classifier.STEPS = 10
     context = get_context("fork")
     mine, other = context.Pipe()
     reader = context.Process(target=run_python_blocks, args=(other,))
