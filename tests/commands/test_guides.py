@@ -10,6 +10,7 @@ import sys
 import pytest
 from support.guide_pages import (
     PAGES,
+    Block,
     blocks_of,
     command_name,
     inline_options,
@@ -114,6 +115,12 @@ def test_python_blocks_are_python_and_markers_say_why(page):
 )
 def test_shorten_keeps_what_a_command_does(command, short):
     assert short in " ".join(shorten(command.split()))
+
+
+@pytest.mark.parametrize("line", ["vaelab generate given={a:b,c:d}", "ls photos"])
+def test_unquoted_braces_and_other_programs_are_found(line):
+    with pytest.raises(ValueError, match="line 1"):
+        _ = Block(1, "bash", line, "").commands
 
 
 def test_unknown_option_and_choice_are_found():

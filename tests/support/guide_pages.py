@@ -101,7 +101,8 @@ class Block:
         """The words of each command of vaelab in it, `VARIABLE=value` first where there are any.
 
         Raises:
-            ValueError: For a line of a program that is neither ours nor one that is left out.
+            ValueError: For a line of a program that is neither ours nor one that is left out, and
+                for braces and parentheses without quotes.
         """
         if self.language != "bash":
             return []
@@ -111,6 +112,10 @@ class Block:
         for part in parts:
             if part.split()[0].startswith(OTHER_PROGRAMS):
                 continue
+            if re.search(r"\{[^}]*,|\(", re.sub(r"'[^']*'|\"[^\"]*\"| #.*", "", part)):
+                raise ValueError(
+                    f"line {self.line}: the shell takes it apart without quotes: {part}"
+                )
             words = shlex.split(part, comments=True)
             if not command_name(words):
                 raise ValueError(f"line {self.line}: no command of vaelab: {part}")
