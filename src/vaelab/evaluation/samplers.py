@@ -47,7 +47,7 @@ class GMM:
     An unconditional model gets one mixture, a conditional model one for each class of its label.
 
     Args:
-        components: M, of each mixture.
+        components: M, of each mixture; of 1 the metrics are named `gaussian_...`.
         images: The most training images to fit to.
 
     Raises:
@@ -55,10 +55,9 @@ class GMM:
             than M images.
     """
 
-    name: ClassVar = "gmm"
-
     def __init__(self, components: PositiveInt, images: PositiveInt) -> None:
         self.components, self.images = components, images
+        self.name = "gmm" if components > 1 else "gaussian"
 
     def __call__(self, model: ELBO, data: Images) -> ELBO:
         """Returns a model copy with a GMM of codes as prior; UserError if y is no class label."""
