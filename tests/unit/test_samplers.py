@@ -15,6 +15,7 @@ from vaelab.data import Images
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError
 from vaelab.evaluation.samplers import GMM, FittedFlow, FittedMixture, Flow, Own, sample_codes
+from vaelab.evaluation.samples import sampler_metric_name
 
 SMALL_NETWORK = ["model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
 
@@ -155,6 +156,11 @@ def test_sampler_fits_codes_without_changing_the_model(build_model, data, sample
     with torch.no_grad():
         better = other.latent_prior(given).expand((len(z),)).log_prob(z).mean()
         assert better > made.latent_prior(given).expand((len(z),)).log_prob(z).mean()
+
+
+@pytest.mark.parametrize(("components", "name"), [(1, "gaussian_fid"), (10, "gmm_fid")])
+def test_metrics_of_a_mixture_of_one_are_those_of_a_gaussian(components, name):
+    assert sampler_metric_name("fid", GMM(components, 100)) == name
 
 
 def test_gmm_rejects_few_images_and_embedding_condition(build_model, data):
