@@ -39,7 +39,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1800
 
 # The reference of Python, from docstrings in plain text.
 default_role = "literal"
