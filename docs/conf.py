@@ -30,13 +30,14 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["README*", "**.ipynb_checkpoints"]
+exclude_patterns = ["**.ipynb_checkpoints"]
 nitpick_ignore_regex = [("py:.*", r"(?!vaelab\.).*")]  # names of other packages are not looked up
 
-# Pages in Markdown, and notebooks; `-D nb_execution_mode=force` runs them, which takes minutes.
+# Pages in Markdown, and notebooks, which are run where their code has changed since the last build;
+# `-D nb_execution_mode=off` leaves that out, and VAELAB_EXAMPLE_EPOCHS=1 makes it short.
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"
+nb_execution_mode = "cache"
 nb_execution_raise_on_error = True
 nb_execution_in_temp = True
 nb_execution_timeout = 1800

@@ -20,7 +20,6 @@ GUIDE = sorted((ROOT / "docs" / "guide").glob("*.md"))
 """Pages of reference, whose commands go on from each other's."""
 PAGES = [
     README,
-    *sorted((ROOT / "docs").glob("*_draft.md")),
     *sorted((ROOT / "docs" / "tutorials").glob("*.md")),
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
     *GUIDE,

@@ -63,9 +63,9 @@ def test_training_draws_new_bits_and_validation_the_same(trainer):
     assert torch.equal(*drawn)
 
 
-def test_loop_of_the_readme_trains_with_new_noise(tmp_path, monkeypatch):
+def test_loop_of_the_guide_trains_with_new_noise(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Lightning logs there
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "guide" / "python.md").read_text(encoding="utf-8")
     (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "model.loss" in b]
     images = torch.randint(0, 256, (12, 3, 32, 32), dtype=torch.uint8)
     names = {"vaelab": vaelab, "torch": torch, "lightning": lightning}

@@ -5,10 +5,12 @@ import math
 
 import pytest
 import yaml
+from PIL import Image
 
 from vaelab import reproductions
 from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
+from vaelab.reproductions.plane import plane_points
 from vaelab.reproductions.protocol import Protocol, chosen_runs, split_name
 from vaelab.reproductions.tables import time_text
 
@@ -110,6 +112,30 @@ def test_short_form_has_gates_of_its_own(protocol, kept):
     table = (folder / "README.md").read_text()
     assert "| trial, short | vae: nll - nll of cvae | 2.5 (gate 1) | 1.50 | -1.00 | yes |" in table
     assert "| `vaelab reproduce trial/vae a=1; vaelab reproduce trial/cvae a=1` | p. 2 |" in table
+
+
+def test_plane_has_the_runs_on_record(tmp_path):
+    protocols = tmp_path / "protocols"
+    protocols.mkdir()
+    content = json.dumps(PROTOCOL | {"plane": True})  # which is YAML
+    (protocols / "trial.yaml").write_text(content)
+    kept, metrics = tmp_path / "kept", {"test/rate": 25.0, "test/distortion": 60.0}
+
+    def record(run):
+        values = {name: {"value": value} for name, value in metrics.items()}
+        folder = kept / "trial" / f"{run}_short"
+        folder.mkdir(parents=True)
+        (folder / "record.json").write_text(json.dumps({"seeds": {"1": {"metrics": values}}}))
+
+    record("vae")
+    assert reproductions.write_planes(kept, protocols) == []  # one point is no plane
+    record("cvae")
+    (path,) = reproductions.write_planes(kept, protocols)
+    assert path == kept / "trial" / "rate_distortion_short.png"
+    assert Image.open(path).size[0] > 300
+    protocol = reproductions.read_protocol(protocols, "trial")
+    points = plane_points(kept, "trial", protocol, "short")
+    assert points == {"vae": (25.0, 60.0), "cvae": (25.0, 60.0)}
 
 
 def test_missing_metric_is_not_reached(protocol, kept):

@@ -50,7 +50,9 @@ def main(cfg: DictConfig) -> None:
         rows = reproductions.compare_all(Path(cfg.sweep), PROTOCOLS)
         reproductions.print_table(rows)
         reproductions.write_table(Path(cfg.sweep) / "README.md", rows)
-        print(shell_path(Path(cfg.sweep) / "README.md"))
+        pictures = reproductions.write_planes(Path(cfg.sweep), PROTOCOLS)
+        for path in [Path(cfg.sweep) / "README.md", *pictures]:
+            print(shell_path(path))
         return
     sweep = report.read_sweep(Path(cfg.sweep))
     check_links(Path(cfg.to), sweep.folder)

@@ -1,6 +1,7 @@
 """Reproductions of published figures: protocols, records of what they gave, and comparisons."""
 
 from vaelab.reproductions.comparison import Comparison, compare_all, compare_protocol
+from vaelab.reproductions.plane import write_planes
 from vaelab.reproductions.protocol import Protocol, protocol_names, read_protocol
 from vaelab.reproductions.records import Form, has_records, keep_run
 from vaelab.reproductions.tables import print_table, write_table
@@ -16,5 +17,6 @@ __all__ = [
     "print_table",
     "protocol_names",
     "read_protocol",
+    "write_planes",
     "write_table",
 ]

@@ -83,6 +83,7 @@ class Protocol(Strict):
         seeds: The seed of each repetition; the short form has the first alone.
         figures: What was published.
         short: The short form.
+        plane: Whether rate against distortion of the runs is drawn.
     """
 
     paper: str
@@ -92,6 +93,7 @@ class Protocol(Strict):
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
     figures: Annotated[list[Figure], Field(min_length=1)]
     short: Short
+    plane: bool = False
 
     @model_validator(mode="after")
     def check_names(self) -> "Protocol":
