@@ -2,11 +2,15 @@
 
 import pytest
 import torch
+from torch.distributions import Bernoulli
 from torch.testing import assert_close
 
+from vaelab import evaluation
 from vaelab.conditions import Continuous
 from vaelab.data import Images, Quadrants
 from vaelab.data.quadrants import known_mask
+from vaelab.evaluation import Subject
+from vaelab.metrics.neighbour_prediction import NeighbourPrediction
 
 
 @pytest.fixture
@@ -69,6 +73,60 @@ def test_batches_have_the_known_pixels_of_their_images(source):
             assert (distance.amin(1) < 1e-6).all()
             seen += len(x)
     assert seen == 20
+
+
+def test_neighbours_predict_by_their_mean_and_the_average_image():
+    known = torch.tensor([[0.0, 0], [0, 1], [5, 5], [9, 9]])
+    pixels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, 0, 0.5], [0, 1, 0]])
+    fitted = NeighbourPrediction.fit(known, pixels, 2)
+    average = torch.tensor([2.5, 2.5, 1.0]) / 5
+    assert_close(fitted.average, average)
+    expected = torch.stack([(pixels[:2].sum(0) + average) / 3, (pixels[2:].sum(0) + average) / 3])
+    queries = torch.tensor([[0.0, 0.4], [7, 7]])
+    assert_close(fitted.probabilities(queries), expected)
+    x = torch.tensor([[1.0, 0, 0], [0, 1, 1]])
+    found = fitted.nll(x.view(2, 1, 1, 3), queries)
+    by_hand = -(x * expected.log() + (1 - x) * (1 - expected).log()).sum(1)
+    assert_close(found, by_hand.double())
+
+
+def test_neighbours_of_all_images_are_no_better_than_the_average():
+    pixels, x = torch.rand(30, 1, 2, 2), torch.randint(2, (9, 1, 2, 2)).float()
+    fitted = NeighbourPrediction.fit(torch.rand(30, 3), pixels, 99)
+    mean = (pixels.sum(0) + fitted.average.view(1, 2, 2)) / 31
+    expected = Bernoulli(mean).log_prob(x).flatten(1).sum(1)
+    assert_close(fitted.nll(x, torch.rand(9, 3)), -expected.double(), rtol=1e-5, atol=1e-5)
+
+
+def test_neighbours_metric_measures_test_images_by_what_is_known(source, build, tmp_path):
+    made, images = source(2)
+    data = Images(source=made, batch_size=5, val_size=5, pixels="binary", numbers=True)
+    shapes = data.shapes
+    model = build("condition=continuous", x_shape=shapes["x_shape"], numbers=shapes["numbers"])
+    subject = Subject(model.eval(), data, tmp_path, track=lambda items, _: items)
+    found = evaluation.neighbours(subject, count=3)["neighbours_nll"]["value"]
+    rows, mask = data.rows["train"], known_mask((8, 9), 2)
+    known, pixels = images[:15][rows][..., mask].flatten(1) / 255, images[:15][rows] / 255
+    fitted = NeighbourPrediction.fit(known, pixels.masked_fill(mask, 0), 3)
+    losses = [fitted.nll(x, y) for x, y in data.batches("test")]
+    assert found == pytest.approx(torch.cat(losses).mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("parts", "pixels", "numbers", "reason"),
+    [
+        ("likelihood=gaussian condition=continuous", "grey", True, "binary pixels"),
+        ("condition=none", "binary", True, "told no numbers"),
+        ("condition=one_hot", "binary", False, "told no numbers"),
+        ("condition=continuous", "binary", True, None),
+    ],
+)
+def test_neighbours_say_why_they_are_not_applicable(source, build, parts, pixels, numbers, reason):
+    data = Images(source=source(1)[0], batch_size=5, val_size=5, pixels=pixels, numbers=numbers)
+    shapes = data.shapes
+    model = build(*parts.split(), x_shape=(1, 8, 9), numbers=shapes["numbers"])
+    found = evaluation.neighbours.obstacle(model, data)
+    assert found is None if reason is None else reason in found
 
 
 def test_continuous_condition_passes_numbers_on_unless_it_standardizes():

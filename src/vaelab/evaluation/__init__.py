@@ -9,6 +9,7 @@ from vaelab.evaluation.conditional import conditional
 from vaelab.evaluation.disentanglement import disentanglement
 from vaelab.evaluation.latents import latents
 from vaelab.evaluation.likelihood import ais, likelihood, reconstruction
+from vaelab.evaluation.neighbours import neighbours
 from vaelab.evaluation.pca import pca
 from vaelab.evaluation.plan import Plan
 from vaelab.evaluation.record import Record, evaluation_table
@@ -27,6 +28,7 @@ __all__ = [
     "inception",
     "latents",
     "likelihood",
+    "neighbours",
     "pca",
     "reconstruction",
     "samples",

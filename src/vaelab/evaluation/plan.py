@@ -30,6 +30,7 @@ ESTIMATES = {
     "likelihood": "nll elbo distortion rate rate_per_latent nll_bits_per_dim",
     "ais": "nll_ais nll_minus_ais ais_acceptance",
     "pca": "pca_nll",
+    "neighbours": "neighbours_nll",
     "reconstruction": "mse psnr ssim",
     "latents": "active_units mutual_information marginal_kl total_correlation",
     "samples": "frechet_classifier precision recall density coverage copied",

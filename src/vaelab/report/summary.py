@@ -15,7 +15,7 @@ LOWER = {
     *("loss", "rate", "distortion", "bits_per_dim", "mse", "seconds", "marginal_kl"),
     "nll_bits_per_dim",
     *("frechet_classifier", "fid", "copied", "nll", "nll_ais", "nll_marginal", "nll_given_label"),
-    "pca_nll",
+    *("pca_nll", "neighbours_nll"),
 }
 """Metrics that are better when lower, by the last part of their names."""
 MAIN = (

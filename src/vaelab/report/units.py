@@ -3,6 +3,7 @@
 NATS = {
     *("loss", "elbo", "rate", "distortion", "importance_weighted_elbo"),
     *("nll", "nll_ais", "nll_minus_ais", "nll_marginal", "nll_given_label", "pca_nll"),
+    "neighbours_nll",
     *("label_information", "wrong_label_cost"),
     *("mutual_information", "marginal_kl", "total_correlation", "discriminated_total_correlation"),
     *("minibatch_mutual_information", "minibatch_total_correlation", "minibatch_dimension_wise_kl"),

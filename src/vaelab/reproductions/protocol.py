@@ -36,6 +36,7 @@ class Figure(Strict):
         better: Which side is no gap: lower, higher, or equal for neither.
         short: The worst figure of the short form that passes, with `equal` the largest gap;
             default: not compared in that form.
+        why: Why ours is not as good, where it was measured and is not.
     """
 
     of: str
@@ -47,6 +48,7 @@ class Figure(Strict):
     tolerance: Annotated[float, Field(ge=0)]
     better: Better = "lower"
     short: float | None = None
+    why: str | None = None
 
     @property
     def name(self) -> str:

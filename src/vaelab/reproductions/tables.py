@@ -47,6 +47,12 @@ def cells(row: Comparison) -> list[str]:
     ]
 
 
+def missed_line(row: Comparison) -> str:
+    """Returns a line on a figure that is not reached: by how much, and why if that is known."""
+    form, name, _, ours, gap, *_ = cells(row)
+    return f"- {form}, {name} is {ours}, a gap of {gap}: {row.figure.why or 'not explained yet'}"
+
+
 def time_text(seconds: float) -> str:
     """Returns a time as `2 h 5 min`, `12 min` or `40 s`."""
     if seconds < 60:
@@ -61,5 +67,7 @@ def write_table(path: Path, rows: Sequence[Comparison]) -> None:
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
     lines += ["", "| command | source of the published figure |", "|---|---|"]
     lines += dict.fromkeys(f"| `{row.command}` | {row.figure.source} |" for row in rows)
+    if missed := [row for row in rows if not row.is_reached]:
+        lines += ["", "Not reached:", "", *map(missed_line, missed)]
     make_folder(path.parent)
     write_text(path, "\n".join(lines) + "\n")

@@ -20,6 +20,7 @@ ELSEWHERE = ("folder", "file", "by_hand")
 SCALED = {
     *("elbo", "loss", "distortion", "importance_weighted_elbo"),
     *("nll", "nll_ais", "nll_marginal", "nll_given_label", "pca_nll"),
+    "neighbours_nll",
 }
 """Metrics, by the last part of their names, that depend on the scale of the pixels."""
 
