@@ -130,6 +130,16 @@ def test_bigger_than_memory_prints_speed_and_memory_of_both(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_gallery_keeps_figures_curves_and_pictures(tmp_path):
+    output = run_benchmark("gallery.py", "beta_vae", "vq_vae", "--short", "--to", str(tmp_path))
+    for name in ("beta_vae", "vq_vae"):
+        assert f"{name}: results/gallery/{name}_short" in output
+        kept = tmp_path / "results" / "gallery" / f"{name}_short"
+        names = {"record.json", "curves.csv", "samples.png", "reconstructions.png"}
+        assert {path.name for path in kept.iterdir()} == names
+        assert f"model={name}" in (kept / "record.json").read_text()
+
+
 def test_pretrained_writes_models_with_cards(tmp_path):
     names = ["mnist_cvae", "cifar10_vae"]
     output = run_benchmark("pretrained.py", str(tmp_path / "release"), *names, "--short")
