@@ -7,6 +7,10 @@ import torch
 from support.linear_gaussian import log_evidence, make_exact
 from torch.testing import assert_close
 
+from vaelab import evaluation
+from vaelab.data import Images
+from vaelab.data.splits import Splits
+from vaelab.evaluation import Subject
 from vaelab.evaluation.likelihood import default_num_samples
 from vaelab.metrics import evidence as evidence_module
 from vaelab.metrics.chunking import entries_per_chunk, images_per_chunk
@@ -73,3 +77,12 @@ def test_chunk_sizes_by_image_shape_and_device():
 def test_default_num_samples_is_5000_for_dense_and_100_for_conv(build):
     assert default_num_samples(build()) == 5_000
     assert default_num_samples(build("network=conv", x_shape=(3, 32, 32))) == 100
+
+
+@pytest.mark.parametrize(("variant", "expected"), [("vae", 7), ("vq_vae", 1)])
+def test_likelihood_says_how_many_samples_it_took(build, variant, expected, tmp_path):
+    images, labels = torch.randint(256, (30, 1, 28, 28)).byte(), torch.zeros(30).long()
+    splits = Splits(images, labels, images[:5], labels[:5], 10)
+    data = Images(source=lambda: splits, batch_size=5, val_size=5, pixels="binary")
+    subject = Subject(build(f"model={variant}").eval(), data, tmp_path)
+    assert evaluation.likelihood(subject, num_samples=7)["num_samples"] == expected

@@ -32,9 +32,11 @@ def likelihood(subject: Subject, *, num_samples: PositiveInt | Literal["auto"]) 
     Args:
         subject: The model and its test images.
         num_samples: K of `vaelab.metrics.evidence`; `auto` is 5,000 for a small model, else 100.
+            Of codes without a density, as those of `VQVAE`, it is 1.
     """
     model = subject.model
     count = default_num_samples(model) if num_samples == "auto" else num_samples
+    count = count if model.has_continuous_latents else 1
     batches = subject.test_batches(f"log evidence, {count:,} samples an image")
     found = [evidence_estimates(model, x, y, count) for x, y in batches]
     images = {name: torch.cat([part[name] for part in found]) for name in found[0]}
