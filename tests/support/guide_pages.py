@@ -193,7 +193,8 @@ def shorten(words: list[str]) -> list[str]:
             settings = [*without(settings, TWO_TRIALS), *TWO_TRIALS]
         if "data=sprites" in settings:
             settings = without(settings, FEW_SPRITES) + FEW_SPRITES
-        settings += experiment_values(settings)
+        if swept := experiment_values(settings):
+            flags, settings = ["-m", *flags], [*swept, *settings]
     start = words[: len(words) - len(after_variables(words))]
     return [*start, "vaelab", str(name), *flags, *settings]
 
@@ -217,14 +218,19 @@ def first_values(settings: list[str]) -> list[str]:
 
 
 def experiment_values(settings: list[str]) -> list[str]:
-    """Returns settings that leave the sweep of an `experiment=` one value each, of one two."""
+    """Returns settings that leave the sweep of an `experiment=` one value each, of one two.
+
+    Its data are the small set, too.
+    """
     chosen = [word.partition("=")[2] for word in settings if word.startswith("experiment=")]
     found: list[str] = []
     for file in (CONF / "experiment" / f"{name}.yaml" for name in chosen):
         if file.exists():
-            params = yaml.safe_load(file.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
-            swept = first_values([f"{key}={value}" for key, value in params.items()])
-            found += [f"hydra.sweeper.params.{word}".replace(",", "\\,") for word in swept]
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            params = content["hydra"]["sweeper"]["params"]
+            found += first_values([f"{key}={value}" for key, value in params.items()])
+            data = [each.get("override /data") for each in content["defaults"]]
+            found += [shorter_data(f"data={name}") for name in data if name]
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import yaml
@@ -35,6 +36,8 @@ PROTOCOL = {
     ],
     "short": {"settings": ["trainer.max_epochs=1"]},
 }
+ROOT = Path(__file__).parents[2]
+RECORDS = ROOT / "results" / "reproductions"
 NAMES = reproductions.protocol_names(CONF / "reproduce")
 
 
@@ -136,6 +139,33 @@ def test_plane_has_the_runs_on_record(tmp_path):
     protocol = reproductions.read_protocol(protocols, "trial")
     points = plane_points(kept, "trial", protocol, "short")
     assert points == {"vae": (25.0, 60.0), "cvae": (25.0, 60.0)}
+
+
+def test_figure_that_is_not_reached_is_said_with_its_reason(kept):
+    figure = PROTOCOL["figures"][0] | {"why": "a smaller network"}
+    changed = Protocol.model_validate(PROTOCOL | {"figures": [figure]})
+    folder = kept("vae", 81.5)
+    rows = reproductions.compare_protocol(folder, "trial", changed, "full")
+    reproductions.write_table(folder / "README.md", rows)
+    table = (folder / "README.md").read_text()
+    assert "- trial, vae: nll is 81.50, a gap of +1.50: a smaller network" in table
+
+
+def test_kept_tables_are_those_of_the_kept_records(tmp_path):
+    rows = reproductions.compare_all(RECORDS, CONF / "reproduce")
+    reproductions.write_table(tmp_path / "README.md", rows)
+    table = (RECORDS / "README.md").read_text(encoding="utf-8")
+    assert table == (tmp_path / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Reproductions")[2].partition("\n## ")[0]
+    shown = [line for line in section.splitlines() if line.startswith("| ")]
+    assert len(shown) == 11
+    assert not [line for line in shown if line not in table.splitlines()]
+
+
+def test_records_are_small():
+    for folder in RECORDS.glob("*/*/"):
+        assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000, folder
 
 
 def test_missing_metric_is_not_reached(protocol, kept):
