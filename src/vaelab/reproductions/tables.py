@@ -14,7 +14,8 @@ HEAD = """# Reproductions
 
 Published figures beside ours, written by `vaelab report reproductions`. The protocol of each is in
 `conf/reproduce/`; records, curves and pictures are in the folders beside this file. A *gate* is the
-worst figure that passes in the short form, which fits two processor cores and an hour.
+worst figure that passes in the short form, which fits two processor cores and an hour; with ± it is
+the largest gap. Ours has its standard error: over seeds if there are several, else over the images.
 """
 
 
@@ -34,13 +35,15 @@ def cells(row: Comparison) -> list[str]:
     figure = row.figure
     target = f"{figure.published:g}"
     if row.form == "short" and figure.short is not None:
-        target += f" (gate {figure.short:g})"
+        sign = "±" if figure.better == "equal" else ""
+        target += f" (gate {sign}{figure.short:g})"
+    places = 3 if max(abs(row.ours), abs(figure.published)) < 1 else 2  # of shares
     return [
         row.protocol if row.form == "full" else f"{row.protocol}, short",
         f"{figure.of}: {figure.name}",
         target,
-        f"{row.ours:.2f}" + (f" ± {row.error:.2f}" if row.error is not None else ""),
-        f"{row.gap:+.2f}",
+        f"{row.ours:.{places}f}" + (f" ± {row.error:.{places}f}" if row.error is not None else ""),
+        f"{row.gap:+.{places}f}",
         "yes" if row.is_reached else "no",
         str(row.seeds),
         time_text(row.seconds),
