@@ -15,7 +15,7 @@ from pathlib import Path
 from race import ROOT
 
 from vaelab.commands.config_folders import CONF
-from vaelab.reproductions.records import keep_run
+from vaelab.reproductions.records import Origin, keep_run
 
 VARIANTS = sorted(path.stem for path in CONF.glob("model/[!_]*.yaml"))
 ALL = "data=mnist trainer.max_epochs=30 logger=csv metrics.likelihood.num_samples=100"
@@ -46,7 +46,8 @@ def make(variant: str, short: bool, to: Path) -> None:
     if code := subprocess.run(argv, cwd=ROOT).returncode:
         sys.exit(code)
     command = shlex.join(["python", "train.py", *words])
-    kept = keep_run(to / "results", "gallery", variant, form, command, {0: run})
+    origin = Origin(command, words)
+    kept = keep_run(to / "results", "gallery", variant, form, origin, {0: run})
     print(f"{variant}: {kept.relative_to(to)}", flush=True)
 
 

@@ -55,7 +55,9 @@ def kept(tmp_path):
         folder.mkdir(parents=True)
         estimates = [{"value": value, "se": se} for value in nll]
         seeds = {str(i): {"metrics": {"nll": e}, "seconds": 30} for i, e in enumerate(estimates)}
+        settings = Protocol.model_validate(PROTOCOL).overrides(run, form == "short", ["a=1"])
         content = {"command": f"vaelab reproduce trial/{run} a=1", "seeds": seeds}
+        content |= {"settings": settings, "further": ["a=1"]}
         (folder / "record.json").write_text(json.dumps(content))
         return tmp_path
 
@@ -63,9 +65,9 @@ def kept(tmp_path):
 
 
 def test_later_settings_of_a_protocol_count(protocol):
-    whole = protocol.overrides("cvae", 2, is_short=False)
+    whole = protocol.overrides("cvae", is_short=False, seed=2)
     assert whole == ["data=mnist_5k", "trainer.max_epochs=5", "model=cvae", "seed=2"]
-    assert "trainer.max_epochs=1" in protocol.overrides("cvae", 2, is_short=True)
+    assert "trainer.max_epochs=1" in protocol.overrides("cvae", is_short=True)
     assert protocol.repetitions(is_short=True) == [1]
 
 
@@ -168,6 +170,26 @@ def test_records_are_small():
         assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000, folder
 
 
+def test_record_of_other_settings_is_outdated(protocol, kept):
+    folder = kept("vae", 80.0)
+    changed = protocol.model_copy(update={"settings": ["data=mnist"]})
+    rows = [
+        reproductions.compare_protocol(folder, "trial", each, "full")[0]
+        for each in (protocol, changed)
+    ]
+    assert [row.is_current for row in rows] == [True, False]
+    reproductions.write_table(folder / "README.md", rows)
+    table = (folder / "README.md").read_text()
+    assert "| 80.00 | +0.00 | yes |" in table
+    assert "| 80.00 | +0.00 | outdated |" in table
+
+
+def test_kept_records_are_of_the_protocols_as_they_are():
+    rows = reproductions.compare_all(RECORDS, CONF / "reproduce")
+    assert rows
+    assert [row for row in rows if not row.is_current] == []
+
+
 def test_missing_metric_is_not_reached(protocol, kept):
     folder = kept("vae", None)
     (row,) = reproductions.compare_protocol(folder, "trial", protocol, "full")
@@ -212,4 +234,4 @@ def test_protocol_is_a_command_line_of_train(compose, name):
     protocol = reproductions.read_protocol(CONF / "reproduce", name)
     for run in protocol.runs:
         for is_short in (False, True):
-            compose(*protocol.overrides(run, 1, is_short))
+            compose(*protocol.overrides(run, is_short))

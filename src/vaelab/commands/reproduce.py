@@ -67,11 +67,13 @@ def main(cfg: DictConfig) -> None:
             for seed in protocol.repetitions(cfg.short)
         }
         for seed, folder in folders.items():
-            train(protocol.overrides(run, seed, cfg.short, cfg.settings), folder)
+            train(protocol.overrides(run, cfg.short, cfg.settings, seed), folder)
         command = shlex.join(
             ["vaelab", "reproduce", f"{name}/{run}", *["--short"] * cfg.short, *cfg.settings]
         )
-        kept = reproductions.keep_run(Path(cfg.kept), name, run, form, command, folders)
+        settings = protocol.overrides(run, cfg.short, cfg.settings)
+        origin = reproductions.Origin(command, settings, [*cfg.settings])
+        kept = reproductions.keep_run(Path(cfg.kept), name, run, form, origin, folders)
         print(f"record  {shell_path(kept)}")
     rows = reproductions.compare_protocol(Path(cfg.kept), name, protocol, form, runs)
     reproductions.print_table(rows)

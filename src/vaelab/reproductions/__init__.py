@@ -3,12 +3,13 @@
 from vaelab.reproductions.comparison import Comparison, compare_all, compare_protocol
 from vaelab.reproductions.plane import write_planes
 from vaelab.reproductions.protocol import Protocol, protocol_names, read_protocol
-from vaelab.reproductions.records import Form, has_records, keep_run
+from vaelab.reproductions.records import Form, Origin, has_records, keep_run
 from vaelab.reproductions.tables import print_table, write_table
 
 __all__ = [
     "Comparison",
     "Form",
+    "Origin",
     "Protocol",
     "compare_all",
     "compare_protocol",

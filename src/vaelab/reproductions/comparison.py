@@ -24,6 +24,7 @@ class Comparison:
         seeds: The number of seeds.
         seconds: Time of all runs that it needs.
         command: The commands that its records were made by, which may have further settings.
+        is_current: Whether the protocol still has the settings that they were made with.
     """
 
     protocol: str
@@ -34,6 +35,7 @@ class Comparison:
     seeds: int
     seconds: float
     command: str
+    is_current: bool
 
     @property
     def gap(self) -> float:
@@ -69,8 +71,15 @@ def compare_protocol(
         wanted = runs is None or figure.runs & {*runs}
         gated = form == "full" or figure.short is not None
         if wanted and gated and all(records[run] for run in figure.runs):
-            found.append(compare(name, form, figure, records))
+            current = [is_of_protocol(records[run], protocol, run, form) for run in figure.runs]
+            found.append(compare(name, form, figure, records, all(current)))
     return found
+
+
+def is_of_protocol(record: Mapping[str, Any], protocol: Protocol, run: str, form: Form) -> bool:
+    """Returns whether a run on record was made with the settings that the protocol has now."""
+    now = protocol.overrides(run, form == "short", record.get("further", ()))
+    return bool(record.get("settings") == now)
 
 
 def compare_all(kept: Path, protocols: Path) -> list[Comparison]:
@@ -90,7 +99,11 @@ def compare_all(kept: Path, protocols: Path) -> list[Comparison]:
 
 
 def compare(
-    name: str, form: Form, figure: Figure, records: Mapping[str, dict[str, Any]]
+    name: str,
+    form: Form,
+    figure: Figure,
+    records: Mapping[str, dict[str, Any]],
+    is_current: bool,
 ) -> Comparison:
     """Returns the comparison of one figure with the records of its runs."""
     own = records[figure.of]["seeds"]
@@ -115,4 +128,4 @@ def compare(
     needed = dict.fromkeys((figure.of, figure.minus or figure.of))
     command = "; ".join(records[run]["command"] for run in needed)
     ours = statistics.fmean(values) if values else math.nan
-    return Comparison(name, form, figure, ours, error, len(values), seconds, command)
+    return Comparison(name, form, figure, ours, error, len(values), seconds, command, is_current)

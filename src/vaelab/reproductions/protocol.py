@@ -112,14 +112,14 @@ class Protocol(Strict):
         """Returns the seeds; in the short form the first alone."""
         return self.seeds[:1] if is_short else self.seeds
 
-    def overrides(self, run: str, seed: int, is_short: bool, further: Words = ()) -> Words:
+    def overrides(self, run: str, is_short: bool, further: Words = (), seed: int = 0) -> Words:
         """Returns the command line of one repetition of a run, each setting once.
 
         Args:
             run: The name of the run.
-            seed: Its seed.
             is_short: Whether in the short form.
             further: Settings after all others.
+            seed: The seed of the repetition.
         """
         words = [*self.settings, *self.runs[run], *(self.short.settings if is_short else [])]
         words += [f"seed={seed}", *further]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,20 +29,35 @@ def record_folder(kept: Path, protocol: str, run: str, form: Form) -> Path:
     return kept / protocol / (run if form == "full" else f"{run}_short")
 
 
+@dataclass(frozen=True)
+class Origin:
+    """How a run was made.
+
+    Attributes:
+        command: The command line that makes it again.
+        settings: Those of `train`, with seed 0.
+        further: Those of them that were given on the command line, beside the protocol's.
+    """
+
+    command: str
+    settings: Sequence[str]
+    further: Sequence[str] = ()
+
+
 def keep_run(
-    kept: Path, protocol: str, run: str, form: Form, command: str, folders: Mapping[int, Path]
+    kept: Path, protocol: str, run: str, form: Form, origin: Origin, folders: Mapping[int, Path]
 ) -> Path:
     """Writes the record of a run from its finished run folders, by seed; returns its folder.
 
-    `record.json` has metrics, times and versions of each seed; curves and pictures are those of the
-    first seed. An older record is replaced.
+    `record.json` has its origin, and metrics, times and versions of each seed; curves and pictures
+    are those of the first seed. An older record is replaced.
 
     Raises:
         UserError: If a run has no results.
     """
     to = record_folder(kept, protocol, run, form)
     make_folder(to)
-    content: dict[str, Any] = {"command": command, "seeds": {}}
+    content: dict[str, Any] = asdict(origin) | {"seeds": {}}
     for seed, folder in folders.items():
         results = read_json(folder / "results.json")
         if "seconds" not in results:

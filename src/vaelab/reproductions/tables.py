@@ -16,6 +16,7 @@ Published figures beside ours, written by `vaelab report reproductions`. The pro
 `conf/reproduce/`; records, curves and pictures are in the folders beside this file. A *gate* is the
 worst figure that passes in the short form, which fits two processor cores and an hour; with ± it is
 the largest gap. Ours has its standard error: over seeds if there are several, else over the images.
+*Outdated* are figures of other settings than the protocol has now.
 """
 
 
@@ -44,7 +45,7 @@ def cells(row: Comparison) -> list[str]:
         target,
         f"{row.ours:.{places}f}" + (f" ± {row.error:.{places}f}" if row.error is not None else ""),
         f"{row.gap:+.{places}f}",
-        "yes" if row.is_reached else "no",
+        ("yes" if row.is_reached else "no") if row.is_current else "outdated",
         str(row.seeds),
         time_text(row.seconds),
     ]
@@ -70,7 +71,7 @@ def write_table(path: Path, rows: Sequence[Comparison]) -> None:
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
     lines += ["", "| command | source of the published figure |", "|---|---|"]
     lines += dict.fromkeys(f"| `{row.command}` | {row.figure.source} |" for row in rows)
-    if missed := [row for row in rows if not row.is_reached]:
+    if missed := [row for row in rows if row.is_current and not row.is_reached]:
         lines += ["", "Not reached:", "", *map(missed_line, missed)]
     make_folder(path.parent)
     write_text(path, "\n".join(lines) + "\n")
