@@ -13,7 +13,7 @@ from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.reproductions.plane import plane_points
 from vaelab.reproductions.protocol import Protocol, chosen_runs, split_name
-from vaelab.reproductions.tables import time_text
+from vaelab.reproductions.tables import cells, time_text
 
 PROTOCOL = {
     "paper": "Somebody 2020",
@@ -168,6 +168,25 @@ def test_kept_tables_are_those_of_the_kept_records(tmp_path):
 def test_records_are_small():
     for folder in RECORDS.glob("*/*/"):
         assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000, folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "80"),
+        ({"tolerance": 0}, "≤ 80"),
+        ({"tolerance": 0, "better": "higher", "short": 80}, "≥ 80"),
+        ({"tolerance": 0, "better": "higher", "short": 70}, "≥ 80 (gate 70)"),
+        ({"tolerance": 0, "better": "equal", "short": 2}, "80 (gate ±2)"),
+    ],
+)
+def test_published_figure_is_a_bound_where_nothing_is_tolerated(kept, changes, text):
+    figure = PROTOCOL["figures"][0] | {"short": 80} | changes
+    changed = Protocol.model_validate(PROTOCOL | {"figures": [figure]})
+    (row,) = reproductions.compare_protocol(
+        kept("vae", 80.0, form="short"), "trial", changed, "short"
+    )
+    assert cells(row)[2] == text
 
 
 def test_record_of_other_settings_is_outdated(protocol, kept):

@@ -34,10 +34,13 @@ def print_table(rows: Sequence[Comparison]) -> None:
 def cells(row: Comparison) -> list[str]:
     """Returns the cells of a comparison, by `COLUMNS`."""
     figure = row.figure
-    target = f"{figure.published:g}"
+    bound = {"lower": "≤ ", "higher": "≥ ", "equal": ""}[figure.better]
+    target = f"{'' if figure.tolerance else bound}{figure.published:g}"
     if row.form == "short" and figure.short is not None:
-        sign = "±" if figure.better == "equal" else ""
-        target += f" (gate {sign}{figure.short:g})"
+        if figure.better == "equal":
+            target += f" (gate ±{figure.short:g})"
+        elif figure.short != figure.published:
+            target += f" (gate {figure.short:g})"
     places = 3 if max(abs(row.ours), abs(figure.published)) < 1 else 2  # of shares
     return [
         row.protocol if row.form == "full" else f"{row.protocol}, short",
