@@ -5,6 +5,7 @@ from typing import Any, get_args
 
 from vaelab.files.atomic import atomic_file
 from vaelab.report.colours import INK, colour_sequence
+from vaelab.report.figures import MARKERS
 from vaelab.report.matplotlib_axes import blank_figure, escaped_mathtext
 from vaelab.reproductions.protocol import Protocol, protocol_names, read_protocol
 from vaelab.reproductions.records import Form, read_record
@@ -45,16 +46,17 @@ def plane_points(
 
 def draw_plane(points: dict[str, tuple[float, float]]) -> Any:
     """Returns a matplotlib figure of named points and the line D + R of the least of them."""
-    figure, axes = blank_figure(6, 5)
+    figure, axes = blank_figure(7, 5)
     axes.set(xlabel="rate R, nats per image", ylabel="distortion D, nats per image")
     colours = colour_sequence(len(points))
-    for (run, point), colour in zip(points.items(), colours, strict=True):
-        axes.scatter(*point, s=42, color=colour, edgecolors="white", linewidths=0.6, zorder=3)
-        axes.annotate(escaped_mathtext(run), point, xytext=(6, 4), textcoords="offset points")
+    for i, (run, point) in enumerate(points.items()):
+        style: dict[str, Any] = {"marker": MARKERS[i % len(MARKERS)], "edgecolors": "white"}
+        label = escaped_mathtext(run)
+        axes.scatter(*point, s=60, color=colours[i], linewidths=0.6, zorder=3, label=label, **style)
     limits = axes.get_xlim(), axes.get_ylim()
     least = min(map(sum, points.values()))
     label = f"D + R = {least:.1f} nats"
     axes.axline((0, least), slope=-1, color=INK, linestyle="--", linewidth=1.2, label=label)
     axes.set(xlim=limits[0], ylim=limits[1])
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)
     return figure
