@@ -20,7 +20,7 @@ from support.guide_pages import (
     split_flags,
 )
 
-from vaelab.commands import arguments, config_folders, reproduce, train
+from vaelab.commands import arguments, config_folders, report, reproduce, train
 from vaelab.runs import validation
 
 PLACEHOLDER = re.compile(r"\bmine\.[A-Z]\w*|^mine$")
@@ -56,7 +56,8 @@ def check_command(words, compose, folder):
     name = command_name(words)
     flags, settings = split_flags(words)
     if name != "train":
-        settings = reproduce.named_words(settings) if name == "reproduce" else settings
+        rewritten = {"reproduce": reproduce.named_words, "report": report.named_words}
+        settings = rewritten.get(name, list)(settings)
         settings = [arguments.quote_argument(word, LISTS) for word in settings]
         config_folders.compose_config([config_folders.CONF], name, settings)
         return

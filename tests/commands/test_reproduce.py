@@ -100,11 +100,25 @@ def test_failed_run_ends_the_reproduction_with_its_code(protocols, tmp_path, cap
         (["a/b"], ["name=a/b"]),
         (["a", "--short", "trainer=gpu"], ["name=a", "short=true", "settings=['trainer=gpu']"]),
         (["name=a", "to=x", "--cfg"], ["name=a", "to=x", "--cfg"]),
+        (["a", "--cfg", "job", "--short"], ["name=a", "--cfg", "job", "short=true"]),
         (["a", "x=[1,2]", "y='q'"], ["name=a", r"settings=['x=[1,2]','y=\'q\'']"]),
     ],
 )
 def test_words_are_settings(words, settings):
     assert reproduce.named_words(words) == settings
+
+
+def test_without_a_name_the_protocols_are_listed(protocols, capfd):
+    with pytest.raises(SystemExit) as end:
+        run_command(reproduce)
+    assert end.value.code == 2
+    assert "error: name a protocol: trial" in capfd.readouterr().err
+
+
+def test_runs_text_says_how_to_make_fewer():
+    several = reproduce.runs_text("a", ["x", "y"], False)
+    assert several == "2 runs: x, y; a/x makes one, and --short the short form"
+    assert reproduce.runs_text("a", ["x"], True) == "run x"
 
 
 def test_protocols_are_those_of_the_configuration():

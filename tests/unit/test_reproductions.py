@@ -115,8 +115,10 @@ def test_short_form_has_gates_of_its_own(protocol, kept):
     assert row.is_reached  # 1.5, published 2.5, gate 1.0
     reproductions.write_table(folder / "README.md", [row])
     table = (folder / "README.md").read_text()
-    assert "| trial, short | vae: nll - nll of cvae | 2.5 (gate 1) | 1.50 | -1.00 | yes |" in table
-    assert "| `vaelab reproduce trial/vae a=1; vaelab reproduce trial/cvae a=1` | p. 2 |" in table
+    figure = "| trial, short | vae: nll - nll of cvae |"
+    assert f"{figure} 2.5 (gate ≥ 1) | 1.50 | -1.00 | yes |" in table
+    commands = "`vaelab reproduce trial/vae a=1; vaelab reproduce trial/cvae a=1`"
+    assert f"{figure} p. 2 | {commands} |" in table
 
 
 def test_plane_has_the_runs_on_record(tmp_path):
@@ -176,7 +178,7 @@ def test_records_are_small():
         ({}, "80"),
         ({"tolerance": 0}, "≤ 80"),
         ({"tolerance": 0, "better": "higher", "short": 80}, "≥ 80"),
-        ({"tolerance": 0, "better": "higher", "short": 70}, "≥ 80 (gate 70)"),
+        ({"tolerance": 0, "better": "higher", "short": 70}, "≥ 80 (gate ≥ 70)"),
         ({"tolerance": 0, "better": "equal", "short": 2}, "80 (gate ±2)"),
     ],
 )

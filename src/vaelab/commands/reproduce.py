@@ -13,7 +13,9 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from vaelab.commands import cli
+from vaelab.commands.arguments import FLAGS
 from vaelab.commands.config_folders import CONF
+from vaelab.errors import UserError
 from vaelab.runs import naming
 
 PROTOCOLS = CONF / "reproduce"
@@ -21,7 +23,9 @@ OWN = ("name", "short", "to", "kept", "settings")
 """The settings of this command."""
 
 
-def settings_schema(*, name: str, short: bool, to: str, kept: str, settings: list[str]) -> None:
+def settings_schema(
+    *, name: str | None, short: bool, to: str, kept: str, settings: list[str]
+) -> None:
     """Declares the settings of `reproduce` and their types, for validation; is never called."""
 
 
@@ -31,10 +35,14 @@ def named_words(words: Sequence[str]) -> list[str]:
     What is no setting of this command is one of `train`, and goes into `settings`.
     """
     found, others = [], []
-    for word in words:
+    left = list(words)
+    while left:
+        word = left.pop(0)
         key = word.partition("=")[0]
         if word == "--short":
             found.append("short=true")
+        elif FLAGS.get(word):
+            found += [word, *(left.pop(0) for _ in range(FLAGS[word]) if left)]
         elif "=" not in word and not word.startswith("-"):
             found.append(f"name={word}")
         elif word.startswith("-") or key in OWN or key.startswith("hydra."):
@@ -56,11 +64,14 @@ def main(cfg: DictConfig) -> None:
     from vaelab.reproductions.protocol import chosen_runs, split_name
     from vaelab.runs.screen import shell_path
 
+    if cfg.name is None:
+        names = ", ".join(reproductions.protocol_names(PROTOCOLS))
+        raise UserError(f"name a protocol: {names}")
     name, one = split_name(cfg.name)
     protocol = reproductions.read_protocol(PROTOCOLS, name)
     form: reproductions.Form = "short" if cfg.short else "full"
     runs = chosen_runs(protocol, name, one)
-    print(f"{protocol.paper}\n{protocol.about}")
+    print(f"{protocol.paper}\n{protocol.about}\n{runs_text(name, runs, cfg.short)}")
     for run in runs:
         folders = {
             seed: Path(cfg.to) / name / form / f"{run}_seed-{seed}"
@@ -79,6 +90,14 @@ def main(cfg: DictConfig) -> None:
     reproductions.print_table(rows)
     if not all(row.is_reached for row in rows):
         raise SystemExit(1)
+
+
+def runs_text(name: str, runs: Sequence[str], is_short: bool) -> str:
+    """Returns a line on which runs are made, and how to make fewer or shorter ones."""
+    if len(runs) == 1:
+        return f"run {runs[0]}" + ("" if is_short else "; --short makes its short form")
+    fewer = f"; {name}/{runs[0]} makes one" + ("" if is_short else ", and --short the short form")
+    return f"{len(runs)} runs: {', '.join(runs)}{fewer}"
 
 
 def train(overrides: Sequence[str], folder: Path) -> None:

@@ -112,17 +112,19 @@ class Protocol(Strict):
         """Returns the seeds; in the short form the first alone."""
         return self.seeds[:1] if is_short else self.seeds
 
-    def overrides(self, run: str, is_short: bool, further: Words = (), seed: int = 0) -> Words:
+    def overrides(
+        self, run: str, is_short: bool, further: Words = (), seed: int | None = None
+    ) -> Words:
         """Returns the command line of one repetition of a run, each setting once.
 
         Args:
             run: The name of the run.
             is_short: Whether in the short form.
             further: Settings after all others.
-            seed: The seed of the repetition.
+            seed: The seed of the repetition; None to leave it out.
         """
         words = [*self.settings, *self.runs[run], *(self.short.settings if is_short else [])]
-        words += [f"seed={seed}", *further]
+        words += [*([] if seed is None else [f"seed={seed}"]), *further]
         settings = dict(word.split("=", 1) for word in words)
         return [f"{name}={value}" for name, value in settings.items()]
 

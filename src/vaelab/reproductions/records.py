@@ -35,7 +35,7 @@ class Origin:
 
     Attributes:
         command: The command line that makes it again.
-        settings: Those of `train`, with seed 0.
+        settings: Those of `train`, but for the seed.
         further: Those of them that were given on the command line, beside the protocol's.
     """
 

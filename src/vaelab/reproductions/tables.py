@@ -12,11 +12,14 @@ from vaelab.reproductions.comparison import Comparison
 COLUMNS = ("reproduction", "figure", "published", "ours", "gap", "reached", "seeds", "time")
 HEAD = """# Reproductions
 
-Published figures beside ours, written by `vaelab report reproductions`. The protocol of each is in
-`conf/reproduce/`; records, curves and pictures are in the folders beside this file. A *gate* is the
-worst figure that passes in the short form, which fits two processor cores and an hour; with ± it is
-the largest gap. Ours has its standard error: over seeds if there are several, else over the images.
-*Outdated* are figures of other settings than the protocol has now.
+Published figures beside ours, written by `vaelab report reproductions`. The protocol of each, with
+its runs, is in `conf/reproduce/`; records, curves and pictures are in the folders beside this file.
+*Published* is the figure of a paper, or a bound whose reason is in the second table. The short form
+of a protocol, in which a run fits two processor cores and an hour, has a *gate* instead: the worst
+figure that passes, with ± the largest gap. *Reached* is by the tolerance of the protocol, or by the
+gate. Ours has its standard error, over seeds if there are several, else over the images; that of
+one seed says nothing of other seeds. *Time* is that of all runs a figure needs. *Outdated* are
+figures of other settings than the protocol has now.
 """
 
 
@@ -40,7 +43,7 @@ def cells(row: Comparison) -> list[str]:
         if figure.better == "equal":
             target += f" (gate ±{figure.short:g})"
         elif figure.short != figure.published:
-            target += f" (gate {figure.short:g})"
+            target += f" (gate {bound}{figure.short:g})"
     places = 3 if max(abs(row.ours), abs(figure.published)) < 1 else 2  # of shares
     return [
         row.protocol if row.form == "full" else f"{row.protocol}, short",
@@ -72,8 +75,11 @@ def write_table(path: Path, rows: Sequence[Comparison]) -> None:
     """Writes the comparisons as a Markdown page, with commands and sources."""
     lines = [HEAD, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
-    lines += ["", "| command | source of the published figure |", "|---|---|"]
-    lines += dict.fromkeys(f"| `{row.command}` | {row.figure.source} |" for row in rows)
+    lines += ["", "| reproduction | figure | source of the published figure | command |"]
+    lines += ["|---|---|---|---|"]
+    for row in rows:
+        name, figure, *_ = cells(row)
+        lines.append(f"| {name} | {figure} | {row.figure.source} | `{row.command}` |")
     if missed := [row for row in rows if row.is_current and not row.is_reached]:
         lines += ["", "Not reached:", "", *map(missed_line, missed)]
     make_folder(path.parent)
