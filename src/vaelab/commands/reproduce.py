@@ -1,4 +1,4 @@
-"""Published figures by one command each: python reproduce.py burda2016/iwae_k5 --short."""
+"""Published figures by one command each: python reproduce.py tomczak2018/vae --short."""
 
 from __future__ import annotations
 

@@ -37,10 +37,10 @@ def plane_points(
     """Returns (rate, distortion) of the test images by run, of those on record; its first seed."""
     points = {}
     for run in protocol.runs:
-        for measured in list(read_record(kept, name, run, form).get("seeds", {}).values())[:1]:
-            found = [measured["metrics"].get(f"test/{term}") for term in ("rate", "distortion")]
-            if all(found):
-                points[run] = found[0]["value"], found[1]["value"]
+        seeds = read_record(kept, name, run, form).get("seeds", {})
+        metrics = next(iter(seeds.values()))["metrics"] if seeds else {}
+        if "test/rate" in metrics and "test/distortion" in metrics:
+            points[run] = metrics["test/rate"]["value"], metrics["test/distortion"]["value"]
     return points
 
 
