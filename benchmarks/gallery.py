@@ -18,7 +18,7 @@ from vaelab.commands.config_folders import CONF
 from vaelab.reproductions.records import Origin, keep_run
 
 VARIANTS = sorted(path.stem for path in CONF.glob("model/[!_]*.yaml"))
-ALL = "data=mnist trainer.max_epochs=30 logger=csv metrics.likelihood.num_samples=100"
+ALL = "data=mnist trainer.max_epochs=10 logger=csv metrics.likelihood.num_samples=100"
 ALL += " evaluate=[likelihood,reconstruction,latents,samples]"
 OWN = {
     "beta_tcvae": "data.batch_size=1024",
