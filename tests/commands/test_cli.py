@@ -123,6 +123,7 @@ INVALID_SETTINGS = {  # overrides: part of the error message
     "model._target_=vaelab.models.Nothing": "cannot be imported",
     "foo": "foo",
     "evaluate=[latent]": "latent: there is no such metric; did you mean latents?",
+    "model=cvea": "model=cvea: there is no such model; did you mean cvae?",
     # Groups that are given no name.
     "metrics=-0": "there is no such metrics; possible are default",
     "model=[1,2]": "there is no such model; possible are ae",

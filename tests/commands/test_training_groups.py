@@ -307,7 +307,7 @@ REFUSED = {  # overrides: part of the error message
     "ema=default ema.decay=1": "ema.decay=1: should be less than 1",
     "ema=true": "there is no such ema; possible are default, none",
     "logger.save_dir=x": "logger.save_dir: there is no such setting",
-    "logger=[csv,tensorbord]": "there is no such logger; possible are csv",
+    "logger=[csv,tensorbord]": "tensorbord: there is no such logger; did you mean tensorboard?",
 }
 
 

@@ -342,6 +342,9 @@ def test_sweep_with_any_invalid_setting_starts_no_job(tmp_path):
     assert error_message("model=beta_vae", "model.beta=1,2,-1") == (
         "error: model.beta=-1: should be greater than or equal to 0"
     )
+    assert error_message("model=vae,betavae") == (
+        "error: model=betavae: there is no such model; did you mean beta_vae?"
+    )
     assert "did you mean model.latent_dim?" in error_message("model.latentdim=1,2")
     assert "hydra.launcher.n_jobs=0" in error_message("seed=1,2", "hydra.launcher.n_jobs=0")
     assert "did you mean n_jobs?" in error_message("seed=1,2", "+hydra.launcher.njobs=2")

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 
-from vaelab.errors import UserError
+from vaelab.errors import UserError, spelling_hint
 from vaelab.runs import naming
 
 FLAGS = {
@@ -153,8 +153,8 @@ def check_choice(word: str, override: Override, choices: Sequence[str]) -> None:
             raise UserError(f"{word}: there is no such {override.key_or_group}; {possible}")
         if isinstance(value, list) and (unknown := sorted({*names} - {*choices})):
             raise UserError(
-                f"{word}: {unknown[0]}: there is no such {override.key_or_group}; possible are "
-                f"{', '.join(choices)}"
+                f"{word}: {unknown[0]}: there is no such {override.key_or_group}; "
+                f"{spelling_hint(unknown[0], choices)}"
             )
 
 

@@ -129,15 +129,16 @@ def out_of_memory_message(error: BaseException, config_name: str) -> str | None:
 
 
 def unknown_choice_message(error: MissingConfigException) -> str:
-    """Returns the message for `model=foo` without a foo.yaml in conf/model, with the choices.
+    """Returns the message for `model=foo` without a foo.yaml in conf/model, with what is meant.
 
-    Without choices, or a group, returns the first line of Hydra's own message.
+    That is the most similar choice, else all. Without choices, or a group, returns the first line
+    of Hydra's own message.
     """
     group, _, choice = (error.missing_cfg_file or "").rpartition("/")
     options = [o for o in error.options or [] if not o.startswith("_")]  # bases of others
     if not group or not options:
         return first_line(error)
-    return f"{group}={choice}: there is no such {group}; possible are {', '.join(sorted(options))}"
+    return f"{group}={choice}: there is no such {group}; {spelling_hint(choice, options)}"
 
 
 def unknown_setting_message(
