@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vaelab.data import Images
     from vaelab.elbo import ELBO
     from vaelab.evaluation.encoding import Encoded
+    from vaelab.runs.shared_data import SharedData
 
 PARTS = ("train", "val", "test")
 
@@ -60,6 +61,7 @@ def main(cfg: DictConfig) -> None:
     from vaelab.runs import finished, loading
     from vaelab.runs.folder import check_links
     from vaelab.runs.screen import printable, shell_path
+    from vaelab.runs.shared_data import SharedData
 
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
@@ -67,7 +69,7 @@ def main(cfg: DictConfig) -> None:
     to = Path(cfg.to or "encoded.npz")
     if len(folders) > 1 and to.name != str(to):
         raise UserError(f"to={to}: of several runs each has its file in its folder; give {to.name}")
-    device, failures = finished.select_device(cfg.device), []
+    device, failures, shared = finished.select_device(cfg.device), [], SharedData()
     for folder in folders:
         path = to if cfg.to and len(folders) == 1 else loading.output_folder(folder) / to
         try:
@@ -75,7 +77,7 @@ def main(cfg: DictConfig) -> None:
             check_links(path, folder)
             if how_far := finished.unfinished_progress(folder):
                 print(printable(f"{folder}: not finished, {how_far}"))
-            found, settings, noun = encode_run(folder, device, cfg)
+            found, settings, noun = encode_run(folder, device, cfg, shared)
             write_encoded(path, found, settings)
             print(f"{shell_path(path)}  {description(found, settings['score'], noun)}")
         except UserError as error:
@@ -85,7 +87,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def encode_run(
-    folder: Path, device: torch.device, cfg: DictConfig
+    folder: Path, device: torch.device, cfg: DictConfig, shared: SharedData
 ) -> tuple[Encoded, dict[str, Any], str]:
     """Returns a run's encoded images with their scores, the settings, and what images are called.
 
@@ -99,7 +101,7 @@ def encode_run(
     from vaelab.runs.screen import printable
     from vaelab.training.progress_bar import track
 
-    model, data = load_model_and_data(folder, device, cfg.trust, Path(cfg.paths.data))
+    model, data = load_model_and_data(folder, device, cfg.trust, Path(cfg.paths.data), shared)
     drawn: dict[str, Any] = {"num_samples": cfg.num_samples, "seed": cfg.seed, "track": track}
     found = encode_asked(model, data, cfg, drawn)
     score = encoding.choose_score(found, cfg.score)

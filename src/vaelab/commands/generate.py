@@ -52,6 +52,7 @@ def main(cfg: DictConfig) -> None:
     from vaelab.runs import finished, loading
     from vaelab.runs.folder import check_links
     from vaelab.runs.screen import printable, shell_path
+    from vaelab.runs.shared_data import SharedData
 
     quieten()
     torch.distributions.Distribution.set_default_validate_args(False)
@@ -60,7 +61,7 @@ def main(cfg: DictConfig) -> None:
     asked["given"] = OmegaConf.to_container(cfg.given) if cfg.given else {}
     folders = finished.find_runs(cli.as_list(cfg.run))
     asked["sampler"] = instantiate(cfg.sampler, _convert_="all")
-    asked |= {"trust": cfg.trust, "data_folder": Path(cfg.paths.data)}
+    asked |= {"trust": cfg.trust, "data_folder": Path(cfg.paths.data), "shared": SharedData()}
     device, failures = finished.select_device(cfg.device), []
     drawn: dict[Path, list[Path]] = {}
     for folder in folders:

@@ -12,7 +12,7 @@ from vaelab.evaluation.likelihood import ais, likelihood, reconstruction
 from vaelab.evaluation.neighbours import neighbours
 from vaelab.evaluation.pca import pca
 from vaelab.evaluation.plan import Plan
-from vaelab.evaluation.record import Record, evaluation_table
+from vaelab.evaluation.record import Record, evaluation_table, main_figures
 from vaelab.evaluation.samples import inception, samples
 from vaelab.evaluation.subject import Subject
 
@@ -28,6 +28,7 @@ __all__ = [
     "inception",
     "latents",
     "likelihood",
+    "main_figures",
     "neighbours",
     "pca",
     "reconstruction",

@@ -7,7 +7,6 @@ from pydantic import PositiveInt
 
 from vaelab.data import Images
 from vaelab.elbo import ELBO
-from vaelab.evaluation import classifier
 from vaelab.evaluation.subject import Subject, applicable_unless, attempt
 from vaelab.metrics.conditional import label_agreement, label_metrics, linear_probe, nll_by_label
 from vaelab.metrics.estimates import mean_estimate
@@ -43,7 +42,7 @@ def conditional(
     model, data = subject.model, subject.data
     truth = subject.test_labels.argmax(1)
     probed = attempt({"probe,probe_chance": lambda: linear_probe(subject.test_codes, truth)})
-    judge = classifier.load_or_train(data, subject.cache, data.device, subject.track)
+    judge = subject.classifier
     batches = subject.test_batches("every image by every label", count=images)
     nll, labels = nll_by_label(model, batches, num_samples)
     seen = data.splits.train_labels[data.rows["train"]]

@@ -1,7 +1,7 @@
 """The plan of an evaluation: which metrics to measure of a run, skipping those on record."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
@@ -21,10 +21,11 @@ from vaelab.errors import (
     first_line,
     spelling_hint,
 )
-from vaelab.evaluation.record import Record
+from vaelab.evaluation.record import MAIN_METRICS, Record
 from vaelab.evaluation.subject import HasObstacle, Subject
 from vaelab.randomness import stream_seed
 from vaelab.runs import finished
+from vaelab.runs.shared_data import SharedData
 
 ESTIMATES = {
     "likelihood": "nll elbo distortion rate rate_per_latent nll_bits_per_dim",
@@ -63,6 +64,9 @@ def metric_hint(name: str, metrics: Iterable[str]) -> str:
 class Plan:
     """The metrics to measure, and how; the same plan evaluates any number of runs.
 
+    Runs with the same data, one after the other, share images, classifier and its features. Their
+    results are the same as if each had a plan of its own.
+
     Attributes:
         metrics: Configurations of the metrics of this package, by name, each with a `_target_`.
         what: Names of the metrics to measure; an unknown name raises UserError.
@@ -70,6 +74,7 @@ class Plan:
         rerun: Whether to measure metrics again that are on record.
         command: The command line, stored with the results.
         say: Prints a line to the user.
+        shared: The data of the run that was measured last.
     """
 
     metrics: Mapping[str, Any]
@@ -78,6 +83,7 @@ class Plan:
     rerun: bool
     command: str
     say: Callable[[str], None]
+    shared: SharedData = field(default_factory=SharedData)
 
     def __post_init__(self) -> None:
         """Raises UserError for an unknown name in `what`, or settings its metric cannot take."""
@@ -120,6 +126,15 @@ class Plan:
         if absent and len(absent) == len(self.what):
             raise UserError("; ".join(f"{name}: {reason}" for name, reason in absent.items()))
 
+    def main_estimates(self) -> list[str]:
+        """Returns the names of the estimates that a run has in one line, see `MAIN_METRICS`.
+
+        If none of those is measured, it is the first estimate of each metric.
+        """
+        measured = [ESTIMATES.get(name, name).split() for name in self.what]
+        main = [name for name in MAIN_METRICS if any(name in names for names in measured)]
+        return main or [names[0] for names in measured]
+
     def evaluate_run(
         self,
         folder: Path,
@@ -146,11 +161,13 @@ class Plan:
             UserError: If the run cannot be loaded, if no metric is applicable, or if a metric
                 failed; the others are measured first.
         """
-        model, data = finished.load_run(folder, trust=trust, data_folder=cache, cfg=cfg)
+        model, data = finished.load_run(
+            folder, trust=trust, data_folder=cache, cfg=cfg, shared=self.shared
+        )
         if how_far := finished.unfinished_progress(folder):
             self.say(f"{folder}: not finished, {how_far}")
         data.device = device
-        subject = Subject(model.to(device), data, cache, self.seed)
+        subject = Subject(model.to(device), data, cache, self.seed, shared=self.shared)
         record = Record(folder, getattr(model, "step", 0))
         absent, failed = {}, []
         for name in self.what:

@@ -1,7 +1,7 @@
 """The record of a run's metrics: `evaluation.json`, TensorBoard scalars, and tables to print."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,12 @@ def evaluation_table(measured: Mapping[Path, Record]) -> Table:
     for folder, row in rows.items():
         grid.add_row(printable(folder.name), *(cell_text(row.get(name)) for name in names))
     return grid
+
+
+def main_figures(record: Record, names: Iterable[str]) -> str:
+    """Returns the estimates of these names as text, `nll=95.283 ±0.264  rate=...`; skips others."""
+    found = displayed_estimates(record.content)
+    return "  ".join(f"{name}={cell_text(found[name])}" for name in names if name in found)
 
 
 def cell_text(entry: Mapping[str, Any] | None) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor
 from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
-from vaelab.evaluation import classifier
 from vaelab.evaluation.samplers import Own, Sampler
 from vaelab.evaluation.subject import Subject, applicable_unless, attempt
 from vaelab.metrics.chunking import images_per_chunk
@@ -52,14 +51,9 @@ def samples(
         sampler: Prior to draw z from, see `vaelab.evaluation.samplers`. Unless it is the model's
             own, its name is put before those of the metrics.
     """
-    judge = classifier.load_or_train(
-        subject.data, subject.cache, subject.data.device, subject.track
-    )
+    judge = subject.classifier
     fake = torch.cat(list(generate_images(subject, count, sampler)))
-    features = (
-        judge.features(torch.cat(list(subject.data.grey_images("test", count)))),
-        judge.features(fake),
-    )
+    features = subject.test_features(count), judge.features(fake)
     sought = fake[:looked_up]
     among = {
         part: nearest_images(sought, subject.data.grey_images(part)) for part in ("train", "test")

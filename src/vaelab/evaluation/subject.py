@@ -1,7 +1,7 @@
 """`Subject`, the model and data that are measured, and helpers of metrics that may not apply."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -14,9 +14,11 @@ from vaelab.data.batches import Batches
 from vaelab.data.pixels import draw
 from vaelab.elbo import ELBO
 from vaelab.errors import NotApplicable
+from vaelab.evaluation.classifier import Classifier, load_or_train
 from vaelab.metrics.chunking import images_per_chunk
 from vaelab.metrics.estimates import not_applicable_estimate
 from vaelab.randomness import seeded_generator
+from vaelab.runs.shared_data import SharedData
 from vaelab.training.progress_bar import track
 
 Batch = tuple[Tensor, Tensor]  # x [B, C, H, W] and y [B, Y]
@@ -85,6 +87,7 @@ class Subject:
         cache: Folder of the classifiers of data sets.
         seed: Seed of what the metrics draw; the plan also sets torch's seed from it.
         track: Shows a progress bar of an iterable; takes a description.
+        shared: Keeps what is made of the data alone, for the next model on the same data.
     """
 
     model: ELBO
@@ -92,18 +95,42 @@ class Subject:
     cache: Path
     seed: int = 0
     track: Callable[..., Iterable[Any]] = track
+    shared: SharedData = field(default_factory=SharedData)
 
-    @cached_property
+    @property
     def test_loader(self) -> Batches:
-        """The batches of test images; cached. Their pixels are the same at each iteration."""
-        batches = self.data.batches("test")
-        batches.batch_size = 100  # the noise of dequantised pixels depends on it
-        return batches
+        """The batches of test images; shared. Their pixels are the same at each iteration."""
 
-    @cached_property
+        def make() -> Batches:
+            """Returns the batches, with a batch size that does not depend on the training's."""
+            batches = self.data.batches("test")
+            batches.batch_size = 100  # the noise of dequantised pixels depends on it
+            return batches
+
+        return self.shared.once("test batches", make)
+
+    @property
     def test_labels(self) -> Tensor:
-        """The y [N, Y] of all test images; cached."""
-        return self.test_loader.y(self.test_loader.rows)
+        """The y [N, Y] of all test images; shared."""
+        batches = self.test_loader
+        return self.shared.once("test labels", lambda: batches.y(batches.rows))
+
+    @property
+    def classifier(self) -> Classifier:
+        """The classifier of the data set, trained if the cache folder has none; shared."""
+        data, device = self.data, self.data.device
+        return self.shared.once(
+            "classifier", lambda: load_or_train(data, self.cache, device, self.track)
+        )
+
+    def test_features(self, count: int) -> Tensor:
+        """Returns the classifier's features [N, F] of the first `count` test images; shared."""
+
+        def make() -> Tensor:
+            """Returns the features."""
+            return self.classifier.features(torch.cat([*self.data.grey_images("test", count)]))
+
+        return self.shared.once(f"features of {count} test images", make)
 
     def iterate_all_images(self, description: str) -> Iterator[Batch]:
         """Yields chunks of x and y of all images of all parts, with a progress bar.

@@ -19,6 +19,7 @@ from vaelab.pictures.image_files import join_image_files, read_image, write_imag
 from vaelab.pictures.request import Request
 from vaelab.randomness import seeded_generator
 from vaelab.runs import finished, loading, naming
+from vaelab.runs.shared_data import SharedData
 
 MOST = 5000  # most test images to draw from
 
@@ -38,6 +39,7 @@ def write_pictures(
     device: torch.device,
     trust: bool = False,
     data_folder: Path | None = None,
+    shared: SharedData | None = None,
 ) -> Iterator[Path]:
     """Draws pictures of a run or export into `to`, overwriting, and yields the path of each file.
 
@@ -58,11 +60,12 @@ def write_pictures(
         device: The device of the model.
         trust: Whether the configuration of the run may name code outside vaelab.
         data_folder: See `vaelab.runs.finished.load_run`.
+        shared: See `vaelab.runs.finished.load_run`.
 
     Raises:
         UserError: If there is no such run, picture, label or image.
     """
-    model, data = load_model_and_data(run, device, trust, data_folder)
+    model, data = load_model_and_data(run, device, trust, data_folder, shared)
     x, y = first_test_images(data) if data is not None else exported_model_inputs(model, given)
     labels = tuple(label_index(model, name) for name in label)
     ends = read_ends(images, model, seed)
@@ -118,12 +121,16 @@ def write_comparisons(drawn: Mapping[Path, Sequence[Path]], to: Path) -> Iterato
 
 
 def load_model_and_data(
-    folder: Path, device: torch.device, trust: bool, data_folder: Path | None
+    folder: Path,
+    device: torch.device,
+    trust: bool,
+    data_folder: Path | None,
+    shared: SharedData | None = None,
 ) -> tuple[ELBO, Images | None]:
     """Loads a run's model and data, or an exported model without data, onto a device."""
     if loading.is_exported(folder):
         return loading.load_model(folder, trust=trust).to(device), None
-    model, data = finished.load_run(folder, trust=trust, data_folder=data_folder)
+    model, data = finished.load_run(folder, trust=trust, data_folder=data_folder, shared=shared)
     data.device = device
     return model.to(device), data
 

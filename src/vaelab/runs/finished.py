@@ -15,6 +15,7 @@ from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs import loading, resume
 from vaelab.runs.folder import COMPOSED, read_config
 from vaelab.runs.safe_targets import check_safe_targets
+from vaelab.runs.shared_data import SharedData
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 
 
@@ -25,6 +26,7 @@ def load_run(
     trust: bool = False,
     data_folder: Path | None = None,
     cfg: DictConfig | None = None,
+    shared: SharedData | None = None,
 ) -> tuple[ELBO, Images]:
     """Loads a run's model, in evaluation mode, and data; runs code of its own only if `trust`.
 
@@ -35,6 +37,7 @@ def load_run(
         data_folder: Where data sets are downloaded and prepared unless the run is trusted; default:
             the variable VAELAB_DATA, else `data`.
         cfg: The configuration to build from, which is trusted; default: that in the folder.
+        shared: The images of the run loaded before, which are taken over if they are the same.
 
     Raises:
         UserError: If this is no run folder, or an export, or its checkpoint is damaged, or if it is
@@ -59,6 +62,8 @@ def load_run(
         data.source = data.source.moved_to(data_folder)
     if isinstance(data, Numbers) and model.units is not None:
         data.units = model.units  # those of the training, also if the file has grown
+    if shared is not None:
+        shared.connect(data, nodes["data"])
     return model, data
 
 
