@@ -84,6 +84,32 @@ def test_load_or_train_fits_training_rows_and_measures_test_rows(tmp_path):
     assert torch.equal(asked[-1], data.rows["test"])
 
 
+@pytest.mark.parametrize(
+    ("count", "steps"), [(1, 1), (3, 3), (160, 125), (1279, 1000), (4000, 1000), (60_000, 1000)]
+)
+def test_few_images_have_few_training_steps(count, steps, monkeypatch):
+    monkeypatch.setattr(classifier, "STEPS", 1000)
+    assert classifier.num_steps(count) == steps
+    if count < 4:
+        data, taken = build_bar_data(), []
+        images, labels, rows = data.stored("train")
+        model = classifier.untrained_classifier(data, "few")
+        classifier.fit(
+            model, images, labels, rows[:count], lambda turns, _: taken.extend(turns) or turns
+        )
+        assert len(taken) == steps
+        assert all(value.isfinite().all() for value in model.state_dict().values())
+
+
+def test_classifier_file_of_few_images_has_a_name_of_its_own(monkeypatch):
+    """So that one of a longer training is not loaded; those of more images keep their names."""
+    monkeypatch.setattr(classifier, "STEPS", 1000)
+    data = build_bar_data()
+    assert classifier.digest(data) != "7d321236af6f"
+    monkeypatch.setattr(classifier, "EPOCHS", 1000)
+    assert classifier.digest(data) == "7d321236af6f"  # as before the steps depended on the images
+
+
 def test_accuracy_is_measured_on_the_source_test_part(tmp_path):
     rows = torch.arange(400)
     across_and_down = (BarImages()[rows].float() + BarImages()[rows + 1].float()) / 2

@@ -26,7 +26,8 @@ from vaelab.randomness import stream_seed
 from vaelab.training.progress_bar import track as default_track
 
 RECIPE = 1  # version of network and training; part of the file name, so an old file is not loaded
-STEPS, BATCH = 1000, 128  # training steps and batch size, for any number of images
+STEPS, BATCH = 1000, 128  # training steps, at most, and batch size
+EPOCHS = 100  # most passes over the training images; fewer than STEPS below 1,280 of them
 RATE = 1e-2  # the highest learning rate of the one-cycle schedule
 FEATURES = 128  # F
 HIDDEN = 256  # width of a dense classifier
@@ -147,8 +148,13 @@ def load_or_train(
 
 
 def digest(data: Images) -> str:
-    """Returns 12 hex digits: a hash of labels, splits, some train and test images, `RECIPE`."""
-    found = blake2b(repr((RECIPE, data.splits.num_classes)).encode(), digest_size=6)
+    """Returns 12 hex digits: a hash of labels, splits, some train and test images, and training.
+
+    The training is `RECIPE`, and the steps of a small data set.
+    """
+    steps = num_steps(len(data.rows["train"]))
+    recipe = (RECIPE, data.splits.num_classes, *([steps] if steps < STEPS else []))
+    found = blake2b(repr(recipe).encode(), digest_size=6)
     for part in ("train", "test"):
         images, labels, rows = data.stored(part)
         for content in (spaced_images(images), labels, rows):
@@ -213,7 +219,7 @@ def fit(
 ) -> None:
     """Trains a classifier in place on some rows of uint8 images; leaves train/eval mode as is.
 
-    It makes `STEPS` steps, and draws the order of the rows from torch's global random state.
+    It draws the order of the rows from torch's global random state. See `num_steps`.
 
     Args:
         model: The classifier, in training mode.
@@ -223,16 +229,22 @@ def fit(
         track: Shows a progress bar of an iterable; takes a description.
     """
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
-    passes = math.ceil(STEPS * BATCH / len(rows))
+    steps = num_steps(len(rows))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
+    passes = math.ceil(steps * BATCH / len(rows))
     order = torch.cat([rows[torch.randperm(len(rows)).to(rows)] for _ in range(passes)])
-    for step in track(range(STEPS), "training a classifier"):
+    for step in track(range(steps), "training a classifier"):
         chosen = order[step * BATCH : (step + 1) * BATCH]
         loss = cross_entropy(model(grey(images[chosen])), labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+
+
+def num_steps(count: int) -> int:
+    """Returns the training steps for `count` images: those of `EPOCHS` passes, at most `STEPS`."""
+    return min(STEPS, math.ceil(EPOCHS * count / BATCH))
 
 
 def grey(images: Tensor) -> Tensor:
