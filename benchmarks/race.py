@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from statistics import median, quantiles
+from time import monotonic
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
@@ -23,11 +25,16 @@ CONTENDERS = Path(__file__).parent / "contenders"
 REFERENCE = "by_hand"
 STEPS = {"cpu": 100, "cuda": 400}  # of a block, at most
 BLOCK_SECONDS = 1.5  # of a block by hand, about and at most
-DATA_SETS = {"mlp": ("MNIST", 55_000), "conv": ("CIFAR10", 45_000)}  # images for training
-LATENTS = {"mlp": 20, "conv": 128}
-OURS = {
-    "vaelab": ["compile=false"],
-    "vaelab_compiled": ["compile=true"],
+DATA_SETS = {  # and their images for training
+    "mlp": ("MNIST", 55_000),
+    "conv": ("CIFAR10", 45_000),
+    "resnet": ("CIFAR10", 45_000),
+}
+LATENTS = {"mlp": 20, "conv": 128, "resnet": 128}
+OURS = {  # in the precision of the others, which trainer=gpu is not
+    "vaelab": ["compile=false", "precision=32"],
+    "vaelab_compiled": ["compile=true", "precision=32"],
+    "vaelab_bf16": ["compile=true", "precision=bf16"],
 }
 
 
@@ -40,7 +47,7 @@ class Course:
     """What all contenders of a race train, and on what.
 
     Args:
-        network: mlp, with one hidden layer on each side, or conv.
+        network: mlp, with one hidden layer on each side, conv or resnet.
         images: The .npz that they are in.
         count: How many of them there are for training, at the least.
         data: The overrides by which `train.py` has the same images.
@@ -157,8 +164,12 @@ class Contender:
 
 @dataclass
 class Times:
-    """Of a contender: wall and process seconds of its blocks, and its peak memory in bytes."""
+    """Of a contender: wall and process seconds of its blocks, and its peak memory in bytes.
 
+    `first` are the seconds to the end of its first step, all compilation and capture included.
+    """
+
+    first: float = 0.0
     wall: list[float] = field(default_factory=list)
     process: list[float] = field(default_factory=list)
     memory: int = 0
@@ -196,16 +207,18 @@ def race(
     *,
     rounds: int,
     steps: int | None = None,
+    seconds: float = inf,
     say: Callable[[str], None] = lambda _: None,
 ) -> Race:
-    """Has the contenders of these names and the one by hand train in turn.
+    """Has the contenders of these names and the one by hand train in turn; all start at once.
 
     Args:
         names: Of the contenders.
         course: What they train.
         folder: Where they may write; it is new.
-        rounds: How many blocks each takes.
+        rounds: How many blocks each takes, at most.
         steps: Of a block; default `STEPS`, or fewer where those would take long.
+        seconds: After which no further round begins; the first one always does.
         say: Told what is going on.
 
     Raises:
@@ -214,13 +227,18 @@ def race(
     ordered = list(dict.fromkeys([REFERENCE, *names]))
     times = {name: Times() for name in ordered}
     running: dict[str, Contender] = {}
+    began = monotonic()
     try:
         for name in ordered:
-            say(f"{name} starts")
             running[name] = Contender(name, course, folder / name)
-            attempt(name, running, times, Contender.hear)
+        for name in ordered:
+            say(f"{name} starts")
+            if ready := attempt(name, running, times, Contender.hear):
+                times[name].first = float(ready.split()[1])
         steps = block(running[REFERENCE], course, steps)
         for i in range(rounds):
+            if i and monotonic() - began > seconds:
+                break
             say(f"round {i + 1} of {rounds}, blocks of {steps} steps")
             for name in list(running)[:: -1 if i % 2 else 1]:
                 if taken := attempt(name, running, times, lambda c: c.train(steps)):
@@ -279,7 +297,7 @@ def prepare(network: str, folder: Path, random: int | None = None, times: int = 
     """Writes the images of a network into a folder; a course of them, otherwise by default.
 
     Args:
-        network: mlp or conv.
+        network: mlp, conv or resnet.
         folder: Where the file goes.
         random: So many images of noise in place of a data set.
         times: How often each image is there.

@@ -6,8 +6,8 @@
     python benchmarks/training.py --only by_hand vaelab --starts 5
 
 All train the same network on binary images with Adam: an MLP 784-400-20 and back on MNIST, or
-network=conv on CIFAR-10. `by_hand` is 1.00: PyTorch, images in memory as uint8, fused Adam,
-nothing logged. `vaelab` is `python train.py` with all that a default run has on: TensorBoard,
+network=conv or resnet on CIFAR-10. `by_hand` is 1.00: PyTorch, images in memory as uint8, fused
+Adam, nothing logged. `vaelab` is `python train.py` with all that a default run has on: TensorBoard,
 progress, annealing, metrics, checkpoints. Everyone's output goes to a file, where a progress
 bar writes lines.
 
@@ -36,11 +36,11 @@ from rich.status import Status
 from tables import show
 
 DENSE_ONLY = ("products", "written_out")
-GPU_ONLY = ("cuda_graph",)
+GPU_ONLY = ("cuda_graph", "vaelab_bf16")
 NAMES = (
     *DENSE_ONLY,
     *("cuda_graph", "compiled", "by_hand", "by_hand_foreach", "by_hand_default", "dataloader"),
-    *("lightning", "vaelab", "vaelab_compiled", "pythae"),
+    *("lightning", "vaelab", "vaelab_compiled", "vaelab_bf16", "pythae"),
 )
 COLUMNS = ("", "images/s", "of by_hand", "quartiles", "by CPU time", "memory")
 
@@ -78,7 +78,7 @@ def failures(found: Race) -> str:
 def parse() -> argparse.Namespace:
     style = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
-    parser.add_argument("--network", nargs="+", choices=("mlp", "conv"), default=["mlp"])
+    parser.add_argument("--network", nargs="+", choices=("mlp", "conv", "resnet"), default=["mlp"])
     parser.add_argument("--batch", nargs="+", type=int, default=[128, 512])
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
