@@ -3,6 +3,9 @@
 The training benchmark itself runs for a few steps on random images. Its times are not judged.
 """
 
+import argparse
+import importlib.util
+import json
 import os
 import re
 import subprocess
@@ -32,8 +35,9 @@ def contenders_on_path(monkeypatch):
     [
         ("mlp", (1, 28, 28), ["model.encoder.hidden=[50]", "model.decoder.hidden=[50]"]),
         ("conv", (3, 32, 32), []),
+        ("resnet", (3, 32, 32), []),
     ],
-    ids=["mlp", "conv"],
+    ids=["mlp", "conv", "resnet"],
 )
 def test_contender_bound_equals_loss_of_vaelab_network(
     build, contenders_on_path, name, shape, overrides
@@ -105,6 +109,68 @@ def test_training_benchmark_table_shows_speeds_and_failed_contender():
     assert table["by_hand"][1] == "1.00"
     assert table["pythae"][0] == "failed"
     assert "pythae failed: ended with code 1" in output
+
+
+def test_on_gpu_dry_run_on_a_cpu_fills_every_table(tmp_path):
+    before = {path: path.stat().st_mtime for path in (ROOT / "results").iterdir()}
+    output = run_benchmark("on_gpu", "--device", "cpu", "--dry", "--to", str(tmp_path))
+    assert (tmp_path / "gpu.md").read_text() in output
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["machine"]["device"] == "CPU"
+    sections = found["sections"]
+    assert {name: section["status"] for name, section in sections.items()} == dict.fromkeys(
+        ["gpu_tests", "speed", "log_evidence", "sweep", "stacked"], "done"
+    ), output
+    rows = {
+        cells[""]: cells
+        for section in sections.values()
+        for table in section["tables"].values()
+        for cells in table.values()
+    }
+    for name in ("by_hand", "compiled", "vaelab"):
+        assert rows[name]["images/s"] > 0
+        assert rows[name]["first step, s"] > 0
+    for name in ("mlp 784-400-20, 4 samples", "resnet 3,072-128, 4 samples"):
+        assert rows[name]["latents/s"] > rows[name]["images/s"] > 0
+    assert rows["2 jobs, 2 at once"]["jobs a minute"] > 0
+    assert rows["1 jobs, 1 at once"]["images/s, all jobs together"] > 0
+    assert rows["2 models"]["times one by one"] > 0
+    tests = [cells for name, cells in rows.items() if name.startswith("test_")]
+    assert len(tests) == 6
+    assert not any(cells["failed"] for cells in tests)
+    assert {path: path.stat().st_mtime for path in (ROOT / "results").iterdir()} == before
+
+
+TELL_A_ROW = """
+import json, os, time
+with open(json.loads(os.environ["ON_GPU"])["rows"], "w") as file:
+    file.write(json.dumps({"table": "", "cells": {"": "measured", "value": 1.5}}) + "\\n")
+"""
+
+
+def test_on_gpu_keeps_rows_of_sections_that_fail_or_take_too_long(tmp_path, monkeypatch):
+    """The section after them is run all the same."""
+    place = ROOT / "benchmarks" / "on_gpu" / "__main__.py"
+    spec = importlib.util.spec_from_file_location("on_gpu_script", place)
+    script = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "on_gpu_script", script)  # where dataclasses look
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    spec.loader.exec_module(script)
+    more = {"machine": "", "fails": "raise ValueError('no luck')", "hangs": "time.sleep(99)"}
+    for name, ending in {**more, "works": ""}.items():
+        (tmp_path / f"{name}.py").write_text(TELL_A_ROW + ending)
+    monkeypatch.setattr(script, "HERE", tmp_path)
+    monkeypatch.setattr(script, "SECTIONS", dict.fromkeys(more, ("A", 8)) | {"works": ("A", 8)})
+    monkeypatch.setattr(script, "DRY_SECONDS", 8)
+    names = ["fails", "hangs", "works"]
+    options = {"device": "cpu", "dry": True, "minutes": 9, "only": names, "to": tmp_path}
+    monkeypatch.setattr(script, "parse", lambda: argparse.Namespace(**options))
+    assert script.main() == 1
+    sections = json.loads((tmp_path / "gpu.json").read_text())["sections"]
+    statuses = {name: section["status"] for name, section in sections.items()}
+    assert statuses == {"fails": "failed", "hangs": "out of time", "works": "done"}
+    assert sections["fails"]["notes"] == ["fails.py failed: ValueError: no luck"]
+    assert (tmp_path / "gpu.md").read_text().count("| measured | 1.5 |") == 3
 
 
 def test_soak_prints_figures_of_training_and_of_sweep():
