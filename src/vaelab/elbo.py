@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision, Precision
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
@@ -180,6 +182,24 @@ class ELBO(Inference, LightningModule):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """The parameter groups for the optimizer: one of all parameters, unless overridden."""
         return [{"params": list(self.parameters())}]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: Any = None,
+        gradient_clip_algorithm: Any = None,
+    ) -> None:
+        """Called by Lightning before each optimizer step: clips its gradients, if the trainer does.
+
+        Lightning's own refuses a fused optimizer in mixed precision, which unscales gradients
+        itself. In bf16 none are scaled.
+        """
+        algorithm = gradient_clip_algorithm or GradClipAlgorithmType.NORM
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, algorithm)
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, algorithm)
 
     # Validation and test.
 

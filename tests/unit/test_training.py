@@ -158,6 +158,24 @@ def test_max_steps_limits_training_steps(fit):
     assert fit(*build_callbacks(), max_steps=7)[0].global_step == 7
 
 
+@pytest.mark.parametrize("precision", [32, "bf16"])
+def test_gradients_of_fused_adam_are_clipped_in_every_precision(fit, build, precision):
+    class NormsOfLastStep(Callback):
+        """Keeps the norm of all gradients as an optimizer step left them."""
+
+        def __init__(self):
+            self.kept = []
+
+        def on_before_zero_grad(self, trainer, module, optimizer):
+            every = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+            self.kept += [torch.cat(every).norm()] if every else []
+
+    model, norms = build_small_vae(build), NormsOfLastStep()
+    fit(norms, model=model, precision=precision, gradient_clip_val=0.5)
+    assert model.configure_optimizers().defaults["fused"]
+    assert torch.stack(norms.kept).numpy() == pytest.approx(0.5, rel=1e-3)
+
+
 def test_model_can_be_fitted_again_after_an_exception(fit, build):
     class RaiseError(Callback):
         def on_train_batch_end(self, *_):
