@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -171,6 +172,34 @@ def test_on_gpu_keeps_rows_of_sections_that_fail_or_take_too_long(tmp_path, monk
     assert statuses == {"fails": "failed", "hangs": "out of time", "works": "done"}
     assert sections["fails"]["notes"] == ["fails.py failed: ValueError: no luck"]
     assert (tmp_path / "gpu.md").read_text().count("| measured | 1.5 |") == 3
+
+
+def test_stacked_models_have_the_losses_and_gradients_of_each_alone(
+    contenders_on_path, monkeypatch, tmp_path
+):
+    """Without noise in z."""
+    told = {"device": "cpu", "dry": True, "rows": str(tmp_path / "rows"), "folder": str(tmp_path)}
+    monkeypatch.setenv("ON_GPU", json.dumps(told))
+    for folder in (ROOT / "benchmarks", ROOT / "benchmarks" / "on_gpu"):
+        monkeypatch.syspath_prepend(str(folder))
+    from networks import network
+    from stacked import Bound, Stacked
+
+    np.savez(tmp_path / "x.npz", train_images=np.zeros((20, 1, 4, 4), np.uint8))
+    settings = {"network": "mlp", "hidden": 5, "latents": 2, "batch_size": 4, "device": "cpu"}
+    stacked = Stacked(settings | {"images": str(tmp_path / "x.npz")}, 3)
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    x = torch.rand(12, 1, 4, 4).bernoulli()
+    losses = stacked.losses(x)
+    losses.sum().backward()
+    for i, images in enumerate(x.split(4)):
+        alone = Bound(*network(settings, (1, 4, 4)))
+        alone.load_state_dict({name: weight[i] for name, weight in stacked.weights.items()})
+        loss = alone(images)
+        torch.testing.assert_close(losses[i], loss)
+        loss.backward()
+        for name, weight in alone.named_parameters():
+            torch.testing.assert_close(stacked.weights[name].grad[i], weight.grad)
 
 
 def test_soak_prints_figures_of_training_and_of_sweep():
