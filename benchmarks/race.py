@@ -209,6 +209,7 @@ def race(
     steps: int | None = None,
     seconds: float = inf,
     say: Callable[[str], None] = lambda _: None,
+    show: Callable[[Race], None] = lambda _: None,
 ) -> Race:
     """Has the contenders of these names and the one by hand train in turn; all start at once.
 
@@ -218,8 +219,9 @@ def race(
         folder: Where they may write; it is new.
         rounds: How many blocks each takes, at most.
         steps: Of a block; default `STEPS`, or fewer where those would take long.
-        seconds: After which no further round begins; the first one always does.
+        seconds: From the first round on, after which no further one begins.
         say: Told what is going on.
+        show: Given the race so far after each round.
 
     Raises:
         ContenderError: If the contender by hand does; what became of others is in their `Times`.
@@ -227,7 +229,6 @@ def race(
     ordered = list(dict.fromkeys([REFERENCE, *names]))
     times = {name: Times() for name in ordered}
     running: dict[str, Contender] = {}
-    began = monotonic()
     try:
         for name in ordered:
             running[name] = Contender(name, course, folder / name)
@@ -236,6 +237,7 @@ def race(
             if ready := attempt(name, running, times, Contender.hear):
                 times[name].first = float(ready.split()[1])
         steps = block(running[REFERENCE], course, steps)
+        began = monotonic()
         for i in range(rounds):
             if i and monotonic() - began > seconds:
                 break
@@ -244,6 +246,7 @@ def race(
                 if taken := attempt(name, running, times, lambda c: c.train(steps)):
                     times[name].wall.append(taken[0])
                     times[name].process.append(taken[1])
+            show(Race(steps, course.batch_size, times))
         for name in list(running):
             times[name].memory = attempt(name, running, times, Contender.end) or 0
     finally:
