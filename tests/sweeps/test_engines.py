@@ -319,7 +319,7 @@ def build_ray(monkeypatch):
     def make(*nodes: tuple[float, float], **settings) -> Ray:
         monkeypatch.setattr(Ray, "nodes", [Share(*map(float, node)) for node in nodes])
         given = {"address": "auto", "num_cpus": None, "num_gpus": None, "n_jobs": "auto"}
-        given |= {"cpus_per_job": "auto", "gpus_per_job": "auto"}
+        given |= {"cpus_per_job": "auto", "gpus_per_job": "auto", "start": "auto"}
         return Ray(**(given | settings))
 
     return make

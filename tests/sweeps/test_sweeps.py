@@ -464,7 +464,8 @@ def test_claims_take_over_remote_launcher_without_heartbeat(tmp_path, monkeypatc
 
 def build_local(**settings) -> Local:
     """Builds the local engine; by default without GPUs."""
-    given = {"n_jobs": "auto", "gpus": [], "jobs_per_gpu": 1, "gpus_per_job": "auto"} | settings
+    given = {"n_jobs": "auto", "gpus": [], "jobs_per_gpu": 1, "gpus_per_job": "auto"}
+    given |= {"start": "fresh"} | settings
     return build_engine("vaelab.sweeps.engines.local.Local", given)
 
 
@@ -518,7 +519,7 @@ def test_local_start_sets_omp_num_threads_unless_given(monkeypatch, tmp_path):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     given = []
     monkeypatch.setattr(
-        "vaelab.sweeps.engines.local.Process", lambda order: given.append(order.environment)
+        "vaelab.sweeps.engines.local.Process", lambda order, _: given.append(order.environment)
     )
     from vaelab.sweeps.process import Order
 

@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from vaelab.commands.cli import PARENT
 from vaelab.files.atomic import make_folder
@@ -40,30 +41,63 @@ class Order:
     folder: str = field(default_factory=os.getcwd)
 
 
+class Child(Protocol):
+    """Interface of a started process: `subprocess.Popen`, or a fork of a fork server."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Returns the exit code, negative for a signal; None while it runs."""
+
+    def send_signal(self, sig: int) -> None:
+        """Sends a signal to the process; one that has ended is no error."""
+
+
+def full_environment(environment: dict[str, str]) -> dict[str, str]:
+    """Returns all variables of a job: this process's, without those of process groups, and its own.
+
+    Args:
+        environment: Variables beside those of this process.
+    """
+    kept = {k: v for k, v in os.environ.items() if k not in LEAKY}
+    own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **BESIDE_SLURM}
+    return kept | environment | own
+
+
+def start_fresh(order: Order) -> Child:
+    """Starts the command of an order as a new process, in a session of its own."""
+    with order.log.open("ab") as log:
+        return subprocess.Popen(
+            list(order.command),
+            cwd=order.folder,
+            env=full_environment(order.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def append_to_log(order: Order, text: str) -> None:
+    """Appends text to the log of a job, whose folder is created if it is missing."""
+    order.log.parent.mkdir(parents=True, exist_ok=True)
+    with order.log.open("a") as log:
+        log.write(f"{text.rstrip()}\n")
+
+
 class Process:
     """The process of a job, started in a session of its own, so that Ctrl-C does not reach it.
 
     It exits when its parent dies, see `vaelab.commands.cli`.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, start: Callable[[Order], Child] = start_fresh) -> None:
         """Starts the process, without variables of process groups; appends output to the log.
 
         Creates the folder of the log if it is missing.
         """
-        kept = {k: v for k, v in os.environ.items() if k not in LEAKY}
-        own = {PARENT: str(os.getpid()), "PYTHONUNBUFFERED": "1", **BESIDE_SLURM}
         make_folder(order.log.parent)
-        with order.log.open("ab") as log:
-            self.child = subprocess.Popen(
-                list(order.command),
-                cwd=order.folder,
-                env=kept | order.environment | own,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.child = start(order)
 
     def poll(self) -> int | None:
         """Returns the exit code, None while it runs; at the end kills what it left running."""

@@ -52,7 +52,7 @@ class SweepRunner:
         self.asked: float | None = None  # when the jobs were asked to stop
 
     def run(self, source: Source) -> int:
-        """Runs all jobs and returns an exit code; catches signals and prints progress.
+        """Runs all jobs, closes the engine, returns an exit code; catches signals, prints progress.
 
         Returns:
             0 if all are done, 1 if some failed, 128 + signal if the sweep was stopped by a signal.
@@ -60,8 +60,11 @@ class SweepRunner:
         Raises:
             WriteError: If files of the sweep itself, and not of a job, cannot be written.
         """
-        with explain_write_errors(self.folder):
-            return self.run_jobs(source)
+        try:
+            with explain_write_errors(self.folder):
+                return self.run_jobs(source)
+        finally:
+            self.engine.close()
 
     def run_jobs(self, source: Source) -> int:
         """Runs all jobs as `run` does, but for OSErrors of the sweep's own files."""
@@ -78,8 +81,6 @@ class SweepRunner:
                 self.signal = self.signal or signal.SIGTERM
                 self.run_loop()  # stops the running jobs
                 raise
-            finally:
-                self.engine.close()
         screen.print_summary(self.jobs, source.summary_lines())
         if self.signal is not None:
             return 128 + self.signal

@@ -11,11 +11,12 @@ import signal
 import socket
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vaelab.sweeps.claims import is_process_running
-from vaelab.sweeps.process import Order, Process
+from vaelab.sweeps.process import Child, Order, Process, append_to_log, start_fresh
 from vaelab.training.json_files import read_json_or_nothing, write_json
 
 LOOK = 1.0
@@ -37,10 +38,11 @@ class Worker:
 
     Args:
         order: The job.
+        start: Starts its process.
     """
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, order: Order, start: Callable[[Order], Child] = start_fresh) -> None:
+        self.order, self.start = order, start
         self.process: Process | None = None
 
     def __call__(self) -> int:
@@ -56,7 +58,7 @@ class Worker:
             write_json(start_file(self.order), {"host": socket.gethostname(), "gpus": gpus})
             if launcher.requested_signal() or launcher.was_gone_before_start():
                 return NOT_BEGUN
-            self.process = Process(self.order)
+            self.process = Process(self.order, self.start)
             return self.wait_for_job(self.process, launcher)
         except Exception:
             append_to_log(self.order, traceback.format_exc())
@@ -174,10 +176,3 @@ def delete_exchange_files(order: Order) -> None:
     """Deletes the request file and the start file of a job, if they exist."""
     for path in (request_file(order), start_file(order)):
         path.unlink(missing_ok=True)
-
-
-def append_to_log(order: Order, text: str) -> None:
-    """Appends text to the log of a job, whose folder is created if it is missing."""
-    order.log.parent.mkdir(parents=True, exist_ok=True)
-    with order.log.open("a") as log:
-        log.write(f"{text.rstrip()}\n")

@@ -9,9 +9,11 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
+from vaelab.commands import command_lines
 from vaelab.errors import UserError
+from vaelab.sweeps.fork_server import ForkServer, Start, build_fork_server
 from vaelab.sweeps.job import Job
-from vaelab.sweeps.process import Order, Process
+from vaelab.sweeps.process import Order, Process, start_fresh
 
 
 class Local:
@@ -22,6 +24,8 @@ class Local:
         gpus: Numbers of the GPUs; auto: those in CUDA_VISIBLE_DEVICES if it is set, else all.
         jobs_per_gpu: Jobs at once on each GPU.
         gpus_per_job: GPUs of each job; auto: its `trainer.devices`.
+        start: How a job's process starts: `fork` of a server that has imported torch, or `fresh`;
+            auto: `fork` on Linux.
     """
 
     def __init__(
@@ -31,6 +35,7 @@ class Local:
         gpus: Sequence[int | str] | Literal["auto"],
         jobs_per_gpu: PositiveInt,
         gpus_per_job: PositiveInt | Literal["auto"],
+        start: Start,
     ) -> None:
         self.gpus = visible_gpus() if gpus == "auto" else [str(gpu) for gpu in gpus]
         self.gpus_per_job = gpus_per_job
@@ -40,12 +45,26 @@ class Local:
         self.gpu_slots = max(1, len(self.gpus) * jobs_per_gpu)
         self.free_slots = self.slots = self.cores if n_jobs == "auto" else n_jobs
         self.threads_given = "OMP_NUM_THREADS" in os.environ
+        self.process_start = start
+        self.fork_server: ForkServer | None = None
+        self.expect(self.cores)  # now, so that the server imports torch while jobs are composed
 
     def expect(self, jobs: int) -> None:
-        """Sets the number of CPU slots by the number of jobs and cores, if `n_jobs` is auto."""
+        """Sets the number of CPU slots by the number of jobs and cores, if `n_jobs` is auto.
+
+        Starts the fork server, if there is to be one, again if its jobs get other numbers of
+        threads.
+        """
         if self.n_jobs == "auto":
             most = self.cores if self.cores <= 4 else self.cores // 2  # logical cores come in pairs
             self.free_slots = self.slots = max(1, min(most, jobs))
+        variables = self.thread_variables(1, 1, bool(self.gpus))
+        if self.fork_server is None or self.fork_server.environment != variables:
+            self.close()
+            command = command_lines.process_argv()
+            self.fork_server = build_fork_server(
+                self.process_start, command, variables, os.getcwd()
+            )
 
     def is_on_gpu(self, job: Job) -> bool:
         """True if there are GPUs and the job's `trainer.accelerator` is neither cpu nor mps."""
@@ -58,6 +77,13 @@ class Local:
             return len(self.gpus) if asked < 0 else asked
         return min(max(job.devices, 1), self.slots)
 
+    def thread_variables(self, size: int, devices: int, on_gpu: bool) -> dict[str, str]:
+        """Returns OMP_NUM_THREADS of a job by its share of cores; empty if this process has it."""
+        if self.threads_given:
+            return {}
+        share = self.cores * size // self.gpu_slots if on_gpu else self.cores // self.slots * size
+        return {"OMP_NUM_THREADS": str(max(1, share // max(devices, 1)))}
+
     def check_job(self, job: Job) -> None:
         """Raises UserError if the job asks for no GPU on one, or for more than there are."""
         if self.is_on_gpu(job) and not self.job_size(job):
@@ -68,7 +94,12 @@ class Local:
             )
 
     def count_startable(self, job: Job | None = None) -> int:
-        """Returns how many jobs like this fit now; for no job, free GPU slots, else CPU slots."""
+        """Returns how many jobs like this fit now; for no job, free GPU slots, else CPU slots.
+
+        None fits while the fork server is starting.
+        """
+        if self.fork_server and self.fork_server.is_starting():
+            return 0
         if job is None:
             return sum(self.free_gpus.values()) or self.free_slots
         if self.is_on_gpu(job):
@@ -81,17 +112,14 @@ class Local:
         Sets CUDA_VISIBLE_DEVICES of a GPU job and, unless this process has it, OMP_NUM_THREADS in
         `order.environment`.
         """
-        size, gpus = self.job_size(job), []
-        if self.is_on_gpu(job):
+        size, gpus, on_gpu = self.job_size(job), [], self.is_on_gpu(job)
+        if on_gpu:
             gpus = [gpu for gpu, _ in self.free_gpus.most_common(size)]
             self.free_gpus.subtract(gpus)
             order.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-            threads = self.cores * size // self.gpu_slots // max(job.devices, 1)
         else:
             self.free_slots -= size
-            threads = self.cores // self.slots * size // max(job.devices, 1)
-        if not self.threads_given:
-            order.environment["OMP_NUM_THREADS"] = str(max(1, threads))
+        order.environment.update(self.thread_variables(size, job.devices, on_gpu))
 
         def give_back() -> None:
             """Frees the GPUs or CPU slots of the job."""
@@ -99,14 +127,16 @@ class Local:
             self.free_slots += 0 if gpus else size
 
         try:
-            process = Process(order)
+            process = Process(order, self.fork_server.start if self.fork_server else start_fresh)
         except Exception:  # such as a log that cannot be written
             give_back()
             raise
         return LocalHandle(process, f"GPU {','.join(gpus)}" if gpus else "CPU", give_back)
 
     def close(self) -> None:
-        """Does nothing: the engine holds nothing beside the processes of jobs."""
+        """Ends the fork server, if there is one."""
+        if self.fork_server:
+            self.fork_server.close()
 
 
 class LocalHandle:

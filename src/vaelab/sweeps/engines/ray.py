@@ -14,8 +14,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 
 from vaelab.errors import UserError, first_line
 from vaelab.sweeps.engines.remote import Lost, RemoteHandle
+from vaelab.sweeps.fork_server import Start, kept_server
 from vaelab.sweeps.job import Job
-from vaelab.sweeps.process import Order
+from vaelab.sweeps.process import Order, start_fresh
 from vaelab.sweeps.worker import Worker
 
 OF_A_NODE = re.compile(
@@ -59,6 +60,8 @@ class Ray:
         cpus_per_job: CPU cores of each job; auto: the cores that go with its GPUs, or without GPUs
             its `trainer.devices`.
         gpus_per_job: GPUs of each job; auto: its `trainer.devices`. A fraction shares a GPU.
+        start: How a job's process starts: `fork` of a server that has imported torch, which Ray's
+            process keeps for its next job, or `fresh`; auto: `fork` on Linux.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Ray:
         n_jobs: PositiveInt | Literal["auto"],
         cpus_per_job: PositiveFloat | Literal["auto"],
         gpus_per_job: NonNegativeFloat | Literal["auto"],
+        start: Start,
     ) -> None:
         if gpus_per_job != "auto" and gpus_per_job > 1 and gpus_per_job % 1:
             raise UserError(
@@ -79,6 +83,7 @@ class Ray:
         declared = any(number is not None for number in self.own.values())
         self.address = "local" if declared and address == "auto" else address
         self.n_jobs, self.cpus_per_job, self.gpus_per_job = n_jobs, cpus_per_job, gpus_per_job
+        self.process_start = start
         self.running: Counter[Share] = Counter()
         self.latest: Share | None = None
         self.looked = float("-inf")
@@ -182,7 +187,8 @@ class Ray:
         def submit() -> RayTask:
             """Submits a worker for the job to Ray and returns its task."""
             resources = {"num_cpus": share.cpus, "num_gpus": share.gpus}
-            return RayTask(run_worker.options(**resources, name=job.name).remote(order))
+            remote = run_worker.options(**resources, name=job.name)
+            return RayTask(remote.remote(order, self.process_start))
 
         def give_back() -> None:
             """Frees the share of the job."""
@@ -211,9 +217,10 @@ def job_environment(job: Job, share: Share) -> dict[str, str]:
 
 
 @ray.remote(max_retries=0)
-def run_worker(order: Order) -> int:
+def run_worker(order: Order, start: Start) -> int:
     """Ray's remote function: runs the job of an order on a node and returns its exit code."""
-    return Worker(order)()
+    server = kept_server(start, order)
+    return Worker(order, server.start if server else start_fresh)()
 
 
 class RayTask:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vaelab.sweeps import worker
-from vaelab.sweeps.process import Order
+from vaelab.sweeps.process import Order, append_to_log
 from vaelab.training.json_files import read_json_or_nothing, write_json
 
 PATIENCE = 15.0
@@ -85,7 +85,7 @@ class RemoteHandle:
         if self.asked:
             return -self.asked
         *before, last = str(error).strip().splitlines() or [type(error).__name__]
-        worker.append_to_log(self.order, "\n".join([*before, f"error: {last}"]))
+        append_to_log(self.order, "\n".join([*before, f"error: {last}"]))
         return 1
 
     def stop(self) -> None:
