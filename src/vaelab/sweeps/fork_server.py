@@ -7,7 +7,7 @@ a socket; `vaelab.sweeps.forked` is the server's and the job's side. The rules:
 1. A job is as good as a fresh process: own session, log, working folder, environment, sys.argv,
    `__main__`, threads, and the exit of Python itself. It trains to the same bits.
 2. The server does nothing but import and fork. A fork copies one thread only, and no state of CUDA,
-   so a server that has threads or has loaded CUDA's driver refuses. OpenBLAS, which would start
+   so a server that has threads or has opened a GPU refuses. OpenBLAS, which would start
    threads when it is imported, has one in the server, and in each job what it would have read.
 3. What cannot be made good after a fork starts fresh: another program than vaelab's own training,
    which could set variables before it imports torch, and variables that are read at imports or
@@ -30,7 +30,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from multiprocessing import Pipe
 from pathlib import Path
@@ -81,19 +81,31 @@ class ForkServer:
         self.failure = ""
         self.forks: dict[int, Fork] = {}
         self.connection, theirs = Pipe()
+        self.opened = ExitStack()
+        self.opened.callback(self.connection.close)
+        try:
+            self.launch(command, folder, theirs.fileno())
+        except OSError as error:  # as on a full disk, or from a limit of processes
+            self.failure = f"the server of forks did not start: {error}"
+        finally:
+            theirs.close()
+
+    def launch(self, command: Sequence[str], folder: str, socket: int) -> None:
+        """Starts the server's process, whose output goes into a temporary file."""
         first = folder if command[1] == "-m" else os.path.dirname(command[1])
-        self.output = TemporaryFile()  # noqa: SIM115
+        self.output = self.opened.enter_context(TemporaryFile())  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, first, str(theirs.fileno())],
+            [sys.executable, "-c", PROGRAM, first, str(socket)],
             cwd=folder,
-            env=full_environment(environment) | ONE_THREAD,
+            env=full_environment(self.environment) | ONE_THREAD,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[socket],
         )
-        theirs.close()
+        self.opened.callback(self.process.wait)
+        self.opened.callback(self.process.kill)
 
     def is_starting(self) -> bool:
         """True until the server is ready or has failed; reads what it has sent."""
@@ -181,10 +193,7 @@ class ForkServer:
     def close(self) -> None:
         """Ends the server, and so its jobs; again is no error."""
         self.failure = self.failure or "the server of forks was closed"
-        self.process.kill()
-        self.process.wait()
-        self.connection.close()
-        self.output.close()
+        self.opened.close()
 
 
 class Fork:

@@ -7,6 +7,7 @@ import re
 import runpy
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -31,6 +32,8 @@ READ_EARLY = re.compile(
 """Variables that have an effect when Python starts or imports a library, and none later."""
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 """Variables by which OpenBLAS counts its threads, the first that is set."""
+GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
+"""Beginnings of the device files that the drivers of GPUs open when they are initialised."""
 LOOK = 0.02
 """Seconds between two looks for ended jobs."""
 SET_NAME = 15
@@ -82,11 +85,13 @@ def serve() -> None:
 
 
 def obstacle() -> str:
-    """Returns why this process cannot fork: it has threads, or CUDA's driver; empty if it can."""
+    """Returns why this process cannot fork: it has threads, or uses a GPU; empty if it can."""
     if (threads := len(os.listdir("/proc/self/task"))) > 1:
         return f"the server of forks has {threads} threads"
-    if "/libcuda.so" in Path("/proc/self/maps").read_text():
-        return "the server of forks has loaded the driver of CUDA"
+    for descriptor in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing
+            if (file := os.readlink(f"/proc/self/fd/{descriptor}")).startswith(GPUS):
+                return f"the server of forks has opened {file}"
     return ""
 
 
