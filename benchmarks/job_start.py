@@ -1,13 +1,15 @@
 """How soon the jobs of a sweep start, forked and fresh: python benchmarks/job_start.py [jobs].
 
-Times from the order of a job to its first training step, of five jobs each; then the wall time of a
-whole sweep of so many jobs (default 24) of one epoch, two at a time, the launcher's start included;
-and the memory of a job while another one runs: its own (USS), and with its part of what it shares
-(PSS). Each pair is measured one after the other, fresh first.
+Times from the order of a job to its first training step, medians of five jobs; the memory of a job
+while another one runs: its own (USS), and with its part of what it shares (PSS); then a whole sweep
+of so many jobs (default 24) of one epoch, two at a time, with the launcher's start. Processor
+seconds, of the job until that step or of the sweep with all its processes, tell more than times
+where others share the machine. Each pair is measured one after the other, fresh first.
 """
 
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TRAIN = [sys.executable, str(ROOT / "train.py")]
 VARIABLES = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "benchmarks")}
 REPEATS = 5
+JOB = ("first training step", "processor seconds until then", "end of one epoch")
 ONE_EPOCH = "trainer.max_epochs=1"
 KINDS = {"default": [ONE_EPOCH], "fast": ["trainer=fast", ONE_EPOCH]}
 
@@ -39,18 +42,19 @@ def order(folder: Path, *overrides: str) -> Order:
 
 def seconds_of_jobs(
     folder: Path, start: Callable[[Order], Child], overrides: list[str]
-) -> tuple[float, float]:
-    """Returns the median seconds until the first step, and until the end, of jobs one by one."""
-    steps, ends = [], []
+) -> list[float]:
+    """Returns the medians, of jobs one by one, of what JOB names."""
+    found = []
     for i in range(REPEATS):
         began = time.time()
         given = order(folder / str(i), *overrides)
         process = Process(given, start)
         if process.wait():
             sys.exit(given.log.read_text())
-        ends.append(time.time() - began)
-        steps.append(float((given.log.parent / "first").read_text()) - began)
-    return median(steps), median(ends)
+        ended = time.time() - began
+        first, processor = map(float, (given.log.parent / "first").read_text().split())
+        found.append((first - began, processor, ended))
+    return [median(column) for column in zip(*found, strict=True)]
 
 
 def memory_of_second(folder: Path, start: Callable[[Order], Child]) -> tuple[float, float]:
@@ -69,15 +73,21 @@ def memory_of_second(folder: Path, start: Callable[[Order], Child]) -> tuple[flo
     return own / 1000, kilobytes["Pss"] / 1000
 
 
-def seconds_of_sweep(folder: Path, start: str, jobs: int) -> float:
-    """Returns the wall time of a sweep of jobs of one epoch, two at a time."""
-    began = time.time()
+def seconds_of_sweep(folder: Path, start: str, jobs: int) -> list[float]:
+    """Returns the seconds and the processor seconds of a sweep, two jobs of an epoch at a time."""
+    began, before = time.time(), processor_seconds()
     words = [f"seed=range({jobs})", ONE_EPOCH, "hydra.launcher.n_jobs=2"]
     words += [f"hydra.launcher.start={start}", f"hydra.sweep.dir={folder}"]
     subprocess.run(
         [*TRAIN, "-m", *words], check=True, stdout=subprocess.DEVNULL, env=os.environ | VARIABLES
     )
-    return time.time() - began
+    return [time.time() - began, processor_seconds() - before]
+
+
+def processor_seconds() -> float:
+    """Returns the processor seconds of all processes that were started here and have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def row(name: str, unit: str, fresh: float, fork: float) -> list[str]:
@@ -98,15 +108,16 @@ def main(jobs: int) -> None:
         starts = {"fresh": start_fresh, "fork": server.start}
         for kind, overrides in KINDS.items():
             found = [seconds_of_jobs(folder / k / kind, s, overrides) for k, s in starts.items()]
-            for i, what in enumerate(("first training step", "end of one epoch")):
+            for i, what in enumerate(JOB):
                 rows.append(row(f"{kind}: {what}", "s", found[0][i], found[1][i]))
         found = [memory_of_second(folder / k / "memory", s) for k, s in starts.items()]
         for i, what in enumerate(("its own", "with its part of what is shared")):
             rows.append(row(f"memory of a second job, {what}", "MB", found[0][i], found[1][i]))
         server.close()
         if jobs:
-            seconds = [seconds_of_sweep(folder / f"sweep_{k}", k, jobs) for k in starts]
-            rows.append(row(f"sweep of {jobs} jobs of one epoch", "s", *seconds))
+            found = [seconds_of_sweep(folder / f"sweep_{k}", k, jobs) for k in starts]
+            for i, what in enumerate(("seconds", "processor seconds")):
+                rows.append(row(f"sweep of {jobs} jobs, {what}", "s", found[0][i], found[1][i]))
     show("Starts of jobs", ["", "unit", "fresh", "fork", "ratio"], rows, "", as_markdown=True)
 
 

@@ -26,7 +26,6 @@ may share. What would be left of it is shorter than what would have to be undone
 """
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ from tempfile import TemporaryFile
 from typing import Any, Literal
 
 from vaelab.commands.config_folders import CONF
+from vaelab.commands.stopping import signal_name
 from vaelab.errors import UserError
 from vaelab.sweeps.process import (
     Child,
@@ -183,7 +183,7 @@ class ForkServer:
             code = self.process.poll()
             self.output.seek(0)
             said = self.output.read().decode(errors="replace").strip().splitlines()
-            how = f"by {signal.Signals(-code).name}" if code is not None and code < 0 else ""
+            how = f"by {signal_name(-code)}" if code is not None and code < 0 else ""
             last = f": {said[-1]}" if said and not how else ""
             reason = f"the server of forks ended {how or f'with exit code {code}'}{last}"
             reason = reason if code is not None else "the server of forks does not answer"
