@@ -23,7 +23,8 @@ IMPORTS = (
     *("vaelab.commands.train", "vaelab.commands.quiet", "vaelab.commands.training"),
     *("vaelab.models", "vaelab.training.trainer", "vaelab.training.callbacks.stopping"),
     *("vaelab.runs.validation", "vaelab.runs.comparability", "vaelab.sweeps.pruning"),
-    *("torch.utils.tensorboard", "PIL.PngImagePlugin"),
+    *("torch.utils.tensorboard", "PIL.PngImagePlugin", "PIL.BmpImagePlugin"),
+    *("PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
 )
 """What a training of the default configuration imports, up to its end."""
 READ_EARLY = re.compile(
