@@ -106,6 +106,7 @@ def test_fork_has_state_log_and_exit_code_of_fresh_process(
         process = Process(given, start)
         assert process.wait() == 1
         assert is_fork(process) == (name == "fork")
+        assert (tmp_path / "state.json.open").read_text() == "flushed by the end of Python"
         found[name] = (read_json(tmp_path / "state.json"), given.log.read_text())
         given.log.unlink()
     (fresh, fresh_log), (fork, fork_log) = found["fresh"], found["fork"]
