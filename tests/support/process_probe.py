@@ -8,6 +8,7 @@ import random
 import signal
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ import lightning
 import numpy as np
 import threadpoolctl
 import torch
+
+OF_ONE_PROCESS = ("VAELAB_PARENT", "PYTEST_CURRENT_TEST")
+"""Variables that differ between two processes alike."""
 
 
 def process_state() -> dict:
@@ -31,7 +35,8 @@ def process_state() -> dict:
         "path": sys.path,
         "main": [main.__name__, main.__file__, getattr(main.__spec__, "name", None)],
         "folder": os.getcwd(),
-        "environment": {k: v for k, v in os.environ.items() if k != "VAELAB_PARENT"},
+        "name": Path("/proc/self/comm").read_text().strip(),
+        "environment": {k: v for k, v in os.environ.items() if k not in OF_ONE_PROCESS},
         "is_parent": os.environ.get("VAELAB_PARENT") == str(os.getppid()),
         "leads": [os.getsid(0) == os.getpid(), os.getpgrp() == os.getpid()],
         "files": {
@@ -62,6 +67,12 @@ def process_state() -> dict:
     }
 
 
+def write_late(file: str) -> None:
+    """Writes a file after a second; for a process that Python waits for when it exits."""
+    time.sleep(1)
+    Path(f"{file}.late").write_text("joined by the end of Python")
+
+
 class Probe(lightning.Callback):
     """Writes the state of its process into a file before training, and may end the process.
 
@@ -79,6 +90,8 @@ class Probe(lightning.Callback):
             Path(self.file).write_text(json.dumps(process_state()))
             self.left_open = Path(f"{self.file}.open").open("w")  # noqa: SIM115
             self.left_open.write("flushed by the end of Python")
+            late = multiprocessing.get_context("fork").Process(target=write_late, args=[self.file])
+            late.start()
         print("probed")
         if self.then == "raise":
             raise RuntimeError("trouble")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from vaelab.sweeps.engines import remote
 from vaelab.sweeps.engines.remote import Lost, RemoteHandle
 from vaelab.sweeps.job import Job, last_error
 from vaelab.sweeps.process import Order, Process
-from vaelab.sweeps.worker import NOT_BEGUN, Worker, request_file, start_file
+from vaelab.sweeps.worker import NOT_BEGUN, Worker, end_file, request_file, start_file
 from vaelab.training.json_files import read_json, write_json
 
 ROOT = Path(__file__).parents[2]
@@ -544,15 +545,16 @@ def test_requeuing_worker_checkpoint_stops_and_requeues_job(make_order, tmp_path
     from vaelab.sweeps.engines.slurm import RequeuingWorker
 
     given = make_order(EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL)
-    running = RequeuingWorker(given)
-    running.process = Process(given)
-    write_json(start_file(given), {"host": "node7", "gpus": None})
+    running, job = RequeuingWorker([given], 0, "fresh"), Worker(given)
+    running.running.append((job, {}))
+    assert job.poll() is None
+    assert start_file(given).exists()
     wait_until(lambda: "sitting" in given.log.read_text())
     running.checkpoint().dump(tmp_path / "pickle")  # as submitit does before the time limit
-    assert running.process.poll() == 143
+    assert job.poll() == 143
     assert not start_file(given).exists()  # since the job is in the queue again
     again = DelayedSubmission.load(tmp_path / "pickle").function
-    assert (again.order, again.process) == (given, None)
+    assert (again.orders, again.running) == ([given], [])
 
 
 SCONTROL_SCRIPT = """#!/bin/sh
@@ -602,7 +604,7 @@ def test_requeuing_worker_gives_no_result_if_slurm_queues_its_job_again(
     slurm = Thread(target=preempt)
     slurm.start()
     try:
-        code = RequeuingWorker(given)()
+        code = RequeuingWorker([given], 0, "fresh")()[given.log]
     except SystemExit:  # with which submitit writes no result
         assert requeued
         assert not start_file(given).exists()
@@ -611,6 +613,204 @@ def test_requeuing_worker_gives_no_result_if_slurm_queues_its_job_again(
     finally:
         slurm.join()
         signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def make_orders(make_order) -> Callable[..., list[Order]]:
+    """(*lines of Python) -> a job for each of them, in folders of their own."""
+
+    def make(*scripts: str) -> list[Order]:
+        made = []
+        for i, script in enumerate(scripts):
+            given = make_order(script)
+            given = replace(given, log=given.log.parents[1] / f"job-{i}" / "job.log")
+            write_json(request_file(given), {"signal": 0})
+            made.append(given)
+        return made
+
+    return make
+
+
+@pytest.fixture
+def sigterm_handler() -> Iterator[None]:
+    """Restores this process's handler of SIGTERM, which a worker for SLURM replaces."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_allocation_runs_its_jobs_one_after_the_other(make_orders, sigterm_handler):
+    pytest.importorskip("submitit", reason="needs submitit")
+    from vaelab.sweeps.engines.slurm import RequeuingWorker
+
+    alone = "import os, time; os.mkdir('running'); time.sleep(0.3); os.rmdir('running')"
+    scripts = [alone, f"{alone}; os._exit(3)", f"{alone}; os.kill(os.getpid(), 9)", alone]
+    orders = [replace(o, folder=str(o.log.parents[1])) for o in make_orders(*scripts)]
+    codes = RequeuingWorker(orders, 0, "fresh")()
+    assert [codes[order.log] for order in orders] == [0, 3, -9, 0], codes
+    ended = [worker.read_json_or_nothing(end_file(order)).get("exit") for order in orders]
+    assert ended == [0, 3, -9, None]  # the last ends with the allocation
+    assert not (orders[0].log.parents[1] / "running").exists()
+
+
+def test_allocation_runs_jobs_side_by_side_on_gpus_of_their_own(
+    make_orders, sigterm_handler, monkeypatch
+):
+    pytest.importorskip("submitit", reason="needs submitit")
+    from vaelab.sweeps.engines.slurm import RequeuingWorker
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3,5,7")
+    both = """
+import os, time
+gpus = os.environ["CUDA_VISIBLE_DEVICES"]
+open(f"gpus-{gpus}", "a").close()
+while not all(os.path.exists(f"gpus-{name}") for name in ("0,2", "3,5")): time.sleep(0.05)
+print(gpus)
+"""
+    orders = [replace(o, folder=str(o.log.parents[1])) for o in make_orders(both, both, both)]
+    codes = RequeuingWorker(orders, 2, "fresh")()
+    assert set(codes.values()) == {0}
+    seen = [order.log.read_text().strip() for order in orders]
+    assert {"0,2", "3,5"} == set(seen[:2])
+    assert seen[2] in seen[:2]
+    assert {read_json(start_file(order))["gpus"] for order in orders} == {"0,2", "3,5"}
+
+
+def test_stopped_allocation_starts_no_other_job(make_orders, sigterm_handler, monkeypatch):
+    pytest.importorskip("submitit", reason="needs submitit")
+    from vaelab.sweeps.engines.slurm import RequeuingWorker
+
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    stop = f"import os, signal; os.kill({os.getpid()}, signal.SIGTERM)"  # as scancel does
+    waiting = "\n".join([EXIT_ON_SIGTERM, stop, WAIT_FOR_SIGNAL])
+    orders = make_orders("", waiting, "")
+    codes = RequeuingWorker(orders, 0, "fresh")()
+    assert [codes[order.log] for order in orders] == [0, 143, NOT_BEGUN]
+    assert [start_file(order).exists() for order in orders] == [True, True, False]
+    assert not orders[2].log.exists()
+
+
+def test_requeued_allocation_goes_on_with_jobs_that_have_not_ended(make_orders, sigterm_handler):
+    pytest.importorskip("submitit", reason="needs submitit")
+    from vaelab.sweeps.engines.slurm import RequeuingWorker
+
+    done, unread, waiting = make_orders(
+        "print('ran')", "print('ran')", "\n".join([EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL])
+    )
+    orders = [done, unread, waiting]
+    allocation = RequeuingWorker(orders, 0, "fresh")
+    again = []
+
+    def reach_limit(*_) -> None:
+        again.append(allocation.checkpoint().function)
+        raise SystemExit(-1)  # as submitit does
+
+    def signal_at_limit() -> None:
+        """Sends the signal once the last job runs; the launcher has seen the end of the first."""
+        wait_until(lambda: waiting.log.exists() and "sitting" in waiting.log.read_text())
+        worker.delete_exchange_files(done)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, reach_limit)
+    slurm = Thread(target=signal_at_limit)
+    slurm.start()
+    try:
+        with pytest.raises(SystemExit):
+            allocation()
+    finally:
+        slurm.join()
+        signal.signal(signal.SIGUSR2, before)
+    assert not start_file(waiting).exists()  # since it is in the queue again
+    again[0].orders = [done, unread, replace(waiting, command=[sys.executable, "-c", ""])]
+    assert again[0]()[waiting.log] == 0
+    assert [order.log.read_text() for order in (done, unread)] == ["ran\n", "ran\n"]
+
+
+@pytest.mark.slow
+def test_jobs_of_an_allocation_are_forks_of_one_server(make_order, sigterm_handler, monkeypatch):
+    pytest.importorskip("submitit", reason="needs submitit")
+    from vaelab.sweeps import fork_server
+    from vaelab.sweeps.engines import slurm
+
+    program = fork_server.PROGRAM.replace("import serve;", "import serve; forked.IMPORTS = ();")
+    program = program.replace("from vaelab", "import vaelab.sweeps.forked as forked; from vaelab")
+    monkeypatch.setattr(fork_server, "PROGRAM", program)
+    parents, begin = [], fork_server.Fork.__init__
+
+    def note(fork, server, *given) -> None:
+        parents.append(server.process.pid)
+        begin(fork, server, *given)
+
+    monkeypatch.setattr(fork_server.Fork, "__init__", note)
+    orders = []
+    for i in range(3):
+        given = make_order()
+        log = given.log.parents[1] / f"job-{i}" / "job.log"
+        words = [sys.executable, "-m", "vaelab", "train", "--help"]
+        given = replace(given, command=words, log=log, environment={"OMP_NUM_THREADS": "1"})
+        write_json(request_file(given), {"signal": 0})
+        orders.append(given)
+    assert set(slurm.RequeuingWorker(orders, 0, "auto")().values()) == {0}
+    assert len(parents) == 3
+    assert len(set(parents)) == 1
+    assert set(slurm.RequeuingWorker(orders[2:], 0, "auto")().values()) == {0}
+    assert len(parents) == 3  # a job alone would gain nothing
+
+
+def test_slurm_fills_allocations_and_cancels_them_with_their_last_job(tmp_path, monkeypatch):
+    engine = build_slurm(cluster="local", n_jobs=7, jobs_per_allocation=3)
+    from vaelab.sweeps.engines import slurm
+
+    submitted, cancelled = [], []
+
+    class Executor:
+        """Stands for submitit's, and for its job."""
+
+        def __init__(self, folder: Path) -> None:
+            self.folder, self.job_id = folder, str(len(submitted))
+            self.paths = SimpleNamespace(result_pickle=folder / "result")
+
+        def update_parameters(self, **given) -> None:
+            self.name = given["name"]
+
+        def submit(self, function) -> "Executor":
+            submitted.append([self.name, *(o.log.parent.name for o in function.orders)])
+            return self
+
+        def done(self) -> bool:
+            return False
+
+        def cancel(self, check: bool) -> None:
+            cancelled.append(self.name)
+
+    monkeypatch.setattr(engine, "build_executor", Executor)
+
+    def start(name: str, accelerator: str = "auto") -> RemoteHandle:
+        job = Job([], {}, Path(name), accelerator=accelerator)
+        engine.check_job(job)
+        return engine.start(job, Order([], tmp_path / name / "job.log", tmp_path / "alive"))
+
+    assert engine.count_startable() == 6
+    handles = [start("a"), start("b")]
+    assert (engine.count_startable(), submitted) == (1, [])
+    handles.append(start("c"))
+    assert (engine.count_startable(), submitted) == (3, [["a_and_2", "a", "b", "c"]])
+    other, last = start("d"), start("e", "gpu")  # a job with a GPU needs another allocation
+    assert [other.poll(), last.poll()] == [None, None]
+    assert submitted[1:] == [["d", "d"], ["e", "e"]]
+    assert engine.count_startable() == 0  # there is room for two, but not for an allocation
+    write_json(slurm.end_file(handles[0].order), {"exit": 3})
+    monkeypatch.setattr(worker, "LOOK", 0.0)
+    assert [handle.poll() for handle in handles] == [3, None, None]
+    assert not slurm.end_file(handles[0].order).exists()
+    write_json(start_file(handles[1].order), {"host": "node7", "gpus": None})
+    handles[2].stop()  # which has not begun
+    assert cancelled == []
+    handles[1].kill()
+    assert cancelled == []
+    handles[1].given_up = 0.0
+    assert handles[1].poll() == -signal.SIGKILL
+    assert cancelled == ["a_and_2"]
 
 
 SQUEUE_SCRIPT = """#!/bin/sh
@@ -656,7 +856,10 @@ def test_slurm_task_without_result_is_lost_after_leaving_queue(tmp_path, fake_sq
         def stderr(self) -> str:
             return "slurmstepd: error: killed"
 
-    task = slurm.SlurmTask(Submission(), accounts=False)
+    given = Order([], tmp_path / "job" / "job.log", tmp_path / "alive")
+    allocation = slurm.Allocation(None, {}, 0, "fresh")
+    allocation.job = Submission()
+    task = slurm.SlurmTask(allocation, given, accounts=False)
     fake_squeue("7 main vae R 0:17 node7")
     assert [task.result() for _ in range(100)] == [None] * 100
     assert not (tmp_path / "squeue.asked").exists()  # within 20 seconds squeue is not run
@@ -843,15 +1046,18 @@ SLURM_WITHOUT_ACCOUNTING = {
 
 
 @pytest.mark.slow
-def test_slurm_without_accounting_runs_jobs_with_one_notice(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "shared", ["", "hydra.launcher.jobs_per_allocation=2"], ids=["one by one", "in allocations"]
+)
+def test_slurm_without_accounting_runs_jobs_with_one_notice(tmp_path, monkeypatch, shared):
     pytest.importorskip("submitit", reason="needs submitit")
     (tmp_path / "bin").mkdir()
     for name, lines in SLURM_WITHOUT_ACCOUNTING.items():
         write_script(tmp_path / "bin" / name, f"#!/bin/sh\nHERE={tmp_path}\n{lines}")
     (tmp_path / "task.py").write_text(TASK_SCRIPT)
-    fixed = ["hydra/launcher=slurm", "hydra.sweep.dir=sweep"]
+    fixed = ["hydra/launcher=slurm", "hydra.sweep.dir=sweep", *shared.split()]
     done = subprocess.run(
-        [sys.executable, "task.py", "-m", *fixed, "seed=1,2"],
+        [sys.executable, "task.py", "-m", *fixed, "seed=1,2,3"],
         cwd=tmp_path,
         env=os.environ | {"TROUBLE": "{}", "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"},
         capture_output=True,
@@ -862,5 +1068,9 @@ def test_slurm_without_accounting_runs_jobs_with_one_notice(tmp_path, monkeypatc
     output = done.stdout.splitlines()
     assert output[0].startswith("SLURM keeps no accounts here")
     assert sum("accounts" in line for line in output) == 1
-    assert "2 of 2 done" in done.stdout
+    assert "3 of 3 done" in done.stdout
+    assert (tmp_path / "jobs").read_text().count("one") == (2 if shared else 3)
+    assert {path.name for path in (tmp_path / "sweep").iterdir()} - {".lock"} == {
+        *("sweep.json", "seed-1", "seed-2", "seed-3"),
+    }
     assert (tmp_path / "sacct.asked").read_text().splitlines() == ["asked"]

@@ -30,7 +30,7 @@ TINY = [
     *("trainer.max_epochs=2", "+trainer.limit_train_batches=3", "logger=csv"),
 ]
 VARIABLES = {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "2"}
-WITHOUT_IMPORTS = "import vaelab.sweeps.forked as forked; forked.IMPORTS = (); forked.serve()"
+WITHOUT_IMPORTS = "import vaelab.sweeps.forked as forked; forked.IMPORTS = (); forked.serve([])"
 HELP = [*MODULE, "--help"]
 
 
@@ -107,10 +107,14 @@ def test_fork_has_state_log_and_exit_code_of_fresh_process(
         assert process.wait() == 1
         assert is_fork(process) == (name == "fork")
         assert (tmp_path / "state.json.open").read_text() == "flushed by the end of Python"
+        assert (tmp_path / "state.json.late").read_text() == "joined by the end of Python"
+        (tmp_path / "state.json.late").unlink()
         found[name] = (read_json(tmp_path / "state.json"), given.log.read_text())
         given.log.unlink()
     (fresh, fresh_log), (fork, fork_log) = found["fresh"], found["fork"]
     assert fork["is_parent"]
+    assert fork.pop("name") == "job"
+    assert fresh.pop("name").startswith("python")
     assert "RuntimeError: trouble" in fork_log
     assert {k: v for k, v in fork.items() if v != fresh[k]} == {}
     if program == TRAIN:  # Python's own start of a module has other frames in a traceback
@@ -356,6 +360,8 @@ def test_job_starts_fresh_if_server_cannot_start(make_server, tmp_path, monkeypa
         ({"PYTHONPATH": "elsewhere"}, False),
         ({"MKL_NUM_THREADS": "1"}, False),
         ({"TZ": "Asia/Tokyo"}, False),
+        ({"MPLBACKEND": "agg"}, False),
+        ({"GLIBC_TUNABLES": "glibc.malloc.arena_max=1"}, False),
     ],
     ids=lambda value: " ".join(value) or "none" if isinstance(value, dict) else "",
 )
@@ -365,6 +371,47 @@ def test_variables_that_take_effect_early_are_not_forked(make_server, tmp_path, 
     assert is_fork(process) == forked
     noted = (tmp_path / "job" / "job.log").read_text().startswith("started as a fresh process")
     assert noted == (not forked)
+
+
+@pytest.mark.slow
+def test_variables_that_launcher_has_set_since_are_no_obstacle(make_server, tmp_path, monkeypatch):
+    """As scikit-learn sets KMP_INIT_AT_FORK when the launcher imports it."""
+    server = make_server()
+    monkeypatch.setenv("KMP_INIT_AT_FORK", "FALSE")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7")  # as Ray sets it for each job
+    given = help_order(tmp_path)
+    assert server.variables(given)["CUDA_VISIBLE_DEVICES"] == "7"
+    process = Process(given, server.start)
+    assert process.wait() == 0
+    assert is_fork(process)
+
+
+@pytest.mark.slow
+def test_variable_of_hydra_that_is_read_at_imports_starts_fresh(tmp_path):
+    words = [*TRAIN, "-m", *TINY, "trainer.max_epochs=1", "seed=1", "hydra.launcher.start=fork"]
+    words += ["+hydra.job.env_set.MKL_NUM_THREADS=1", f"hydra.sweep.dir={tmp_path}/sweep"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    (log,) = tmp_path.glob("sweep/*/job.log")
+    assert log.read_text().startswith(
+        "started as a fresh process, not as a fork: MKL_NUM_THREADS=1 may take effect before a fork"
+    )
+
+
+@pytest.mark.slow
+def test_server_outlives_signals_and_jobs_get_theirs_in_time(make_server, tmp_path):
+    """A container or SLURM sends them to all processes; a job may get one before it is one."""
+    slow = "import os, time; lead = os.setsid; os.setsid = lambda: (time.sleep(1), lead()); "
+    server = make_server(slow + WITHOUT_IMPORTS)
+    wait_until(lambda: not server.is_starting())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+        os.kill(server.process.pid, number)
+    for end, code in (("stop", -signal.SIGTERM), ("kill", -signal.SIGKILL)):
+        process = Process(help_order(tmp_path), server.start)
+        assert is_fork(process)
+        getattr(process, end)()
+        assert process.wait() == code
+    assert not server.failure
 
 
 @pytest.mark.parametrize(
@@ -442,6 +489,20 @@ def test_kept_server_serves_orders_alike_and_is_replaced_for_others(monkeypatch,
     assert second.environment == {"OMP_NUM_THREADS": "2"}
     assert first.closed
     assert list(fork_server.kept.values()) == [second]
+
+
+@pytest.mark.slow
+def test_ray_forks_jobs_on_its_nodes(tmp_path):
+    pytest.importorskip("ray", reason="needs ray")
+    words = [*TRAIN, "-m", *TINY, "trainer.max_epochs=1", "seed=1,2", "hydra/launcher=ray"]
+    words += ["hydra.launcher.num_cpus=1", "hydra.launcher.start=fork"]
+    words += ["+callbacks.probe._target_=support.process_probe.Probe"]
+    words += [f"+callbacks.probe.file={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
+    environment = os.environ | {"PYTHONPATH": VARIABLES["PYTHONPATH"]}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = [read_json(tmp_path / seed)["name"] for seed in ("1", "2")]
+    assert names == ["seed-1", "seed-2"]
 
 
 @pytest.mark.slow

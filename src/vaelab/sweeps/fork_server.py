@@ -10,12 +10,15 @@ a socket; `vaelab.sweeps.forked` is the server's and the job's side. The rules:
    so a server that has threads or has opened a GPU refuses. OpenBLAS, which would start
    threads when it is imported, has one in the server, and in each job what it would have read.
 3. What cannot be made good after a fork starts fresh: another program than vaelab's own training,
-   which could set variables before it imports torch, and variables that are read at imports or
-   when Python starts, such as OMP_NUM_THREADS, with other values than in the server. So does
-   everything if `hydra.launcher.start=fresh`, or without Linux: macOS has libraries that do not
-   survive a fork, and Windows has no fork.
+   which could set variables before it imports torch, and a job whose environment variables differ
+   from the server's, as OMP_NUM_THREADS may, for many are read when Python starts or a library is
+   imported; only those of LATE are known to be read later. So does everything if
+   `hydra.launcher.start=fresh`, or without Linux: macOS has libraries that do not survive a fork,
+   and Windows has no fork.
 4. A server that fails is no failure of the sweep: jobs start fresh, with a line in their logs.
-5. Nobody outlives the launcher. The kernel closes the socket of one that was killed; the server
+5. The server is no job: it blocks the signals that ask to stop, which a container or SLURM sends
+   to all processes at once, and lives until the launcher ends it.
+6. Nobody outlives the launcher. The kernel closes the socket of one that was killed; the server
    ends at once, and its jobs, whose parent it is, write a checkpoint and end as
    `vaelab.commands.cli` has it. If the server alone was killed, they do the same, and the launcher
    reports them as failed, so that the same command goes on with them.
@@ -26,6 +29,7 @@ may share. What would be left of it is shorter than what would have to be undone
 """
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -50,12 +54,18 @@ from vaelab.sweeps.process import (
 Start = Literal["auto", "fork", "fresh"]
 """Type of the setting `hydra.launcher.start`."""
 PROGRAM = (
-    "import sys; sys.path[:] = [p or sys.argv[1] for p in sys.path]; "
-    "from vaelab.sweeps.forked import serve; serve()"
+    "import atexit, sys; last = []; atexit.register(lambda: [end() for end in last]); "
+    "sys.path[:] = [p or sys.argv[1] for p in sys.path]; "
+    "from vaelab.sweeps.forked import serve; serve(last)"
 )
-"""The server's Python program; replaces `''` in sys.path by what a job has there."""
+"""The server's Python program; replaces `''` in sys.path by what a job has there.
+
+Python calls the exit function that is registered first, before any import, after all others.
+"""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """Keeps OpenBLAS, in numpy and scipy, from starting threads when it is imported."""
+LATE = re.compile(r"[A-Z]+_VISIBLE_DEVICES|VAELAB_.*")
+"""Variables that are read when they are needed, so that a fork may have values of its own."""
 ANSWER = 60.0
 """Seconds after which a server that does not answer counts as gone."""
 LOST = 1
@@ -77,6 +87,7 @@ class ForkServer:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], folder: str) -> None:
         self.environment = environment
+        self.given = full_environment(environment)
         self.is_ready = False
         self.failure = ""
         self.forks: dict[int, Fork] = {}
@@ -97,7 +108,7 @@ class ForkServer:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, first, str(socket)],
             cwd=folder,
-            env=full_environment(self.environment) | ONE_THREAD,
+            env=self.given | ONE_THREAD,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=subprocess.STDOUT,
@@ -126,8 +137,7 @@ class ForkServer:
         if not reason:
             order.log.open("ab").close()  # raises here what would be an error of the job there
             try:
-                full = replace(order, environment=full_environment(order.environment))
-                self.connection.send(full)
+                self.connection.send(replace(order, environment=self.variables(order)))
                 pid, reason = self.receive("started")
             except OSError:  # as from a server that has just been killed
                 self.fail()
@@ -138,6 +148,16 @@ class ForkServer:
                     return self.forks[pid]
         append_to_log(order, f"started as a fresh process, not as a fork: {reason}")
         return start_fresh(order)
+
+    def variables(self, order: Order) -> dict[str, str]:
+        """Returns all variables of a forked job.
+
+        Those of this process are as they were when the server started, but for LATE: imports set
+        some later, which a job does not need.
+        """
+        late = {k: v for k, v in full_environment({}).items() if LATE.fullmatch(k)}
+        early = {k: v for k, v in self.given.items() if not LATE.fullmatch(k)}
+        return early | late | order.environment
 
     def read(self, timeout: float | None = 0.0) -> None:
         """Reads all messages that have come, after waiting for the first one; notes a failure."""
@@ -218,8 +238,9 @@ class Fork:
 
     def send_signal(self, sig: int) -> None:
         """Sends a signal to the process; one that has ended is no error."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, sig)
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sig)
 
 
 def build_fork_server(

@@ -1,15 +1,15 @@
 """The server of `vaelab.sweeps.fork_server`, and how its fork becomes the process of a job."""
 
-import atexit
 import ctypes
 import gc
 import io
 import os
-import re
 import runpy
+import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from vaelab.commands.cli import PARENT
+from vaelab.sweeps.fork_server import LATE
 from vaelab.sweeps.process import Order
 
 IMPORTS = (
@@ -29,14 +30,12 @@ IMPORTS = (
     *("PIL.GifImagePlugin", "PIL.JpegImagePlugin", "PIL.PpmImagePlugin"),
 )
 """What a training of the default configuration imports, up to its end."""
-READ_EARLY = re.compile(
-    r"(PYTHON|LD_|LC_|MALLOC_|OMP_|KMP_|GOMP_|MKL_|OPENBLAS_|GOTO_|TORCH|PYTORCH_).*|LANG|LANGUAGE|TZ"
-)
-"""Variables that have an effect when Python starts or imports a library, and none later."""
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 """Variables by which OpenBLAS counts its threads, the first that is set."""
 GPUS = ("/dev/nvidia", "/dev/kfd", "/dev/dri")
 """Beginnings of the device files that the drivers of GPUs open when they are initialised."""
+FOR_JOBS = {signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+"""Signals that the server blocks; a fork gets those that come before it is a job when it is one."""
 LOOK = 0.02
 """Seconds between two looks for ended jobs."""
 SET_NAME = 15
@@ -45,13 +44,16 @@ HIDDEN = (__file__, "<string>", runpy.__file__, "<frozen runpy>")
 """Files of the frames that the traceback of a fresh process does not have."""
 
 
-def serve() -> None:
+def serve(last: list[Callable[[], None]]) -> None:
     """Imports what jobs need, then forks one for each order, until the launcher is gone.
 
     Runs in the main program of the server, with the number of its socket in sys.argv. Returns only
     in a fork, when the job's command has returned.
+
+    Args:
+        last: What the last exit function of Python calls; a job appends its end.
     """
-    atexit.register(leave)  # first, and so called after all that imports and the job register
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_JOBS)
     launcher = Connection(int(sys.argv[2]))
     given = first_environment()
     for name in IMPORTS:
@@ -85,7 +87,8 @@ def serve() -> None:
         os._exit(0)
     launcher.close()
     become_job(order, server, imported, printed)
-    run_command(list(order.command))
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    run_command(list(order.command), last)
 
 
 def obstacle() -> str:
@@ -116,8 +119,8 @@ def early_variable(environment: dict[str, str], given: dict[str, str]) -> str:
         value = environment.get(name)
         if value in (given.get(name), os.environ.get(name)):  # an import may have set it
             continue
-        if READ_EARLY.fullmatch(name) and name != BLAS_THREADS[0]:
-            return f"{name}={value or ''} takes effect before a fork"
+        if not LATE.fullmatch(name) and name != BLAS_THREADS[0]:
+            return f"{name}={value or ''} may take effect before a fork"
     return "" if blas_threads(environment) else "OMP_NUM_THREADS is not one number"
 
 
@@ -152,8 +155,11 @@ def become_job(order: Order, server: int, imported: dict[str, str], printed: byt
     np.random.seed()  # noqa: NPY002  Python's own generator has done so by itself
 
 
-def run_command(words: list[str]) -> None:
-    """Runs a command line, `python train.py ...` or `python -m vaelab ...`, as `__main__`."""
+def run_command(words: list[str], last: list[Callable[[], None]]) -> None:
+    """Runs a command line, `python train.py ...` or `python -m vaelab ...`, as `__main__`.
+
+    Appends the end of this process to `last`, see `serve`, if its exit code is known.
+    """
     sys.orig_argv[:] = words
     sys.excepthook = print_exception
     try:
@@ -165,32 +171,26 @@ def run_command(words: list[str]) -> None:
             runpy.run_path(words[1], run_name="__main__")
     except SystemExit as end:
         code = 0 if end.code is None else end.code
-        exit_codes.append(code if isinstance(code, int) else 1)
+        last.append(partial(leave, code if isinstance(code, int) else 1))
         raise
     except Exception:
-        exit_codes.append(1)
+        last.append(partial(leave, 1))
         raise
-    exit_codes.append(0)
+    last.append(partial(leave, 0))
 
 
-exit_codes: list[int] = []
-"""The exit code of this job, once its command has ended in a way that has one."""
-
-
-def leave() -> None:
+def leave(code: int) -> None:
     """Ends a job at the end of Python's own exit, before it frees thousands of modules one by one.
 
-    That would take two seconds. Flushes the files that the job left open, as it would do. Called by
-    `atexit`, after threads have ended and after all other functions; does nothing without a code.
+    That would take two seconds. Flushes the files that the job left open, as it would do. Called
+    after threads have ended and after all other exit functions.
     """
-    if not exit_codes:
-        return
     for found in gc.get_objects():
         if issubclass(type(found), io.IOBase):
             with suppress(Exception):  # closed, or not for writing
                 found.flush()
     ctypes.CDLL(None).fflush(None)
-    os._exit(exit_codes[0] & 0xFF)
+    os._exit(code & 0xFF)
 
 
 def print_exception(

@@ -56,7 +56,8 @@ class Planner:
 
         Args:
             overrides: Overrides of the command line, without those of Hydra.
-            environment: Variables for the job's process.
+            environment: Variables for the job's process, beside those of `hydra.job.env_set`, which
+                are set from its start: some are read before Hydra sets them.
             name: Name of the run folder; default: the overrides that differ between jobs.
 
         Raises:
@@ -73,6 +74,7 @@ class Planner:
             again = bool(task.get("rerun")) or task.get("ckpt") is not None
             damage = "" if again else find_damage(folder, task)
             compared = comparability.scale_key(comparability.compared_config(task))
+            variables = OmegaConf.to_container(composed.hydra.job.env_set, resolve=True)
         trainer = task.get("trainer") or {}
         job = Job(
             overrides=overrides,
@@ -81,7 +83,7 @@ class Planner:
             accelerator=str(trainer.get("accelerator", "auto")),
             devices=device_count(trainer.get("devices", 1)),
             again=again,
-            environment=environment or {},
+            environment=variables | (environment or {}),  # type: ignore[operator, arg-type]
             compared=compared,
         )
         job.seen_failure = job.failure.get("mark")

@@ -114,6 +114,8 @@ class Process:
     def kill(self) -> None:
         """Kills the process and all others of its process group by SIGKILL; none is no error."""
         with suppress(ProcessLookupError, PermissionError):
+            self.child.send_signal(signal.SIGKILL)  # a new fork leads no process group yet
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.child.pid, signal.SIGKILL)
 
     def wait(self) -> int:

@@ -2,7 +2,8 @@
 
 Worker and launcher may be on different machines and communicate only by files in the claims
 folder: the request file holds the signal that the launcher wants sent to the job, the start file
-holds the host and the GPUs of the job, and the heartbeat file shows that the launcher is alive.
+holds the host and the GPUs of the job, the end file its exit code if other jobs of its allocation
+still run, and the heartbeat file shows that the launcher is alive.
 """
 
 import json
@@ -11,7 +12,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ NOT_BEGUN = 128 + signal.SIGTERM
 
 
 class Worker:
-    """Runs one job and watches its launcher; a picklable callable, for Ray and SLURM.
+    """Runs one job and watches its launcher.
 
     Args:
         order: The job.
@@ -44,13 +45,35 @@ class Worker:
     def __init__(self, order: Order, start: Callable[[Order], Child] = start_fresh) -> None:
         self.order, self.start = order, start
         self.process: Process | None = None
+        self.steps = self.run()
+        self.code: int | None = None
+        self.asked = False
 
     def __call__(self) -> int:
+        """Runs the job to its end and returns its exit code, see `run`."""
+        while (code := self.poll()) is None:
+            time.sleep(0.05)
+        return code
+
+    def poll(self) -> int | None:
+        """Starts the job at the first call, watches it at others; returns the exit code at the end.
+
+        Returns None before.
+        """
+        if self.code is None:
+            try:
+                next(self.steps)
+            except StopIteration as end:
+                self.code = end.value
+        return self.code
+
+    def run(self) -> Generator[None, None, int]:
         """Runs the job, unless its launcher is gone, and returns its exit code; 1 on an error.
 
-        The code is negative for a signal. The start file is written first. The job is stopped if
-        the launcher asks for it or is gone; if that is so before the start, the job is not started
-        and NOT_BEGUN is returned. An exception is not raised but appended to the job's log.
+        Yields while it waits. The code is negative for a signal. The start file is written first.
+        The job is stopped if the launcher asks for it or is gone; if that is so before the start,
+        the job is not started and NOT_BEGUN is returned. An exception is not raised but appended to
+        the job's log.
         """
         launcher = LauncherMonitor(self.order)
         gpus = (os.environ | self.order.environment).get("CUDA_VISIBLE_DEVICES")
@@ -59,7 +82,7 @@ class Worker:
             if launcher.requested_signal() or launcher.was_gone_before_start():
                 return NOT_BEGUN
             self.process = Process(self.order, self.start)
-            return self.wait_for_job(self.process, launcher)
+            return (yield from self.wait_for_job(self.process, launcher))
         except Exception:
             append_to_log(self.order, traceback.format_exc())
             return 1
@@ -68,26 +91,41 @@ class Worker:
             if launcher.gone:
                 delete_exchange_files(self.order)
 
-    def wait_for_job(self, process: Process, launcher: "LauncherMonitor") -> int:
-        """Waits for the process, returns its code; stops it if asked or its launcher is gone."""
-        done, looked = 0, float("-inf")
+    def wait_for_job(
+        self, process: Process, launcher: "LauncherMonitor"
+    ) -> Generator[None, None, int]:
+        """Yields until the process ends, and returns its exit code; stops it if the launcher asks.
+
+        If the launcher is gone, it stops the process, and kills it HASTE seconds later.
+        """
+        done, looked, until = 0, float("-inf"), float("inf")
         while (code := process.poll()) is None:
-            if time.monotonic() - looked >= LOOK:
-                looked = time.monotonic()
+            now = time.monotonic()
+            if now > until:
+                process.kill()
+            elif now - looked >= LOOK and not launcher.gone:
+                looked = now
                 if launcher.poll_heartbeat():
                     append_to_log(self.order, "stopped, for its launcher shows no sign of life")
-                    self.end_job()
+                    process.stop()
+                    until = time.monotonic() + HASTE
                 elif (asked := launcher.requested_signal()) != done:
                     done = asked
                     (process.kill if asked == signal.SIGKILL else process.stop)()
-            time.sleep(0.05)
+            yield
         return code
+
+    def stop(self) -> None:
+        """Asks the job, once and if it has a process, to write a checkpoint and exit."""
+        if self.process and not self.asked:
+            self.asked = True
+            self.process.stop()
 
     def end_job(self) -> None:
         """Stops the process, if any, with SIGTERM, and kills it after at most HASTE seconds."""
         if self.process is None:
             return
-        self.process.stop()
+        self.stop()
         until = time.monotonic() + HASTE
         while self.process.poll() is None and time.monotonic() < until:
             time.sleep(0.05)
@@ -165,6 +203,11 @@ def start_file(order: Order) -> Path:
     return exchange_path(order, "begun.json")
 
 
+def end_file(order: Order) -> Path:
+    """Returns the path of the file with the exit code of a job whose allocation runs others."""
+    return exchange_path(order, "ended.json")
+
+
 def exchange_path(order: Order, name: str) -> Path:
     """Returns the path of a file in the claims folder that belongs to one launcher and one job."""
     return order.heartbeat_file.with_name(
@@ -173,6 +216,6 @@ def exchange_path(order: Order, name: str) -> Path:
 
 
 def delete_exchange_files(order: Order) -> None:
-    """Deletes the request file and the start file of a job, if they exist."""
-    for path in (request_file(order), start_file(order)):
+    """Deletes the request file, the start file and the end file of a job, if they exist."""
+    for path in (request_file(order), start_file(order), end_file(order)):
         path.unlink(missing_ok=True)

@@ -109,8 +109,8 @@ class Local:
     def start(self, job: Job, order: Order) -> "LocalHandle":
         """Starts a job, takes GPUs or CPU slots until `poll` sees its end; sets its environment.
 
-        Sets CUDA_VISIBLE_DEVICES of a GPU job and, unless this process has it, OMP_NUM_THREADS in
-        `order.environment`.
+        Sets CUDA_VISIBLE_DEVICES of a GPU job and, unless this process or the job has it,
+        OMP_NUM_THREADS in `order.environment`.
         """
         size, gpus, on_gpu = self.job_size(job), [], self.is_on_gpu(job)
         if on_gpu:
@@ -119,7 +119,8 @@ class Local:
             order.environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
         else:
             self.free_slots -= size
-        order.environment.update(self.thread_variables(size, job.devices, on_gpu))
+        for name, value in self.thread_variables(size, job.devices, on_gpu).items():
+            order.environment.setdefault(name, value)
 
         def give_back() -> None:
             """Frees the GPUs or CPU slots of the job."""
