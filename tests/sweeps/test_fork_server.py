@@ -498,7 +498,7 @@ def test_ray_forks_jobs_on_its_nodes(tmp_path):
     words += ["hydra.launcher.num_cpus=1", "hydra.launcher.start=fork"]
     words += ["+callbacks.probe._target_=support.process_probe.Probe"]
     words += [f"+callbacks.probe.file={tmp_path}/${{seed}}", f"hydra.sweep.dir={tmp_path}/sweep"]
-    environment = os.environ | {"PYTHONPATH": VARIABLES["PYTHONPATH"]}
+    environment = os.environ | {"PYTHONPATH": VARIABLES["PYTHONPATH"], "RAY_worker_niceness": "0"}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     names = [read_json(tmp_path / seed)["name"] for seed in ("1", "2")]
