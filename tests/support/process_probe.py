@@ -2,13 +2,12 @@
 
 import json
 import logging
-import multiprocessing
+import multiprocessing.util
 import os
 import random
 import signal
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -67,12 +66,6 @@ def process_state() -> dict:
     }
 
 
-def write_late(file: str) -> None:
-    """Writes a file after a second; for a process that Python waits for when it exits."""
-    time.sleep(1)
-    Path(f"{file}.late").write_text("joined by the end of Python")
-
-
 class Probe(lightning.Callback):
     """Writes the state of its process into a file before training, and may end the process.
 
@@ -90,8 +83,8 @@ class Probe(lightning.Callback):
             Path(self.file).write_text(json.dumps(process_state()))
             self.left_open = Path(f"{self.file}.open").open("w")  # noqa: SIM115
             self.left_open.write("flushed by the end of Python")
-            late = multiprocessing.get_context("fork").Process(target=write_late, args=[self.file])
-            late.start()
+            at_exit = Path(f"{self.file}.finalized").touch
+            multiprocessing.util.Finalize(None, at_exit, exitpriority=0)
         print("probed")
         if self.then == "raise":
             raise RuntimeError("trouble")
