@@ -8,13 +8,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 from vaelab import report as reports
-from vaelab.report import curves, page
+from vaelab.report import mean_curves, page
 
 
 def render_report(folder, metric="val/elbo", direction="auto", best=4):
     """Returns the report page of a sweep folder as HTML; checks eight figures of each plot."""
     found, ranking = reports.read_sweep(folder), reports.Ranking(metric, direction)
-    html = page.render_page(found, ranking, curves.read_all_curves(found), best, folder / "report")
+    means = {g: mean_curves.read_mean_curves(part, ranking) for g, part in found.parts.items()}
+    html = page.render_page(found, ranking, means, best, folder / "report")
     for figures in page_figures(html).values():
         for figure in list(figures.values())[:8]:
             go.Figure(figure)  # checks every name and value

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -57,9 +58,14 @@ class Axis:
             return float(self.level_index(value))
         return math.nan if pd.isna(value) else float(value)  # type: ignore[arg-type]
 
+    @cached_property
+    def indices(self) -> dict[Any, int]:
+        """The index of each level."""
+        return {level: index for index, level in enumerate(self.levels)}
+
     def level_index(self, value: object) -> int:
-        """Returns the index of a value among the levels; ValueError if it is not one of them."""
-        return self.levels.index(None if pd.isna(value) else value)
+        """Returns the index of a value among the levels; KeyError if it is not one of them."""
+        return self.indices[None if pd.isna(value) else value]
 
     @property
     def marks(self) -> tuple[list[float], list[str]]:

@@ -1,6 +1,6 @@
 """The page's plots of mean training curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -8,11 +8,10 @@ from vaelab.report.axes import shortened
 from vaelab.report.colours import (
     with_opacity,
 )
-from vaelab.report.curves import Curves, menu_order, thinned
-from vaelab.report.mean_curves import MeanCurve, curve_settings, mean_curves
+from vaelab.report.curves import menu_order, thinned
+from vaelab.report.mean_curves import MeanCurve
 from vaelab.report.plotly_layout import LEGEND, Figure, number_axis, plot_layout
 from vaelab.report.plotly_values import escaped_html, packed_array
-from vaelab.report.summary import Ranking
 from vaelab.report.sweep import Sweep
 from vaelab.report.units import axis_title
 
@@ -21,13 +20,12 @@ POINTS = 200_000
 """Largest number of points of all curves together, which bounds the size of the page."""
 
 
-def curve_plots(sweep: Sweep, ranking: Ranking, read: dict[int, Curves]) -> dict[str, Figure]:
+def curve_plots(sweep: Sweep, means: Mapping[str, Sequence[MeanCurve]]) -> dict[str, Figure]:
     """Returns a plot of mean training curves for each tag, by tag; long curves are thinned."""
-    found = curve_settings(sweep, ranking, sorted(read))
-    tags = menu_order([*dict.fromkeys(tag for run in read.values() for tag in run)])
-    limit = int(np.clip(POINTS / max(len(found) * len(tags), 1), 40, 300))
+    lines = sum(map(len, means.values()))
+    limit = int(np.clip(POINTS / max(lines, 1), 40, 300))
     title = ", ".join(sweep.names[name] for name in sweep.axes)
-    return {tag: curve_plot(mean_curves(found, read, tag), tag, title, limit) for tag in tags}
+    return {tag: curve_plot(means[tag], tag, title, limit) for tag in menu_order([*means])}
 
 
 def curve_plot(lines: Sequence[MeanCurve], tag: str, title: str, limit: int) -> Figure:

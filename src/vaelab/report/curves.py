@@ -14,6 +14,8 @@ import pandas as pd
 from vaelab.report.sweep import Sweep
 from vaelab.runs.folder import is_inside
 
+EVENTS, TABLE = "events.out.tfevents.*", "metrics.csv"
+"""Files of TensorBoard's logger, and that of the CSV logger."""
 LENGTH = struct.Struct("<Q")
 LARGEST = 4096
 """Largest bytes of a record that is read: a scalar takes some 50, a picture thousands."""
@@ -27,11 +29,15 @@ Curves = dict[str, pd.Series]
 """Values of each tag, indexed by optimizer step in rising order."""
 
 
-def read_all_curves(sweep: Sweep) -> dict[int, Curves]:
-    """Reads the curves of all jobs, by position in `sweep.jobs`; omits jobs without curves."""
-    runs = enumerate(sweep.folder / path for path in sweep.jobs["folder"])
-    found = {i: read_curves(run) for i, run in runs if is_inside(run, sweep.folder)}
-    return {i: curves for i, curves in found.items() if curves}
+def rows_with_curves(sweep: Sweep) -> list[int]:
+    """Returns the rows of the jobs whose folder, inside that of the sweep, has a file of curves."""
+    runs = {row: sweep.folder / path for row, path in sweep.jobs["folder"].items()}
+    return [row for row, run in runs.items() if is_inside(run, sweep.folder) and has_curves(run)]
+
+
+def has_curves(run: Path) -> bool:
+    """Returns whether a run folder has a file that curves are read from; opens none of them."""
+    return (run / TABLE).exists() or next(run.glob(EVENTS), None) is not None
 
 
 def read_curves(run: Path) -> Curves:
@@ -41,7 +47,7 @@ def read_curves(run: Path) -> Curves:
     what was logged from its first step on. Links to files outside of the run folder are skipped.
     """
     points: dict[str, dict[int, float]] = {}
-    files = [path for path in run.glob("events.out.tfevents.*") if is_inside(path, run)]
+    files = [path for path in run.glob(EVENTS) if is_inside(path, run)]
     for path in sorted(files, key=event_file_order):
         for tag, step, value in read_scalars(path):
             if tag != RESUMED:
@@ -49,7 +55,7 @@ def read_curves(run: Path) -> Curves:
                 continue
             points = {t: {s: v for s, v in p.items() if s < step} for t, p in points.items()}
     curves = {tag: pd.Series(found).sort_index() for tag, found in points.items() if found}
-    table = run / "metrics.csv"
+    table = run / TABLE
     return curves or (read_csv_curves(table) if is_inside(table, run) else {})
 
 
@@ -83,18 +89,19 @@ def read_small_records(path: Path) -> Iterator[bytes]:
     """Yields the records of a file that are at most LARGEST bytes; ends at an incomplete record.
 
     A record is its length (8 bytes), a checksum (4), the bytes, and a checksum (4). The checksums
-    are not verified.
+    are not verified. Larger records are passed over without reading them.
     """
-    content = path.read_bytes()
-    start = 0
-    while start + 12 <= len(content):
-        (length,) = LENGTH.unpack_from(content, start)
-        end = start + 12 + length
-        if end + 4 > len(content):
-            return
-        if length <= LARGEST:
-            yield content[start + 12 : end]
-        start = end + 4
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while len(head := file.read(12)) == 12:
+            (length,) = LENGTH.unpack_from(head)
+            end = file.tell() + length + 4
+            if end > size:
+                return
+            if length <= LARGEST:
+                yield file.read(length + 4)[:length]
+            else:
+                file.seek(end)
 
 
 def read_csv_curves(path: Path) -> Curves:

@@ -1,7 +1,7 @@
 """The report's plots as PNG figures by matplotlib, for papers and slides."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from vaelab.report.colours import (
     is_dark,
     palette_colour,
 )
-from vaelab.report.curves import Curves
 from vaelab.report.decimals import decimal_places
 from vaelab.report.matplotlib_axes import (
     MANY,
@@ -29,7 +28,7 @@ from vaelab.report.matplotlib_axes import (
     label_axis,
     level_colours,
 )
-from vaelab.report.mean_curves import MeanCurve, curve_settings, mean_curves
+from vaelab.report.mean_curves import MeanCurve
 from vaelab.report.summary import Ranking, main_metrics
 from vaelab.report.sweep import Sweep
 from vaelab.report.units import axis_title
@@ -38,18 +37,20 @@ MARKERS = ("o", "s", "D", "^", "P", "X", "*", "h")
 DASHES = ("-", "--", ":", "-.")
 
 
-def write_figures(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], to: Path) -> list[Path]:
+def write_figures(
+    sweep: Sweep, ranking: Ranking, means: Mapping[str, Sequence[MeanCurve]], to: Path
+) -> list[Path]:
     """Draws the sweep's figures, writes them as PNG files and returns their paths.
 
     Args:
         sweep: The sweep.
         ranking: The metric by which runs are ranked.
-        read: The curves of the jobs that have any, by row of the jobs' table.
+        means: Mean training curves, by tag.
         to: The folder, created if it is missing.
     """
     make_folder(to)
     paths = []
-    for name, figure in draw_figures(sweep, ranking, read):
+    for name, figure in draw_figures(sweep, ranking, means):
         paths.append(to / f"{name}.png")
         with atomic_file(paths[-1]) as file:
             figure.savefig(file, format="png")
@@ -57,7 +58,7 @@ def write_figures(sweep: Sweep, ranking: Ranking, read: dict[int, Curves], to: P
 
 
 def draw_figures(
-    sweep: Sweep, ranking: Ranking, read: dict[int, Curves]
+    sweep: Sweep, ranking: Ranking, means: Mapping[str, Sequence[MeanCurve]]
 ) -> Iterator[tuple[str, Any]]:
     """Yields name and matplotlib figure of each plot with data; of metrics only the main ones.
 
@@ -72,8 +73,7 @@ def draw_figures(
             yield field.file_stem, draw(field)
     if (units := views.active_units_view(sweep)) is not None:
         yield "active_units", draw_active_units(units)
-    settings = curve_settings(sweep, ranking, sorted(read))
-    if lines := mean_curves(settings, read, "val/elbo"):
+    if lines := means.get("val/elbo"):
         title = ", ".join(sweep.names[name] for name in sweep.axes)
         yield "curves", draw_curves(lines, title)
 

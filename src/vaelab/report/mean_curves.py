@@ -19,6 +19,8 @@ from vaelab.report.sweep import Sweep
 
 SHOWN = 12
 """Number of curves shown at first, if there are more than twice as many."""
+MOST = 200
+"""Largest number of settings with curves: more make a page that no browser draws in time."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,29 @@ class CurveSetting:
 def curve_settings(
     sweep: Sweep, ranking: Ranking, with_curves: Sequence[int]
 ) -> list[CurveSetting]:
-    """Returns settings of rows `with_curves`, and looks: sorted, or best first for a search."""
+    """Returns the best MOST settings of rows `with_curves`, and looks: sorted; a search best first.
+
+    Args:
+        sweep: The sweep.
+        ranking: The metric by which runs are ranked.
+        with_curves: Rows of the jobs that have curves.
+    """
     jobs = sweep.jobs.loc[list(with_curves)]
     if jobs.empty:
         return []
     places = setting_numbers(jobs, sweep.settings)
     values = finite_or_nan(jobs[ranking.metric]) if ranking.metric in jobs else places * math.nan
     best = list(ranking.best_first(values.groupby(places).mean()).index)
-    best += sorted(set(places) - set(best))
+    best = [*best, *sorted(set(places) - set(best))][:MOST]
     dashed = sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 and sweep.is_grid else None
     order = sorted(best) if sweep.is_grid else best
     at_first = [place for place in order if place in best[:SHOWN] or len(best) <= 2 * SHOWN]
     later = [place for place in order if place not in at_first]
     colours = dict(zip(at_first, colour_sequence(len(at_first)), strict=True))
     colours |= zip(later, colour_sequence(len(later)), strict=True)
-    found = []
+    found, rows = [], places.groupby(places).groups
     for place in order:
-        group = jobs[places == place]
+        group = jobs.loc[rows[place]]
         finished = group[group["state"] == "done"]
         row = group.iloc[0]
         label = ", ".join(value_text(row[name]) for name in sweep.axes) or "all runs"
@@ -77,13 +85,16 @@ class MeanCurve:
     table: pd.DataFrame
 
 
-def mean_curves(
-    found: Sequence[CurveSetting], read: dict[int, curves.Curves], tag: str
-) -> list[MeanCurve]:
-    """Returns the mean curve of a tag for each setting; skips settings without that tag."""
-    result = []
-    for setting in found:
-        runs = [read[run][tag] for run in setting.runs if tag in read.get(run, {})]
-        if runs:
-            result.append(MeanCurve(setting, curves.mean_curve(runs)))
-    return result
+def read_mean_curves(sweep: Sweep, ranking: Ranking) -> dict[str, list[MeanCurve]]:
+    """Reads the curves of the settings of `curve_settings` and returns their means, by tag.
+
+    The runs of one setting at a time are in memory, and those of other settings are not read.
+    """
+    found: dict[str, list[MeanCurve]] = {}
+    for setting in curve_settings(sweep, ranking, curves.rows_with_curves(sweep)):
+        folders = sweep.jobs.loc[setting.runs, "folder"]
+        runs = [curves.read_curves(sweep.folder / folder) for folder in folders]
+        for tag in dict.fromkeys(tag for run in runs for tag in run):
+            table = curves.mean_curve([run[tag] for run in runs if tag in run])
+            found.setdefault(tag, []).append(MeanCurve(setting, table))
+    return found

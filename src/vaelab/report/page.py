@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ import jinja2
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from vaelab.report import colours
+from vaelab.report import colours, mean_curves
 from vaelab.report.active_units_plot import active_units_plot
 from vaelab.report.curve_plots import curve_plots
-from vaelab.report.curves import Curves
 from vaelab.report.decimals import decimal_places
 from vaelab.report.differences import level_labels, levels, settings_text, value_text
+from vaelab.report.mean_curves import MeanCurve
 from vaelab.report.metric_plots import metric_plots
 from vaelab.report.page_jobs import failed_jobs, unfinished_jobs
 from vaelab.report.page_tables import best_setting, runs_table, settings_table
@@ -39,14 +39,18 @@ MANY = 12  # values of a setting that the heading lists
 
 
 def render_page(
-    sweep: Sweep, ranking: Ranking, read: dict[int, Curves], best: int, folder: Path
+    sweep: Sweep,
+    ranking: Ranking,
+    means: Mapping[str, Mapping[str, Sequence[MeanCurve]]],
+    best: int,
+    folder: Path,
 ) -> str:
     """Returns the page as HTML; reads the runs' pictures and logs, but writes nothing.
 
     Args:
         sweep: The sweep.
         ranking: The metric by which runs are ranked.
-        read: The curves of the jobs that have any, by row of the jobs' table.
+        means: Mean training curves of each group of comparable runs, by tag.
         best: Number of runs whose pictures are shown.
         folder: The folder of the page, for links to logs.
     """
@@ -58,7 +62,10 @@ def render_page(
         undefined=jinja2.StrictUndefined,
     )
     here = Path(__file__).parent
-    parts = [group_section(group, runs, ranking, read, best) for group, runs in sweep.parts.items()]
+    parts = [
+        group_section(group, runs, ranking, means[group], best)
+        for group, runs in sweep.parts.items()
+    ]
     return environment.get_template("page.html").render(
         sweep=sweep,
         ranking=ranking,
@@ -77,11 +84,16 @@ def render_page(
         javascript=Markup((here / "page.js").read_text()),
         plotly=Markup(get_plotlyjs().replace("</script", r"<\/script")),
         embedded=script_json,
+        most_curves=mean_curves.MOST,
     )
 
 
 def group_section(
-    group: str, sweep: Sweep, ranking: Ranking, read: Mapping[int, Curves], best: int
+    group: str,
+    sweep: Sweep,
+    ranking: Ranking,
+    curves: Mapping[str, Sequence[MeanCurve]],
+    best: int,
 ) -> dict[str, Any]:
     """Returns the page's data for one group of comparable runs: tables, figures and pictures.
 
@@ -89,12 +101,11 @@ def group_section(
         group: Name of the group; empty if all runs are in one.
         sweep: The runs of the group.
         ranking: See `render_page`.
-        read: See `render_page`.
+        curves: Mean training curves of the group, by tag.
         best: See `render_page`.
     """
     means = means_over(sweep.jobs, sweep.settings, measured_columns(sweep))
     seeds = ["seeds"] if "seed" in sweep.swept else []
-    own = {row: read[row] for row in sweep.jobs.index if row in read}
     return {
         "group": group,
         "winner": best_setting(sweep, means, ranking),
@@ -104,11 +115,12 @@ def group_section(
             "rate-distortion": single_figure(rate_distortion_plot(sweep)),
             "metrics": metric_plots(sweep, ranking),
             "active-units": single_figure(active_units_plot(sweep)),
-            "curves": curve_plots(sweep, ranking, own),
+            "curves": curve_plots(sweep, curves),
         },
         "over": [*seeds, *(sweep.names[name] for name in sweep.axes[2:])],
         "search": not sweep.is_grid,
         "several": bool((means.n.to_numpy() > 1).any()),
+        "settings": len(means.settings),
         "pictures": best_run_pictures(sweep, ranking, best),
     }
 

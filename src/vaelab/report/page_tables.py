@@ -87,7 +87,7 @@ def settings_table(
     if ranking.metric in means.mean:
         best = list(ranking.best_first(means.mean[ranking.metric]).index)
     if not sweep.is_grid:
-        order = best + [at for at in order if at not in set(best)]
+        order = best + sorted(set(order) - set(best))
     for at in order:
         row = settings[at]
         count = f"{row['done']}" + (f" of {row['jobs']}" if row["done"] != row["jobs"] else "")

@@ -6,7 +6,7 @@ import pandas as pd
 
 from vaelab.files.atomic import atomic_file, make_folder, write_text
 from vaelab.files.spreadsheets import without_formulas
-from vaelab.report import curves, figures, page
+from vaelab.report import figures, mean_curves, page
 from vaelab.report.summary import Ranking, means_over, measured_columns
 from vaelab.report.sweep import Sweep
 from vaelab.runs import naming
@@ -26,7 +26,7 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
     """
     ranking.check_metric(sweep)
     make_folder(to)
-    read = curves.read_all_curves(sweep)
+    means = {g: mean_curves.read_mean_curves(p, ranking) for g, p in sweep.parts.items()}
     tables = [to / name for name in ("runs.csv", "runs.parquet", "summary.csv")]
     write_text(tables[0], without_formulas(sweep.jobs).to_csv(index=False))
     with atomic_file(tables[1]) as file:
@@ -34,12 +34,10 @@ def write_report(sweep: Sweep, to: Path, ranking: Ranking, best: int) -> list[Pa
     write_text(tables[2], without_formulas(summary_table(sweep)).to_csv(index=False))
     drawn: list[Path] = []
     for group, part in sweep.parts.items():
-        of_part = {row: read[row] for row in part.jobs.index if row in read}
-        drawn += figures.write_figures(
-            part, ranking, of_part, to / "figures" / naming.filename_text(group)
-        )
+        folder = to / "figures" / naming.filename_text(group)
+        drawn += figures.write_figures(part, ranking, means[group], folder)
     html = to / "report.html"
-    write_text(html, page.render_page(sweep, ranking, read, best, to))
+    write_text(html, page.render_page(sweep, ranking, means, best, to))
     return [html, *drawn, *tables]
 
 

@@ -1,6 +1,9 @@
 """Tests of `vaelab.report.curves` against TensorBoard's reader and exact values."""
 
 import math
+import os
+import struct
+import tracemalloc
 
 import pandas as pd
 import pytest
@@ -38,6 +41,23 @@ def test_read_curves_agrees_with_tensorboard_and_stops_at_damage(tmp_path):
         assert len(dict.fromkeys(step for _, step, _ in curves.read_scalars(path))) <= len(values)
     path.write_bytes(whole[:-1])
     assert len(list(curves.read_scalars(path))) == len(values)
+
+
+def test_pictures_in_event_file_are_not_read(tmp_path):
+    path = write_event_file(tmp_path, {"val/elbo": {1: 2.0}})
+    scalar = path.read_bytes()
+    large = 64_000_000
+    with path.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(struct.pack("<Q", large) + bytes(4))
+        file.seek(large + 4, os.SEEK_CUR)  # a hole, which takes no room on the disk
+        file.write(scalar)
+    tracemalloc.start()
+    records = list(curves.read_small_records(path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(records) == 2 * len(set(records)) > 0
+    assert peak < 1_000_000
 
 
 def test_read_curves_of_resumed_run_prefers_later_files(tmp_path):

@@ -1,15 +1,16 @@
 """Tests of `vaelab.report.views`: the data of plots, against formulas of the made-up results."""
 
 import math
+import weakref
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from support.report_pages import page_figures, render_report, unpack_array
-from support.sweep_folders import BETA_BY_SIZE, grid_jobs, write_event_file
+from support.sweep_folders import BETA_BY_SIZE, grid_jobs, results_content, write_event_file
 
 from vaelab import report as reports
-from vaelab.report import decimals, views
+from vaelab.report import curves, decimals, mean_curves, views
 
 
 def test_rate_distortion_lines_join_means_over_seeds(make_sweep):
@@ -86,6 +87,35 @@ def test_curve_settings_take_finished_runs_if_any(make_sweep):
     assert unpack_array(lines["1"]["y"]) == [-130.0, -121.0]
     assert unpack_array(lines["2"]["y"]) == [-130.0, (-999.0 - 121) / 2]
     assert unpack_array(lines["2"]["x"]) == [10, 20]
+
+
+def test_curves_are_read_of_best_settings_alone_and_one_setting_at_a_time(make_sweep, monkeypatch):
+    """Of 2,000 runs all curves would take gigabytes, and the page would hold thousands of lines."""
+
+    class Tracked(dict):
+        """Curves of a run that can be referenced weakly."""
+
+    references, read, most = [], [], []
+    original = curves.read_curves
+
+    def count(run):
+        found = Tracked(original(run))
+        read.append(run.name)
+        references.append(weakref.ref(found))
+        most.append(sum(reference() is not None for reference in references))
+        return found
+
+    monkeypatch.setattr(curves, "read_curves", count)
+    monkeypatch.setattr(mean_curves, "MOST", 3)
+    betas = [1, 2, 3, 4, 5, 6, 7]
+    html = render_report(make_sweep(grid_jobs(model__beta=betas, seed=[1, 2])))
+    values = {beta: -results_content({"model.beta": beta})["val/elbo"] for beta in betas}
+    best = sorted(betas, key=values.get)[:3]
+    assert sorted(read) == sorted(f"beta-{beta}_seed-{seed}" for beta in best for seed in (1, 2))
+    assert max(most) <= 4  # two seeds, and those of the setting before
+    names = [t["name"] for t in page_figures(html)["curves"]["val/elbo"]["data"] if "name" in t]
+    assert names == [str(beta) for beta in sorted(best)]
+    assert "The 3 best settings by val/elbo, of 7." in html
 
 
 @pytest.mark.parametrize(
