@@ -7,6 +7,7 @@ parts are compared with exact values.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from threading import Barrier, Thread
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -28,6 +30,7 @@ from vaelab.sweeps.claims import Claims
 from vaelab.sweeps.engines.local import Local
 from vaelab.sweeps.job import Job, last_error, signal_text
 from vaelab.sweeps.screen import Screen, jobs_table
+from vaelab.sweeps.sweep import SweepRunner
 
 ROOT = Path(__file__).parents[2]
 SHORT_RUN = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1"]
@@ -406,12 +409,35 @@ def test_claim_has_one_holder_until_released(two_claims):
     first, second = two_claims
     assert first.take("a")
     assert not second.take("a")
-    assert second.holder("a") == first.mark
-    assert first.holder("a") is None
+    assert second.holders(["a", "b"]) == {"a": first.mark}
+    assert first.holders(["a"]) == {}
     assert second.take("a.1")  # another job, whose name begins like the first one's
     first.release("a")
-    assert second.holder("a") is None
+    assert second.holders(["a"]) == {}
     assert second.take("a")
+
+
+def test_look_at_jobs_of_other_launchers_lists_claims_once(two_claims, tmp_path, monkeypatch):
+    """On a network file system each listing of a folder with hundreds of claims takes its time."""
+    other, mine = two_claims
+    jobs = [Job(overrides=[], swept={}, folder=tmp_path / f"a.{i}") for i in range(30)]
+    assert all(other.take(job.name) for job in jobs)
+    runner = SweepRunner(SimpleNamespace(folder=tmp_path), None, grace=1.0)
+    runner.claims, runner.elsewhere = mine, list(jobs)
+    listed, beats = [], []
+    for name in ("listdir", "scandir"):
+        original = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda path, f=original: listed.append(path) or f(path))
+    read = claims_module.read_json_or_nothing
+
+    def note_beats(path):
+        beats.extend([path] if path.suffix == ".alive" else [])
+        return read(path)
+
+    monkeypatch.setattr(claims_module, "read_json_or_nothing", note_beats)
+    runner.update_elsewhere()
+    assert [job.where for job in jobs] == [socket.gethostname()] * 30
+    assert (len(listed), len(beats)) == (1, 1)
 
 
 def test_claims_take_succeeds_for_one_of_eight_threads(tmp_path):

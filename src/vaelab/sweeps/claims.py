@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
@@ -116,26 +116,33 @@ class Claims:
         for older in range(number + 1):
             (self.folder / f"{job}.{older}").unlink(missing_ok=True)
 
-    def holder(self, job: str) -> str | None:
-        """Returns the mark of another living launcher that has the job, or None."""
-        _, mark = self.latest_claim(job)
-        return mark if mark not in (None, self.mark) and self.is_alive(mark) else None
+    def holders(self, jobs: Iterable[str]) -> dict[str, str]:
+        """Returns the marks of other living launchers that have these jobs, by job; skips others.
+
+        The folder is listed once, and each heartbeat file is read once, however many the jobs.
+        """
+        claims = {job: self.read_mark(job, n) for job, n in self.latest_claims(jobs).items()}
+        alive = {mark for mark in set(claims.values()) if mark != self.mark and self.is_alive(mark)}
+        return {job: mark for job, mark in claims.items() if mark in alive}
+
+    def latest_claims(self, jobs: Iterable[str]) -> dict[str, int]:
+        """Lists the folder and returns the number of the valid claim of each job that has one."""
+        asked, numbers = set(jobs), dict[str, int]()
+        for path in self.folder.iterdir():
+            job, _, number = path.name.rpartition(".")
+            if job in asked and number.isdecimal():
+                numbers[job] = max(int(number), numbers.get(job, -1))
+        return numbers
 
     def latest_claim(self, job: str) -> tuple[int, str | None]:
-        """Returns the number and the mark of the valid claim; -1 and None if there is none.
+        """Returns the number and the mark of the valid claim; -1 and None if there is none."""
+        number = self.latest_claims([job]).get(job)
+        return (-1, None) if number is None else (number, self.read_mark(job, number))
 
-        The mark is empty if the file is being written or was just deleted.
-        """
-        numbers = [
-            int(path.name.removeprefix(f"{job}."))
-            for path in self.folder.glob(f"{glob_quoted(job)}.*")
-            if path.name.removeprefix(f"{job}.").isdigit()
-        ]
-        if not numbers:
-            return -1, None
-        number = max(numbers)
-        # Damaged means that the file is being written
-        return number, read_json_or_nothing(self.folder / f"{job}.{number}").get("mark", "")
+    def read_mark(self, job: str, number: int) -> str:
+        """Returns the mark in a claim; empty if the file is being written or was just deleted."""
+        mark: str = read_json_or_nothing(self.folder / f"{job}.{number}").get("mark", "")
+        return mark
 
     def is_alive(self, mark: str) -> bool:
         """False if this object saw no beat for LOST seconds, or a local launcher's process ended.
@@ -165,11 +172,6 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def glob_quoted(name: str) -> str:
-    """Returns a file name in which a glob pattern's `*`, `?` and `[` stand for themselves."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def is_process_running(pid: int) -> bool:

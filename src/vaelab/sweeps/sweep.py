@@ -241,8 +241,11 @@ class SweepRunner:
 
         Of the others it sets the host on which they run.
         """
+        if not self.elsewhere:
+            return
+        holders = self.claims.holders(job.name for job in self.elsewhere)
         for job in list(self.elsewhere):
-            if (holder := self.claims.holder(job.name)) is not None:
+            if (holder := holders.get(job.name)) is not None:
                 job.where = holder.rsplit("-", 2)[0]
                 continue
             self.elsewhere.remove(job)
