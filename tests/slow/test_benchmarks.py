@@ -225,6 +225,46 @@ def test_bigger_than_memory_prints_speed_and_memory_of_both(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("part", "costs"),
+    [
+        ("images", ["start, s", "first epoch, us per image", "memory, MB"]),
+        ("latents", ["step, ms", "log evidence, ms per image"]),
+        ("width", ["step, ms"]),
+        ("jobs", ["launcher, s", "launcher, MB"]),
+        ("runs", ["report, s", "report, MB", "page, MB"]),
+        ("seeds", ["report, s", "report, MB", "page, MB"]),
+        ("epochs", ["scalars, kB", "pictures, kB"]),
+    ],
+)
+def test_growth_prints_costs_and_slopes_and_keeps_those_of_other_parts(tmp_path, part, costs):
+    kept = {"images": {"1": dict.fromkeys(("start, s", "first epoch, us per image"), 1.0)}}
+    kept["images"]["1"]["memory, MB"] = 1.0
+    kept["images"]["2"] = kept["images"]["1"]
+    (tmp_path / "growth.json").write_text(json.dumps(kept))
+    (tmp_path / "growth.md").write_text("# Of ours\n\n## Figures\n\nold\n")
+    output = run_benchmark("growth.py", part, "--quick", "--to", str(tmp_path))
+    rows = [line.strip("| ").split(" | ") for line in output.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[2:]] == costs
+    assert all(float(cell.replace(",", "")) > 0 for row in rows[2:] for cell in row[1:3])
+    page = (tmp_path / "growth.md").read_text()
+    assert page.startswith("# Of ours\n\n## Figures\n")
+    assert "old" not in page
+    assert all(f"| {cost} |" in page for cost in [*costs, *kept["images"]["1"]])
+    assert 1_000 < (tmp_path / "growth.png").stat().st_size < 200_000
+
+
+def test_growth_calls_a_cost_too_steep(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    from growth import Growth, Part
+
+    part = Part("sizes", (1, 10, 100), (1,), {"flat": 0, "square": 1}, lambda folder, size: {})
+    found = Growth(part, {n: {"flat": 5.0, "square": 2.0 * n**2} for n in part.sizes})
+    assert found.slope("square") == pytest.approx(2)
+    assert found.is_right("flat")
+    assert not found.is_right("square")
+
+
 def test_gallery_keeps_figures_curves_and_pictures(tmp_path):
     output = run_benchmark("gallery.py", "beta_vae", "vq_vae", "--short", "--to", str(tmp_path))
     for name in ("beta_vae", "vq_vae"):
