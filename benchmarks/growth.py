@@ -43,6 +43,8 @@ TOLERANCE = 0.2
 """How much larger a slope may be than the part says."""
 LONG = 25.0
 """Seconds after which a measurement is not repeated."""
+BATCH = 128
+"""Images of a step."""
 HEADING = "## Figures"
 """What is above it in `growth.md` is not written by this script, and kept."""
 
@@ -83,6 +85,22 @@ atexit.register(note)
 main()
 """
 """A `train.py` whose jobs write their results and do nothing else; its launcher notes its costs."""
+
+
+METER = """
+import json
+import resource
+import subprocess
+import sys
+
+code = subprocess.call(sys.argv[2:])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open(sys.argv[1], "w") as file:
+    json.dump([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024], file)
+sys.exit(code)
+"""
+"""Runs a program and notes its costs. A child begins with the peak memory of its parent, so that
+this one must be small."""
 
 
 @dataclass(frozen=True)
@@ -131,21 +149,21 @@ def run(command: Sequence[str], folder: Path = ROOT, **environment: str) -> tupl
     Those of the processes that it has started, and waited for, are included.
     """
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    with TemporaryDirectory() as place, Path(place, "output").open("w+") as output:
-        child = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=folder,
-            env=os.environ | threads | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-        _, status, used = os.wait4(child.pid, 0)
-        child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode:
-            output.seek(0)
-            raise RuntimeError(f"{command} ended with {child.returncode}:\n{output.read()[-2000:]}")
-    return used.ru_utime + used.ru_stime, used.ru_maxrss / 1024
+    with TemporaryDirectory() as name:
+        used, output = Path(name, "used"), Path(name, "output")
+        with output.open("w") as file:
+            code = subprocess.call(
+                [sys.executable, "-c", METER, str(used), sys.executable, *command],
+                cwd=folder,
+                env=os.environ | threads | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        if code:
+            raise RuntimeError(f"{command} ended with {code}:\n{output.read_text()[-2000:]}")
+        seconds, megabytes = json.loads(used.read_text())
+    return seconds, megabytes
 
 
 def noise(folder: Path, images: int) -> list[str]:
@@ -173,11 +191,8 @@ def train(folder: Path, ends: bool, *overrides: str) -> dict[str, Any]:
 
 def small_layers(*widths: int) -> list[str]:
     """Returns the overrides of hidden layers of these widths, in encoder and decoder."""
-    return [f"model.{side}.hidden={list(widths)}".replace(" ", "") for side in SIDES]
-
-
-SIDES = ("encoder", "decoder")
-BATCH = 128
+    texts = ",".join(map(str, widths))
+    return [f"model.{side}.hidden=[{texts}]" for side in ("encoder", "decoder")]
 
 
 def of_images(folder: Path, images: int) -> Costs:
@@ -201,7 +216,8 @@ def of_latents(folder: Path, latents: int) -> Costs:
     import vaelab
 
     images = 5_120
-    given = [*noise(folder, images), f"model.latent_dim={latents}", "trainer.max_epochs=4"]
+    given = [*noise(folder, images), f"model.latent_dim={latents}"]
+    given += [f"data.batch_size={BATCH}", "trainer.max_epochs=4"]
     noted = train(folder, False, *given)
     torch.set_num_threads(1)
     trained = vaelab.Run(folder / "run")
@@ -217,7 +233,8 @@ def of_latents(folder: Path, latents: int) -> Costs:
 def of_width(folder: Path, width: int) -> Costs:
     """Returns what a step with hidden layers of this width costs."""
     images = 5_120
-    given = [*noise(folder, images), *small_layers(width, width), "trainer.max_epochs=4"]
+    given = [*noise(folder, images), *small_layers(width, width)]
+    given += [f"data.batch_size={BATCH}", "trainer.max_epochs=4"]
     noted = train(folder, True, *given)
     return {"step, ms": median(noted["epochs"][1:]) / (images / BATCH) * 1e3}
 
@@ -354,7 +371,7 @@ PARTS = {
     ),
     "epochs": Part(
         "epochs of a training",
-        (1, 4, 16, 64, 256, 1024),
+        (1, 8, 64, 512),
         (1, 2),
         {"scalars, kB": 1, "pictures, kB": 0.5},
         of_epochs,
@@ -457,8 +474,8 @@ def main() -> None:
             rounds = 1 if options.quick else options.rounds
             found[name] = measure(part, sizes, rounds, status.update)
             print(figures_text([Growth(part, found[name])]), flush=True)
-    if options.to:
-        write_results(options.to, found)
+            if options.to:
+                write_results(options.to, found)
 
 
 if __name__ == "__main__":
