@@ -258,10 +258,17 @@ def test_growth_calls_a_cost_too_steep(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     from growth import Growth, Part
 
-    part = Part("sizes", (1, 10, 100), (1,), {"flat": 0, "square": 1}, lambda folder, size: {})
-    found = Growth(part, {n: {"flat": 5.0, "square": 2.0 * n**2} for n in part.sizes})
-    assert found.slope("square") == pytest.approx(2)
+    costs = {"flat": 0, "steady": 1, "square": 1}
+    part = Part("sizes", (1, 10, 100), (1,), costs, lambda folder, size: {})
+    found = Growth(
+        part,
+        {n: {"flat": 5.0, "steady": 900.0 + n, "square": 900.0 + n**2 / 10} for n in part.sizes},
+    )
+    assert found.slope("flat") == pytest.approx(0, abs=1e-9)
+    assert found.slope("square", last=2) < 1  # what is always there hides it
+    assert found.added_slope("square") == pytest.approx(2, abs=0.01)
     assert found.is_right("flat")
+    assert found.is_right("steady")
     assert not found.is_right("square")
 
 
