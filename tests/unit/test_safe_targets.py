@@ -1,11 +1,13 @@
 """Tests of `vaelab.runs.safe_targets`: the lists, and that no text of a folder calls a resolver."""
 
 import random
+import re
 from contextlib import suppress
 
 import pytest
 from omegaconf import OmegaConf
 
+from vaelab.commands.config_folders import CONF
 from vaelab.runs.safe_targets import (
     DATA_PARTS,
     OTHERS,
@@ -16,6 +18,11 @@ from vaelab.runs.safe_targets import (
 from vaelab.runs.screen import printable
 from vaelab.runs.targets import import_target
 
+PARTS = (
+    *("condition", "data", "likelihood", "model", "network", "optimizer", "posterior", "prior"),
+    "scheduler",
+)
+"""Groups of conf whose choices build the model and the data of a run."""
 PIECES = (
     *("${", "}", "\\", "counted:", "counted:1", "${counted:a}", "a", "${b}", "$", "{", ".", "[0]"),
     *("'", '"', ":", "${counted:'${b}'}", "\\${", " ", "[", "]", "${.", "counted", ",", "${b.c}"),
@@ -84,6 +91,18 @@ def test_without_resolvers_makes_other_interpolations_stand_for_themselves(text)
 def test_every_listed_name_is_a_class(name):
     with suppress(ImportError):  # a class of another version than the one that is installed
         assert isinstance(import_target(name), type)
+
+
+@pytest.mark.parametrize("group", PARTS)
+def test_every_part_that_is_chosen_by_name_is_safe(group):
+    found = {
+        target
+        for file in (CONF / group).glob("*.yaml")
+        for target in re.findall(r"_target_: *([\w.]+)", file.read_text())
+    }
+    assert found
+    path = "data" if group == "data" else "model"
+    assert [target for target in sorted(found) if not is_safe_target(path, target)] == []
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ DATA_PARTS = {
     f"vaelab.data.{name}"
     for name in (
         *("Arrays", "DSprites", "Digits", "Folder", "HuggingFace", "Images", "Numbers"),
-        *("Signals", "Sprites", "Torchvision", "TorchvisionDataset", "Vectors"),
+        *("Quadrants", "Signals", "Sprites", "Torchvision", "TorchvisionDataset", "Vectors"),
     )
 }
 """The data module and its sources; what these write is kept in the command's own data folder."""
