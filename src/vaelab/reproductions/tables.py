@@ -16,10 +16,11 @@ Published figures beside ours, written by `vaelab report reproductions`. The pro
 its runs, is in `conf/reproduce/`; records, curves and pictures are in the folders beside this file.
 *Published* is the figure of a paper, or a bound whose reason is in the second table. The short form
 of a protocol, in which a run fits two processor cores and an hour, has a *gate* instead: the worst
-figure that passes, with ± the largest gap. *Reached* is by the tolerance of the protocol, or by the
-gate. Ours has its standard error, over seeds if there are several, else over the images; that of
-one seed says nothing of other seeds. *Time* is that of all runs a figure needs. *Outdated* are
-figures of other settings than the protocol has now.
+figure that passes, with ± the largest gap; of the whole form the brackets hold what is within the
+protocol's tolerance. *Reached* is by these. Ours has its standard error, over seeds if there are
+several, else over the images; that of one seed says nothing of other seeds. *Gap* is ours less the
+published figure. *Time* is that of the trainings of all runs a figure needs, on one core, which
+other programs may have shared. *Outdated* are figures of other settings than the protocol has now.
 """
 
 
@@ -37,13 +38,15 @@ def print_table(rows: Sequence[Comparison]) -> None:
 def cells(row: Comparison) -> list[str]:
     """Returns the cells of a comparison, by `COLUMNS`."""
     figure = row.figure
-    bound = {"lower": "≤ ", "higher": "≥ ", "equal": ""}[figure.better]
-    target = f"{'' if figure.tolerance else bound}{figure.published:g}"
+    bound, sign = {"lower": ("≤ ", 1), "higher": ("≥ ", -1), "equal": ("±", 0)}[figure.better]
+    target = f"{'' if figure.tolerance or not sign else bound}{figure.published:g}"
     if row.form == "short" and figure.short is not None:
-        if figure.better == "equal":
-            target += f" (gate ±{figure.short:g})"
-        elif figure.short != figure.published:
+        if not sign or figure.short != figure.published:
             target += f" (gate {bound}{figure.short:g})"
+    elif row.form == "full" and not sign:
+        target += f" (±{figure.tolerance:g})"
+    elif row.form == "full" and figure.tolerance:
+        target += f" ({bound}{figure.published + sign * figure.tolerance:g})"
     places = 3 if max(abs(row.ours), abs(figure.published)) < 1 else 2  # of shares
     return [
         row.protocol if row.form == "full" else f"{row.protocol}, short",
