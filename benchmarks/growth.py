@@ -139,12 +139,12 @@ class Growth:
         return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
     def added_slope(self, name: str) -> float | None:
-        """Returns the last slope of what sizes add to the cost of the smallest; None if nothing.
+        """Returns the last slope of what sizes add to the least cost; None if nothing.
 
         What is always there, such as imports, would hide a part that grows with the square.
         """
         values = self.values(name)
-        first, before, last = values[0], values[-2], values[-1]
+        first, before, last = min(values), values[-2], values[-1]
         *_, smaller, larger = self.costs
         if min(before, last) <= first:
             return None
@@ -354,7 +354,7 @@ PARTS = {
     ),
     "latents": Part(
         "latents",
-        (2, 8, 32, 128, 512),
+        (2, 8, 32, 128, 512, 2048),
         (2, 8),
         {"step, ms": 1, "log evidence, ms per image": 1},
         of_latents,
