@@ -10,6 +10,7 @@ import hydra
 import pytest
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
+from support.choices import NEEDED_PARTS, choices_of
 
 from vaelab.commands import evaluate, generate, train
 from vaelab.commands.config_folders import CONF
@@ -25,17 +26,11 @@ REQUIRED = {
     "data=torchvision": ["data.source.name=SVHN"],
     "data=signals": ["data.source.path=mine.npy"],
     "data=vectors": ["data.source.path=mine.csv"],
-    "posterior=codebook": ["model=vq_vae"],
-    "posterior=deterministic": ["model=ae"],
-    "prior=codes": ["model=vq_vae"],
-    "prior=conditional_normal": ["model=cvae"],
+    **NEEDED_PARTS,
 }
-CHOICES = [
-    f"{path.parent.name}={path.stem}"
-    for path in sorted(CONF.glob("*/*.yaml"))
-    if not path.stem.startswith("_")  # bases of other files
-    and path.parent.name not in ("sampler", "reproduce")  # of other commands
-]
+GROUPS = {path.parent.name for path in CONF.glob("*/*.yaml")} - {"sampler", "reproduce"}
+"""All but those of other commands."""
+CHOICES = choices_of(sorted(GROUPS))
 FIXED_PRIOR_MODELS = ("ae", "beta_tcvae", "rae", "vq_vae")  # none, factorised, or of codes
 MODELS = [choice.partition("=")[2] for choice in CHOICES if choice.startswith("model=")]
 

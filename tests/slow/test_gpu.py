@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 from lightning import Callback
+from support.choices import NEEDED_PARTS, choices_of
 from torch.distributions import Distribution
 
 from vaelab.acceleration.compilation import compile_loss
-from vaelab.commands.config_folders import CONF
 from vaelab.data.columns import Column
 from vaelab.data.splits import Splits
 from vaelab.training.callbacks import EMA, Annealing, Seeding, Speed
@@ -25,17 +25,7 @@ pytestmark = [
 ]
 CONTENDERS = Path(__file__).parents[2] / "benchmarks" / "contenders"
 GROUPS = ("model", "network", "likelihood", "prior", "posterior", "condition", "optimizer")
-REQUIRED = {
-    "posterior=codebook": ["model=vq_vae"],
-    "posterior=deterministic": ["model=ae"],
-    "prior=codes": ["model=vq_vae"],
-    "prior=conditional_normal": ["model=cvae"],
-}
-CHOICES = [
-    f"{path.parent.name}={path.stem}"
-    for group in GROUPS
-    for path in sorted((CONF / group).glob("[!_]*.yaml"))
-]
+CHOICES = choices_of(GROUPS)
 SMALL = ["model.encoder.hidden=[64]", "model.decoder.hidden=[64]"]
 BATCH = 20
 BF16_NATS = 0.1
@@ -115,7 +105,7 @@ class NoWaiting(Callback):
 @pytest.mark.parametrize("choice", CHOICES)
 def test_choice_trains_on_gpu_without_waiting_within_an_epoch(train, choice):
     watch = NoWaiting()
-    trainer, _ = train(watch, overrides=[choice, *REQUIRED.get(choice, [])])
+    trainer, _ = train(watch, overrides=[choice, *NEEDED_PARTS.get(choice, [])])
     assert trainer.global_step == 18
     assert watch.watched == 16
     assert watch.devices == {"cuda"}
