@@ -9,12 +9,18 @@ import threading
 import numpy as np
 import pytest
 import torch
+from hydra.errors import MissingConfigException
 from PIL import Image
 from support.disks import fill, make_read_only, small_disk
 
 from vaelab.data import store
 from vaelab.errors import WriteError
-from vaelab.files.atomic import atomic_file, delete_partial_files, write_text
+from vaelab.files.atomic import (
+    atomic_file,
+    delete_partial_files,
+    explain_write_errors,
+    write_text,
+)
 from vaelab.pictures.image_files import write_image
 from vaelab.training.callbacks.checkpoint import AtomicFiles, load_checkpoint
 from vaelab.training.checkpoint_format import format_record
@@ -157,3 +163,15 @@ def test_written_checkpoint_loads(tmp_path):
     content = load_checkpoint(tmp_path / "new folder" / "last.ckpt")
     assert torch.equal(content["weights"], torch.from_numpy(NOISE))
     assert torch.load(tmp_path / "new folder" / "last.ckpt", mmap=True)["weights"].shape[0] == 200
+
+
+@pytest.mark.parametrize("error", [OSError("8 requested and 0 written"), OSError(28, "No space")])
+def test_failed_write_of_a_library_is_write_error(tmp_path, error):
+    with pytest.raises(WriteError, match=r"cannot write .*(8 requested|No space)"):
+        with explain_write_errors(tmp_path / "file.npy"):
+            raise error
+
+
+def test_missing_choice_of_hydra_is_no_write_error(tmp_path):
+    with pytest.raises(MissingConfigException), explain_write_errors(tmp_path):
+        raise MissingConfigException("Could not find 'model/cvea'", "model/cvea")

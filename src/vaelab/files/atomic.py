@@ -81,15 +81,15 @@ def sync_folder(path: Path) -> None:
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Context manager that turns the system's errors into a WriteError of `path` and the reason.
+    """Context manager that turns an OSError into a WriteError that names `path` and the reason.
 
-    An OSError without a number of the system is of a library, as Hydra's for a missing choice, and
-    is left alone.
+    A library's own kind of OSError without a number of the system, as Hydra's for a missing choice,
+    is no failed write, and is left alone.
     """
     try:
         yield
     except OSError as error:
-        if error.errno is None:
+        if error.errno is None and type(error) is not OSError:
             raise
         raise write_error(path, error) from error
 
