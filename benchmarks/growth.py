@@ -344,6 +344,8 @@ def of_epochs(folder: Path, epochs: int) -> Costs:
     return {"scalars, kB": small / 1e3, "pictures, kB": (every - small) / 1e3}
 
 
+OF_A_REPORT = {"report, s": 1, "report, MB": 1, "page, MB": 1}
+"""Costs of a report, in proportion to its runs at most."""
 PARTS = {
     "images": Part(
         "images of the data set",
@@ -373,14 +375,14 @@ PARTS = {
         "runs in a report",
         (10, 100, 500, 2_000),
         (4, 8),
-        {"report, s": 1, "report, MB": 1, "page, MB": 1},
+        OF_A_REPORT,
         of_runs,
     ),
     "seeds": Part(
         "runs of 20 settings in a report",
         (40, 100, 500, 2_000),
         (20, 40),
-        {"report, s": 1, "report, MB": 1, "page, MB": 1},
+        OF_A_REPORT,
         of_seeds,
     ),
     "epochs": Part(

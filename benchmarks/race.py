@@ -296,25 +296,23 @@ def block(reference: Contender, course: Course, steps: int | None) -> int:
     return min(steps, longest)
 
 
-def prepare(network: str, folder: Path, random: int | None = None, times: int = 1) -> Course:
+def prepare(network: str, folder: Path, random: int | None = None) -> Course:
     """Writes the images of a network into a folder; a course of them, otherwise by default.
 
     Args:
         network: mlp, conv or resnet.
         folder: Where the file goes.
         random: So many images of noise in place of a data set.
-        times: How often each image is there.
     """
     name, count = DATA_SETS[network]
-    file = folder / f"{name}_{times}.npz"
-    asked = {"name": name, "random": random, "times": times}
+    file = folder / f"{name}.npz"
+    asked = {"name": name, "random": random}
     maker = [sys.executable, str(CONTENDERS / "images.py"), str(file), json.dumps(asked)]
     subprocess.run(maker, cwd=ROOT, check=True)
     data = [f"data={name.lower()}"]
-    if random is not None or times > 1:
-        count = (random or count) * times
-        held_out = count // 10
-        count -= 2 * held_out
+    if random is not None:
+        held_out = random // 10
+        count = random - 2 * held_out
         data = ["data=arrays", f"data.source.path={file}"]
         data += [f"data.val_size={held_out}", f"data.test_size={held_out}"]
     return Course(network, file, count, tuple(data), latents=LATENTS[network])

@@ -9,16 +9,14 @@ import numpy as np
 SHAPES = {"MNIST": (1, 28, 28), "CIFAR10": (3, 32, 32)}
 
 
-def training_images(name: str, random: int | None = None, times: int = 1) -> np.ndarray:
+def training_images(name: str, random: int | None = None) -> np.ndarray:
     """Uint8 [N, C, H, W].
 
     Args:
         name: MNIST or CIFAR10.
         random: So many images of noise in their place, which need no data set.
-        times: How often each image is there.
     """
-    images = noise(name, random) if random is not None else stored(name)
-    return np.tile(images, (times, 1, 1, 1))
+    return noise(name, random) if random is not None else stored(name)
 
 
 def noise(name: str, count: int) -> np.ndarray:

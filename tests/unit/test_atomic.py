@@ -167,9 +167,9 @@ def test_written_checkpoint_loads(tmp_path):
 
 @pytest.mark.parametrize("error", [OSError("8 requested and 0 written"), OSError(28, "No space")])
 def test_failed_write_of_a_library_is_write_error(tmp_path, error):
-    with pytest.raises(WriteError, match=r"cannot write .*(8 requested|No space)"):
-        with explain_write_errors(tmp_path / "file.npy"):
-            raise error
+    found = pytest.raises(WriteError, match=r"cannot write .*(8 requested|No space)")
+    with found, explain_write_errors(tmp_path / "file.npy"):
+        raise error
 
 
 def test_missing_choice_of_hydra_is_no_write_error(tmp_path):

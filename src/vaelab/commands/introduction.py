@@ -43,8 +43,9 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     note = getattr(data.source, "note", None)
     device = trainer.strategy.root_device
-    threads = count_text(torch.get_num_threads(), "thread")
-    where = threads if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    cpu = f"{threads} thread{'s' * (threads > 1)}"
+    where = cpu if device.type == "cpu" else str(device)
     run.say(
         f"{run.choices['model']} on {run.choices['data']}"
         + (f" ({note})" if note else "")
@@ -54,7 +55,8 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
     )
     run.say(
         f"{run.choices['network']} network, {parameters:,} parameters, "
-        f"{count_text(model.latent_dim, 'latent')}, {run.choices['likelihood']} likelihood; "
+        f"{model.latent_dim} latent{'s' * (model.latent_dim != 1)}, "
+        f"{run.choices['likelihood']} likelihood; "
         f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
     )
     run.say("; ".join(describe(data)))
@@ -66,14 +68,9 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
         run.say("model=cvae with condition=none is model=vae")
     if model.context_dim:
         columns = [f"{name} ({count} classes)" for name, count in model.classes.items()]
-        columns += [f"{n} ({count_text(w, 'number')})" for n, w in model.numbers.items()]
+        columns += [f"{n} ({w} number{'s' * (w > 1)})" for n, w in model.numbers.items()]
         run.say(f"{run.choices['condition']} condition on {', '.join(columns)}")
     run.say(f"run folder {run.path}")
-
-
-def count_text(count: int, noun: str) -> str:
-    """Returns a number with its noun, `1 thread` or `2 threads`."""
-    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def log_settings(run: RunFolder, trainer: Trainer) -> None:

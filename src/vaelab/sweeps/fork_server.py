@@ -196,7 +196,7 @@ class ForkServer:
             self.is_ready = True
 
     def fail(self, reason: str = "") -> None:
-        """Ends the server, and sets `failure` to the reason; default: how it ended by itself."""
+        """Ends the server and notes why it failed: for this reason, or else by how it ended."""
         if not reason:
             with suppress(subprocess.TimeoutExpired):
                 self.process.wait(1.0)  # it has closed its end of the socket

@@ -152,7 +152,7 @@ def become_job(order: Order, server: int, imported: dict[str, str], printed: byt
     os.environ.update(imported | order.environment | {PARENT: str(server)})
     ctypes.CDLL(None).prctl(SET_NAME, os.fsencode(order.log.parent.name)[:SET_NAME], 0, 0, 0)
     threadpool_limits(blas_threads(os.environ), user_api="blas")
-    np.random.seed()  # noqa: NPY002  Python's own generator has done so by itself
+    np.random.seed()  # noqa: NPY002  a fork has numpy's state of the server, but not Python's
 
 
 def run_command(words: list[str], last: list[Callable[[], None]]) -> None:
