@@ -542,7 +542,7 @@ def test_requeuing_worker_checkpoint_stops_and_requeues_job(make_order, tmp_path
     pytest.importorskip("submitit", reason="needs submitit")
     from submitit.core.utils import DelayedSubmission
 
-    from vaelab.sweeps.engines.allocations import RequeuingWorker
+    from vaelab.sweeps.engines.slurm_worker import RequeuingWorker
 
     given = make_order(EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL)
     running, job = RequeuingWorker([given], 0, "fresh"), Worker(given)
@@ -584,7 +584,7 @@ def test_requeuing_worker_gives_no_result_if_slurm_queues_its_job_again(
 ):
     """SLURM sends SIGTERM to the worker, as for scancel and as for preemption."""
     pytest.importorskip("submitit", reason="needs submitit")
-    from vaelab.sweeps.engines.allocations import RequeuingWorker
+    from vaelab.sweeps.engines.slurm_worker import RequeuingWorker
 
     (tmp_path / "bin").mkdir()
     write_script(tmp_path / "bin" / "scontrol", SCONTROL_SCRIPT.format(shown=shown))
@@ -641,7 +641,7 @@ def sigterm_handler() -> Iterator[None]:
 
 def test_allocation_runs_its_jobs_one_after_the_other(make_orders, sigterm_handler):
     pytest.importorskip("submitit", reason="needs submitit")
-    from vaelab.sweeps.engines.allocations import RequeuingWorker
+    from vaelab.sweeps.engines.slurm_worker import RequeuingWorker
 
     alone = "import os, time; os.mkdir('running'); time.sleep(0.3); os.rmdir('running')"
     scripts = [alone, f"{alone}; os._exit(3)", f"{alone}; os.kill(os.getpid(), 9)", alone]
@@ -657,7 +657,7 @@ def test_allocation_runs_jobs_side_by_side_on_gpus_of_their_own(
     make_orders, sigterm_handler, monkeypatch
 ):
     pytest.importorskip("submitit", reason="needs submitit")
-    from vaelab.sweeps.engines.allocations import RequeuingWorker
+    from vaelab.sweeps.engines.slurm_worker import RequeuingWorker
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,3,5,7")
     both = """
@@ -678,7 +678,7 @@ print(gpus)
 
 def test_stopped_allocation_starts_no_other_job(make_orders, sigterm_handler, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit")
-    from vaelab.sweeps.engines.allocations import RequeuingWorker
+    from vaelab.sweeps.engines.slurm_worker import RequeuingWorker
 
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     stop = f"import os, signal; os.kill({os.getpid()}, signal.SIGTERM)"  # as scancel does
@@ -692,7 +692,7 @@ def test_stopped_allocation_starts_no_other_job(make_orders, sigterm_handler, mo
 
 def test_requeued_allocation_goes_on_with_jobs_that_have_not_ended(make_orders, sigterm_handler):
     pytest.importorskip("submitit", reason="needs submitit")
-    from vaelab.sweeps.engines.allocations import RequeuingWorker
+    from vaelab.sweeps.engines.slurm_worker import RequeuingWorker
 
     done, unread, waiting = make_orders(
         "print('ran')", "print('ran')", "\n".join([EXIT_ON_SIGTERM, WAIT_FOR_SIGNAL])
@@ -730,7 +730,7 @@ def test_requeued_allocation_goes_on_with_jobs_that_have_not_ended(make_orders, 
 def test_jobs_of_an_allocation_are_forks_of_one_server(make_order, sigterm_handler, monkeypatch):
     pytest.importorskip("submitit", reason="needs submitit")
     from vaelab.sweeps import fork_server
-    from vaelab.sweeps.engines import allocations
+    from vaelab.sweeps.engines.slurm_worker import RequeuingWorker
 
     program = fork_server.PROGRAM.replace("import serve;", "import serve; forked.IMPORTS = ();")
     program = program.replace("from vaelab", "import vaelab.sweeps.forked as forked; from vaelab")
@@ -750,16 +750,15 @@ def test_jobs_of_an_allocation_are_forks_of_one_server(make_order, sigterm_handl
         given = replace(given, command=words, log=log, environment={"OMP_NUM_THREADS": "1"})
         write_json(request_file(given), {"signal": 0})
         orders.append(given)
-    assert set(allocations.RequeuingWorker(orders, 0, "auto")().values()) == {0}
+    assert set(RequeuingWorker(orders, 0, "auto")().values()) == {0}
     assert len(parents) == 3
     assert len(set(parents)) == 1
-    assert set(allocations.RequeuingWorker(orders[2:], 0, "auto")().values()) == {0}
+    assert set(RequeuingWorker(orders[2:], 0, "auto")().values()) == {0}
     assert len(parents) == 3  # a job alone would gain nothing
 
 
 def test_slurm_fills_allocations_and_cancels_them_with_their_last_job(tmp_path, monkeypatch):
     engine = build_slurm(cluster="local", n_jobs=7, jobs_per_allocation=3)
-    from vaelab.sweeps.engines import allocations
 
     submitted, cancelled = [], []
 
@@ -799,10 +798,10 @@ def test_slurm_fills_allocations_and_cancels_them_with_their_last_job(tmp_path, 
     assert [other.poll(), last.poll()] == [None, None]
     assert submitted[1:] == [["d", "d"], ["e", "e"]]
     assert engine.count_startable() == 0  # there is room for two, but not for an allocation
-    write_json(allocations.end_file(handles[0].order), {"exit": 3})
+    write_json(worker.end_file(handles[0].order), {"exit": 3})
     monkeypatch.setattr(worker, "LOOK", 0.0)
     assert [handle.poll() for handle in handles] == [3, None, None]
-    assert not allocations.end_file(handles[0].order).exists()
+    assert not worker.end_file(handles[0].order).exists()
     write_json(start_file(handles[1].order), {"host": "node7", "gpus": None})
     handles[2].stop()  # which has not begun
     assert cancelled == []

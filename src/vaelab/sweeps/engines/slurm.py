@@ -9,8 +9,9 @@ import submitit
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from vaelab.errors import UserError, first_line
-from vaelab.sweeps.engines.allocations import Allocation, SlurmTask, has_accounting
+from vaelab.sweeps.engines.allocations import Allocation, SlurmTask
 from vaelab.sweeps.engines.remote import RemoteHandle
+from vaelab.sweeps.engines.slurm_commands import has_accounting
 from vaelab.sweeps.fork_server import Start
 from vaelab.sweeps.job import Job
 from vaelab.sweeps.process import Order
