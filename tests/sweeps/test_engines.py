@@ -19,6 +19,7 @@ from threading import Thread
 from types import SimpleNamespace
 
 import pytest
+from support.waiting import wait_until
 
 from vaelab.errors import UserError
 from vaelab.sweeps import build_engine, worker
@@ -76,14 +77,6 @@ class WorkerThread:
         self.thread.join(within)
         assert not self.thread.is_alive()
         return self.code
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
-    """Waits for a condition to become true; fails the test after so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(
@@ -895,7 +888,8 @@ def main(cfg):
 
     signal.signal(signal.SIGTERM, stop)
     begun, again = time.time(), (folder / "begun").exists()
-    (folder / "begun").write_text(str(os.getpid()))
+    (folder / "begun.new").write_text(str(os.getpid()))
+    os.replace(folder / "begun.new", folder / "begun")  # whole once it is there
     trouble = json.loads(os.environ["TROUBLE"]).get(str(cfg.seed))
     time.sleep(0 if again or trouble != "sit" else 600)
     if trouble == "raise" and not again:

@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from support.waiting import wait_until
 
 from vaelab.errors import UserError
 from vaelab.sweeps import fork_server, worker
@@ -32,14 +32,6 @@ TINY = [
 VARIABLES = {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "2"}
 WITHOUT_IMPORTS = "import vaelab.sweeps.forked as forked; forked.IMPORTS = (); forked.serve([])"
 HELP = [*MODULE, "--help"]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Waits for a condition to become true; fails the test after so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

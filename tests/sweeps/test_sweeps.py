@@ -6,13 +6,13 @@ parts are compared with exact values.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from threading import Barrier, Thread
@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from support.waiting import wait_until
 
 from vaelab.commands import run_folder
 from vaelab.commands.run_folder import RunFolder
@@ -67,13 +68,14 @@ def main(cfg):
     global folder
     folder = Path(HydraConfig.get().runtime.output_dir)
     trouble = dict(pair.split("=") for pair in os.environ.get("TROUBLE", "").split())
-    note("began")
     wanted = trouble.get(folder.name)
+    if wanted != "SIGTERM":
+        signal.signal(signal.SIGTERM, stop)
+    note("began")
     if wanted == "raise":
         raise RuntimeError(f"trouble in {folder.name}")
     if wanted:
         os.kill(os.getpid(), getattr(signal, wanted))
-    signal.signal(signal.SIGTERM, stop)
     time.sleep(float(os.environ.get("SECONDS_EACH", "0")))
     (folder / "results.json").write_text(json.dumps({"val/elbo": -float(cfg.seed)}))
     note("ended")
@@ -113,9 +115,12 @@ class Workspace:
 
     def jobs_with(self, event: str) -> list[str]:
         """Returns the names of the jobs that logged an event, in order of time."""
+        return [line.split()[1] for line in self.events() if line.startswith(event)]
+
+    def events(self) -> list[str]:
+        """Returns the lines of the ledger: event, job, GPUs and process id."""
         path = self.folder / "ledger"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [line.split()[1] for line in lines if line.startswith(event)]
+        return path.read_text().splitlines() if path.exists() else []
 
     def wait_for_jobs(self, event: str, count: int) -> None:
         """Waits until at least `count` jobs have logged an event."""
@@ -123,24 +128,20 @@ class Workspace:
 
     def running_pids(self) -> list[int]:
         """Returns the ids of all job processes that still run; a zombie does not count."""
-        pids = {int(line.split()[3]) for line in (self.folder / "ledger").read_text().splitlines()}
-        return [pid for pid in pids if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]
+        pids = {int(line.split()[3]) for line in self.events()}
+        return [pid for pid in pids if state_of(pid) not in "Z-"]
+
+    def wait_for_halted(self, count: int) -> None:
+        """Waits until at least `count` jobs have stopped themselves by SIGSTOP."""
+        wait_until(lambda: sum(state_of(pid) == "T" for pid in self.running_pids()) >= count)
 
 
-def is_zombie(pid: int) -> bool:
-    """True if a process has ended without being waited for, or does not exist."""
+def state_of(pid: int) -> str:
+    """Returns the letter of a process's state, as `ps` prints it; - if there is none."""
     try:
-        return "State:\tZ" in Path(f"/proc/{pid}/status").read_text()
+        return re.search(r"State:\s*(\w)", Path(f"/proc/{pid}/status").read_text())[1]
     except OSError:
-        return True
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Waits for a condition to become true; fails the test after so many seconds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.05)
+        return "-"
 
 
 @pytest.fixture
@@ -201,7 +202,6 @@ def test_rerun_true_runs_finished_jobs_again(workspace):
 def test_stopped_launcher_stops_its_jobs_and_can_resume(workspace, number):
     launcher = workspace.start(SIX_SEEDS, "hydra.launcher.n_jobs=2", SECONDS_EACH="60")
     workspace.wait_for_jobs("began", 2)
-    time.sleep(0.3)  # until the jobs have their SIGTERM handler
     launcher.send_signal(number)
     output, _ = launcher.communicate(timeout=60)
     assert launcher.returncode == 128 + number
@@ -218,8 +218,7 @@ def test_second_signal_kills_running_jobs(workspace):
     launcher = workspace.start(
         "seed=1,2", SECONDS_EACH="60", TROUBLE="seed-1=SIGSTOP seed-2=SIGSTOP"
     )
-    workspace.wait_for_jobs("began", 2)
-    time.sleep(0.3)
+    workspace.wait_for_halted(2)
     launcher.terminate()
     time.sleep(0.5)
     assert launcher.poll() is None
@@ -233,7 +232,7 @@ def test_jobs_are_killed_after_grace_period(workspace):
     stuck = {"SECONDS_EACH": "60", "TROUBLE": "seed-1=SIGSTOP"}
     launcher = workspace.start("seed=1,2", "hydra.launcher.grace=1", **stuck)
     workspace.wait_for_jobs("began", 2)
-    time.sleep(0.3)
+    workspace.wait_for_halted(1)
     launcher.terminate()
     assert launcher.wait(timeout=30) == 143
     assert workspace.jobs_with("stopped") == ["seed-2"]
@@ -245,7 +244,6 @@ def test_killed_launcher_leaves_no_processes_and_can_resume(workspace):
     launcher = workspace.start(SIX_SEEDS, "hydra.launcher.n_jobs=2", SECONDS_EACH="1.5")
     workspace.wait_for_jobs("ended", 2)
     workspace.wait_for_jobs("began", 4)
-    time.sleep(0.3)
     launcher.kill()
     launcher.wait()
     wait_until(lambda: not workspace.running_pids(), 10)
