@@ -20,6 +20,8 @@ from statistics import median, quantiles
 from time import monotonic
 from typing import Any
 
+from vaelab.runs.folder import processor_name
+
 ROOT = Path(__file__).parents[1]
 CONTENDERS = Path(__file__).parent / "contenders"
 REFERENCE = "by_hand"
@@ -320,14 +322,7 @@ def prepare(network: str, folder: Path, random: int | None = None) -> Course:
 
 def machine(device: str) -> str:
     """In words: processor or GPU, cores, versions."""
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        "unknown processor",
-    )
+    model = processor_name() or "unknown processor"
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     gpu = subprocess.check_output(query, text=True).splitlines()[0] if device == "cuda" else ""
     python = ".".join(map(str, sys.version_info[:3]))

@@ -122,6 +122,8 @@ def test_results_json_holds_test_metrics_config_and_versions(run):
     assert results["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert results["config"]["model"]["condition"]["_target_"].endswith("OneHot")
     assert "git_commit" in results
+    assert results["threads"] == torch.get_num_threads()
+    assert isinstance(results["processor"], str)
 
 
 def test_checkpoints_load_with_weights_only_and_exclude_beta(run):

@@ -25,7 +25,7 @@ from vaelab.pictures.image_files import write_image
 from vaelab.pictures.tensorboard import Board, first_validation_images
 from vaelab.posteriors import Deterministic
 from vaelab.runs import finished, resume
-from vaelab.runs.folder import BEST_STEP, FAILURE, PROGRESS, git_commit
+from vaelab.runs.folder import BEST_STEP, FAILURE, PROGRESS, git_commit, processor_name
 from vaelab.runs.screen import metrics_table, shell_path
 from vaelab.training.callbacks import Speed
 from vaelab.training.callbacks.checkpoint import load_checkpoint
@@ -138,6 +138,8 @@ def run_metadata(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, 
         "steps": trainer.global_step,
         "device": str(trainer.strategy.root_device),
         "devices": trainer.world_size,
+        "processor": processor_name(),
+        "threads": torch.get_num_threads(),
         "versions": {name: version(name) for name in PACKAGES}
         | {"python": platform.python_version()},
         "git_commit": git_commit(),

@@ -192,11 +192,12 @@ def data_uri(path: Path) -> str:
 
 
 def made_with(sweep: Sweep) -> list[tuple[str, str]]:
-    """Returns (name, distinct values) of versions, commit and device in the runs' results."""
+    """Returns (name, distinct values) of versions, commit and machine in the runs' results."""
     found: dict[str, dict[str, None]] = {}
     for result in sweep.results:
         known = {**(result.get("versions") or {}), "commit": result.get("git_commit")}
-        for name, value in {**known, "device": result.get("device")}.items():
+        machine = {name: result.get(name) for name in ("device", "processor", "threads")}
+        for name, value in {**known, **machine}.items():
             if value:
                 found.setdefault(name, {})[str(value)] = None
     return [(name, ", ".join(several)) for name, several in found.items()]

@@ -16,7 +16,7 @@ Form = Literal["full", "short"]
 """The whole protocol, or its short form."""
 KEPT = (
     *("seconds", "epochs", "steps", "device", "train/images_per_second", "stopped"),
-    *("versions", "git_commit"),
+    *("processor", "threads", "versions", "git_commit"),
 )
 """What `results.json` has beside metrics and is kept; the settings are in the command."""
 PICTURES = ("samples", "reconstructions")

@@ -1,6 +1,8 @@
 """Files of a run folder: their names, its configuration and its evaluation."""
 
 import os
+import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,3 +139,12 @@ def git_commit() -> str | None:
         return subprocess.run(described, **options).stdout.strip() or None
     except (OSError, subprocess.TimeoutExpired):
         return None
+
+
+def processor_name() -> str | None:
+    """Returns the processor's name as Linux or the platform tells it, or None."""
+    try:
+        found = re.search(r"^model name\s*: (.+)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1] if found else platform.processor() or None
