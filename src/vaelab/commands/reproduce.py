@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from vaelab.commands import cli
 from vaelab.commands.arguments import FLAGS
 from vaelab.commands.config_folders import CONF
-from vaelab.errors import UserError
 from vaelab.runs import naming
 
 PROTOCOLS = CONF / "reproduce"
@@ -57,7 +56,8 @@ def main(cfg: DictConfig) -> None:
     """Trains and measures the runs of a protocol, keeps their records and prints the comparison.
 
     Runs that are finished are not made again, and one that was interrupted goes on. Exits with 1 if
-    a figure is not reached, and with the code of a run that failed.
+    a figure is not reached, and with the code of a run that failed. Without a name it lists the
+    protocols.
     """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from vaelab import reproductions
@@ -65,8 +65,8 @@ def main(cfg: DictConfig) -> None:
     from vaelab.runs.screen import shell_path
 
     if cfg.name is None:
-        names = ", ".join(reproductions.protocol_names(PROTOCOLS))
-        raise UserError(f"name a protocol: {names}")
+        reproductions.print_protocols(Path(cfg.kept), PROTOCOLS)
+        return
     name, one = split_name(cfg.name)
     protocol = reproductions.read_protocol(PROTOCOLS, name)
     form: reproductions.Form = "short" if cfg.short else "full"

@@ -4,7 +4,7 @@ from vaelab.reproductions.comparison import Comparison, compare_all, compare_pro
 from vaelab.reproductions.plane import write_planes
 from vaelab.reproductions.protocol import Protocol, protocol_names, read_protocol
 from vaelab.reproductions.records import Form, Origin, has_records, keep_run
-from vaelab.reproductions.tables import print_table, write_table
+from vaelab.reproductions.tables import print_protocols, print_table, write_table
 
 __all__ = [
     "Comparison",
@@ -15,6 +15,7 @@ __all__ = [
     "compare_protocol",
     "has_records",
     "keep_run",
+    "print_protocols",
     "print_table",
     "protocol_names",
     "read_protocol",

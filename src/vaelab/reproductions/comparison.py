@@ -10,6 +10,8 @@ from typing import Any
 from vaelab.reproductions.protocol import Figure, Protocol, protocol_names, read_protocol
 from vaelab.reproductions.records import Form, read_record
 
+FORMS: tuple[Form, ...] = ("full", "short")
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -89,11 +91,10 @@ def compare_all(kept: Path, protocols: Path) -> list[Comparison]:
         kept: The folder of the records.
         protocols: The folder of the protocols.
     """
-    forms: tuple[Form, ...] = ("full", "short")
     return [
         row
         for name in protocol_names(protocols)
-        for form in forms
+        for form in FORMS
         for row in compare_protocol(kept, name, read_protocol(protocols, name), form)
     ]
 

@@ -108,6 +108,11 @@ class Protocol(Strict):
                 raise ValueError(f"figures: there is no run {unknown[0]}")
         return self
 
+    @property
+    def title(self) -> str:
+        """The paper without its authors, year and address, which the protocol's name stands for."""
+        return re.sub(r"^.*?\b\d{4}, |;.*| \([^)]*\)", "", self.paper)
+
     def repetitions(self, is_short: bool) -> list[int]:
         """Returns the seeds; in the short form the first alone."""
         return self.seeds[:1] if is_short else self.seeds

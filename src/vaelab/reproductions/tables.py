@@ -1,13 +1,14 @@
 """Tables of comparisons, for the terminal and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from vaelab.files.atomic import make_folder, write_text
-from vaelab.reproductions.comparison import Comparison
+from vaelab.reproductions.comparison import FORMS, Comparison, compare_protocol
+from vaelab.reproductions.protocol import protocol_names, read_protocol
 
 COLUMNS = ("reproduction", "figure", "published", "ours", "gap", "reached", "seeds", "time")
 HEAD = """# Reproductions
@@ -26,12 +27,30 @@ other programs may have shared. *Outdated* are figures of other settings than th
 
 def print_table(rows: Sequence[Comparison]) -> None:
     """Prints a table with a row for each comparison; into a file it is 120 letters wide."""
+    print_rows(COLUMNS, map(cells, rows))
+
+
+def print_protocols(kept: Path, protocols: Path) -> None:
+    """Prints each protocol in a folder: its title, its runs, and how many figures are on record."""
+    rows = []
+    for name in protocol_names(protocols):
+        protocol = read_protocol(protocols, name)
+        measured = [len(compare_protocol(kept, name, protocol, form)) for form in FORMS]
+        of = [len(protocol.figures), sum(f.short is not None for f in protocol.figures)]
+        counts = [f"{found} of {count}" for found, count in zip(measured, of, strict=True)]
+        rows.append([name, protocol.title, ", ".join(protocol.runs), *counts])
+    print_rows(("protocol", "title", "runs", "measured", "short form"), rows)
+    print("vaelab reproduce PROTOCOL makes all of its runs, PROTOCOL/RUN one; --short for an hour")
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table; into a file it is 120 letters wide."""
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = 120
-    table = Table(*COLUMNS)
+    table = Table(*columns)
     for row in rows:
-        table.add_row(*cells(row))
+        table.add_row(*row)
     console.print(table)
 
 
