@@ -16,7 +16,7 @@ import torch
 from support.commands import run_command
 
 from vaelab import evaluation
-from vaelab.commands import evaluate, generate, train
+from vaelab.commands import encode, evaluate, generate, train
 from vaelab.data import Arrays, Images
 from vaelab.evaluation import classifier
 from vaelab.runs import finished
@@ -189,6 +189,27 @@ def test_program_fault_in_a_run_is_raised_after_others_are_measured(folder, monk
         evaluate_runs(folder, "ac", "what=latents")
     assert not (folder / "a" / "evaluation.json").exists()
     assert "active_units" in read_evaluation(folder / "c")
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "written"),
+    [(encode, [], "encoded.npz"), (generate, ["what=samples", "count=4"], "generated/samples.png")],
+    ids=["encode", "generate"],
+)
+def test_program_fault_in_a_run_leaves_the_files_of_the_others(
+    folder, monkeypatch, command, settings, written
+):
+    load = finished.load_run
+
+    def fail_once(*args, **kwargs):
+        monkeypatch.setattr(finished, "load_run", load)
+        raise AssertionError("a fault")
+
+    monkeypatch.setattr(finished, "load_run", fail_once)
+    with pytest.raises(AssertionError, match="a fault"):
+        run_command(command, f"run={folder}/a,{folder}/c", *settings)
+    assert not (folder / "a" / written).exists()
+    assert (folder / "c" / written).exists()
 
 
 def test_folder_without_runs_is_refused(tmp_path, capsys):

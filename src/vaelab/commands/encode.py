@@ -55,6 +55,7 @@ def main(cfg: DictConfig) -> None:
 
     import torch
 
+    from vaelab.commands.many_runs import Failures
     from vaelab.commands.quiet import quieten
     from vaelab.errors import UserError
     from vaelab.evaluation.encoded_files import check_encoded_path, write_encoded
@@ -69,10 +70,11 @@ def main(cfg: DictConfig) -> None:
     to = Path(cfg.to or "encoded.npz")
     if len(folders) > 1 and to.name != str(to):
         raise UserError(f"to={to}: of several runs each has its file in its folder; give {to.name}")
-    device, failures, shared = finished.select_device(cfg.device), [], SharedData()
+    device, shared = finished.select_device(cfg.device), SharedData()
+    failures = Failures("encode", len(folders))
     for folder in folders:
         path = to if cfg.to and len(folders) == 1 else loading.output_folder(folder) / to
-        try:
+        with failures.of(folder):
             check_encoded_path(path)
             check_links(path, folder)
             if how_far := finished.unfinished_progress(folder):
@@ -80,10 +82,7 @@ def main(cfg: DictConfig) -> None:
             found, settings, noun = encode_run(folder, device, cfg, shared)
             write_encoded(path, found, settings)
             print(f"{shell_path(path)}  {description(found, settings['score'], noun)}")
-        except UserError as error:
-            failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
-    if failures:
-        raise UserError("\n".join(failures))
+    failures.raise_kept()
 
 
 def encode_run(

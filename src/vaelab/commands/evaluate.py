@@ -49,10 +49,9 @@ def main(cfg: DictConfig) -> None:
     from rich.console import Console
 
     from vaelab import evaluation
-    from vaelab.commands.error_messages import user_message
+    from vaelab.commands.many_runs import Failures
     from vaelab.commands.quiet import quieten
-    from vaelab.commands.streams import has_broken_pipe
-    from vaelab.errors import UserError, first_line
+    from vaelab.errors import UserError
     from vaelab.runs import finished, loading
     from vaelab.runs.screen import printable
 
@@ -68,23 +67,18 @@ def main(cfg: DictConfig) -> None:
     folders = finished.find_runs(given)
     named = {loading.find_model_folder(Path(folder)) for folder in given}
     device = finished.select_device(cfg.device)
-    measured, failures, fault = {}, [], None
+    measured, failures = {}, Failures("evaluate", len(folders))
     labels = run_labels(folders) if len(folders) > 1 else {folders[0]: ""}
     for number, (folder, label) in enumerate(labels.items(), 1):
-        try:
+        figures = ""
+        with failures.of(folder):
             if folder not in named and (how_far := finished.unfinished_progress(folder)):
                 raise UserError(f"not finished, {how_far}; run={folder} measures it as it is")
             measured[folder] = plan.evaluate_run(
                 folder, device, Path(cfg.paths.data), trust=cfg.trust
             )
             figures = evaluation.main_figures(measured[folder], plan.main_estimates())
-        except Exception as error:
-            if len(folders) == 1 or has_broken_pipe(error):
-                raise
-            message = user_message(error, "evaluate")
-            if message is None:  # a program fault, raised once the other runs are measured
-                fault, message = fault or error, f"{type(error).__name__}: {first_line(error)}"
-            failures.append(f"{folder}: {message}")
+        if message := failures.messages.get(folder):
             figures = f"failed: {message}"
         if len(folders) > 1:
             line = f"{number:>{len(str(len(folders)))}}/{len(folders)}  {label}  {figures}"
@@ -95,10 +89,7 @@ def main(cfg: DictConfig) -> None:
         console.print(evaluation.evaluation_table(table))
         if note := incomparable_note([*table]):
             console.print(printable(note))
-    if fault:
-        raise fault
-    if failures:
-        raise UserError("\n".join(failures))
+    failures.raise_kept()
 
 
 def run_labels(folders: Sequence[Path]) -> dict[Path, str]:

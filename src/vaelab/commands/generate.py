@@ -46,8 +46,8 @@ def main(cfg: DictConfig) -> None:
     import torch
     from hydra.utils import instantiate
 
+    from vaelab.commands.many_runs import Failures
     from vaelab.commands.quiet import quieten
-    from vaelab.errors import UserError
     from vaelab.pictures import gallery
     from vaelab.runs import finished, loading
     from vaelab.runs.folder import check_links
@@ -62,7 +62,7 @@ def main(cfg: DictConfig) -> None:
     folders = finished.find_runs(cli.as_list(cfg.run))
     asked["sampler"] = instantiate(cfg.sampler, _convert_="all")
     asked |= {"trust": cfg.trust, "data_folder": Path(cfg.paths.data), "shared": SharedData()}
-    device, failures = finished.select_device(cfg.device), []
+    device, failures = finished.select_device(cfg.device), Failures("generate", len(folders))
     drawn: dict[Path, list[Path]] = {}
     for folder in folders:
         to = (
@@ -70,7 +70,7 @@ def main(cfg: DictConfig) -> None:
             if cfg.to and len(folders) == 1
             else loading.output_folder(folder) / "generated"
         )
-        try:
+        with failures.of(folder):
             check_links(to, folder)
             if how_far := finished.unfinished_progress(folder):
                 print(printable(f"{folder}: not finished, {how_far}"))
@@ -78,10 +78,7 @@ def main(cfg: DictConfig) -> None:
             for path in gallery.write_pictures(folder, to, device=device, **asked):
                 drawn[folder].append(path)
                 print(shell_path(path))
-        except UserError as error:
-            failures.append(f"{folder}: {error}" if len(folders) > 1 else str(error))
     if cfg.to and len(drawn) > 1:
         for path in gallery.write_comparisons(drawn, Path(cfg.to)):
             print(shell_path(path))
-    if failures:
-        raise UserError("\n".join(failures))
+    failures.raise_kept()
