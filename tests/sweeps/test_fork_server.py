@@ -451,6 +451,9 @@ def test_local_engine_waits_for_its_server_and_replaces_it_by_threads(monkeypatc
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     settings = {"n_jobs": "auto", "gpus": [], "jobs_per_gpu": 1, "gpus_per_job": "auto"}
     engine = local.Local(**settings, start="auto")
+    engine.expect(0)
+    assert engine.fork_server is None
+    engine.prepare(100)
     first = engine.fork_server
     assert first.environment == {"OMP_NUM_THREADS": "1"}
     engine.expect(100)

@@ -16,6 +16,10 @@ Plan = Callable[..., Job]
 class Source(Protocol):
     """Interface of what says which jobs a sweep has; called by `SweepRunner`."""
 
+    @property
+    def most_jobs(self) -> int:
+        """How many jobs there are at most, known before any is composed."""
+
     def first_jobs(self, plan: Plan) -> list[Job]:
         """Returns all jobs known before the first one starts; `plan` composes and checks a job."""
 
@@ -66,6 +70,11 @@ class FixedJobs:
     def __init__(self, overrides: Sequence[Sequence[str]]) -> None:
         self.overrides = overrides
         self.jobs: list[Job] = []
+
+    @property
+    def most_jobs(self) -> int:
+        """The number of jobs."""
+        return len(self.overrides)
 
     def first_jobs(self, plan: Plan) -> list[Job]:
         """Composes and checks a job by `plan` for each list of overrides; keeps and returns all."""

@@ -330,6 +330,11 @@ class Study:
         """True if the study says that this sampler has tried all that it can."""
         return bool(self.study.user_attrs.get("exhausted") == self.sampler)
 
+    @property
+    def most_jobs(self) -> int:
+        """The number of trials."""
+        return self.n_trials
+
     def jobs_to_come(self) -> int:
         """Returns how many places have no trial yet; 0 if the sampler is exhausted."""
         return 0 if self.is_exhausted else max(0, self.n_trials - self.places_taken)

@@ -68,6 +68,8 @@ class SweepRunner:
 
     def run_jobs(self, source: Source) -> int:
         """Runs all jobs as `run` does, but for OSErrors of the sweep's own files."""
+        if not (self.folder / INDEX).exists():  # a sweep that goes on may have no job left
+            self.engine.prepare(source.most_jobs)
         jobs = source.first_jobs(self.plan_job)
         self.engine.expect(sum(job.state == "waiting" for job in jobs) + source.jobs_to_come())
         self.add_jobs(jobs)

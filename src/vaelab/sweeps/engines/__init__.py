@@ -31,6 +31,9 @@ class Handle(Protocol):
 class Engine(Protocol):
     """Interface of an engine, which starts jobs and knows how many more have room."""
 
+    def prepare(self, jobs: int) -> None:
+        """Called before jobs are composed, with how many there may be: begins what takes long."""
+
     def expect(self, jobs: int) -> None:
         """Called once before the first job: tells the engine how many jobs are expected."""
 

@@ -47,19 +47,22 @@ class Local:
         self.threads_given = "OMP_NUM_THREADS" in os.environ
         self.process_start = start
         self.fork_server: ForkServer | None = None
-        self.expect(self.cores)  # now, so that the server imports torch while jobs are composed
+
+    def prepare(self, jobs: int) -> None:
+        """Expects so many jobs: the fork server imports torch while they are composed."""
+        self.expect(jobs)
 
     def expect(self, jobs: int) -> None:
         """Sets the number of CPU slots by the number of jobs and cores, if `n_jobs` is auto.
 
-        Starts the fork server, if there is to be one, again if its jobs get other numbers of
-        threads.
+        Starts the fork server, if there are jobs and there is to be one, again if its jobs get
+        other numbers of threads.
         """
         if self.n_jobs == "auto":
             most = self.cores if self.cores <= 4 else self.cores // 2  # logical cores come in pairs
             self.free_slots = self.slots = max(1, min(most, jobs))
         variables = self.thread_variables(1, 1, bool(self.gpus))
-        if self.fork_server is None or self.fork_server.environment != variables:
+        if jobs and (self.fork_server is None or self.fork_server.environment != variables):
             self.close()
             command = command_lines.process_argv()
             self.fork_server = build_fork_server(

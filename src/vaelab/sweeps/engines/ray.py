@@ -88,6 +88,9 @@ class Ray:
         self.latest: Share | None = None
         self.looked = float("-inf")
 
+    def prepare(self, jobs: int) -> None:
+        """Does nothing: Ray connects when it is asked for nodes."""
+
     def expect(self, jobs: int) -> None:
         """Does nothing: Ray needs no number of jobs in advance."""
 

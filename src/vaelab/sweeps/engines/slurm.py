@@ -122,6 +122,9 @@ class Slurm:
         """Returns how many CPU cores a job requests."""
         return max(job.devices, 1) if self.cpus_per_job == "auto" else self.cpus_per_job
 
+    def prepare(self, jobs: int) -> None:
+        """Does nothing: allocations are for composed jobs."""
+
     def expect(self, jobs: int) -> None:
         """Prints a notice if SLURM keeps no accounting; ignores the number of jobs."""
         if not self.accounts:
