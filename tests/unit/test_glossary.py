@@ -78,6 +78,12 @@ def test_glossary_agrees_with_the_report_on_units_and_which_way_is_better():
             assert better in ("lower", "higher", ""), name
 
 
+@pytest.mark.parametrize("name", [*ESTIMATES["samples"].split(), "fid"])
+def test_sampler_in_front_of_a_name_changes_neither_unit_nor_side(name):
+    assert unit(f"gmm_{name}") == unit(name)
+    assert is_lower_better(f"gmm_{name}") == is_lower_better(name)
+
+
 @pytest.mark.slow
 def test_glossary_has_every_number_in_results_json_and_in_curves(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (60, 8, 8), np.uint8)

@@ -10,6 +10,7 @@ import pandas as pd
 from vaelab.errors import UserError, spelling_hint
 from vaelab.report.differences import levels
 from vaelab.report.sweep import COSTS, Sweep
+from vaelab.report.units import plain_name
 
 LOWER = {
     *("loss", "rate", "distortion", "bits_per_dim", "mse", "seconds", "marginal_kl"),
@@ -17,7 +18,7 @@ LOWER = {
     *("frechet_classifier", "fid", "copied", "nll", "nll_ais", "nll_marginal", "nll_given_label"),
     *("pca_nll", "neighbours_nll"),
 }
-"""Metrics that are better when lower, by the last part of their names."""
+"""Metrics that are better when lower, by their plain names."""
 MAIN = (
     *("val/elbo", "test/elbo", "test/rate", "test/distortion", "test/active_units"),
     *("nll", "mig"),
@@ -57,8 +58,8 @@ class Ranking:
 
 
 def is_lower_better(metric: str) -> bool:
-    """True if a metric, by the last part of its name, is better when lower."""
-    return metric.rpartition("/")[2] in LOWER
+    """True if a metric, by its plain name, is better when lower."""
+    return plain_name(metric) in LOWER
 
 
 def measured_columns(sweep: Sweep) -> list[str]:

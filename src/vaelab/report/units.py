@@ -1,4 +1,6 @@
-"""Units of metrics, by the last part of a metric's name."""
+"""Units of metrics, by a metric's name without what stands in front of it."""
+
+import re
 
 NATS = {
     *("loss", "elbo", "rate", "distortion", "importance_weighted_elbo"),
@@ -25,12 +27,21 @@ OTHERS = {
     "learning_rate": "per optimizer step",
 }
 UNITS = dict.fromkeys(NATS, "nats per image") | dict.fromkeys(SHARES, "share") | OTHERS
-"""Units by the last part of a metric's name; other metrics have none."""
+"""Units by a metric's plain name; other metrics have none."""
+OF_SAMPLES = "frechet_classifier|precision|recall|density|coverage|copied|fid"
+"""Metrics that have the name of a sampler in front, if it is not the model's own prior."""
+
+
+def plain_name(metric: str) -> str:
+    """Returns a metric's name without `val/`, `test/` or the name of a sampler in front of it."""
+    last = metric.rpartition("/")[2]
+    sampled = re.fullmatch(rf".+_({OF_SAMPLES})", last)
+    return sampled[1] if sampled and last not in UNITS else last
 
 
 def unit(metric: str) -> str:
-    """Returns the unit of a metric by the last part of its name; empty if none is known."""
-    return UNITS.get(metric.rpartition("/")[2], "")
+    """Returns the unit of a metric by its plain name; empty if none is known."""
+    return UNITS.get(plain_name(metric), "")
 
 
 def axis_title(metric: str) -> str:
