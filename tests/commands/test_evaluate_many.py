@@ -206,10 +206,20 @@ def test_program_fault_in_a_run_leaves_the_files_of_the_others(
         raise AssertionError("a fault")
 
     monkeypatch.setattr(finished, "load_run", fail_once)
-    with pytest.raises(AssertionError, match="a fault"):
+    with pytest.raises(AssertionError, match="a fault") as raised:
         run_command(command, f"run={folder}/a,{folder}/c", *settings)
+    assert raised.value.__notes__ == [f"{folder}/a: AssertionError: a fault"]
     assert not (folder / "a" / written).exists()
     assert (folder / "c" / written).exists()
+
+
+def test_pictures_are_compared_of_runs_that_did_not_fail(folder, tmp_path, capsys):
+    (folder / "b" / "checkpoints" / "best.ckpt").write_bytes(b"PK")
+    runs, to = ",".join(f"{folder}/{name}" for name in "abc"), tmp_path / "beside"
+    with pytest.raises(SystemExit):
+        run_command(generate, f"run={runs}", "what=samples", "count=4", f"to={to}")
+    assert [path.name for path in to.iterdir()] == ["samples.png"]
+    assert f"error: {folder}/b: " in capsys.readouterr().err
 
 
 def test_folder_without_runs_is_refused(tmp_path, capsys):

@@ -78,7 +78,8 @@ def main(cfg: DictConfig) -> None:
             for path in gallery.write_pictures(folder, to, device=device, **asked):
                 drawn[folder].append(path)
                 print(shell_path(path))
-    if cfg.to and len(drawn) > 1:
-        for path in gallery.write_comparisons(drawn, Path(cfg.to)):
+    whole = {folder: paths for folder, paths in drawn.items() if folder not in failures.messages}
+    if cfg.to and len(whole) > 1:
+        for path in gallery.write_comparisons(whole, Path(cfg.to)):
             print(shell_path(path))
     failures.raise_kept()

@@ -39,8 +39,10 @@ class Failures:
             self.messages[folder] = message
 
     def raise_kept(self) -> None:
-        """Raises the first fault of the program, else UserError with a line for each failure."""
+        """Raises UserError with a line for each failure, or a fault of the program with these."""
+        said = "\n".join(f"{run}: {text}" for run, text in self.messages.items())
         if self.fault:
+            self.fault.add_note(said)
             raise self.fault
-        if self.messages:
-            raise UserError("\n".join(f"{run}: {text}" for run, text in self.messages.items()))
+        if said:
+            raise UserError(said)
