@@ -23,6 +23,7 @@ from support.waiting import wait_until
 
 from vaelab.errors import UserError
 from vaelab.sweeps import build_engine, worker
+from vaelab.sweeps.claims import process_space
 from vaelab.sweeps.engines import remote
 from vaelab.sweeps.engines.remote import Lost, RemoteHandle
 from vaelab.sweeps.job import Job, last_error
@@ -137,7 +138,7 @@ REASONS_NOT_TO_START = {
     "heartbeat file deleted": lambda given: given.heartbeat_file.unlink(),
     "heartbeat too old": age_heartbeat_file,
     "launcher process dead": lambda given: write_json(
-        given.heartbeat_file, {"host": socket.gethostname(), "pid": dead_pid(), "beats": 1}
+        given.heartbeat_file, {"host": process_space(), "pid": dead_pid(), "beats": 1}
     ),
 }
 
@@ -167,10 +168,10 @@ def test_worker_stops_job_without_new_heartbeat(make_order, monkeypatch):
 
 
 def test_worker_kills_unresponsive_job_of_dead_launcher(make_order):
-    given = make_order(IGNORE_SIGTERM, WAIT_FOR_SIGNAL, host=socket.gethostname(), pid=os.getpid())
+    given = make_order(IGNORE_SIGTERM, WAIT_FOR_SIGNAL, host=process_space(), pid=os.getpid())
     running = WorkerThread(given)
     running.wait_for_output("sitting")
-    write_json(given.heartbeat_file, {"host": socket.gethostname(), "pid": dead_pid(), "beats": 1})
+    write_json(given.heartbeat_file, {"host": process_space(), "pid": dead_pid(), "beats": 1})
     assert running.wait_for_exit(within=3) == -9
 
 

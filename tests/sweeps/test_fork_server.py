@@ -56,12 +56,12 @@ def make_order(tmp_path) -> Callable[..., Order]:
 
 @pytest.fixture
 def make_server(monkeypatch) -> Iterator[Callable[..., ForkServer]]:
-    """(program) -> a server that runs another program and forks `vaelab train --help`."""
+    """(program, **variables) -> a server that runs it and forks `vaelab train --help`."""
     made = []
 
-    def make(program: str = WITHOUT_IMPORTS) -> ForkServer:
+    def make(program: str = WITHOUT_IMPORTS, **variables: str) -> ForkServer:
         monkeypatch.setattr(fork_server, "PROGRAM", program)
-        made.append(ForkServer(HELP, {"OMP_NUM_THREADS": "1"}, os.getcwd()))
+        made.append(ForkServer(HELP, {"OMP_NUM_THREADS": "1"} | variables, os.getcwd()))
         return made[-1]
 
     yield make
@@ -308,6 +308,19 @@ def test_server_with_threads_or_a_gpu_does_not_fork(make_server, tmp_path, reaso
     first, *others = (tmp_path / "job" / "job.log").read_text().splitlines()
     assert first == f"started as a fresh process, not as a fork: the server of forks {reason}"
     assert others
+
+
+@pytest.mark.slow
+def test_job_does_not_get_variables_of_the_job_that_its_server_was_started_for(
+    make_server, tmp_path
+):
+    server = make_server(CUBLAS_WORKSPACE_CONFIG=":4096:8")
+    order = help_order(tmp_path)
+    assert "CUBLAS_WORKSPACE_CONFIG" not in server.variables(order)
+    process = Process(order, server.start)
+    assert process.wait() == 0
+    assert not is_fork(process)
+    assert "CUBLAS_WORKSPACE_CONFIG" in (tmp_path / "job" / "job.log").read_text().splitlines()[0]
 
 
 @pytest.mark.slow

@@ -214,6 +214,42 @@ def test_stopped_launcher_stops_its_jobs_and_can_resume(workspace, number):
     assert sorted(workspace.jobs_with("ended")) == [f"seed-{i}" for i in range(1, 7)]
 
 
+@pytest.mark.slow
+def test_sweep_under_nohup_goes_on_after_sighup(workspace):
+    script = ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", sys.executable, "task.py", "-m"]
+    given = [f"hydra.sweep.dir={workspace.sweep}", "seed=1,2"]
+    environment = os.environ | {"SECONDS_EACH": "1"}
+    launcher = subprocess.Popen([*script, *given], cwd=workspace.folder, env=environment)
+    workspace.wait_for_jobs("began", 2)
+    launcher.send_signal(signal.SIGHUP)
+    assert launcher.wait(60) == 0
+    assert sorted(workspace.jobs_with("ended")) == ["seed-1", "seed-2"]
+
+
+@pytest.mark.slow
+def test_jobs_of_the_same_folder_are_refused_and_those_of_nested_ones_run(workspace):
+    swept = ["seed=0,1", "model.latent_dim=2,8"]
+    code, output = workspace.run(*swept, "hydra.sweep.subdir=seed-${seed}")
+    assert code == 2
+    said = "seed=0 model.latent_dim=2 and seed=0 model.latent_dim=8"
+    assert f"gives the same folder, {workspace.sweep}/seed-0, to {said}" in output
+    code, output = workspace.run(*swept, "hydra.sweep.subdir=${model.latent_dim}/${seed}")
+    assert code == 0, output
+    assert "4 of 4 done" in output
+    assert re.search(r"best .*-?0\.000  \S*sweep/[28]/0\n", output)
+    assert len({*workspace.sweep.glob("*/*/results.json")}) == 4
+
+
+@pytest.mark.slow
+def test_two_launchers_that_rerun_share_the_jobs(workspace):
+    workspace.run("seed=1,2,3,4")
+    jobs = ["seed=1,2,3,4", "hydra.launcher.n_jobs=1", "rerun=true"]
+    launchers = [workspace.start(*jobs, SECONDS_EACH="2") for _ in range(2)]
+    outputs = [launcher.communicate(timeout=120)[0] for launcher in launchers]
+    assert [launcher.returncode for launcher in launchers] == [0, 0], outputs
+    assert Counter(workspace.jobs_with("ended")) == {f"seed-{i}": 2 for i in range(1, 5)}
+
+
 def test_second_signal_kills_running_jobs(workspace):
     launcher = workspace.start(
         "seed=1,2", SECONDS_EACH="60", TROUBLE="seed-1=SIGSTOP seed-2=SIGSTOP"
@@ -462,6 +498,42 @@ def test_claims_take_succeeds_for_one_of_eight_threads(tmp_path):
     assert won[0].latest_claim("job")[0] == 19
 
 
+def test_claims_trust_a_process_id_only_in_its_own_namespace(tmp_path, monkeypatch):
+    other, mine = Claims(tmp_path), Claims(tmp_path)
+    other.folder.mkdir()
+    monkeypatch.setattr(claims_module.os, "readlink", lambda path: "pid:[4026532999]")
+    other.beat()
+    other.take("job")
+    content = json.loads(other.heartbeat_file.read_text())
+    other.heartbeat_file.write_text(json.dumps(content | {"pid": 2**22 + 1}))
+    assert mine.take("job")  # in the same namespace there is no such process
+    mine.release("job")
+    other.take("job")
+    monkeypatch.undo()
+    assert not mine.take("job")
+
+
+def test_claims_end_where_another_launcher_has_deleted_their_folder(tmp_path, monkeypatch):
+    claims = Claims(tmp_path)
+    with claims:
+        rmdir = Path.rmdir
+        monkeypatch.setattr(Path, "rmdir", lambda path: rmdir(path) or rmdir(path))
+    assert not claims.folder.exists()
+
+
+def test_all_jobs_that_fit_are_started_before_any_is_looked_at(tmp_path, monkeypatch):
+    """As trials of a search, which come one by one and are to share an allocation of SLURM."""
+    started = []
+    runner = SweepRunner(SimpleNamespace(folder=tmp_path), None, grace=1.0)
+    runner.engine = SimpleNamespace(count_startable=lambda job=None: 3 - len(started))
+    trials = iter([Job([], {}, tmp_path / name)] for name in "abcde")
+    runner.source = SimpleNamespace(next_jobs=lambda free: next(trials))
+    monkeypatch.setattr(runner, "add_jobs", runner.waiting.extend)
+    monkeypatch.setattr(runner, "start_job", started.append)
+    runner.start_jobs()
+    assert [job.name for job in started] == ["a", "b", "c"]
+
+
 def test_claims_take_over_remote_launcher_without_heartbeat(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(claims_module, "monotonic", lambda: now[0])
@@ -560,6 +632,26 @@ def test_local_start_sets_omp_num_threads_unless_given(monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     build_local(n_jobs=4).start(build_job(), Order([], tmp_path, tmp_path))
     assert "OMP_NUM_THREADS" not in given[-1]
+
+
+def test_local_engine_expects_jobs_like_those_it_has_checked(monkeypatch):
+    monkeypatch.setattr("vaelab.sweeps.engines.local.available_cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    built = []
+    monkeypatch.setattr(
+        "vaelab.sweeps.engines.local.build_fork_server", lambda *given: built.append(given[2])
+    )
+    engine = build_local(gpus=["0"], start="auto")
+    engine.check_job(build_job(accelerator="cpu"))
+    engine.expect(8)
+    assert built == [{"OMP_NUM_THREADS": "2"}]
+    assert engine.count_startable() == 8
+    engine.check_job(build_job(accelerator="gpu"))
+    engine.expect(8)
+    assert built[1:] == [{"OMP_NUM_THREADS": "16"}]
+    assert engine.count_startable() == 1
+    engine.free_gpus["0"] = 0
+    assert engine.count_startable() == 0
 
 
 def test_visible_gpus_reads_cuda_visible_devices(monkeypatch):

@@ -73,7 +73,7 @@ class Claims:
                         left.unlink(missing_ok=True)
         if not any(self.folder.glob("*.alive")):  # so that nobody else writes there
             delete_partial_files(self.folder)
-        if not any(self.folder.iterdir()):
+        with suppress(OSError):  # it is not empty, or another launcher has just deleted it
             self.folder.rmdir()
 
     @property
@@ -90,7 +90,7 @@ class Claims:
     def beat(self) -> None:
         """Writes this launcher's heartbeat file: host, process id and a count that grows."""
         self.beats += 1
-        content = {"host": socket.gethostname(), "pid": os.getpid(), "beats": self.beats}
+        content = {"host": process_space(), "pid": os.getpid(), "beats": self.beats}
         write_json(self.heartbeat_file, content)
 
     def take(self, job: str) -> bool:
@@ -151,7 +151,7 @@ class Claims:
         launcher of another machine is alive when its mark is first seen.
         """
         content = read_json_or_nothing(self.folder / f"{mark}.alive")
-        if content.get("host") == socket.gethostname() and not is_process_running(content["pid"]):
+        if content.get("host") == process_space() and not is_process_running(content["pid"]):
             return False
         beats = content.get("beats", 0)
         if mark not in self.seen or self.seen[mark][0] != beats:
@@ -172,6 +172,17 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def process_space() -> str:
+    """Returns the host's name and, on Linux, the name of the process ids' namespace.
+
+    Containers of one host may share its name, but a process id means a process only in its own.
+    """
+    try:
+        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return socket.gethostname()
 
 
 def is_process_running(pid: int) -> bool:

@@ -87,7 +87,7 @@ class ForkServer:
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], folder: str) -> None:
         self.environment = environment
-        self.given = full_environment(environment)
+        self.base = full_environment({})
         self.is_ready = False
         self.failure = ""
         self.forks: dict[int, Fork] = {}
@@ -108,7 +108,7 @@ class ForkServer:
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, first, str(socket)],
             cwd=folder,
-            env=self.given | ONE_THREAD,
+            env=full_environment(self.environment) | ONE_THREAD,
             stdin=subprocess.DEVNULL,
             stdout=self.output,
             stderr=subprocess.STDOUT,
@@ -156,7 +156,7 @@ class ForkServer:
         some later, which a job does not need.
         """
         late = {k: v for k, v in full_environment({}).items() if LATE.fullmatch(k)}
-        early = {k: v for k, v in self.given.items() if not LATE.fullmatch(k)}
+        early = {k: v for k, v in self.base.items() if not LATE.fullmatch(k)}
         return early | late | order.environment
 
     def read(self, timeout: float | None = 0.0) -> None:

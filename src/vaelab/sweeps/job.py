@@ -26,11 +26,13 @@ class Job:
         overrides: Overrides of the command line for the run.
         swept: The overrides that differ between jobs of the sweep, as name and value.
         folder: The run folder.
+        sweep: The sweep folder, which the run folder is in.
         accelerator: The value of `trainer.accelerator`.
         devices: Number of processes that the run starts; -1 for one on every device.
         again: True if the run is to be started although it has results.
         environment: Variables for its process, beside those of the launcher.
         seen_failure: Mark of a failure from before this sweep was started.
+        seen_results: Mark of results from before it.
         compared: Key of the runs that its numbers can be compared with.
         state: What the job does now.
         error: Why it failed, or `pruned`.
@@ -40,11 +42,13 @@ class Job:
     overrides: list[str]
     swept: dict[str, str]
     folder: Path
+    sweep: Path | None = None
     accelerator: str = "auto"
     devices: int = 1
     again: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     seen_failure: str | None = None
+    seen_results: tuple[int, int] | None = None
     compared: comparability.Key = ()
     state: State = "waiting"
     error: str = ""
@@ -52,8 +56,9 @@ class Job:
 
     @property
     def name(self) -> str:
-        """The name of the run folder."""
-        return self.folder.name
+        """The path of the run folder below the sweep folder, `+` for `/`; unique in a sweep."""
+        inside = self.folder.relative_to(self.sweep) if self.sweep else Path(self.folder.name)
+        return "+".join(inside.parts)
 
     @property
     def label(self) -> str:
@@ -73,6 +78,14 @@ class Job:
     def is_finished(self) -> bool:
         """True if the run has results and nothing is left to be evaluated."""
         return self.value is not None and not resume.unmeasured_metrics(self.folder)
+
+    def results_mark(self) -> tuple[int, int] | None:
+        """Returns what changes when `results.json` is written again; None if there is none."""
+        try:
+            found = (self.folder / "results.json").stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_ino
 
     @property
     def damage(self) -> str:

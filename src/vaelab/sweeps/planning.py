@@ -13,7 +13,7 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from vaelab.commands import command_lines, config_folders, earlier_settings
-from vaelab.errors import DamagedFileError
+from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs import comparability, naming, resume
 from vaelab.sweeps.job import Job
 
@@ -63,7 +63,7 @@ class Planner:
         Raises:
             UserError: If the configuration is wrong, or the folder holds another run.
         """
-        swept = [o for o in overrides if o.partition("=")[0] in self.axes]
+        swept = self.swept(overrides)
         composed = self.loader.load_sweep_config(self.config, overrides)
         name = name or naming.overrides_label(swept) or "run"
         folder = self.reserve_folder(composed, name, overrides)
@@ -80,28 +80,41 @@ class Planner:
             overrides=overrides,
             swept=dict(o.split("=", 1) for o in swept),
             folder=folder,
+            sweep=self.folder,
             accelerator=str(trainer.get("accelerator", "auto")),
             devices=device_count(trainer.get("devices", 1)),
             again=again,
             environment=variables | (environment or {}),  # type: ignore[operator, arg-type]
             compared=compared,
         )
-        job.seen_failure = job.failure.get("mark")
+        job.seen_failure, job.seen_results = job.failure.get("mark"), job.results_mark()
         if damage:
             job.state, job.error = "failed", damage
         elif not again and job.is_finished:
             job.state = "done"
         return job
 
+    def swept(self, overrides: Sequence[str]) -> list[str]:
+        """Returns those overrides that differ between jobs."""
+        return [o for o in overrides if o.partition("=")[0] in self.axes]
+
     def reserve_folder(self, composed: DictConfig, name: str, overrides: list[str]) -> Path:
         """Reserves and returns a job's folder, with a digest if it is taken; changes `composed`.
 
         See `compose_folder` for what it sets in the configuration.
+
+        Raises:
+            UserError: If `hydra.sweep.subdir` gives another job the same folder all the same.
         """
         folder = self.compose_folder(composed, name)
         if self.folders.setdefault(folder, overrides) != overrides:
             folder = self.compose_folder(composed, f"{name}_{naming.overrides_digest(overrides)}")
-            self.folders[folder] = overrides
+            if (other := self.folders.setdefault(folder, overrides)) != overrides:
+                both = " and ".join(" ".join(self.swept(o)) for o in (other, overrides))
+                raise UserError(
+                    f"hydra.sweep.subdir: gives the same folder, {folder}, to {both}; it has to "
+                    "have all settings that differ between jobs"
+                )
         return folder
 
     def compose_folder(self, composed: DictConfig, name: str) -> Path:

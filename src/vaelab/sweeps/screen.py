@@ -125,7 +125,7 @@ class Screen:
         command = " ".join(command_lines.program_words("report"))
         override = command_lines.shell_override("sweep", self.folder)
         self.print_line(f"report     {command} {override}")
-        if any(self.folder.glob("*/events.out.*")):
+        if any(any(job.folder.glob("events.out.*")) for job in jobs):
             self.print_line(f"curves     tensorboard --logdir {shell_path(self.folder)}")
         if self.jobs_to_come() or any(job.state != "done" for job in jobs):
             self.print_line("go on      the same command runs those that are not done")
@@ -136,11 +136,11 @@ class Screen:
         known = [j for j in jobs if (v := values.get(j.name)) is not None and isfinite(v)]
         found = []
         for key, group in comparability.key_labels([job.compared for job in known]).items():
-            names = [job.name for job in known if job.compared == key]
-            best = max(names, key=lambda name: values[name] or 0.0)
+            jobs_of_group = [job for job in known if job.compared == key]
+            best = max(jobs_of_group, key=lambda job: values[job.name] or 0.0)
             of = f" of {group}" if group else ""
-            path = shell_path(self.folder / best)
-            found.append(f"best       {metric_text('val/elbo', values[best])}{of}  {path}")
+            said = metric_text("val/elbo", values[best.name])
+            found.append(f"best       {said}{of}  {shell_path(best.folder)}")
         return found
 
 

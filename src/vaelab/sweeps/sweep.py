@@ -135,18 +135,14 @@ class SweepRunner:
         return bool(self.waiting or self.elsewhere)
 
     def start_jobs(self) -> None:
-        """Starts waiting jobs in order, as room allows; asks the source for more if none waits."""
-        if (
-            not self.waiting
-            and (free := self.engine.count_startable()) > 0
-            and (more := self.source.next_jobs(free))
-        ):
-            self.add_jobs(more)
-        while (
-            self.waiting
-            and self.engine.count_startable(self.waiting[0]) > 0
-            and self.signal is None
-        ):
+        """Starts waiting jobs in order, as room allows; asks the source for more if none waits.
+
+        All that fit are started before any is looked at: an allocation of SLURM takes what comes
+        until then.
+        """
+        while self.signal is None and self.fill_queue():
+            if self.engine.count_startable(self.waiting[0]) <= 0:
+                return
             job = self.waiting.popleft()
             try:
                 self.start_job(job)
@@ -155,6 +151,13 @@ class SweepRunner:
                     with suppress(OSError):
                         self.claims.release(job.name)
                 self.end_job(job, "failed", first_line(error))
+
+    def fill_queue(self) -> bool:
+        """Returns whether jobs wait; if none does and there is room, the source is asked first."""
+        free = 0 if self.waiting else self.engine.count_startable()
+        if free > 0 and (more := self.source.next_jobs(free)):
+            self.add_jobs(more)
+        return bool(self.waiting)
 
     def start_job(self, job: Job) -> None:
         """Claims and starts a job, deletes its old failure, progress; if taken, marks it elsewhere.
@@ -193,7 +196,7 @@ class SweepRunner:
     def take_over_end(self, job: Job) -> bool:
         """Records a job that another launcher ended meanwhile; returns False if none did."""
         failure = job.failure
-        if job.is_finished and not job.again:
+        if job.is_finished and not (job.again and job.results_mark() == job.seen_results):
             self.end_job(job, "done")
         elif failure and failure.get("mark") != job.seen_failure:
             self.end_job(job, "failed", failure.get("error", ""))
@@ -259,7 +262,8 @@ class SweepRunner:
     def note_signals(self) -> Iterator[None]:
         """Context manager that catches SIGINT, SIGTERM and SIGHUP and restores their handlers.
 
-        The first signal asks to stop, a second one to stop at once.
+        Those that this process ignores stay so, as SIGHUP under nohup. The first signal asks to
+        stop, a second one to stop at once.
         """
 
         def note(number: int, _: FrameType | None) -> None:
@@ -267,7 +271,8 @@ class SweepRunner:
             self.urgent = self.signal is not None
             self.signal = self.signal or number
 
-        before = {number: signal.signal(number, note) for number in STOPPING}
+        noticed = [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+        before = {number: signal.signal(number, note) for number in noticed}
         try:
             yield
         finally:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
-from vaelab.sweeps.claims import is_process_running
+from vaelab.sweeps.claims import is_process_running, process_space
 from vaelab.sweeps.process import Child, Order, Process, append_to_log, start_fresh
 from vaelab.training.json_files import read_json_or_nothing, write_json
 
@@ -152,7 +152,7 @@ class LauncherMonitor:
         machine and its process has ended.
         """
         content = self.read_heartbeat()
-        here = content.get("host") == socket.gethostname()
+        here = content.get("host") == process_space()
         beats = content.get("beats", self.beats)
         self.silent = self.silent + 1 if beats == self.beats else 0
         self.beats = beats

@@ -47,6 +47,7 @@ class Local:
         self.threads_given = "OMP_NUM_THREADS" in os.environ
         self.process_start = start
         self.fork_server: ForkServer | None = None
+        self.latest: Job | None = None  # of those checked, for the jobs of a sweep are alike
 
     def prepare(self, jobs: int) -> None:
         """Expects so many jobs: the fork server imports torch while they are composed."""
@@ -62,6 +63,9 @@ class Local:
             most = self.cores if self.cores <= 4 else self.cores // 2  # logical cores come in pairs
             self.free_slots = self.slots = max(1, min(most, jobs))
         variables = self.thread_variables(1, 1, bool(self.gpus))
+        if job := self.latest:
+            size = self.job_size(job)
+            variables = self.thread_variables(size, job.devices, self.is_on_gpu(job))
         if jobs and (self.fork_server is None or self.fork_server.environment != variables):
             self.close()
             command = command_lines.process_argv()
@@ -89,6 +93,7 @@ class Local:
 
     def check_job(self, job: Job) -> None:
         """Raises UserError if the job asks for no GPU on one, or for more than there are."""
+        self.latest = job
         if self.is_on_gpu(job) and not self.job_size(job):
             raise UserError(f"{job.name}: asks for 0 GPUs; trainer.accelerator=cpu uses none")
         if self.is_on_gpu(job) and self.job_size(job) > len(self.gpus):
@@ -97,12 +102,13 @@ class Local:
             )
 
     def count_startable(self, job: Job | None = None) -> int:
-        """Returns how many jobs like this fit now; for no job, free GPU slots, else CPU slots.
+        """Returns how many jobs like this, or like the one checked last, fit now.
 
         None fits while the fork server is starting.
         """
         if self.fork_server and self.fork_server.is_starting():
             return 0
+        job = job or self.latest
         if job is None:
             return sum(self.free_gpus.values()) or self.free_slots
         if self.is_on_gpu(job):

@@ -16,7 +16,7 @@ from vaelab.errors import UserError, first_line
 from vaelab.sweeps.engines.remote import Lost, RemoteHandle
 from vaelab.sweeps.fork_server import Start, kept_server
 from vaelab.sweeps.job import Job
-from vaelab.sweeps.process import Order, start_fresh
+from vaelab.sweeps.process import LEAKY, Order, start_fresh
 from vaelab.sweeps.worker import Worker
 
 OF_A_NODE = re.compile(
@@ -211,7 +211,8 @@ def job_environment(job: Job, share: Share) -> dict[str, str]:
     Sets OMP_NUM_THREADS, unless the launcher has it. Hides all GPUs from a job without a share of
     one.
     """
-    carried = {k: v for k, v in os.environ.items() if not OF_A_NODE.fullmatch(k)}
+    names = [name for name in os.environ if name not in LEAKY and not OF_A_NODE.fullmatch(name)]
+    carried = {name: os.environ[name] for name in names}
     threads = max(1, int(share.cpus) // max(job.devices, 1))
     carried["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     if not share.gpus:
