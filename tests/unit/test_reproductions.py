@@ -9,11 +9,13 @@ import yaml
 from PIL import Image
 
 from vaelab import reproductions
+from vaelab.commands import train
 from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.reproductions.plane import plane_points
 from vaelab.reproductions.protocol import Protocol, chosen_runs, split_name
 from vaelab.reproductions.tables import cells, time_text
+from vaelab.runs import validation
 
 PROTOCOL = {
     "paper": "Somebody 2020",
@@ -250,9 +252,11 @@ def test_time_text(seconds, text):
     assert time_text(seconds) == text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_protocol_is_a_command_line_of_train(compose, name):
     protocol = reproductions.read_protocol(CONF / "reproduce", name)
     for run in protocol.runs:
         for is_short in (False, True):
-            compose(*protocol.overrides(run, is_short))
+            cfg = compose(*protocol.overrides(run, is_short))
+            validation.check_config(cfg, train.settings_schema)
