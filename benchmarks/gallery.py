@@ -24,7 +24,7 @@ OWN = {
     "beta_tcvae": "data.batch_size=1024",
     "capacity_vae": "model.gamma=100 annealing=linear annealing.duration=0.8",
     "factor_vae": "data.batch_size=256",
-    "ladder_vae": "annealing=linear",
+    "ladder_vae": "annealing=linear trainer.gradient_clip_val=1",
 }
 """Further overrides of some variants, as the comments of their files advise."""
 SHORT = "data=mnist_5k data.batch_size=128 trainer.max_epochs=1 +trainer.limit_train_batches=2"
