@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.reproductions.protocol import Figure, Protocol, protocol_names, read_protocol
-from vaelab.reproductions.records import Form, read_record
-
-FORMS: tuple[Form, ...] = ("full", "short")
+from vaelab.reproductions.records import FORMS, Form, read_record
 
 
 @dataclass(frozen=True)

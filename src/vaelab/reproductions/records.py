@@ -14,6 +14,7 @@ from vaelab.training.json_files import read_json, write_json
 
 Form = Literal["full", "short"]
 """The whole protocol, or its short form."""
+FORMS: tuple[Form, ...] = ("full", "short")
 KEPT = (
     *("seconds", "epochs", "steps", "device", "train/images_per_second", "stopped"),
     *("processor", "threads", "versions", "git_commit"),

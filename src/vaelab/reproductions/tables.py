@@ -7,8 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from vaelab.files.atomic import make_folder, write_text
-from vaelab.reproductions.comparison import FORMS, Comparison, compare_protocol
+from vaelab.reproductions.comparison import Comparison, compare_protocol
 from vaelab.reproductions.protocol import protocol_names, read_protocol
+from vaelab.reproductions.records import FORMS
 
 COLUMNS = ("reproduction", "figure", "published", "ours", "gap", "reached", "seeds", "time")
 HEAD = """# Reproductions

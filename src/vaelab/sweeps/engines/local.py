@@ -92,7 +92,7 @@ class Local:
         return {"OMP_NUM_THREADS": str(max(1, share // max(devices, 1)))}
 
     def check_job(self, job: Job) -> None:
-        """Raises UserError if the job asks for no GPU on one, or for more than there are."""
+        """Notes what jobs are like; raises UserError for no GPU or more GPUs than there are."""
         self.latest = job
         if self.is_on_gpu(job) and not self.job_size(job):
             raise UserError(f"{job.name}: asks for 0 GPUs; trainer.accelerator=cpu uses none")
