@@ -92,10 +92,13 @@ class ContinuousBernoulliDistribution(Distribution):
 
 
 def log_density_at_mode(a: Tensor) -> Tensor:
-    """The logarithm of a / (1 - e^(-a)), the density at the mode, for a = |l| >= 0."""
+    """The logarithm of a / (1 - e^(-a)), the density at the mode, for a = |l| >= 0.
+
+    One logarithm of the quotient: the difference of two loses a digit to their size where a < 1.
+    """
     small, safe = small_and_safe(a)
     series = a / 2 - a**2 / 24 + a**4 / 2880 - a**6 / 181440
-    return torch.where(small, series, safe.log() - torch.log(-torch.expm1(-safe)))
+    return torch.where(small, series, -torch.log(-torch.expm1(-safe) / safe))
 
 
 def mean_distance_from_mode(a: Tensor) -> Tensor:
