@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.commands import run_command
 
 import vaelab
 from vaelab.commands import train
 from vaelab.runs import finished
-from vaelab.runs.targets import RENAMED, rename_targets
+from vaelab.runs.targets import IMPLIED, RENAMED, update_config
 from vaelab.training.json_files import read_json
 
 OLD_FILES = Path(__file__).parent / "earlier" / "before_floors"
@@ -28,13 +29,36 @@ def run_copy(tmp_path):
 def test_every_new_target_name_can_be_imported():
     from hydra.utils import get_object
 
-    assert all(callable(get_object(name)) for name in RENAMED.values())
+    assert all(callable(get_object(name)) for name in [*RENAMED.values(), *IMPLIED])
 
 
-def test_rename_targets_replaces_only_old_target_names():
+def test_update_config_replaces_only_old_target_names():
     node = {"a": [{"_target_": "vaelab.optimizers.Adam", "lr": 0.1}], "_target_": "mine.VAE"}
     renamed = {"a": [{"_target_": "torch.optim.Adam", "lr": 0.1}], "_target_": "mine.VAE"}
-    assert rename_targets(node) == renamed
+    assert update_config(node) == renamed
+
+
+def test_run_without_a_setting_of_today_is_what_it_was(tmp_path, capsys):
+    """The scales of a ladder were exponentials before there was `prior_scale`."""
+    run = tmp_path / "run"
+    given = ["model=ladder_vae", "network=mlp", "logger=none", f"hydra.run.dir={run}"]
+    given += [
+        "trainer.max_epochs=1",
+        "data.batch_size=500",
+        "model.encoder.hidden=[3]",
+        "model.decoder.hidden=[3]",
+    ]
+    exponential = "model.prior_scale=exp"
+    run_command(train, *given, exponential)
+    config = run / ".hydra" / "config.yaml"
+    config.write_text(config.read_text().replace("  prior_scale: exp\n", ""))
+    assert "prior_scale" not in config.read_text()
+    assert [level.scale for level in vaelab.load(run).down] == ["exp", "exp"]
+    with pytest.raises(SystemExit):
+        run_command(train, *given)
+    assert "a run with model.prior_scale=exp, not softplus" in capsys.readouterr().err
+    run_command(train, *given, exponential)
+    assert "run is finished, with val/elbo" in capsys.readouterr().out
 
 
 def test_old_run_and_export_load_same_weights(run_copy):

@@ -144,9 +144,10 @@ def bound_by_hand(model, x, y, z):
     rates, ratio = [kl_divergence(q, p)], q.log_prob(v) - p.log_prob(v)
     for down, linear, latents in zip(model.down, told, rest, strict=True):
         h = down.layers(torch.cat([v[None], context], 1), context)
-        m_p, log_p = down.params(h)[0].chunk(2)
+        m_p, scale = down.params(h)[0].chunk(2)
         m_hat, low = linear[0].chunk(2)
-        var_p, var_hat = log_p.exp() ** 2, (1 + low.exp()).log()
+        var_p = (1 + scale.exp()).log() if down.scale == "softplus" else (2 * scale).exp()
+        var_hat = (1 + low.exp()).log()
         var_q = 1 / (1 / var_hat + 1 / var_p)  # in the symbols of the paper
         m_q = (m_hat / var_hat + m_p / var_p) / (1 / var_hat + 1 / var_p)
         q, p = MultivariateNormal(m_q, var_q.diag()), MultivariateNormal(m_p, var_p.diag())
@@ -158,7 +159,14 @@ def bound_by_hand(model, x, y, z):
     return likelihood, torch.stack(rates), ratio
 
 
-@pytest.mark.parametrize("parts", ["", "condition=one_hot prior=conditional_normal"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        "model.prior_scale=softplus",
+        "model.prior_scale=exp",
+        "condition=one_hot prior=conditional_normal",
+    ],
+)
 def test_ladder_bound_matches_formula_of_paper(build_ladder, parts):
     model = build_ladder(parts, "model.num_samples=2")
     x, y = batch()
@@ -256,6 +264,19 @@ def test_precision_weighted_posterior_tends_to_prior_or_likelihood():
     assert_close(spread, torch.full_like(a, math.exp(-20.0)))
 
 
+def test_precision_weighted_posterior_is_prior_where_its_scale_is_0_in_float32():
+    mean, a = torch.randn(2, 5, 4).requires_grad_().unbind(0)
+    log_scale = torch.full((5, 4), -200.0, requires_grad=True)
+    level, follow = precision_weighted_posterior(
+        lambda _: (mean, log_scale), a, torch.zeros(5, 4), mean
+    )
+    assert_close(level.mean, torch.zeros(5, 4))
+    assert_close(level.stddev, torch.ones(5, 4))
+    assert_close(follow(level.mean), mean)
+    (level.rsample() + follow(level.rsample())).sum().backward()
+    assert log_scale.grad.isfinite().all()
+
+
 def test_ladder_gradients_match_finite_differences(build_ladder):
     model = build_ladder("condition=one_hot prior=conditional_normal model.num_samples=2")
     x, y = batch()
@@ -345,7 +366,7 @@ def test_ladder_latents_are_standardised_by_their_prior(build_ladder):
     for down, above, below, latents in zip(
         model.down, v[:-1], v[1:], z.split(WIDTHS, 1)[1:], strict=True
     ):
-        mean, log_scale = down.params(down.layers(above, y[:, :0])).chunk(2, 1)
+        mean, log_scale = down(above, y[:, :0])
         assert_close(below, mean + log_scale.exp() * latents)
     assert_close(model.image_likelihood(z, y).mean, torch.sigmoid(model.decoder(v[-1], y[:, :0])))
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -31,7 +31,7 @@ class LadderVAE(VAE):
     """Ladder VAE, with L levels of latents (Sonderby et al., 2016), arXiv:1602.02282, eq. 1 to 3.
 
     The levels have latents v_L, ..., v_1, and the decoder gets v_1. The prior of a level below the
-    top is p(v_l | v_(l+1), y) = N(m_l, s_l^2), with m_l and log s_l from a network of v_(l+1). The
+    top is p(v_l | v_(l+1), y) = N(m_l, s_l^2), with m_l and s_l from a network of v_(l+1). The
     encoder goes up without noise: d_1 is its features, d_(l+1) a layer over d_l, and N(a_l, b_l^2),
     linear in d_l, the image's approximate likelihood of v_l. The posterior q(v_l | v_(l+1), x, y)
     is the product of prior and likelihood, weighted by their precisions 1 / s_l^2 and 1 / b_l^2
@@ -46,12 +46,15 @@ class LadderVAE(VAE):
     The paper's batch normalisation makes an image's bound depend on the other images of its batch.
     Instead, the input of b_l is standardised with the statistics of the first batch of the first
     training (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3). b_l^2 is a softplus as in
-    the paper, and s_l an exponential. Warm-up is `annealing=linear`. With `above=[]` it is `VAE`.
+    the paper. Warm-up is `annealing=linear`. With `above=[]` it is `VAE`.
 
     Args:
         latent_dim: The number of latents of v_1. D is that of all levels, the top one first.
         above: The numbers of latents of v_2, v_3, and so on up.
         hidden: Width of the layers between levels, both up and down.
+        prior_scale: Whether s_l is an exponential or s_l^2 a softplus, as in the paper. Scales that
+            grow exponentially with v_(l+1) can run away: long training may then diverge. Runs
+            without this setting have the exponential.
         posterior: (F, D) -> module, for the top level.
         prior: (D, context_dim) -> module, for the top level.
         decoder: (D, context_dim, shape) -> module, of v_1.
@@ -67,6 +70,7 @@ class LadderVAE(VAE):
         posterior: Callable[..., nn.Module],
         prior: Callable[..., Any],
         decoder: Callable[..., nn.Module],
+        prior_scale: Literal["exp", "softplus"] = "exp",
         **parts: Any,
     ) -> None:
         widths = [*above[::-1], latent_dim]
@@ -85,7 +89,8 @@ class LadderVAE(VAE):
         )
         self.evidence = nn.ModuleList(LevelLikelihood(n, width) for n, width in heights)
         self.down = nn.ModuleList(
-            LevelPrior(upper, lower, hidden, self.context_dim) for upper, lower in pairwise(widths)
+            LevelPrior(upper, lower, hidden, self.context_dim, prior_scale)
+            for upper, lower in pairwise(widths)
         )
 
     @torch.no_grad()
@@ -194,9 +199,8 @@ class LevelLikelihood(nn.Module):
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The likelihood's mean a_l and log-scale log b_l, [B, width] each, of d_l [B, F]."""
-        a, variance = full_precision(self.params((h - self.mean) / self.scale)).chunk(2, -1)
-        log_variance = softplus(variance.clamp(min=SOFTPLUS_IS_EXP)).log()
-        return a, 0.5 * torch.where(variance < SOFTPLUS_IS_EXP, variance, log_variance)
+        a, scale = full_precision(self.params((h - self.mean) / self.scale)).chunk(2, -1)
+        return a, softplus_log_scale(scale)
 
 
 class LevelPrior(nn.Module):
@@ -207,10 +211,19 @@ class LevelPrior(nn.Module):
         lower: The number of latents of v_l.
         hidden: Width of the hidden layer.
         context_dim: Width of the context.
+        scale: As `prior_scale` of `LadderVAE`.
     """
 
-    def __init__(self, upper: int, lower: int, hidden: int, context_dim: int) -> None:
+    def __init__(
+        self,
+        upper: int,
+        lower: int,
+        hidden: int,
+        context_dim: int,
+        scale: Literal["exp", "softplus"],
+    ) -> None:
         super().__init__()
+        self.scale = scale
         self.layers = build_dense_layers(upper, [hidden], context_dim)
         self.params = nn.Linear(hidden, 2 * lower)
         with torch.no_grad():
@@ -227,8 +240,15 @@ class LevelPrior(nn.Module):
             y = y.expand(1, *shape, -1).flatten(0, -2)
         v = v.expand(1, *shape, -1).flatten(0, -2)
         y = y if y.shape[-1] else v[:, :0]
-        params = self.params(self.layers(concatenate(v, y), y))
-        return full_precision(params).view(*shape, -1).chunk(2, -1)
+        params = full_precision(self.params(self.layers(concatenate(v, y), y)))
+        mean, scale = params.view(*shape, -1).chunk(2, -1)
+        return mean, scale if self.scale == "exp" else softplus_log_scale(scale)
+
+
+def softplus_log_scale(x: Tensor) -> Tensor:
+    """The logarithm of a standard deviation whose square is softplus(x), of any shape."""
+    log_variance = softplus(x.clamp(min=SOFTPLUS_IS_EXP)).log()
+    return 0.5 * torch.where(x < SOFTPLUS_IS_EXP, x, log_variance)
 
 
 def standard_normal_level(
@@ -249,7 +269,7 @@ def precision_weighted_posterior(
 
     The product of the prior N(m, s^2) and the likelihood N(a, b^2) of v_l has the mean
     m + w (a - m) and the variance (1 - w) s^2, where w = s^2 / (s^2 + b^2). For z_l = (v_l - m) / s
-    these are w (a - m) / s and 1 - w.
+    these are w (a - m) / s and 1 - w; w / s is finite where 1 / s is not.
 
     Args:
         expected: From v_(l+1) to m and log s, see `LevelPrior`.
@@ -259,6 +279,6 @@ def precision_weighted_posterior(
     """
     mean, log_scale = expected(above)
     log_odds = 2 * (log_scale - log_b)  # of w
-    weight, log_rest = log_odds.sigmoid(), logsigmoid(-log_odds)
-    q = Normal(weight * (a - mean) * (-log_scale).exp(), (0.5 * log_rest).exp())
+    log_weight, log_rest = logsigmoid(log_odds), logsigmoid(-log_odds)
+    q = Normal((a - mean) * (log_weight - log_scale).exp(), (0.5 * log_rest).exp())
     return Independent(q, 1), lambda z: mean + log_scale.exp() * z

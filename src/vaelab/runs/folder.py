@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.files.atomic import make_folder, write_text
 from vaelab.runs.safe_targets import without_resolvers
-from vaelab.runs.targets import rename_targets
+from vaelab.runs.targets import update_config
 from vaelab.training.json_files import read_json
 
 COMPOSED = Path(".hydra", "config.yaml")
@@ -42,7 +42,7 @@ def read_config(folder: Path, trust: bool = False) -> DictConfig:
 def read_plain_config(folder: Path) -> dict[str, Any]:
     """Reads the composed configuration of a run as plain values, with interpolations unresolved.
 
-    Old `_target_` names are replaced.
+    What an earlier vaelab wrote is as of today, see `update_config`.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -54,7 +54,7 @@ def read_plain_config(folder: Path) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
         if not (isinstance(plain, dict) and plain and text.endswith(("\n", "}"))):  # YAML or JSON
             raise ValueError("truncated")
-        return rename_targets(plain)
+        return update_config(plain)
     except FileNotFoundError:
         raise
     except Exception as error:  # a parser's, OmegaConf's

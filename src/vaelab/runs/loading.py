@@ -22,7 +22,7 @@ from vaelab.observations import PixelScale
 from vaelab.runs import validation
 from vaelab.runs.folder import COMPOSED, read_config
 from vaelab.runs.safe_targets import check_safe_targets
-from vaelab.runs.targets import rename_targets
+from vaelab.runs.targets import update_config
 from vaelab.training import checkpoint_format
 from vaelab.training.callbacks.checkpoint import load_checkpoint
 from vaelab.training.checkpoint_format import check_architecture
@@ -189,7 +189,7 @@ def load_exported_model(folder: Path, trust: bool) -> ELBO:
         # Either name is enough: a flipped bit in one must not make this an older file
         expected = not content.keys().isdisjoint((checksums.NAME, WEIGHTS_CHECKSUM))
         whole = not expected or checksums.has_checksum(text, content.get(checksums.NAME))
-        described = rename_targets(content["model"]) | content[checkpoint_format.KEY]["shapes"]
+        described = update_config(content["model"]) | content[checkpoint_format.KEY]["shapes"]
         step, checksum = content["step"], content.get(WEIGHTS_CHECKSUM)
     except FileNotFoundError as error:
         raise UserError(f"{folder} is no exported model: there is no {CONFIG} in it") from error

@@ -1,4 +1,4 @@
-"""Import of the `_target_` names in a configuration, and replacement of old names."""
+"""Import of the `_target_` names in a configuration, and what earlier versions wrote otherwise."""
 
 from importlib import import_module
 from typing import Any
@@ -26,17 +26,24 @@ RENAMED = {
 """Old and new names of `_target_`, for run folders and exports of earlier versions."""
 
 
-def rename_targets(node: Any) -> Any:
-    """Returns a copy of nested dicts and lists with old names in `_target_` replaced."""
+IMPLIED: dict[str, dict[str, Any]] = {"vaelab.models.LadderVAE": {"prior_scale": "exp"}}
+"""By `_target_`, what a part did before there were these settings, where conf has another."""
+
+
+def update_config(node: Any) -> Any:
+    """Returns a copy of nested dicts and lists, with what earlier versions wrote as of today.
+
+    Old names in `_target_` are replaced, and settings added that were `IMPLIED`.
+    """
     if isinstance(node, dict):
-        return {
-            key: RENAMED.get(value, value)
-            if key == "_target_" and isinstance(value, str)
-            else rename_targets(value)
-            for key, value in node.items()
-        }
+        found = {key: update_config(value) for key, value in node.items()}
+        target = found.get("_target_")
+        if not isinstance(target, str):
+            return found
+        target = RENAMED.get(target, target)
+        return IMPLIED.get(target, {}) | found | {"_target_": target}
     if isinstance(node, list):
-        return [rename_targets(value) for value in node]
+        return [update_config(value) for value in node]
     return node
 
 
