@@ -21,10 +21,10 @@ VARIANTS = sorted(path.stem for path in CONF.glob("model/[!_]*.yaml"))
 ALL = "data=mnist trainer.max_epochs=10 logger=csv metrics.likelihood.num_samples=100"
 ALL += " evaluate=[likelihood,reconstruction,latents,samples]"
 OWN = {
-    "beta_tcvae": "data.batch_size=1024",
+    "beta_tcvae": "data.batch_size=256",
     "capacity_vae": "model.gamma=100 annealing=linear annealing.duration=0.8",
     "factor_vae": "data.batch_size=256",
-    "ladder_vae": "annealing=linear trainer.gradient_clip_val=1",
+    "ladder_vae": "annealing=linear",
 }
 """Further overrides of some variants, as the comments of their files advise."""
 SHORT = "data=mnist_5k data.batch_size=128 trainer.max_epochs=1 +trainer.limit_train_batches=2"
