@@ -1,5 +1,6 @@
 """Tests of `vaelab.runs.comparability`: keys and labels of runs on a common scale."""
 
+from omegaconf import OmegaConf
 from support.sweep_folders import MNIST, run_config
 
 from vaelab.runs import comparability
@@ -28,3 +29,39 @@ def test_scale_key_and_labels_ignore_data_folders():
     assert comparability.scale_key(
         run_config(MNIST, "grey", "Gaussian")
     ) == comparability.scale_key(run_config(MNIST | {"folder": "/elsewhere"}, "grey", "Gaussian"))
+
+
+def test_scale_key_is_of_what_a_conditional_model_is_told():
+    """As log p(x | y) is above log p(x); how the label is given does not matter."""
+
+    def key(condition, **data):
+        config = run_config(MNIST, "binary", "Bernoulli")
+        config["model"]["condition"] = {"_target_": f"vaelab.conditions.{condition}"}
+        config["data"] |= data
+        return comparability.scale_key(config)
+
+    keys = [
+        key("Unconditional", columns=["hue"]),
+        key("OneHot"),
+        key("OneHot", columns="label"),
+        key("Embedding", columns=["size", "hue"]),
+        key("Continuous", numbers=True),
+    ]
+    assert keys[0] == comparability.scale_key(run_config(MNIST, "binary", "Bernoulli"))
+    assert keys[1] == keys[2]
+    assert list(comparability.key_labels(keys).values()) == [
+        "MNIST",
+        "MNIST, given label",
+        "MNIST, given hue, given size",
+        "MNIST, given numbers",
+    ]
+
+
+def test_compared_config_has_all_that_the_key_reads(compose):
+    """So a sweep's screen and its report put runs into the same groups."""
+    for given in (["model=vae"], ["model=cvae"], ["model=cvae", "data.columns=[label]"]):
+        cfg = compose(*given)
+        whole = OmegaConf.to_container(cfg, resolve=True)
+        found = comparability.scale_key(comparability.compared_config(cfg))
+        assert found == comparability.scale_key(whole)
+        assert ("given label" in found) == ("model=cvae" in given)

@@ -30,10 +30,11 @@ Key = tuple[str, ...]
 
 
 def scale_key(config: Mapping[str, Any]) -> Key:
-    """Returns the data set, pixels, mass or density, and source settings that fix a run's scale.
+    """Returns the data set, pixels, mass or density, and other settings that fix a run's scale.
 
-    Numbers of runs with different keys have no common scale: a density of dequantised pixels is
-    8 bits a dimension above the mass of the same pixels.
+    These are of the source, and what a conditional model is told. Numbers of runs with different
+    keys have no common scale: a density of dequantised pixels is 8 bits a dimension above the mass
+    of the same pixels, and log p(x | y) is above log p(x) by what y tells.
 
     Args:
         config: The configuration, resolved; missing parts count as equal.
@@ -48,6 +49,7 @@ def scale_key(config: Mapping[str, Any]) -> Key:
         and value is not None  # as in the configuration of a version that had no such setting
     ]
     settings += [f"{name}={data[name]}" for name in SPLIT if name in data]
+    settings += [f"given {told}" for told in told_columns(config)]
     return (data_name(source), f"{data.get('pixels')} pixels", mass_or_density(config), *settings)
 
 
@@ -57,8 +59,20 @@ def compared_config(cfg: Any) -> dict[str, Any]:
     if source is None or likelihood is None:
         return {}
     data = {"source": OmegaConf.to_container(source, resolve=True), "pixels": cfg.data.pixels}
-    data |= {name: cfg.data[name] for name in SPLIT if name in cfg.data}
-    return {"data": data, "model": {"likelihood": {"_target_": likelihood.get("_target_")}}}
+    data |= {name: cfg.data[name] for name in (*SPLIT, "numbers", "columns") if name in cfg.data}
+    condition = OmegaConf.select(cfg, "model.condition._target_")
+    parts = {"likelihood": likelihood.get("_target_"), "condition": condition}
+    return {"data": data, "model": {name: {"_target_": part} for name, part in parts.items()}}
+
+
+def told_columns(config: Mapping[str, Any]) -> list[str]:
+    """Returns what a conditional model is told: its columns, `label` or `numbers`; else nothing."""
+    condition = (config.get("model") or {}).get("condition") or {}
+    data = config.get("data") or {}
+    if str(condition.get("_target_", "Unconditional")).endswith("Unconditional"):
+        return []
+    columns = data.get("columns") or ["numbers" if data.get("numbers") else "label"]
+    return sorted([columns] if isinstance(columns, str) else map(str, columns))
 
 
 def data_name(source: Mapping[str, Any]) -> str:
