@@ -23,7 +23,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from vaelab.commands import arguments, command_lines, error_messages, preflight, train
-from vaelab.commands.resumption import warn_of_other_images
+from vaelab.commands.resumption import warn_of_other_settings
 from vaelab.data import Images
 from vaelab.errors import UserError
 from vaelab.report import read_sweep
@@ -464,8 +464,29 @@ def test_resume_with_other_split_seed_warns(last_checkpoint, monkeypatch, capsys
     assert "data.split_seed=7 divides the images in another way than the checkpoint's run" in said
 
 
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_best_checkpoint_of_another_loss_or_folder_is_not_kept(
+    last_checkpoint, monkeypatch, capsys, tmp_path, where
+):
+    """Its value is not that of this training, and would never be surpassed."""
+    folder, changed = last_checkpoint.parents[1], ["ckpt=last", "model.free_bits=100"]
+    if where == "elsewhere":  # the files of an earlier attempt are of another training
+        folder = Path(shutil.copytree(folder, tmp_path / "attempt"))
+        changed = [f"ckpt={last_checkpoint}"]
+    write_json(folder / "evaluation.json", {"step": 31, "nll": {"value": 1.0, "se": 0.5}})
+    longer = ["trainer.max_epochs=2", "model.optimizer.lr=0.0", "logger=none"]
+    given = [f"hydra.run.dir={folder}", f"paths.data={folder.parent}/data", *SMALL_LAYERS, *longer]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given, *changed])
+    train.main()
+    said = capsys.readouterr().err
+    chosen = "model.free_bits=100 makes the loss another than in the checkpoint's run; the best"
+    assert (chosen in said) == (where == "here")
+    assert read_json(folder / "results.json")["best_step"] == 62
+    assert not (folder / "evaluation.json").exists()
+
+
 def test_resume_from_checkpoint_outside_run_folder_does_not_warn(recwarn):
-    warn_of_other_images(OmegaConf.create(), Path("/last.ckpt"))
+    warn_of_other_settings(OmegaConf.create(), Path("/last.ckpt"))
     assert not recwarn
 
 

@@ -56,7 +56,12 @@ def test_run_without_a_setting_of_today_is_what_it_was(tmp_path, capsys):
     assert [level.scale for level in vaelab.load(run).down] == ["exp", "exp"]
     with pytest.raises(SystemExit):
         run_command(train, *given)
-    assert "a run with model.prior_scale=exp, not softplus" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "model.prior_scale=exp, not softplus; model.prior_scale=exp goes on with it" in said
+    with pytest.raises(SystemExit):
+        run_command(train, *given, "ckpt=last", "trainer.max_epochs=2")
+    said = capsys.readouterr().err
+    assert "last.ckpt is of model.prior_scale=exp, not softplus; model.prior_scale=exp goes" in said
     run_command(train, *given, exponential)
     assert "run is finished, with val/elbo" in capsys.readouterr().out
 

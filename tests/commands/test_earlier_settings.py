@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from vaelab.commands import arguments, completion, train
 from vaelab.commands.config_folders import CONF, compose_config
 from vaelab.commands.earlier_settings import expand_from, settings_today
-from vaelab.commands.resumption import warn_of_other_images
+from vaelab.commands.resumption import warn_of_other_settings
 from vaelab.errors import UserError
 from vaelab.runs import naming, resume
 from vaelab.runs.folder import COMPOSED, flatten, write_config
@@ -174,9 +174,9 @@ def test_new_settings_do_not_divide_the_images_in_another_way(make_run, recwarn)
     delete_settings(folder, "data.source.range", "data.source.layout", "data.test_size")
     words = ["data=arrays", "data.source.path=a.npz"]
     checkpoint = folder / "checkpoints" / "last.ckpt"
-    warn_of_other_images(OmegaConf.create(settings(*words)), checkpoint)
+    warn_of_other_settings(OmegaConf.create(settings(*words)), checkpoint)
     assert not recwarn
-    warn_of_other_images(OmegaConf.create(settings(*words, "data.test_size=3")), checkpoint)
+    warn_of_other_settings(OmegaConf.create(settings(*words, "data.test_size=3")), checkpoint)
     assert "data.test_size=3 divides the images in another way" in str(recwarn[0].message)
 
 

@@ -65,6 +65,18 @@ def test_paths_in_a_checkpoint_delete_no_file(fit, tmp_path, best_exists):
     assert (folder / "best.ckpt").exists()
 
 
+def test_best_checkpoint_of_another_value_is_not_taken_for_the_best(fit, tmp_path):
+    """As one that was saved after the last checkpoint, before the process was killed."""
+    fit(Checkpoint(str(tmp_path)), max_epochs=1)
+    other = load_checkpoint(tmp_path / "best.ckpt")
+    other["callbacks"]["Checkpoint"]["best_model_score"] += 1
+    AtomicFiles().save_checkpoint(other, tmp_path / "best.ckpt")
+    resumed = Checkpoint(str(tmp_path))
+    still = ["model.optimizer.lr=0"]
+    fit(resumed, overrides=still, ckpt_path=tmp_path / "last.ckpt", max_epochs=2)
+    assert load_checkpoint(tmp_path / "best.ckpt")["global_step"] == 10
+
+
 def test_last_checkpoint_is_of_last_step_even_if_elbo_falls(fit, tmp_path):
     class WorsenDecoder(Callback):
         """Increases the distortion at the start of every epoch but the first."""

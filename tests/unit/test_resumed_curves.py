@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lightning import Callback
 from support.logged_curves import assert_same_curves
 from tensorboard.summary.writer import event_file_writer
 
+from vaelab.errors import NotFiniteError
 from vaelab.training.callbacks import Annealing, Checkpoint, Seeding, Speed, step_scalars
 from vaelab.training.csv_logger import CSVLogger
 from vaelab.training.schedules import linear
@@ -139,6 +141,30 @@ def test_checkpoint_of_two_processes_restores_the_points_of_each(monkeypatch):
     monkeypatch.undo()
     callback.load_state_dict({"rows": rows, "ahead": []})  # in one process
     assert torch.equal(callback.window.all_rows(), rows.mean(0))
+
+
+def test_loss_that_is_not_finite_in_one_process_ends_all():
+    """At the same step; else the others would wait for it, and tell of a lost process."""
+    decisions = []
+
+    def decide(is_finite):
+        """The decision of two processes, the other of which has a loss that is not finite."""
+        decisions.append(is_finite)
+        return False
+
+    trainer = SimpleNamespace(
+        strategy=SimpleNamespace(reduce_boolean_decision=decide),
+        fit_loop=SimpleNamespace(total_batch_idx=7),
+    )
+    callback = step_scalars.StepScalars()
+    callback.check_finite(trainer)  # there is no batch in any
+    callback.window.append(torch.ones(2), torch.ones(2), torch.tensor(2.0))
+    with pytest.raises(NotFiniteError, match="not finite in another process"):
+        callback.check_finite(trainer)
+    callback.window.append(torch.ones(2), torch.ones(2), torch.tensor(torch.nan))
+    with pytest.raises(NotFiniteError, match="the loss became nan at training step 7"):
+        callback.check_finite(trainer)
+    assert decisions == [True, False]
 
 
 def test_file_of_a_later_start_in_the_same_second_is_read_later(train, tmp_path, monkeypatch):

@@ -1,8 +1,9 @@
 """The checkpoint that a training goes on from, and what is said of checkpoints that are left."""
 
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_warn
 from omegaconf import DictConfig
@@ -14,16 +15,27 @@ from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs import resume
 from vaelab.runs.folder import COMPOSED, read_plain_config
 from vaelab.runs.screen import shell_path
+from vaelab.runs.targets import implied_names
 from vaelab.training.callbacks.checkpoint import checkpoints_beside, is_whole, load_checkpoint
 from vaelab.training.callbacks.ema import KEY as TRAINED
 from vaelab.training.checkpoint_format import check_architecture
 
 
-def checkpoint_to_resume(run: RunFolder, model: ELBO) -> Path | None:
-    """Returns the checkpoint to go on from, by `ckpt` or as left here; None to start anew.
+class Start(NamedTuple):
+    """The checkpoint to go on from, and whether `best.ckpt` in the folder is the best of its run.
 
-    Without `ckpt` it is the last of an earlier start in this folder, unless rerun=true. Says
-    so then; with `ckpt` warns if its run divided the images in another way.
+    It is not if the checkpoint is from elsewhere, or the best is chosen by another loss now.
+    """
+
+    checkpoint: Path | None
+    keeps_best: bool = True
+
+
+def find_start(run: RunFolder, model: ELBO) -> Start:
+    """Returns the checkpoint to go on from, by `ckpt` or as left here; with None to start anew.
+
+    Without `ckpt` it is the last of an earlier start in this folder, unless rerun=true. Says so
+    then; with `ckpt` warns of settings that make its images or its loss others.
 
     Raises:
         UserError: If the checkpoint does not exist, is of another architecture, or already at
@@ -34,12 +46,12 @@ def checkpoint_to_resume(run: RunFolder, model: ELBO) -> Path | None:
         if run.cfg.rerun or not run.last.exists():
             if run.best.exists() and not run.cfg.rerun:
                 run.say(f"{run.path} has no last.ckpt; ckpt=best would go on from best.ckpt")
-            return None
+            return Start(None)
         run.check_same_run()
         state = load_to_resume(run, run.last)
         check_architecture(model.state_dict(), state["state_dict"])
         run.say(f"going on from step {state['global_step']:,} of {run.path}")
-        return run.last
+        return Start(run.last)
     path = Path(ckpt)
     if ckpt in ("last", "best"):
         path = run.last.with_name(f"{ckpt}.ckpt")
@@ -50,14 +62,15 @@ def checkpoint_to_resume(run: RunFolder, model: ELBO) -> Path | None:
             )
     if path.is_dir():
         path = path / "checkpoints" / "last.ckpt"
-    if run.cfg.rerun and path.resolve().is_relative_to(run.folder.resolve()):
+    is_here = path.resolve().is_relative_to(run.folder.resolve())
+    if run.cfg.rerun and is_here:
         raise UserError(
             f"ckpt={ckpt} goes on with the run in {run.path}, and rerun=true starts it over; "
             "give one of them"
         )
     state = load_to_resume(run, path)
     check_architecture(model.state_dict(), state["state_dict"])
-    warn_of_other_images(run.cfg, path)
+    is_same = not warn_of_other_settings(run.cfg, path)
     if TRAINED in state and run.cfg.ema is None:
         rank_zero_warn(
             f"{path} has averaged weights, and with ema=none training goes on from the averages; "
@@ -73,7 +86,7 @@ def checkpoint_to_resume(run: RunFolder, model: ELBO) -> Path | None:
                 f"{path} is of {count:,} {name[4:]} already; "
                 f"give a larger trainer.{name} than {limit:,}"
             )
-    return path
+    return Start(path, is_here and is_same)
 
 
 def load_to_resume(run: RunFolder, path: Path) -> dict[str, Any]:
@@ -88,28 +101,52 @@ def load_to_resume(run: RunFolder, path: Path) -> dict[str, Any]:
         raise DamagedFileError(f"{error}; {instead}rerun=true starts over") from error
 
 
-def warn_of_other_images(cfg: DictConfig, checkpoint: Path) -> None:
-    """Warns if a checkpoint's run divided its images otherwise; skips one outside runs.
+def warn_of_other_settings(cfg: DictConfig, checkpoint: Path) -> list[str]:
+    """Warns if a checkpoint's run divided its images otherwise, or had a loss of another scale.
 
-    Warns, too, if the configuration of its run is damaged.
+    Skips a checkpoint outside runs. Warns, too, if the configuration of its run is damaged.
+
+    Returns:
+        The settings that give the loss another scale, as `name=value`.
+
+    Raises:
+        UserError: If the weights would stand for another model, by a setting that is newer than
+            the run, see `targets.IMPLIED`.
     """
     earlier = checkpoint.absolute().parent.parent
     if not (earlier / COMPOSED).exists():
-        return
+        return []
     try:
         found = read_plain_config(earlier)
     except DamagedFileError as error:
         rank_zero_warn(f"{error}; that it divides the images in the same way is not known")
-        return
-    before, now = map(resume.split_settings, (found, resume.plain_settings(cfg)))
-    before |= resume.new_settings(
-        found, now, lambda: resume.split_settings(settings_today(earlier))
-    )
-    if changed := [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]:
+        return []
+    present = resume.plain_settings(cfg)
+
+    def changed_settings(chosen: Callable[[Mapping[str, Any]], dict[str, object]]) -> list[str]:
+        """Returns the chosen settings that are other than those of the earlier run."""
+        before, now = chosen(found), chosen(present)
+        before |= resume.new_settings(found, now, lambda: chosen(settings_today(earlier)))
+        for name in implied & now.keys():
+            if now[name] != before.get(name):
+                raise UserError(
+                    f"{checkpoint} is of {name}={before.get(name)}, not {now[name]}; "
+                    f"{name}={before.get(name)} goes on with it"
+                )
+        return [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]
+
+    implied = {*implied_names(present)}
+    if changed := changed_settings(resume.split_settings):
         rank_zero_warn(
             f"{' '.join(changed)} divides the images in another way than the checkpoint's run; "
             "what is tested may have been trained on"
         )
+    if changed := changed_settings(resume.loss_settings):
+        rank_zero_warn(
+            f"{' '.join(changed)} makes the loss another than in the checkpoint's run; the best "
+            "checkpoint is chosen anew"
+        )
+    return changed
 
 
 def checkpoint_note(run: RunFolder) -> str:

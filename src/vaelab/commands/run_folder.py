@@ -21,7 +21,7 @@ from vaelab.commands.error_messages import user_message
 from vaelab.errors import NotFiniteError, UserError
 from vaelab.files.atomic import delete_partial_files, explain_write_errors, make_folder
 from vaelab.runs import naming, resume
-from vaelab.runs.folder import COMPOSED, FAILURE, write_config
+from vaelab.runs.folder import COMPOSED, EVALUATION, FAILURE, write_config
 from vaelab.runs.screen import printable, relative_path, shell_path
 
 RUN_MODE = "hydra.mode=RUN"
@@ -163,12 +163,13 @@ class RunFolder:
                 shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
-    def write_config(self, anew: bool) -> None:
+    def write_config(self, anew: bool, keeps_best: bool = True) -> None:
         """Writes the configuration; deletes earlier results, with rerun all outputs of the run.
 
         Does nothing but in the first process. Writes the overrides, too. The results are
-        results.json and failure.json. A run that starts `anew`, from no checkpoint, also loses the
-        curves of an earlier start, which was killed before its first checkpoint.
+        results.json and failure.json, and evaluation.json if the best checkpoint is chosen anew. A
+        run that starts `anew`, from no checkpoint, also loses the curves of an earlier start, which
+        was killed before its first checkpoint.
         """
         if self.console.quiet:  # not the first process
             return
@@ -180,6 +181,8 @@ class RunFolder:
                 resume.delete_curves(self.folder)
             for name in ("results.json", FAILURE):  # these mark an end
                 (self.folder / name).unlink(missing_ok=True)
+            if not keeps_best:
+                (self.folder / EVALUATION).unlink(missing_ok=True)
         write_config(self.folder, self.cfg, self.overrides)
 
     def resume_command(self, *changes: str) -> str:

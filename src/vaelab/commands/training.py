@@ -15,6 +15,7 @@ from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.evaluation import Plan
 from vaelab.runs.folder import check_links
+from vaelab.training.callbacks.checkpoint import Checkpoint
 
 
 def fit_run(run: RunFolder) -> float:
@@ -49,8 +50,10 @@ def fit_run(run: RunFolder) -> float:
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
     with results.explain_write_error(run), run.discard_if_refused(trainer):
-        ckpt = resumption.checkpoint_to_resume(run, model)
-        run.write_config(anew=ckpt is None)
+        ckpt, keeps_best = resumption.find_start(run, model)
+        run.write_config(anew=ckpt is None, keeps_best=keeps_best)
+        if isinstance(trainer.checkpoint_callback, Checkpoint):
+            trainer.checkpoint_callback.forgets_best = not keeps_best
         introduction.introduce(run, model, data, trainer)
         introduction.log_settings(run, trainer)
         stopping.watch.watch_processes(trainer)

@@ -8,10 +8,12 @@ from typing import Any
 from rich.table import Column, Table
 
 from vaelab.files.atomic import explain_write_errors
-from vaelab.runs.folder import EVALUATION, read_evaluation
+from vaelab.files.locks import file_lock
+from vaelab.runs.folder import COMPOSED, EVALUATION, read_evaluation
 from vaelab.runs.screen import printable
 from vaelab.training.json_files import write_json
 
+LOCK = COMPOSED.with_name("evaluation.lock")
 SIDE_BY_SIDE = 6  # most runs in a table with a column for each run
 MAIN_METRICS = ("nll", "elbo", "rate", "active_units")
 """Metrics in the table of more runs than fit side by side; the files have all."""
@@ -28,10 +30,14 @@ class Record:
 
     def __init__(self, folder: Path, step: int) -> None:
         self.folder = folder
+        self.step = step
         self.path = folder / EVALUATION
-        found = read_evaluation(folder)
-        fresh: dict[str, Any] = {"step": step, "settings": {}}
-        self.content = found if found.get("step") == step else fresh
+        self.content = self.read()
+
+    def read(self) -> dict[str, Any]:
+        """Returns what is on record, without estimates if they are of another step."""
+        found = read_evaluation(self.folder)
+        return found if found.get("step") == self.step else {"step": self.step, "settings": {}}
 
     def has(self, name: str, settings: Mapping[str, Any]) -> bool:
         """Returns whether a metric has been measured at this step with these settings."""
@@ -40,11 +46,15 @@ class Record:
     def add(
         self, name: str, settings: Mapping[str, Any], results: Mapping[str, Any], command: str
     ) -> None:
-        """Adds a metric's results, then rewrites `evaluation.json` and logs them to TensorBoard."""
-        self.content |= dict(results)
-        self.content["settings"][name] = dict(settings)
-        self.content["command"] = command
-        write_json(self.path, self.content)
+        """Adds a metric's results, then rewrites `evaluation.json` and logs them to TensorBoard.
+
+        What another process has added since is kept.
+        """
+        with file_lock(self.folder / LOCK):
+            self.content = self.read() | dict(results)
+            self.content["settings"][name] = dict(settings)
+            self.content["command"] = command
+            write_json(self.path, self.content)
         self.log_scalars(results)
 
     def reasons(self) -> dict[str, list[str]]:

@@ -9,8 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.errors import DamagedFileError, UserError
+from vaelab.runs.comparability import ELSEWHERE, SPLIT
 from vaelab.runs.folder import COMPOSED, EVALUATION, PROGRESS, flatten, read_plain_config
 from vaelab.runs.naming import is_free
+from vaelab.runs.targets import implied_names
 from vaelab.training.json_files import read_json
 
 UNMEASURED = "unmeasured"
@@ -71,10 +73,12 @@ def check_same_run(
         before |= new_settings(found, now, lambda: identity_settings(today()))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
+            on = "ckpt=last goes on all the same"
+            if name in implied_names(present):
+                on = f"{name}={before.get(name)} goes on with it"
             raise UserError(
                 f"{shown} holds a run with {name}={before.get(name, 'nothing')}, not "
-                f"{now.get(name, 'nothing')}; "
-                "ckpt=last goes on all the same, rerun=true starts over, and "
+                f"{now.get(name, 'nothing')}; {on}, rerun=true starts over, and "
                 "hydra.run.dir=FOLDER names another folder"
             )
 
@@ -117,6 +121,20 @@ def split_settings(plain: Mapping[str, Any]) -> dict[str, object]:
     data = plain["data"]
     names = ("source", "split_seed", "val_size", "test_size")
     return flatten({"data": {str(n): v for n, v in data.items() if n in names}})
+
+
+def loss_settings(plain: Mapping[str, Any]) -> dict[str, object]:
+    """Returns, by dotted names, the settings that decide what the best checkpoint is chosen by.
+
+    These are of the model but for its optimizer, of the data but for where they are and how they
+    are read, and of the monitor.
+    """
+    data = (*SPLIT, "pixels", "columns", "numbers", "source")
+    chosen = "model.", "callbacks.checkpoint.m", *(f"data.{name}" for name in data)
+    elsewhere = [f"data.source.{name}" for name in (*ELSEWHERE, "path")]
+    left = "model.optimizer", "model.scheduler", *elsewhere
+    every = identity_settings(plain)
+    return {n: v for n, v in every.items() if n.startswith(chosen) and not n.startswith(left)}
 
 
 def identity_settings(plain: Mapping[str, Any]) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Import of the `_target_` names in a configuration, and what earlier versions wrote otherwise."""
 
+from collections.abc import Iterator
 from importlib import import_module
 from typing import Any
 
@@ -45,6 +46,14 @@ def update_config(node: Any) -> Any:
     if isinstance(node, list):
         return [update_config(value) for value in node]
     return node
+
+
+def implied_names(node: Any, path: str = "") -> Iterator[str]:
+    """Yields the dotted names of the settings in nested dicts that `IMPLIED` may have added."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from implied_names(value, f"{path}{key}.")
+        yield from (f"{path}{name}" for name in IMPLIED.get(str(node.get("_target_")), {}))
 
 
 def import_target(name: str) -> Any:

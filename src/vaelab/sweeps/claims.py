@@ -9,14 +9,12 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
 from uuid import uuid4
-
-from filelock import FileLock, Timeout
 
 from vaelab.errors import WriteError
 from vaelab.files.atomic import delete_partial_files, make_folder, write_error
@@ -157,21 +155,6 @@ class Claims:
         if mark not in self.seen or self.seen[mark][0] != beats:
             self.seen[mark] = (beats, monotonic())
         return monotonic() - self.seen[mark][1] < LOST
-
-
-@contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Context manager with a file lock on a sweep folder; goes on without it after LOST seconds.
-
-    Where files cannot be locked it goes on at once. It is meant for short work.
-    """
-    lock = FileLock(folder / ".lock")
-    with suppress(NotImplementedError, Timeout):
-        lock.acquire(timeout=LOST)
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def process_space() -> str:

@@ -13,7 +13,7 @@ from vaelab.runs.folder import FAILURE, PROGRESS
 from vaelab.training.json_files import read_json_or_nothing
 
 State = Literal["waiting", "running", "elsewhere", "done", "failed", "stopped"]
-INDEX = "sweep.json"
+INDEX, LOCK = "sweep.json", ".lock"
 """The file of a sweep folder that lists its jobs."""
 LOG = "job.log"
 

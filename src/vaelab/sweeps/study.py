@@ -17,11 +17,11 @@ from pydantic import Field, PositiveInt
 
 from vaelab.errors import UserError, first_line
 from vaelab.files.atomic import make_folder
+from vaelab.files.locks import file_lock
 from vaelab.runs import comparability, naming
 from vaelab.runs.screen import relative_path
 from vaelab.sweeps import journal
-from vaelab.sweeps.claims import folder_lock
-from vaelab.sweeps.job import Job
+from vaelab.sweeps.job import LOCK, Job
 from vaelab.sweeps.objectives import Direction, best_trials, read_objectives
 from vaelab.sweeps.sources import Plan
 from vaelab.sweeps.space import Axis, parse_axis
@@ -121,7 +121,7 @@ class Study:
         journal.drop_partial_line(self.path)
         journal.check_not_emptied(self.path)
         self.storage = journal.open_storage(self.path)
-        with folder_lock(self.folder):
+        with file_lock(self.folder / LOCK):
             self.open_study()
             for last in self.latest_trials().values():
                 if last.state == TrialState.FAIL:
@@ -308,7 +308,7 @@ class Study:
         Raises:
             UserError: If the sampler cannot propose one.
         """
-        with folder_lock(self.folder):
+        with file_lock(self.folder / LOCK):
             self.fail_abandoned_trials()
             if len(self.latest_trials()) >= self.n_trials or self.is_exhausted:
                 return None

@@ -12,10 +12,11 @@ from uuid import uuid4
 from vaelab.commands import command_lines
 from vaelab.errors import WriteError, first_line
 from vaelab.files.atomic import explain_write_errors, make_folder
+from vaelab.files.locks import file_lock
 from vaelab.runs.folder import FAILURE, PROGRESS
-from vaelab.sweeps.claims import Claims, folder_lock
+from vaelab.sweeps.claims import Claims
 from vaelab.sweeps.engines import Engine, Handle
-from vaelab.sweeps.job import INDEX, LOG, Job, last_error, signal_text
+from vaelab.sweeps.job import INDEX, LOCK, LOG, Job, last_error, signal_text
 from vaelab.sweeps.planning import Planner
 from vaelab.sweeps.process import Order
 from vaelab.sweeps.screen import Screen
@@ -100,7 +101,7 @@ class SweepRunner:
         self.waiting += [job for job in jobs if job.state == "waiting"]
         make_folder(self.folder)
         path = self.folder / INDEX
-        with folder_lock(self.folder):  # two launchers may write at the same time
+        with file_lock(self.folder / LOCK):  # two launchers may write at the same time
             known = {job["folder"]: job for job in read_json(path).get("jobs", [])}
             known |= {
                 str(job.folder.relative_to(self.folder)): {

@@ -1,5 +1,6 @@
 """Callback that saves `best.ckpt` and `last.ckpt`; atomic checkpoint files and loading them."""
 
+from collections.abc import Mapping
 from math import nan
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,8 @@ class Checkpoint(ModelCheckpoint):
 
     Attributes:
         best_elbo: `val/elbo` of the best checkpoint; NaN before the first validation.
+        forgets_best: Whether the next training chooses its best checkpoint anew. To be set in the
+            first process, where a checkpoint to go on from is of another folder or another loss.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Checkpoint(ModelCheckpoint):
         self.last = Path(dirpath) / "last.ckpt"
         self.best_elbo = nan
         self.saved_step = -1
+        self.forgets_best = False
 
     @property
     def state_key(self) -> str:
@@ -75,12 +79,13 @@ class Checkpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Called by Lightning on resuming: restores the best value, and finds its file.
 
-        The file is `best.ckpt` in `dirpath`, if it exists there. So the best checkpoint is found
-        after the run folder was moved or copied, and no path in a checkpoint is used: Lightning
-        deletes the file at `kth_best_model_path` when there is a better one.
+        The file is `best.ckpt` in `dirpath`, if it exists there and is the one of this value. So
+        the best checkpoint is found after the run folder was moved or copied, and no path in a
+        checkpoint is used: Lightning deletes the file at `kth_best_model_path` when there is a
+        better one. Without it, the next validation saves a best.
         """
         best = Path(str(self.dirpath)) / "best.ckpt"
-        if best.exists():
+        if not self.forgets_best and is_best_of(state_dict, best):
             paths = {
                 "dirpath": self.dirpath,
                 "best_model_path": str(best),
@@ -89,9 +94,15 @@ class Checkpoint(ModelCheckpoint):
             }
         else:
             paths = {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}}
+            state_dict = state_dict | {"best_model_score": None, "best_elbo": nan}
         state_dict = state_dict | {"last_model_path": ""} | paths
         super().load_state_dict(state_dict)
         self.best_elbo = state_dict["best_elbo"]
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Called by Lightning before it loads a checkpoint: tells all processes `forgets_best`."""
+        super().setup(trainer, module, stage)
+        self.forgets_best = trainer.strategy.broadcast(self.forgets_best)
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning before fit: makes the folder; WriteError if that fails."""
@@ -134,6 +145,21 @@ class Checkpoint(ModelCheckpoint):
         if trainer.global_step != self.saved_step and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.last)
             self.saved_step = trainer.global_step
+
+
+def is_best_of(state: Mapping[str, Any], path: Path) -> bool:
+    """Returns whether a best checkpoint was saved with the best value of a `Checkpoint`'s state.
+
+    One that cannot be loaded counts as such, and fails where it is used.
+    """
+    if not path.exists():
+        return False
+    try:
+        own = load_verified(path)["callbacks"]["Checkpoint"]["best_model_score"]
+    except (UserError, KeyError):
+        return True
+    kept = state["best_model_score"]
+    return None not in (own, kept) and float(own) == float(kept)
 
 
 class AtomicFiles(TorchCheckpointIO):

@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from vaelab.acceleration import step_counts
 from vaelab.distributed import gather_values, rank_and_world_size
+from vaelab.errors import NotFiniteError
 from vaelab.training.rewinding import rewind_loggers
 from vaelab.training.scalars import average_over_processes, log_step_scalars, write_to_loggers
 from vaelab.training.window import Window, has_completed_step, is_logging_step
@@ -80,13 +81,14 @@ class StepScalars(Callback):
         At logging steps it also flushes the loggers, to which other callbacks have logged before.
 
         Raises:
-            NotFiniteError: If a term since the last logging step is not finite.
+            NotFiniteError: As `check_finite` does.
         """
         if isinstance(outputs, Mapping) and "objective" in outputs:
             self.window.append(outputs["distortion"], outputs["rate"], outputs["objective"])
         if has_completed_step(trainer):
             self.ahead = []
         if self.window and is_logging_step(trainer):
+            self.check_finite(trainer)
             means = self.window.pop_means(trainer.fit_loop.total_batch_idx)
             values = module.with_bits_per_dim(means)
             named = {f"train/{name}": value for name, value in values.items()}
@@ -112,9 +114,17 @@ class StepScalars(Callback):
         self.check_finite(trainer)
 
     def check_finite(self, trainer: Trainer) -> None:
-        """Raises NotFiniteError if a term that is not yet logged is not finite.
+        """Raises NotFiniteError, in all processes, if a term not yet logged is not finite in one.
 
-        The infinite rate of a deterministic code, whose loss is finite, is allowed.
+        The infinite rate of a deterministic code, whose loss is finite, is allowed. A collective
+        call, so that no process waits for one that has raised.
         """
-        if self.window:
+        if not self.window:
+            return
+        found: NotFiniteError | None = None
+        try:
             self.window.finite_rows(trainer.fit_loop.total_batch_idx)
+        except NotFiniteError as error:
+            found = error
+        if not trainer.strategy.reduce_boolean_decision(found is None):
+            raise found or NotFiniteError("a term of the loss is not finite in another process")
