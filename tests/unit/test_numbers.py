@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from vaelab.data import Numbers, Signals, Vectors
-from vaelab.data.description import describe
+from vaelab.data.description import describe, far_numbers_warning
 from vaelab.errors import UserError
 from vaelab.observations import Units, x_text
 from vaelab.runs import validation
@@ -289,3 +289,18 @@ def test_units_of_a_finished_run_are_kept_when_the_file_has_grown(write):
     other.units = units
     with pytest.raises(UserError, match="are a, b, and the model was trained with a, b, c"):
         _ = other.splits
+
+
+@pytest.mark.parametrize("kind", [Vectors, Signals])
+def test_numbers_far_from_all_others_are_warned_of(write, kind):
+    shape = (4000, 3, 8) if kind is Signals else (4000, 3)
+    values = np.random.default_rng(0).normal(size=shape)
+    plain = module(kind(write(values, ".npy")))
+    assert far_numbers_warning(plain) is None
+    train = int(plain.rows["train"][0])
+    values[train, 1] = 999_999
+    data = module(kind(write(values, ".npy")))
+    said = far_numbers_warning(data)
+    assert said.startswith(f"numbers of {data.units.names[1]} (")
+    assert data.units.names[0] not in said
+    assert far_numbers_warning(module(kind(write(values, ".npy")), standardize=False)) is None

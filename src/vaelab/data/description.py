@@ -4,9 +4,11 @@ import torch
 from torch import Tensor
 
 from vaelab.data.images import Images
+from vaelab.data.numbers import Numbers, listed
 from vaelab.data.on_disk import OnDisk
 
 SHOWN = 12  # class names in the description, at most
+FAR = 50.0  # standard deviations from the mean, beyond which a number is warned of
 
 
 def describe(data: Images) -> list[str]:
@@ -78,3 +80,23 @@ def rare_classes_warning(data: Images) -> str | None:
     shown = ", ".join(rare[:SHOWN]) + (", ..." if len(rare) > SHOWN else "")
     subject = "a class has" if len(rare) == 1 else f"{len(rare)} classes have"
     return f"{subject} at most one training image: {shown}; are the labels right?"
+
+
+def far_numbers_warning(data: Images) -> str | None:
+    """Returns a warning of columns with training numbers above `FAR` deviations; else None.
+
+    A code for a missing number, as 999999, often is such a one. The first steps with it may spoil
+    an encoder, whose scale is an exponential of what is linear in the numbers.
+    """
+    if not isinstance(data, Numbers) or data.pixels == "binary" or not data.standardize:
+        return None
+    train, units = data.splits.train_images, data.units
+    assert isinstance(train, Tensor)
+    reach = train[data.rows["train"]].abs().transpose(0, 1).flatten(1).amax(1).tolist()
+    far = [f"{name} ({r:.0f})" for name, r in zip(units.names, reach, strict=True) if r > FAR]
+    if not far:
+        return None
+    return (
+        f"numbers of {listed(far)} are that many standard deviations from their mean; is one a "
+        "code for a missing number? Else their logarithm, or trainer.gradient_clip_val=1, may help"
+    )
