@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
-from lightning.pytorch.utilities import GradClipAlgorithmType
+from lightning.pytorch.utilities import GradClipAlgorithmType, rank_zero_warn
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.optim import Optimizer
@@ -62,6 +62,7 @@ class ELBO(Inference, LightningModule):
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(self.latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the loaded checkpoint, set by `runs.loading`
+        self.images_then: int | None = None  # in the data when that was saved, if it is known
         self.fresh = True  # neither trained nor loaded, so parts are initialised from data
         self.register_load_state_dict_post_hook(mark_not_fresh)
 
@@ -264,18 +265,29 @@ class ELBO(Inference, LightningModule):
     # Checkpoints hold tensors and plain values.
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Called by Lightning before it saves a checkpoint: adds format version and data shapes."""
+        """Called by Lightning before it saves a checkpoint: adds format version and data shapes.
+
+        Adds, too, how many images there are in all parts of the data.
+        """
         checkpoint[KEY] = format_record(self.shapes)
+        if isinstance(self.trainer.datamodule, Images):  # type: ignore[attr-defined]
+            checkpoint[KEY]["images"] = self.trainer.datamodule.total  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning before it loads a checkpoint: checks weights, corrects its counts.
 
         The counts in the checkpoint, of steps, epochs and batches: see `acceleration.step_counts`.
+        Warns if it was saved when there were more or fewer images.
 
         Raises:
             UserError: If names or shapes of the weights differ.
         """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, Images) and (
+            said := data.growth_warning(checkpoint[KEY].get("images"))
+        ):
+            rank_zero_warn(said)
         step_counts.restore_step_count(checkpoint)
         step_counts.close_finished_epoch(checkpoint)
 

@@ -464,6 +464,22 @@ def test_resume_with_other_split_seed_warns(last_checkpoint, monkeypatch, capsys
     assert "data.split_seed=7 divides the images in another way than the checkpoint's run" in said
 
 
+def test_resume_with_more_images_than_before_warns(tmp_path, monkeypatch, capsys):
+    given = ["data=arrays", f"data.source.path={tmp_path}/mine.npz", "data.batch_size=8"]
+    given += [f"hydra.run.dir={tmp_path}/run", "network=mlp", *SMALL_LAYERS, "logger=none"]
+    for count, more in (
+        (40, ["trainer.max_epochs=1"]),
+        (44, ["ckpt=last", "trainer.max_epochs=2"]),
+    ):
+        images = np.random.default_rng(0).integers(256, size=(count, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "mine.npz", train_images=images)
+        monkeypatch.setattr(sys, "argv", ["train.py", *given, "data.val_size=8", *more])
+        capsys.readouterr()
+        train.main()
+    warned = "there were 40 images when this model was trained, and are 44 now"
+    assert warned in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("where", ["here", "elsewhere"])
 def test_best_checkpoint_of_another_loss_or_folder_is_not_kept(
     last_checkpoint, monkeypatch, capsys, tmp_path, where

@@ -78,12 +78,15 @@ def test_run_on_a_folder_resumes_to_the_same_bits(run_folder, settings, tmp_path
 
 
 def test_images_of_a_folder_from_others_are_prepared_in_the_own_data_folder(
-    run_folder, monkeypatch, tmp_path, photos
+    run_folder, monkeypatch, tmp_path, photos, capsys
 ):
+    """That there are more images than in the training is told, for other ones are tested on."""
     before = sorted((run_folder.parent / "data").iterdir())
     save_image(photos / "cat" / "more.png", noise(50, (12, 12, 3)))
     monkeypatch.setenv("VAELAB_DATA", str(tmp_path))
     run_command(evaluate, f"run={run_folder}", "what=reconstruction", "rerun=true")
+    said = capsys.readouterr()
+    assert "images when this model was trained, and are" in said.out + said.err
     (photos / "cat" / "more.png").unlink()
     assert len(list(tmp_path.glob("photos_*.safetensors"))) == 1
     assert sorted((run_folder.parent / "data").iterdir()) == before

@@ -166,6 +166,8 @@ class Plan:
         )
         if how_far := finished.unfinished_progress(folder):
             self.say(f"{folder}: not finished, {how_far}")
+        if grown := data.growth_warning(getattr(model, "images_then", None)):
+            self.say(f"{folder}: {grown}")
         data.device = device
         subject = Subject(model.to(device), data, cache, self.seed, shared=self.shared)
         record = Record(folder, getattr(model, "step", 0))
