@@ -10,6 +10,7 @@ import yaml
 
 from vaelab.runs.folder import COMPOSED, flatten
 from vaelab.runs.naming import is_free
+from vaelab.runs.targets import update_config
 
 FOLDERS = ("save_dir", "dirpath", "default_root_dir", "folder")
 FIRST = ("beta", "latent_dim")
@@ -41,7 +42,7 @@ def differing_settings(folders: Sequence[Path]) -> list[dict[str, Any]]:
 def read_settings(path: Path) -> dict[str, Any]:
     """Reads a run's settings by dotted name, but only those that change what the run computes.
 
-    Folders are left out, too. The class name of a `_target_` is stored under the part's name. Names
+    What an earlier vaelab wrote is as of today. Folders are left out, too. The class name of a `_target_` is stored under the part's name. Names
     with fewer dots come first. A damaged file has no settings.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,7 +51,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return {}
     found = {}
-    for name, value in flatten(content if isinstance(content, dict) else {}).items():
+    content = update_config(content) if isinstance(content, dict) else {}
+    for name, value in flatten(content).items():
         parent, _, last = name.rpartition(".")
         if last == "_target_":
             found[parent] = str(value).rpartition(".")[2]

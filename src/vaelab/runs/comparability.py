@@ -69,7 +69,7 @@ def told_columns(config: Mapping[str, Any]) -> list[str]:
     """Returns what a conditional model is told: its columns, `label` or `numbers`; else nothing."""
     condition = (config.get("model") or {}).get("condition") or {}
     data = config.get("data") or {}
-    if str(condition.get("_target_", "Unconditional")).endswith("Unconditional"):
+    if str(condition.get("_target_") or "Unconditional").endswith("Unconditional"):
         return []
     columns = data.get("columns") or ["numbers" if data.get("numbers") else "label"]
     return sorted([columns] if isinstance(columns, str) else map(str, columns))

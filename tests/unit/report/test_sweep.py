@@ -52,6 +52,17 @@ def write_runs(tmp_path, *configs):
     return tmp_path / "runs"
 
 
+def test_read_sweep_knows_what_an_earlier_vaelab_did_without_a_setting(tmp_path):
+    config = "model:\n  _target_: vaelab.models.LadderVAE\n  latent_dim: {}\n{}"
+    scales = ["", "  prior_scale: exp\n", "  prior_scale: softplus\n"]
+    folder = write_runs(tmp_path, *(config.format(i, scale) for i, scale in enumerate(scales)))
+    assert reports.read_sweep(folder).jobs["model.prior_scale"].tolist() == [
+        "exp",
+        "exp",
+        "softplus",
+    ]
+
+
 def test_read_sweep_without_sweep_json_takes_differing_settings(tmp_path):
     config = (
         "model:\n  _target_: vaelab.models.{model}\n  latent_dim: {size}\n  num_samples: 1\n"
