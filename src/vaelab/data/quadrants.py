@@ -17,7 +17,8 @@ class Quadrants(TorchvisionDataset):
 
     Sohn et al. (2015), section 5.1. The pixels of these quadrants, k / 255, are the column of
     numbers `known`, which `condition=continuous` tells a model; in x they are black. A model learns
-    that, so the NLL of x comes to that of the other pixels, from above.
+    that, so the NLL of x comes to that of the other pixels, from above. Bits per dimension are by
+    all pixels, the given ones too.
 
     Args:
         known: How many of the quadrants at the bottom left, top left and top right are given, in
