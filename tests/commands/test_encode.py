@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from support.commands import run_command
+from support.image_folders import noise, save_image
 
 import vaelab
 from vaelab.commands import encode, evaluate, export, train
@@ -375,6 +376,54 @@ def test_encode_channels_last_and_floats_as_data_arrays_does(get_run, tmp_path, 
     assert (found["mean"] == whole["mean"]).all()
 
 
+@pytest.fixture(scope="module")
+def folder_run(tmp_path_factory):
+    """A run of images of 12 bits in classes and parts, and the folder `photos` beside it."""
+    folder = tmp_path_factory.mktemp("folder")
+    for number in range(24):
+        part = "train" if number < 18 else "test"
+        path = folder / "photos" / part / "ab"[number % 2] / f"{number:02}.pgm"
+        save_image(path, noise(number, (8, 8), np.uint16) >> 4)
+    run_command(
+        train, "model=cvae", "data=folder", f"data.source.path={folder}/photos", "network=mlp",
+        "data.source.range=[0,4095]", "data.val_size=6", "model.latent_dim=2", "data.pixels=grey",
+        "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "trainer.max_epochs=1",
+        "logger=none", f"paths.data={folder}/data", f"hydra.run.dir={folder}/run",
+    )  # fmt: skip
+    return folder
+
+
+def test_encode_reads_the_folder_of_the_training_as_the_training_did(folder_run, tmp_path, capsys):
+    run, given = folder_run / "run", ["num_samples=0", f"paths.data={folder_run}/data"]
+    capsys.readouterr()
+    found = encoded(run, f"images={folder_run}/photos", *given)
+    assert "photos: all images scaled from more than 8 bits to 8" in capsys.readouterr().out
+    assert found["label"].tolist() == [name.split("/")[1] for name in found["file"]]
+    of_test = encoded(run, "images=test", *given)
+    at_test = [name.startswith("test/") for name in found["file"]]
+    np.testing.assert_allclose(found["mean"][at_test], of_test["mean"], atol=1e-5)
+    single = next((folder_run / "photos" / "test").rglob("*.pgm"))
+    alone = encoded(run, f"images={single}", "label=a", *given)
+    assert len(alone["mean"]) == 1
+    for name in ("1", "2"):
+        (tmp_path / "a" / name).mkdir(parents=True)
+        shutil.copy(single, tmp_path / "a" / name)
+    assert encoded(run, f"images={tmp_path}", *given)["label"].tolist() == ["a", "a"]
+
+
+def test_range_of_encode_is_that_of_image_files(get_run, tmp_path, capsys):
+    run, (images, _) = get_run("vae"), mine(get_run("vae"))
+    save_image(tmp_path / "a.png", images[0].astype(np.uint16) // 255 * 4095)
+    found = encoded(run, f"images={tmp_path}/a.png", "num_samples=0", "range=[0,4095]")
+    whole = encoded(run, f"images={run.parent}/mine.npz", "num_samples=0")
+    np.testing.assert_allclose(found["mean"][0], whole["mean"][0], atol=1e-5)
+    capsys.readouterr()
+    for wrong, said in (("[0,100]", "beyond range=[0,100]"), ("[1,0]", "range=[1,0] should rise")):
+        with pytest.raises(SystemExit):
+            run_command(encode, f"run={run}", f"images={tmp_path}/a.png", f"range={wrong}")
+        assert f" {said}" in capsys.readouterr().err
+
+
 REFUSED = {
     "vae": {
         ("to=x.txt",): "to=x.txt: should end in .npz, .csv, .parquet",
@@ -407,7 +456,7 @@ def test_encode_refuses_in_one_line_and_writes_nothing(get_run, tmp_path, capsys
     np.savez(tmp_path / "both.npz", test_images=bits, val_images=bits)
     np.savez(tmp_path / "labels.npz", images=bits, labels=np.array(["a", "d"]))
     (tmp_path / "photos").mkdir()
-    Image.fromarray(np.zeros((7, 9), np.uint8)).save(tmp_path / "photos" / "x.png")
+    Image.new("L", (9, 7), 255).save(tmp_path / "photos" / "x.png")
     before = sorted(tmp_path.rglob("*"))
     capsys.readouterr()
     with pytest.raises(SystemExit) as error:

@@ -4,6 +4,7 @@ Values are compared with those of the model itself, and files with what was writ
 """
 
 import json
+import os
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from support.image_folders import noise, save_image
 from torch.testing import assert_close
 
 from vaelab.api.arrays import to_numpy
@@ -20,7 +22,8 @@ from vaelab.errors import DamagedFileError, UserError
 from vaelab.evaluation import encoded_files, encoding
 from vaelab.evaluation.encoding import encode_images
 from vaelab.evaluation.given_images import read_given_arrays
-from vaelab.pictures.image_folders import read_image_folder
+from vaelab.files.image_decoding import SUFFIXES
+from vaelab.pictures.image_folders import read_image_as_trained, read_image_folder
 
 SMALL = ["network=mlp", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
 LATENTS = "model.latent_dim=4"
@@ -363,8 +366,9 @@ def test_read_image_folder_takes_labels_from_subfolders(folder):
     assert (found.images == IMAGES[::-1]).all()
     (folder / "notes.txt").touch()
     (folder / "cat" / "a.PNG").rename(folder / "a.png")
-    with pytest.warns(UserWarning, match="1 file left out"):
-        found = read_image_folder(folder, (1, 8, 8), resize=False, settings=ImageSettings())
+    found = read_image_folder(folder, (1, 8, 8), resize=False, settings=ImageSettings())
+    passed = ["hidden files passed over: 1", "files that are no images passed over: 1"]
+    assert [*found.remarks] == passed
     assert [*found.files] == ["a.png", "cat/deep/z.png", "dog/b.png"]
     assert not found.columns
 
@@ -390,6 +394,146 @@ def test_read_image_folder_makes_images_as_data_folder_does(folder, tmp_path, se
     assert (found.images == images.numpy()).all()
 
 
+def read_by(source, where, **settings):
+    """Reads image files as `encode` does for a model that was trained on the images of a source."""
+    splits = source()
+    shape = splits.train_images.shape[1:]
+    given = {"resize": False, "settings": source.settings, "classes": splits.class_names}
+    return read_image_folder(where, shape, **given | settings)
+
+
+LAYOUTS = {
+    "classes": ["cat/1.png", "cat/deep/2.png", "dog/3.png"],
+    "in a folder": ["in/it/cat/1.png", "in/it/dog/2.png"],
+    "parts": ["train/cat/1.png", "train/dog/2.png", "valid/dog/3.png", "test/cat/4.png"],
+    "parts in a folder": ["in/Train/a/1.png", "in/Train/b/2.png", "in/test/a/3.png"],
+    "parts without classes": ["train/1.png", "test/2.png"],
+    "classes named as parts": ["test/1.png", "cat/2.png"],
+    "classes named as parts only": ["test/1.png", "val/2.png"],
+    "images beside classes": ["1.png", "cat/2.png", "dog/3.png"],
+    "of every suffix": [f"{suffix[1:]}/1{suffix}" for suffix in sorted(SUFFIXES)],
+    "hidden": [".trash/1.png", "a/._1.png", "a/1.png", "b/2.png", "__MACOSX/3.png"],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_read_image_folder_finds_the_files_and_classes_of_data_folder(tmp_path, layout):
+    for number, name in enumerate(LAYOUTS[layout]):
+        pixels = Image.fromarray(noise(number, (8, 8)))
+        pixels = pixels.convert("1") if name.endswith("pbm") else pixels
+        save_image(tmp_path / "photos" / name, pixels)
+    source = Folder(str(tmp_path / "photos"), str(tmp_path / "data"), channels=1)
+    splits, found = source(), read_by(source, tmp_path / "photos")
+    names = [*splits.class_names]
+    wanted, labels = {}, {}
+    parts = {part: getattr(splits, f"{part}_labels") for part in splits.parts}
+    for part, images in splits.parts.items():
+        for i, image in enumerate(images.numpy()):
+            wanted[image.tobytes()] = names[parts[part][i]] if names else None
+    for i, image in enumerate(found.images):
+        labels[image.tobytes()] = found.columns["label"][i] if "label" in found.columns else None
+    assert labels == wanted
+
+
+def test_read_image_folder_follows_links_to_classes(folder, tmp_path):
+    (folder / "dog").rename(tmp_path / "elsewhere")
+    (folder / "dog").symlink_to(tmp_path / "elsewhere")
+    (folder / "dog" / "round").symlink_to(folder)
+    found = read_image_folder(folder, (1, 8, 8), resize=False, settings=ImageSettings())
+    assert [*found.files] == ["cat/a.PNG", "cat/deep/z.png", "dog/b.png"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "classes", "label"),
+    [
+        (["cat/1/a.png", "cat/2/b.png"], ["cat", "dog"], "cat"),  # of a model that knows it
+        (["in/cat/a.png", "in/cat/b.png"], ["cat", "dog"], "cat"),
+        (["cat/a.png", "cat/b.png"], [], "cat"),
+        (["test/cat/a.png"], [], "cat"),
+        (["test/a.png"], [], None),
+        (["test/a.png"], ["test", "cat"], "test"),
+    ],
+)
+def test_label_of_images_of_a_single_class(tmp_path, paths, classes, label):
+    for number, name in enumerate(paths):
+        save_image(tmp_path / "photos" / name, noise(number, (8, 8)))
+    settings = ImageSettings()
+    found = read_image_folder(tmp_path / "photos", (1, 8, 8), False, settings, classes=classes)
+    expected = [label] * len(paths) if label else []
+    assert [*found.columns.get("label", [])] == expected
+
+
+@pytest.mark.parametrize("case", ["lying", "grey", "colour", "palette", "bits", "12 bits"])
+def test_read_image_folder_reads_a_picture_as_data_folder_does(tmp_path, case):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    pixels = noise(0, (8, 12) if case == "lying" else (8, 8))
+    colour = Image.fromarray(noise(1, (8, 8, 3)))
+    path = tmp_path / "photos" / "a.png"
+    picture, more, settings = {
+        "lying": (pixels, {"exif": exif}, {}),
+        "grey": (pixels, {}, {"channels": 3}),
+        "colour": (colour, {}, {"channels": 1}),
+        "palette": (colour.quantize(4), {"transparency": 1}, {"ground": "black"}),
+        "bits": (pixels > 127, {}, {}),
+        "12 bits": (noise(0, (8, 8), np.uint16) >> 4, {}, {"range": (0, 4095)}),
+    }[case]
+    save_image(path, picture, **more)
+    source = Folder(str(path.parent), str(tmp_path / "data"), **settings)
+    splits, found = source(), read_by(source, path)
+    assert (found.images == splits.train_images.numpy()).all()
+    assert found.remarks == [*splits.remarks]
+    assert (
+        read_image_as_trained(path, found.images.shape[1:], source.settings) == found.images
+    ).all()
+
+
+def test_read_image_folder_compares_the_size_after_turning_by_late_exif(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = save_image(tmp_path / "a.png", noise(0, (9, 8)), exif=exif)
+    chunks = path.read_bytes()
+    start = chunks.index(b"eXIf") - 4
+    stop = start + 12 + int.from_bytes(chunks[start : start + 4], "big")
+    end = chunks.index(b"IEND") - 4
+    late = chunks[:start] + chunks[stop:end] + chunks[start:stop] + chunks[end:]
+    path.write_bytes(late)
+    with pytest.raises(UserError, match="is 9 x 8 pixels, and this model takes 8 x 9"):
+        read_image_folder(path, (1, 9, 8), False, ImageSettings())
+
+
+def test_read_image_folder_warns_of_12_bits_in_16(tmp_path):
+    path = save_image(tmp_path / "a.png", noise(0, (8, 8), np.uint16) >> 4)
+    said = r"no pixel is above 4095, nearly black if 65535 is white; give range=\[0,4095\], or"
+    with pytest.warns(UserWarning, match=said):
+        read_image_folder(path, (1, 8, 8), False, ImageSettings())
+
+
+def test_read_image_folder_refuses_32_bits_without_a_range(tmp_path):
+    path = save_image(tmp_path / "a.tif", noise(0, (8, 8)).astype(np.float32) / 255)
+    with pytest.raises(UserError, match=r"a.tif: cannot be read \(numbers of 32 bits.*range="):
+        read_image_folder(path, (1, 8, 8), False, ImageSettings())
+    found = read_image_folder(path, (1, 8, 8), False, ImageSettings(span=(0, 1)))
+    assert (found.images[0, 0] == noise(0, (8, 8))).all()
+
+
+def test_read_image_folder_opens_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a.png: cannot be read \(a pipe, not a file\)"):
+        read_image_folder(tmp_path / "a.png", (1, 8, 8), False, ImageSettings())
+
+
+def test_file_names_that_are_no_utf_8_are_written(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    save_image(tmp_path / "photos" / name / "1.png", noise(0, (8, 8)))
+    found = read_image_folder(tmp_path / "photos", (1, 8, 8), False, ImageSettings())
+    assert [*found.files] == ["caf\ufffd/1.png"]
+    assert found.columns["label"].tolist() == ["caf\ufffd"]
+    rows = {"file": np.array(found.files), "label": found.columns["label"]}
+    encoded_files.write_encoded(tmp_path / "x.csv", rows, {})
+    assert pd.read_csv(tmp_path / "x.csv")["file"].tolist() == ["caf\ufffd/1.png"]
+
+
 def test_read_image_folder_refuses_in_one_line(folder, tmp_path):
     said = "b.png: is 8 x 8 pixels, and this model takes 4 x 6; resize=true stretches it"
     with pytest.raises(UserError, match=said):
@@ -400,7 +544,7 @@ def test_read_image_folder_refuses_in_one_line(folder, tmp_path):
     with pytest.raises(UserError, match="no image file has the 5 channels"):
         read_image_folder(folder, (5, 8, 8), resize=False, settings=ImageSettings())
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: has no image files"):
+    with pytest.raises(UserError, match="empty: there are no images in it"):
         read_image_folder(tmp_path / "empty", (1, 8, 8), resize=False, settings=ImageSettings())
 
 

@@ -134,11 +134,12 @@ def encode_asked(
     Raises:
         UserError: If there are no such images, or they do not fit the model.
     """
+    from dataclasses import replace
     from pathlib import Path
 
     import numpy as np
 
-    from vaelab.data.image_settings import ImageSettings
+    from vaelab.data.image_settings import ImageSettings, source_settings
     from vaelab.data.tables import TABLES
     from vaelab.errors import UserError
     from vaelab.evaluation import encoding
@@ -174,8 +175,15 @@ def encode_asked(
         conditions = [*model.classes, *model.numbers] if model.context_dim else []
         given = read_given_numbers(where, model.units, cfg.array, label_column, conditions)
     elif where.is_dir() or is_image_file(where):
-        made, skip = getattr(source, "settings", ImageSettings()), cfg.broken == "skip"
-        given, span = read_image_folder(where, model.x_shape, cfg.resize, made, skip), (0, 255)
+        made, skip = source_settings(source) or ImageSettings(), cfg.broken == "skip"
+        made = made if span is None else replace(made, span=(span[0], span[1]))
+        classes = model.class_names.get("label", ())
+        try:
+            made.check_range()
+            given = read_image_folder(where, model.x_shape, cfg.resize, made, skip, classes)
+        except UserError as error:
+            raise UserError(str(error).replace("data.source.range", "range")) from error
+        span = (0, 255)
     else:
         given = read_given_arrays(where, cfg.array)
     columns = dict(given.columns)

@@ -1,7 +1,7 @@
 """The image files of a folder: their parts and classes by subfolders, in an order of their own."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -76,17 +76,8 @@ def list_folder(folder: Path) -> Listing:
         raise UserError(f"{folder}: there is no such folder")
     if not folder.is_dir():
         raise UserError(f"{folder}: a file, not a folder; data=arrays reads arrays in a file")
-    counts = {"hidden files": 0, "files that are no images": 0}
-    try:
-        files = sorted(walk(folder, "", counts, set()), key=lambda file: file.path.split("/"))
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    if not files:
-        raise UserError(f"{folder}: there are no images in it, such as {image_suffixes()}")
-    remarks = [f"{what} passed over: {count:,}" for what, count in counts.items() if count]
-    inner = ""
-    while len(tops := {top_folder(file, inner) for file in files}) == 1 and tops != {""}:
-        inner += f"{tops.pop()}/"
+    files, remarks = find_files(folder)
+    inner = common_folder(files)
     if inner:
         remarks.insert(0, f"all in {folder / inner}")
     parts = divide_parts(folder, inner, files)
@@ -98,6 +89,22 @@ def list_folder(folder: Path) -> Listing:
     labels = {path: numbers[name] for path, name in found.items()}
     files_only = {part: some for part, (_, some) in parts.items()}
     return Listing(folder, files_only, tuple(map(as_text, classes)), labels, tuple(remarks))
+
+
+def find_files(folder: Path) -> tuple[list[ImageFile], list[str]]:
+    """Returns the image files below a folder, sorted, and phrases on what was passed over.
+
+    Raises:
+        UserError: If a folder cannot be read, or there are no images.
+    """
+    counts = {"hidden files": 0, "files that are no images": 0}
+    try:
+        files = sorted(walk(folder, "", counts, set()), key=lambda file: file.path.split("/"))
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    if not files:
+        raise UserError(f"{folder}: there are no images in it, such as {image_suffixes()}")
+    return files, [f"{what} passed over: {count:,}" for what, count in counts.items() if count]
 
 
 def walk(
@@ -137,6 +144,46 @@ def top_folder(file: ImageFile, start: str) -> str:
     """Returns the first folder of a file's path behind `start`; empty if it lies there."""
     first, slash, _ = file.path.removeprefix(start).partition("/")
     return first if slash else ""
+
+
+def common_folder(files: Sequence[ImageFile], classes: Collection[str] = ()) -> str:
+    """Returns the path of the innermost folder with all files, empty or with a / at its end.
+
+    Enters no folder that has the name of one of the classes.
+    """
+    inner = ""
+    while len(tops := {top_folder(file, inner) for file in files}) == 1:
+        (top,) = tops
+        if not top or as_text(top) in classes:
+            break
+        inner += f"{top}/"
+    return inner
+
+
+def label_folders(files: Sequence[ImageFile], classes: Collection[str]) -> list[str]:
+    """Returns the folder of each file that names its class, or none unless all files have one.
+
+    They are the folders that `list_folder` takes as classes: the first ones below a folder that
+    holds everything, and below the folders of parts. If all files lie in one folder, that names
+    the class of all.
+
+    Args:
+        files: Image files below one folder.
+        classes: Known classes; a folder of such a name is never passed over.
+    """
+    inner = common_folder(files, classes)
+    tops = [top_folder(file, inner) for file in files]
+    if all(is_part_folder(top, classes) for top in tops):
+        tops = [top_folder(f, f"{inner}{top}/") for f, top in zip(files, tops, strict=True)]
+    elif inner and not any(tops):
+        outer = [name for name in inner.split("/") if not is_part_folder(name, classes)]
+        tops = [outer[0]] * len(files)
+    return [as_text(top) for top in tops] if all(tops) else []
+
+
+def is_part_folder(name: str, classes: Collection[str]) -> bool:
+    """Returns whether a folder is that of a part by its name, and not that of a class."""
+    return name.lower() in PART_FOLDERS and as_text(name) not in classes
 
 
 def divide_parts(folder: Path, start: str, files: list[ImageFile]) -> dict[str, Part]:

@@ -95,8 +95,23 @@ def shape_text(shape: Shape) -> str:
     return f"{shape[0]} x {shape[1]}"
 
 
+def source_settings(source: object) -> ImageSettings | None:
+    """Returns the settings by which a source makes images alike; None if it reads no pictures."""
+    found = getattr(source, "settings", None)
+    return found if isinstance(found, ImageSettings) else None
+
+
 def check_brightness(what: str, span: Range | None, brightest: int, highest: float) -> None:
     """Raises UserError if all images are nearly black and no range says that they are to be.
+
+    The arguments are those of `darkness`.
+    """
+    if said := darkness(what, span, brightest, highest):
+        raise UserError(f"{said}; give {advised_ranges(highest)} if they are as dark as that")
+
+
+def darkness(what: str, span: Range | None, brightest: int, highest: float) -> str | None:
+    """Returns a phrase on images that are all nearly black; None if some are not, or by a range.
 
     Args:
         what: Where the images are from.
@@ -105,12 +120,18 @@ def check_brightness(what: str, span: Range | None, brightest: int, highest: flo
         highest: The same as the files have it, before it was scaled.
     """
     if span is not None or brightest >= MIN_MAXIMUM:
-        return
-    white = 65535 if highest > 255 else 255
+        return None
+    return f"{what}: no pixel is above {highest:g}, nearly black if {type_white(highest)} is white"
+
+
+def advised_ranges(highest: float) -> str:
+    """Returns the settings of a range to choose from, for images up to `highest`."""
     is_whole = highest == round(highest)
     spans = [own_reach(0, max(highest, 1), is_whole), *usual_spans(0, highest, is_whole)]
-    asked = dict.fromkeys([*(range_text(*span) for span in spans), range_text(0, white)])
-    raise UserError(
-        f"{what}: no pixel is above {highest:g}, nearly black if {white} is white; give "
-        f"{', or '.join(asked)} if they are as dark as that"
-    )
+    spans.append((0, type_white(highest)))
+    return ", or ".join(dict.fromkeys(range_text(*span) for span in spans))
+
+
+def type_white(highest: float) -> int:
+    """Returns the white of files whose highest number this is: that of 8 or 16 bits."""
+    return 65535 if highest > 255 else 255

@@ -69,11 +69,13 @@ class Decoded:
 
     Attributes:
         pixels: uint8 [C, H, W].
+        size: Height and width before it was resized.
         done: What was done to it, by keys of `vaelab.data.image_settings.DONE`.
         highest: The highest value in it, before it was scaled to bytes.
     """
 
     pixels: np.ndarray
+    size: tuple[int, int]
     done: tuple[str, ...]
     highest: float
 
@@ -135,12 +137,14 @@ def convert_image(image: Image.Image, how: Conversion) -> Decoded:
         if how.span not in (None, (0, 255)):
             highest, image = scale(image, how.span)
     image = image.convert("L" if how.channels == 1 else "RGB")
-    if how.size and (image.height, image.width) != how.size:
+    size = (image.height, image.width)
+    if how.size and size != how.size:
         done.append("resized")
         image = fit_image(image, how.size, how.fit)
     pixels = np.asarray(image)
     channels_last = pixels if pixels.ndim == 3 else pixels[..., None]
-    return Decoded(np.ascontiguousarray(channels_last.transpose(2, 0, 1)), tuple(done), highest)
+    channels_first = np.ascontiguousarray(channels_last.transpose(2, 0, 1))
+    return Decoded(channels_first, size, tuple(done), highest)
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
