@@ -14,11 +14,14 @@ import pytest
 import torch
 from PIL import Image
 from support.commands import run_command
+from support.image_folders import noise, save_image
 
 import vaelab
 from vaelab import pictures
 from vaelab.commands import evaluate, export, generate, train
 from vaelab.commands.config_folders import CONF
+from vaelab.data import Folder
+from vaelab.data.image_settings import ImageSettings
 from vaelab.errors import UserError
 from vaelab.pictures import gallery
 from vaelab.pictures.image_files import read_image
@@ -172,6 +175,71 @@ def test_generate_interpolates_between_image_files(get_run, files, tmp_path):
     run_command(generate, f"run={get_run('cvae')}", *given, "label=[2,3]", "seed=1")
     (other,) = {*tmp_path.glob("interpolation*.npz")} - {file}
     assert not np.array_equal(arrays(other)["x"], found["x"])
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_generate_reads_image_files_as_the_training_did(tmp_path, fit):
+    photos = tmp_path / "photos"
+    for number in range(4):
+        clear = noise(number, (12, 20, 4))
+        clear[..., 3] = np.where(np.arange(20) < 10, 255, 0)
+        save_image(photos / f"{number}.png", clear)
+    run_command(
+        train, "model=vae", "data=folder", f"data.source.path={photos}", "data.source.size=8",
+        f"data.source.fit={fit}", "data.pixels=grey", "data.val_size=1", "data.test_size=1",
+        "network=mlp", "model.latent_dim=2", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]",
+        "trainer.max_epochs=1", "logger=none", f"paths.data={tmp_path}/data",
+        f"hydra.run.dir={tmp_path}/run",
+    )  # fmt: skip
+    given = [f"images=['{photos}/2.png','{photos}/1.png']", f"paths.data={tmp_path}/data"]
+    run_command(generate, f"run={tmp_path}/run", "what=interpolation", *given)
+    (file,) = (tmp_path / "run" / "generated").glob("*.npz")
+    source = Folder(str(photos), str(tmp_path / "data"), size=8, fit=fit)
+    expected = source().train_images[[2, 1]].numpy()
+    assert np.rint(arrays(file)["x"][0] * 255) == pytest.approx(expected)
+
+
+def test_ends_are_read_by_the_range_of_the_training(tmp_path):
+    model = SimpleNamespace(x_shape=(1, 8, 8), pixels="grey", device="cpu")
+    pixels = noise(0, (8, 8), np.uint16) >> 4
+    paths = [str(save_image(tmp_path / f"{i}.png", pixels)) for i in range(2)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = gallery.read_ends(paths, model, 0, ImageSettings(span=(0, 4095)))
+    assert (found[1, 0] * 255).round().tolist() == np.rint(pixels * (255 / 4095)).tolist()
+    for settings in (None, ImageSettings()):
+        with pytest.warns(UserWarning, match="no pixel is above 4095, nearly black if 65535 is"):
+            gallery.read_ends(paths, model, 0, settings)
+
+
+@pytest.mark.parametrize(
+    ("fit", "verb"), [("resize", "stretched"), ("crop", "cropped and resized")]
+)
+def test_ends_of_another_size_than_that_of_the_training_are_told(tmp_path, fit, verb):
+    model = SimpleNamespace(x_shape=(1, 8, 8), pixels="grey", device="cpu")
+    paths = [str(save_image(tmp_path / f"{i}.png", noise(i, (12, 20)))) for i in range(2)]
+    with pytest.warns(UserWarning, match=f"{verb}, from 20 x 12 pixels to 8 x 8"):
+        found = gallery.read_ends(paths, model, 0, ImageSettings(fit=fit))
+    assert found.shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.png", b"no image", "a.png: cannot be read .no image of a known format"),
+        ("a.tif", None, "a.tif: cannot be read .numbers of 32 bits"),
+        ("b.png", b"", "a.png: there is no such file"),
+    ],
+)
+def test_read_ends_refuses_unfit_files_in_one_line(tmp_path, name, content, said):
+    model = SimpleNamespace(x_shape=(1, 8, 8), pixels="grey", device="cpu")
+    if content is None:
+        save_image(tmp_path / name, noise(0, (8, 8)).astype(np.float32))
+    else:
+        (tmp_path / name).write_bytes(content)
+    path = str(tmp_path / name.replace("b", "a"))
+    with pytest.raises(UserError, match=said):
+        gallery.read_ends([path, path], model, 0, ImageSettings())
 
 
 INVALID_SETTINGS = [  # model, overrides (F: two image files), part of the error message

@@ -15,6 +15,8 @@ from torchvision import datasets
 from torchvision.datasets import VisionDataset
 
 from vaelab.data import HuggingFace, Images, Torchvision
+from vaelab.data.image_settings import ImageSettings, source_settings
+from vaelab.data.items import DatasetItems
 from vaelab.data.torchvision_sets import is_data_set, parameter_names
 from vaelab.errors import UserError
 
@@ -244,6 +246,14 @@ def test_torchvision_attributes_are_columns(tmp_path, monkeypatch):
     found = torchvision_source(monkeypatch, tmp_path, Faces)()
     assert sorted(found.column_names) == ["Hat", "Smiling"]
     assert found.column("Smiling").train.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_settings_of_sources_that_read_pictures(tmp_path, monkeypatch):
+    source = torchvision_source(monkeypatch, tmp_path, Several, size=[12, 10], ground="black")
+    assert source_settings(source) == ImageSettings((12, 10), ground="black")
+    assert source_settings(DatasetItems(Unlabelled(tmp_path))) == ImageSettings()
+    source.settings = {"size": 8}  # of a source of the user's own
+    assert source_settings(source) is None
 
 
 def test_torchvision_pictures_get_a_size(tmp_path, monkeypatch):

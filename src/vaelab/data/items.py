@@ -168,12 +168,16 @@ class DatasetItems:
 
     Args:
         dataset: Items that are images or pairs (image, label).
+
+    Attributes:
+        settings: How pictures are made alike.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
         self.name = type(dataset).__name__
         self.note = f"items of {self.name}"
+        self.settings = ImageSettings()
 
     def __call__(self) -> Splits:
         """Returns the data set; reads every item, and restores torch's random state.
@@ -183,7 +187,7 @@ class DatasetItems:
                 to the next, since then a run could not be resumed.
         """
         hint = "give it a transform that makes them alike"
-        reader = ItemReader(self.name, ImageSettings(), hint, pictures_only=False)
+        reader = ItemReader(self.name, self.settings, hint, pictures_only=False)
         images: list[np.ndarray] = []
         with torch.random.fork_rng(devices=[]):
             labels = reader.read(self.dataset, "items", images.append)

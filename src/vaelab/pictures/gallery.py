@@ -5,10 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vaelab.data import Images, pixels
+from vaelab.data.image_settings import ImageSettings, source_settings
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, spelling_hint
 from vaelab.evaluation.samplers import Own
@@ -16,6 +18,7 @@ from vaelab.files.atomic import make_folder
 from vaelab.observations import x_text
 from vaelab.pictures.drawing import KINDS, draw, obstacle
 from vaelab.pictures.image_files import join_image_files, read_image, write_image
+from vaelab.pictures.image_folders import read_image_as_trained
 from vaelab.pictures.request import Request
 from vaelab.randomness import seeded_generator
 from vaelab.runs import finished, loading, naming
@@ -68,7 +71,7 @@ def write_pictures(
     model, data = load_model_and_data(run, device, trust, data_folder, shared)
     x, y = first_test_images(data) if data is not None else exported_model_inputs(model, given)
     labels = tuple(label_index(model, name) for name in label)
-    ends = read_ends(images, model, seed)
+    ends = read_ends(images, model, seed, source_settings(data and data.source))
     training = partial(data.grey_images, "train") if data is not None else None
     places = tuple(given_column(model, name, value) for name, value in given.items())
     request = Request(x, y, model.num_classes, count, labels, places, temperature, ends, training)
@@ -217,8 +220,16 @@ def given_column(
     return place, numbers
 
 
-def read_ends(paths: Sequence[str], model: ELBO, seed: int) -> Tensor | None:
+def read_ends(
+    paths: Sequence[str], model: ELBO, seed: int, settings: ImageSettings | None = None
+) -> Tensor | None:
     """Reads two image files as x [2, C, H, W], with pixel noise by the seed; None for no paths.
+
+    Args:
+        paths: The files.
+        model: Says what x is.
+        seed: Seed of the noise.
+        settings: How the training read its pictures (default: see `read_image`).
 
     Raises:
         UserError: If there are not two files, one cannot be read, or x are no images.
@@ -229,7 +240,11 @@ def read_ends(paths: Sequence[str], model: ELBO, seed: int) -> Tensor | None:
         raise UserError(f"images={','.join(paths)}: should be two files, and not {len(paths)}")
     if len(model.x_shape) != 3:
         raise UserError(f"images={','.join(paths)}: this model is of {x_text(model.x_shape)}")
-    read = torch.stack([read_image(Path(path), model.x_shape) for path in paths])
+    if settings is None:
+        read = torch.stack([read_image(Path(path), model.x_shape) for path in paths])
+    else:
+        files = [read_image_as_trained(Path(path), model.x_shape, settings) for path in paths]
+        read = torch.from_numpy(np.stack(files))
     noise = seeded_generator("ends", seed)
     kind: Any = model.pixels
     return pixels.draw(read, kind, noise).to(model.device)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from vaelab.data.array_images import MIN_MAXIMUM
 from vaelab.errors import UserError
 from vaelab.files.atomic import atomic_file
 from vaelab.files.regular import check_regular_file
@@ -22,9 +23,9 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's modes by number of ch
 def read_image(path: Path, shape: Sequence[int]) -> Tensor:
     """Reads an image file as uint8 (C, H, W), resized and cropped to fit, or raises UserError.
 
-    It is turned upright and converted to the number of channels. 16-bit and float images are scaled
-    to 8 bits. Transparent pixels become black if the shape has no alpha channel. Warns if the image
-    is made smaller.
+    For models whose training read no pictures. It is turned upright and converted to the number of
+    channels. 16-bit and float images are scaled to 8 bits. Transparent pixels become black if the
+    shape has no alpha channel. Warns if the image is made smaller, or scaled to be nearly black.
 
     Raises:
         UserError: If the file cannot be read, its pixels have no scale, or images have so many
@@ -54,7 +55,8 @@ def read_upright(path: Path, channels: int) -> Image.Image:
     check_regular_file(path, "images=")
     try:
         with Image.open(path) as file:
-            upright = composite_on_black(to_8_bits(ImageOps.exif_transpose(file)), channels)
+            scaled = to_8_bits(path, ImageOps.exif_transpose(file))
+            upright = composite_on_black(scaled, channels)
             return upright.convert(MODES[channels])
     except UserError as error:
         raise UserError(f"images={path}: {error}") from error
@@ -63,8 +65,10 @@ def read_upright(path: Path, channels: int) -> Image.Image:
         raise UserError(f"images={path}: cannot be read ({reason})") from error
 
 
-def to_8_bits(image: Image.Image) -> Image.Image:
+def to_8_bits(path: Path, image: Image.Image) -> Image.Image:
     """Returns the image scaled to 8 bits if it has 16, 32 or floats; otherwise unchanged.
+
+    Warns if it is nearly black then, as 12 bits in a file of 16 are.
 
     Raises:
         UserError: If a pixel is outside of the range of its type, [0, 1] for floats.
@@ -76,6 +80,9 @@ def to_8_bits(image: Image.Image) -> Image.Image:
     white = 1 if image.mode == "F" else 65535 if high < 65536 else 2**31 - 1
     if not (low >= 0 and high <= white):
         raise UserError(f"its pixels reach from {low:g} to {high:g}, and should from 0 to {white}")
+    if high * (255 / white) < MIN_MAXIMUM:
+        said = f"no pixel is above {high:g}, nearly black if {white} is white"
+        warnings.warn(f"images={path}: {said}", stacklevel=4)
     return Image.fromarray(np.rint(pixels * (255 / white)).astype(np.uint8))
 
 
