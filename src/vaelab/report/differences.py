@@ -42,8 +42,9 @@ def differing_settings(folders: Sequence[Path]) -> list[dict[str, Any]]:
 def read_settings(path: Path) -> dict[str, Any]:
     """Reads a run's settings by dotted name, but only those that change what the run computes.
 
-    What an earlier vaelab wrote is as of today. Folders are left out, too. The class name of a `_target_` is stored under the part's name. Names
-    with fewer dots come first. A damaged file has no settings.
+    What an earlier vaelab wrote is as of today. Folders are left out, too. The class name of a
+    `_target_` is stored under the part's name. Names with fewer dots come first. A damaged file has
+    no settings.
     """
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
