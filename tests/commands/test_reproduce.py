@@ -2,12 +2,15 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 from support.commands import run_command
 
 from vaelab.commands import config_folders, report, reproduce
+from vaelab.commands.arguments import parse_override
 
 TRIAL = {
     "paper": "Somebody 2020",
@@ -62,12 +65,12 @@ def test_protocol_is_trained_measured_kept_and_compared(protocols, tmp_path, cap
     assert {"curves.csv", "samples.png", "reconstructions.png"} <= {p.name for p in kept.iterdir()}
     assert sum(path.stat().st_size for path in kept.iterdir()) < 1e6
 
-    run_command(reproduce, "trial/vae", "seed=1")  # the whole form of one run, with two seeds
+    run_command(reproduce, "trial/vae")  # the whole form of one run, with two seeds
     said = capfd.readouterr().out
     assert "vae: nll - nll of iwae" not in said
     record = json.loads((kept.parent / "vae" / "record.json").read_text())
     assert record["seeds"].keys() == {"1", "2"}
-    assert record["command"] == "vaelab reproduce trial/vae seed=1"
+    assert record["command"] == "vaelab reproduce trial/vae"
 
     run_command(report, "reproductions")
     table = (tmp_path / "results" / "reproductions" / "README.md").read_text()
@@ -103,6 +106,9 @@ def test_failed_run_ends_the_reproduction_with_its_code(protocols, tmp_path, cap
         (["name=a", "to=x", "--cfg"], ["name=a", "to=x", "--cfg"]),
         (["a", "--cfg", "job", "--short"], ["name=a", "--cfg", "job", "short=true"]),
         (["a", "x=[1,2]", "y='q'"], ["name=a", r"settings=['x=[1,2]','y=\'q\'']"]),
+        (["a", "to=out,2", "kept=it's [a]"], ["name=a", "to='out,2'", r"kept='it\'s [a]'"]),
+        (["a", "to='out,2'", "kept=${to}/ö"], ["name=a", "to='out,2'", "kept='${to}/ö'"]),
+        (["a", "to=3", "kept="], ["name=a", "to='3'", "kept="]),
     ],
 )
 def test_words_are_settings(words, settings):
@@ -124,3 +130,100 @@ def test_runs_text_says_how_to_make_fewer():
 
 def test_protocols_are_those_of_the_configuration():
     assert config_folders.CONF / "reproduce" == reproduce.PROTOCOLS
+
+
+@pytest.fixture
+def trained(protocols, monkeypatch):
+    """Writes results in place of training, and returns the list of (overrides, folder) of runs."""
+    made = []
+
+    def train(overrides, folder):
+        made.append((overrides, folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "results.json").write_text(json.dumps({"seconds": 1.0, "test/elbo": -80.0}))
+
+    figures = [
+        {"of": "vae", "metric": "test/elbo", "published": -90, "source": "p. 1", "tolerance": 1},
+        {"of": "iwae", "minus": "vae", "metric": "test/elbo", "published": 0, "source": "p. 2"},
+    ]
+    figures = [figure | {"better": "higher", "tolerance": 0} for figure in figures]
+    (protocols / "trial.yaml").write_text(yaml.safe_dump(TRIAL | {"figures": figures}))
+    monkeypatch.setattr(reproduce, "train", train)
+    return made
+
+
+def read_kept(folder, name):
+    """Returns the record of a run of `trial`."""
+    return json.loads((folder / "trial" / name / "record.json").read_text())
+
+
+def test_seed_takes_the_place_of_the_protocols_seeds(trained, tmp_path, capfd):
+    run_command(reproduce, "trial/vae", "seed=5", "kept=other")
+    ((overrides, folder),) = trained
+    assert folder.name == "vae_seed-5"
+    assert [word for word in overrides if word.startswith("seed=")] == ["seed=5"]
+    assert read_kept(tmp_path / "other", "vae")["seeds"].keys() == {"5"}
+    with pytest.raises(SystemExit) as end:
+        run_command(reproduce, "trial/vae", "seed=1,2", "kept=other")
+    assert end.value.code == 2
+    assert "error: seed=1,2: is one whole number" in capfd.readouterr().err
+
+
+def test_further_settings_do_not_replace_the_protocols_record(trained, tmp_path, capfd):
+    run_command(reproduce, "trial/vae")
+    record = read_kept(tmp_path / "results" / "reproductions", "vae")
+    made = len(trained)
+    with pytest.raises(SystemExit) as end:
+        run_command(reproduce, "trial", "trainer.max_epochs=1")
+    assert end.value.code == 2
+    said = capfd.readouterr().err
+    assert said.startswith("error: results/reproductions/trial/vae: is the record of the protocol")
+    assert said.count("\n") == 1
+    assert len(trained) == made
+    run_command(reproduce, "trial/vae", "trainer.max_epochs=1", "to=new", "kept=new")
+    assert "further" in capfd.readouterr().out
+    run_command(reproduce, "trial/vae", "trainer.accelerator=cpu")
+    assert read_kept(tmp_path / "new", "vae")["further"] == ["trainer.max_epochs=1"]
+    again = read_kept(tmp_path / "results" / "reproductions", "vae")
+    assert again["further"] == ["trainer.accelerator=cpu"]
+    assert again["seeds"] == record["seeds"]
+
+
+def test_run_with_nothing_to_compare_says_so(trained, capfd):
+    run_command(reproduce, "trial/iwae")
+    said = capfd.readouterr().out
+    assert "nothing to compare yet: each figure of iwae needs another run, of trial/vae" in said
+    assert "published" not in said
+
+
+def test_damaged_record_is_told_beside_the_table(trained, tmp_path, capfd):
+    run_command(reproduce, "trial")
+    kept = tmp_path / "results" / "reproductions" / "trial"
+    (kept / "iwae" / "record.json").write_text("{}")
+    for command, words in [(report, ["reproductions"]), (reproduce, ["trial/vae"])]:
+        capfd.readouterr()
+        run_command(command, *words)
+        said = capfd.readouterr()
+        assert "vae: test/elbo" in said.out
+        assert said.err.count("\n") == 1
+        assert "`vaelab reproduce trial/iwae` writes it anew" in said.err
+
+
+def test_run_folder_may_have_any_letters(tmp_path, monkeypatch):
+    class Child:
+        def __init__(self, argv, **_):
+            made.append(argv[-1])
+
+        def wait(self):
+            return 0
+
+    made = []
+    monkeypatch.setattr(reproduce.subprocess, "Popen", Child)
+    folders = ["plain/vae_seed-1", "out,2", "it's", "ä b", "[a]", "a=b", "${x}", 'b"c']
+    for folder in folders:
+        reproduce.train([], Path(folder))
+    parsed = [parse_override(word) for word in made]
+    assert not any(each.is_sweep_override() for each in parsed)
+    assert made[0] == "hydra.run.dir=plain/vae_seed-1"
+    values = [OmegaConf.create({"x": 1, "dir": each.value()}).dir for each in parsed]
+    assert values == folders

@@ -1,7 +1,9 @@
 """Tests of `vaelab.reproductions`: protocols, and comparison of records with published figures."""
 
+import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from vaelab import reproductions
 from vaelab.commands import train
 from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
+from vaelab.reproductions import records
 from vaelab.reproductions.plane import plane_points
 from vaelab.reproductions.protocol import Protocol, chosen_runs, split_name
 from vaelab.reproductions.tables import cells, time_text
@@ -43,6 +46,12 @@ RECORDS = ROOT / "results" / "reproductions"
 NAMES = reproductions.protocol_names(CONF / "reproduce")
 
 
+def record_content(metrics=None, **changes):
+    """Returns what a record.json has at least, with some of it changed."""
+    seed = {"metrics": metrics or {"nll": {"value": 80.0, "se": None}}, "seconds": 30}
+    return {"command": "vaelab reproduce trial/vae", "seeds": {"1": seed}} | changes
+
+
 @pytest.fixture
 def protocol():
     return Protocol.model_validate(PROTOCOL)
@@ -52,14 +61,14 @@ def protocol():
 def kept(tmp_path):
     """A function that writes a record of a run by its NLL for each seed."""
 
-    def write(run, *nll, se=None, form="full"):
+    def write(run, *nll, se=None, form="full", further=()):
         folder = tmp_path / "trial" / (run if form == "full" else f"{run}_short")
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         estimates = [{"value": value, "se": se} for value in nll]
         seeds = {str(i): {"metrics": {"nll": e}, "seconds": 30} for i, e in enumerate(estimates)}
-        settings = Protocol.model_validate(PROTOCOL).overrides(run, form == "short", ["a=1"])
-        content = {"command": f"vaelab reproduce trial/{run} a=1", "seeds": seeds}
-        content |= {"settings": settings, "further": ["a=1"]}
+        settings = Protocol.model_validate(PROTOCOL).overrides(run, form == "short", further)
+        command = " ".join(["vaelab", "reproduce", f"trial/{run}", *further])
+        content = {"command": command, "seeds": seeds, "settings": settings, "further": [*further]}
         (folder / "record.json").write_text(json.dumps(content))
         return tmp_path
 
@@ -105,8 +114,8 @@ def test_difference_needs_both_runs_and_has_the_error_over_seeds(protocol, kept)
     assert rows[1].ours == 2.5
     assert rows[1].error == pytest.approx(0.5)  # of 3 and 2: sd sqrt(1/2), over sqrt(2)
     assert rows[1].seconds == 120
-    assert rows[0].command == "vaelab reproduce trial/vae a=1"
-    both = "vaelab reproduce trial/vae a=1; vaelab reproduce trial/cvae a=1"
+    assert rows[0].command == "vaelab reproduce trial/vae"
+    both = "vaelab reproduce trial/vae; vaelab reproduce trial/cvae"
     assert rows[1].command == both
 
 
@@ -119,7 +128,7 @@ def test_short_form_has_gates_of_its_own(protocol, kept):
     table = (folder / "README.md").read_text()
     figure = "| trial, short | vae: nll - nll of cvae |"
     assert f"{figure} 2.5 (gate ≥ 1) | 1.50 | -1.00 | yes |" in table
-    commands = "`vaelab reproduce trial/vae a=1; vaelab reproduce trial/cvae a=1`"
+    commands = "`vaelab reproduce trial/vae; vaelab reproduce trial/cvae`"
     assert f"{figure} p. 2 | {commands} |" in table
 
 
@@ -134,7 +143,7 @@ def test_plane_has_the_runs_on_record(tmp_path):
         values = {name: {"value": value} for name, value in metrics.items()}
         folder = kept / "trial" / f"{run}_short"
         folder.mkdir(parents=True)
-        (folder / "record.json").write_text(json.dumps({"seeds": {"1": {"metrics": values}}}))
+        (folder / "record.json").write_text(json.dumps(record_content(metrics=values)))
 
     record("vae")
     assert reproductions.write_planes(kept, protocols) == []  # one point is no plane
@@ -205,6 +214,278 @@ def test_record_of_other_settings_is_outdated(protocol, kept):
     table = (folder / "README.md").read_text()
     assert "| 80.00 | +0.00 | yes |" in table
     assert "| 80.00 | +0.00 | outdated |" in table
+
+
+@pytest.mark.parametrize(
+    ("further", "reached"),
+    [
+        ([], "yes"),
+        (["trainer.max_epochs=1"], "yes, further settings"),
+        (["+trainer.gradient_clip_val=1"], "yes, further settings"),
+        (["trainer=gpu"], "yes, further settings"),
+        (["trainer.accelerator=cpu", "paths.data=x", "logger=csv", "logger.csv.x=1"], "yes"),
+        (["compiled=true"], "yes, further settings"),
+    ],
+)
+def test_record_with_further_settings_is_not_the_protocols(protocol, kept, further, reached):
+    folder = kept("vae", 80.0, further=further)
+    rows = reproductions.compare_protocol(folder, "trial", protocol, "full")
+    assert [cells(row)[5] for row in rows] == [reached]
+    assert rows[0].is_current
+
+
+def test_missed_figure_of_further_settings_is_not_listed_as_missed(protocol, kept):
+    folder = kept("vae", 99.0, further=["a=1"])
+    rows = reproductions.compare_protocol(folder, "trial", protocol, "full")
+    reproductions.write_table(folder / "README.md", rows)
+    table = (folder / "README.md").read_text()
+    assert "| no, further settings |" in table
+    assert "Not reached" not in table
+
+
+def test_list_of_protocols_does_not_count_further_settings(protocol, kept, tmp_path, capsys):
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "trial.yaml").write_text(yaml.safe_dump(PROTOCOL))
+    reproductions.print_protocols(kept("vae", 80.0, further=["a=1"]), tmp_path / "conf")
+    assert "0 of 2" in capsys.readouterr().out
+    reproductions.print_protocols(kept("vae", 80.0), tmp_path / "conf")
+    assert "1 of 2" in capsys.readouterr().out
+
+
+def test_difference_needs_the_same_further_settings(protocol, kept):
+    def compared(of, minus):
+        kept("vae", 80.0, further=of)
+        folder = kept("cvae", 77.0, further=minus)
+        rows = reproductions.compare_protocol(folder, "trial", protocol, "full")
+        return [row.figure.name for row in rows]
+
+    both = ["nll", "nll - nll of cvae"]
+    assert compared(["a=1"], []) == ["nll"]
+    assert compared([], ["a=1"]) == ["nll"]
+    assert compared(["a=1"], ["a=2"]) == ["nll"]
+    assert compared(["a=1", "b=2"], ["b=2", "+a=1"]) == both
+    assert compared(["trainer.accelerator=gpu"], []) == both
+
+
+def test_record_of_the_protocol_is_not_replaced_by_one_with_further_settings(kept):
+    folder = kept("vae", 80.0, form="short")
+    check = reproductions.check_replaceable
+    with pytest.raises(UserError, match=r"vae_short: is the record .* a=1 does not .* kept=FOLDER"):
+        check(folder, "trial", "vae", "short", ["a=1"])
+    check(folder, "trial", "vae", "short", ["trainer.accelerator=cpu"])
+    check(folder, "trial", "vae", "full", ["a=1"])
+    check(folder, "trial", "vae", "short", [])
+    kept("vae", 80.0, form="short", further=["a=1"])
+    check(folder, "trial", "vae", "short", ["a=2"])
+
+
+def test_plane_leaves_out_further_settings(kept, protocol):
+    folder = kept("vae", 80.0, further=["a=1"])
+    path = folder / "trial" / "vae" / "record.json"
+    values = {"test/rate": {"value": 25.0}, "test/distortion": {"value": 60.0}}
+    path.write_text(json.dumps(record_content(values, further=["a=1"])))
+    assert plane_points(folder, "trial", protocol, "full") == {}
+    path.write_text(json.dumps(record_content(values)))
+    assert plane_points(folder, "trial", protocol, "full") == {"vae": (25.0, 60.0)}
+
+
+def test_further_seed_takes_the_place_of_the_protocols(protocol):
+    assert protocol.repetitions(False, ["seed=5"]) == [5]
+    assert protocol.repetitions(True, ["seed=4", "a=1", "seed=5"]) == [5]
+    for seed in ("1,2", "[1,2]", "-1", "x", ""):
+        with pytest.raises(UserError, match=r"seed=.*: is one whole number"):
+            protocol.repetitions(False, [f"seed={seed}"])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        *(
+            json.dumps({k: v for k, v in record_content().items() if k != name})
+            for name in ("command", "seeds")
+        ),
+        json.dumps(record_content(seeds={})),
+        json.dumps(record_content(seeds={"1": {"metrics": {}}})),
+        json.dumps(record_content(seeds={"1": {"metrics": {}, "seconds": "30"}})),
+        json.dumps(record_content(seeds={"1": {"seconds": 30}})),
+        json.dumps(record_content({"nll": 80.0})),
+        json.dumps(record_content({"nll": {"value": "x"}})),
+        json.dumps(record_content(further="a=1")),
+    ],
+)
+def test_damaged_record_is_left_out_and_named(tmp_path, kept, content):
+    folder, protocols = kept("cvae", 77.0), tmp_path / "conf"
+    kept("vae", 80.0, form="short")
+    kept("cvae", 70.0, form="short")
+    path = folder / "trial" / "vae_short" / "record.json"
+    protocols.mkdir()
+    (protocols / "trial.yaml").write_text(json.dumps(PROTOCOL | {"plane": True}))
+    assert len(reproductions.compare_all(folder, protocols)) == 1
+    assert reproductions.damaged_records(folder, protocols) == []
+    path.write_text(content)
+    assert reproductions.compare_all(folder, protocols) == []
+    assert reproductions.write_planes(folder, protocols) == []
+    (line,) = reproductions.damaged_records(folder, protocols)
+    anew = "`vaelab reproduce trial/vae --short` writes it anew"
+    assert line == f"{path}: damaged, and left out; {anew}"
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A function that writes the folder of a finished run, with a picture and curves or without."""
+
+    def write(name, has_pictures):
+        folder = tmp_path / "runs" / name
+        (folder / "figures").mkdir(parents=True)
+        (folder / "results.json").write_text(json.dumps({"seconds": 1.0, "test/elbo": -80.0}))
+        if has_pictures:
+            (folder / "figures" / "samples.png").write_bytes(b"picture")
+            (folder / "metrics.csv").write_text("step,val/elbo\n1,-90\n2,-80\n")
+        return folder
+
+    return write
+
+
+def kept_names(folder):
+    """Returns the names of the files in a folder, sorted."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_new_record_has_no_curves_and_pictures_of_an_older_one(tmp_path, run_folder):
+    def keep(run):
+        origin = reproductions.Origin("vaelab reproduce trial/vae", [])
+        return reproductions.keep_run(tmp_path / "kept", "trial", "vae", "full", origin, {1: run})
+
+    kept = keep(run_folder("whole", has_pictures=True))
+    assert kept_names(kept) == ["curves.csv", "record.json", "samples.png"]
+    keep(run_folder("bare", has_pictures=False))
+    assert kept_names(kept) == ["record.json"]
+
+
+def test_interrupted_replacement_of_a_record_leaves_a_whole_one(tmp_path, run_folder, monkeypatch):
+    def keep(run, command):
+        origin = reproductions.Origin(command, [])
+        return reproductions.keep_run(tmp_path / "kept", "trial", "vae", "full", origin, {1: run})
+
+    whole = run_folder("whole", has_pictures=True)
+    kept = keep(whole, "old")
+    unmeasured = run_folder("unmeasured", has_pictures=True)
+    (unmeasured / "results.json").write_text("{}")
+    with pytest.raises(UserError, match="left no results"):
+        keep(unmeasured, "new")
+    assert kept_names(kept) == ["curves.csv", "record.json", "samples.png"]
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    for name, names, command in [
+        ("write_json", ["record.json"], "old"),
+        ("atomic_file", ["record.json"], "new"),
+    ]:
+        keep(whole, "old")
+        with monkeypatch.context() as patch:
+            patch.setattr(records, name, interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                keep(whole, "new")
+        assert kept_names(kept) == names
+        assert records.read_record(tmp_path / "kept", "trial", "vae", "full")["command"] == command
+
+
+def full_settings(name, run):
+    """Returns the settings of a run of a whole protocol by name, as texts."""
+    protocol = reproductions.read_protocol(CONF / "reproduce", name)
+    return dict(word.split("=", 1) for word in protocol.overrides(run, is_short=False))
+
+
+def protocol_runs(*names):
+    """Returns (protocol, run) of all runs of protocols."""
+    folder = CONF / "reproduce"
+    return [(name, run) for name in names for run in reproductions.read_protocol(folder, name).runs]
+
+
+@pytest.mark.parametrize(("name", "run"), protocol_runs("burda2016", "rainforth2018"))
+def test_budget_of_burda2016_is_that_of_its_section_5(name, run):
+    # Burda et al. 2016 (arXiv:1509.00519), Section 5: 3^i passes over the data with a learning rate
+    # of 0.001 * 10^(-i/7) for i = 0 ... 7, 3,280 in all, in batches of 20, with Adam's eps = 1e-4.
+    # Rainforth et al. 2018 (arXiv:1802.04537) train by the same schedule.
+    settings = full_settings(name, run)
+    stages = [3**i for i in range(8)]
+    assert sum(stages) == 3280
+    assert settings["trainer.max_epochs"] == "3280"
+    assert settings["data.batch_size"] == "20"
+    assert float(settings["model.optimizer.lr"]) == 0.001
+    assert float(settings["+model.optimizer.eps"]) == 1e-4
+    scheduler = settings["model.scheduler"]
+    milestones = re.search(r"milestones:\[([\d,]+)\]", scheduler)[1].split(",")
+    assert [int(each) for each in milestones] == list(itertools.accumulate(stages))[:-1]
+    assert float(re.search(r"gamma:([\d.]+)", scheduler)[1]) == pytest.approx(10 ** (-1 / 7))
+    # Burda et al. 2016, Section 5: log p(x) by 5,000 samples.
+    assert settings["metrics.likelihood.num_samples"] == "5000"
+
+
+@pytest.mark.parametrize(("name", "run"), protocol_runs("locatello2019"))
+def test_budget_of_locatello2019_is_that_of_its_appendix(name, run):
+    # Locatello et al. 2019 (arXiv:1811.12359), Appendix, hyperparameters common to all methods:
+    # batch size 64, 10 latents, Adam with 1e-4, 300,000 training steps. A batch of FactorVAE is two
+    # of 64 here: the second is for the discriminator.
+    settings = full_settings(name, run)
+    assert settings["trainer.max_steps"] == "300000"
+    assert settings["data.batch_size"] == ("128" if run == "factor_vae" else "64")
+    assert settings["model.latent_dim"] == "10"
+    assert float(settings["model.optimizer.lr"]) == 1e-4
+
+
+@pytest.mark.parametrize(("name", "run"), protocol_runs("tomczak2018", "norouzi2020", "ladder"))
+def test_budget_of_tomczak2018_is_that_of_its_paper_and_code(name, run):
+    # Tomczak & Welling 2018 (arXiv:1705.07120), Section 5, and experiment.py of its code: 2,000
+    # epochs at most, a warm-up of 100, patience of 50, batches of 100, Adam with 5e-4, 40 latents,
+    # and log p(x) by 5,000 samples. Norouzi et al. 2020 (arXiv:2004.04795) use the same code.
+    settings = full_settings(name, run)
+    assert settings["trainer.max_epochs"] == "2000"
+    assert [settings["annealing.unit"], settings["annealing.duration"]] == ["epochs", "100"]
+    assert settings["early_stopping.patience"] == "50"
+    assert settings["data.batch_size"] == "100"
+    assert float(settings["model.optimizer.lr"]) == 5e-4
+    assert settings["model.latent_dim"] == "40"
+    assert settings["metrics.likelihood.num_samples"] == "5000"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_of_epochs_and_samples_that_a_protocol_tells_are_those_it_has(name):
+    protocol = reproductions.read_protocol(CONF / "reproduce", name)
+    words = [word for run in protocol.runs for word in protocol.overrides(run, is_short=False)]
+    settings = {
+        "epochs": "trainer.max_epochs",
+        "samples": "metrics.likelihood.num_samples",
+    }
+    for number, unit in re.findall(r"\b(\d,\d{3}) (epochs|samples)", protocol.about):
+        assert f"{settings[unit]}={number.replace(',', '')}" in words
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_run_of_a_protocol_is_in_a_figure(name):
+    protocol = reproductions.read_protocol(CONF / "reproduce", name)
+    compared = set().union(*(figure.runs for figure in protocol.figures))
+    assert [run for run in protocol.runs if run not in compared] == []
+
+
+def test_nothing_to_compare_says_why(protocol):
+    def text(form, *runs):
+        return reproductions.nothing_text("trial", protocol, form, runs)
+
+    assert text("short", "vae") == (
+        "nothing to compare yet: each figure of vae needs another run, of trial/cvae, "
+        "with the same further settings if any"
+    )
+    alone = protocol.model_copy(update={"figures": protocol.figures[:1]})
+    said = reproductions.nothing_text("trial", alone, "full", ["cvae"])
+    assert said == "nothing to compare: no figure of the whole form is of cvae"
+    said = reproductions.nothing_text("trial", alone, "short", ["vae"])
+    assert said == "nothing to compare: no figure of the short form is of vae"
 
 
 def test_kept_records_are_of_the_protocols_as_they_are():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -37,19 +38,22 @@ def named_words(words: Sequence[str]) -> list[str]:
 def main(cfg: DictConfig) -> None:
     """Writes the report of a sweep, finished or not, and prints the path of each file.
 
-    Of a folder of reproductions it prints and writes the table instead.
+    Of a folder of reproductions it prints and writes the table instead, without records that are
+    damaged, of which it prints a line each on stderr.
     """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from pathlib import Path
 
     from vaelab import report, reproductions
     from vaelab.runs.folder import check_links
-    from vaelab.runs.screen import shell_path
+    from vaelab.runs.screen import printable, shell_path
 
     if reproductions.has_records(Path(cfg.sweep)):
         rows = reproductions.compare_all(Path(cfg.sweep), PROTOCOLS)
         reproductions.print_table(rows)
         reproductions.write_table(Path(cfg.sweep) / "README.md", rows)
+        for line in reproductions.damaged_records(Path(cfg.sweep), PROTOCOLS):
+            print(printable(line), file=sys.stderr)
         pictures = reproductions.write_planes(Path(cfg.sweep), PROTOCOLS)
         for path in [Path(cfg.sweep) / "README.md", *pictures]:
             print(shell_path(path))

@@ -20,6 +20,8 @@ from vaelab.runs import naming
 PROTOCOLS = CONF / "reproduce"
 OWN = ("name", "short", "to", "kept", "settings")
 """The settings of this command."""
+FOLDERS = ("to", "kept")
+"""Those of them that are folders, which may have any letters in their names."""
 
 
 def settings_schema(
@@ -44,11 +46,24 @@ def named_words(words: Sequence[str]) -> list[str]:
             found += [word, *(left.pop(0) for _ in range(FLAGS[word]) if left)]
         elif "=" not in word and not word.startswith("-"):
             found.append(f"name={word}")
+        elif key in FOLDERS:
+            found.append(quote_folder(word))
         elif word.startswith("-") or key in OWN or key.startswith("hydra."):
             found.append(word)
         else:
             others.append(naming.quote(word))
     return [*found, f"settings=[{','.join(others)}]"] if others else found
+
+
+def quote_folder(word: str) -> str:
+    """Returns `to=out,2` as `to='out,2'`: Hydra would take it for several values.
+
+    A value that is quoted already, or need not be, stays; `${` still interpolates.
+    """
+    key, _, value = word.partition("=")
+    if not value or value[0] in "'\"" or naming.quote_if_needed(value) == value:
+        return word
+    return f"{key}={naming.quote_raw(value)}"
 
 
 @cli.task("reproduce", settings_schema, rewrite=named_words)
@@ -57,12 +72,16 @@ def main(cfg: DictConfig) -> None:
 
     Runs that are finished are not made again, and one that was interrupted goes on. Exits with 1 if
     a figure is not reached, and with the code of a run that failed. Without a name it lists the
-    protocols.
+    protocols. `seed=5` takes the place of the protocol's seeds.
+
+    Raises:
+        UserError: If there is no such run, or a record of the protocol's own settings would be
+            replaced by one with further settings.
     """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from vaelab import reproductions
     from vaelab.reproductions.protocol import chosen_runs, split_name
-    from vaelab.runs.screen import shell_path
+    from vaelab.runs.screen import printable, shell_path
 
     if cfg.name is None:
         reproductions.print_protocols(Path(cfg.kept), PROTOCOLS)
@@ -73,9 +92,11 @@ def main(cfg: DictConfig) -> None:
     runs = chosen_runs(protocol, name, one)
     print(f"{protocol.paper}\n{protocol.about}\n{runs_text(name, runs, cfg.short)}")
     for run in runs:
+        reproductions.check_replaceable(Path(cfg.kept), name, run, form, cfg.settings)
+    for run in runs:
         folders = {
             seed: Path(cfg.to) / name / form / f"{run}_seed-{seed}"
-            for seed in protocol.repetitions(cfg.short)
+            for seed in protocol.repetitions(cfg.short, cfg.settings)
         }
         for seed, folder in folders.items():
             train(protocol.overrides(run, cfg.short, cfg.settings, seed), folder)
@@ -87,7 +108,12 @@ def main(cfg: DictConfig) -> None:
         kept = reproductions.keep_run(Path(cfg.kept), name, run, form, origin, folders)
         print(f"record  {shell_path(kept)}")
     rows = reproductions.compare_protocol(Path(cfg.kept), name, protocol, form, runs)
-    reproductions.print_table(rows)
+    for line in reproductions.damaged_records(Path(cfg.kept), PROTOCOLS, [name]):
+        print(printable(line), file=sys.stderr)
+    if rows:
+        reproductions.print_table(rows)
+    else:
+        print(reproductions.nothing_text(name, protocol, form, runs))
     if not all(row.is_reached for row in rows):
         raise SystemExit(1)
 
@@ -106,7 +132,7 @@ def train(overrides: Sequence[str], folder: Path) -> None:
     While it runs, SIGTERM is passed on to it, and Ctrl-C, which it gets from the
     terminal, is ignored here: it writes its checkpoint and ends.
     """
-    words = [*overrides, f"hydra.run.dir={folder}"]
+    words = [*overrides, f"hydra.run.dir={naming.quote_if_needed(str(folder))}"]
     print(f"\n{shlex.join(['vaelab', 'train', *words])}", flush=True)
     argv = [sys.executable, "-m", "vaelab", "train", *words]
     child = subprocess.Popen(argv, env=os.environ | {cli.PARENT: str(os.getpid())})

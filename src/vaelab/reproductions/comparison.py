@@ -7,8 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaelab.reproductions.protocol import Figure, Protocol, protocol_names, read_protocol
-from vaelab.reproductions.records import FORMS, Form, read_record
+from vaelab.errors import DamagedFileError
+from vaelab.reproductions.protocol import (
+    Figure,
+    Protocol,
+    further_settings,
+    protocol_names,
+    read_protocol,
+)
+from vaelab.reproductions.records import FORMS, Form, read_record, read_record_or_nothing
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,8 @@ class Comparison:
         seconds: Time of all runs that it needs.
         command: The commands that its records were made by, which may have further settings.
         is_current: Whether the protocol still has the settings that they were made with.
+        has_further: Whether they were made with settings beside the protocol's, so that it is not
+            the protocol's figure.
     """
 
     protocol: str
@@ -36,6 +45,7 @@ class Comparison:
     seconds: float
     command: str
     is_current: bool
+    has_further: bool
 
     @property
     def gap(self) -> float:
@@ -58,6 +68,9 @@ def compare_protocol(
 ) -> list[Comparison]:
     """Returns the comparisons of a protocol's figures whose runs are on record.
 
+    Skips differences of two runs that were not made with the same further settings, and records
+    that are damaged, which `damaged_records` names.
+
     Args:
         kept: The folder of the records.
         name: The name of the protocol.
@@ -65,14 +78,58 @@ def compare_protocol(
         form: Figures of the whole protocol, or of its short form those that have a gate.
         runs: Only figures that need one of these; default: all.
     """
-    records = {run: read_record(kept, name, run, form) for run in protocol.runs}
+    records = {run: read_record_or_nothing(kept, name, run, form) for run in protocol.runs}
     found = []
-    for figure in protocol.figures:
-        wanted = runs is None or figure.runs & {*runs}
-        gated = form == "full" or figure.short is not None
-        if wanted and gated and all(records[run] for run in figure.runs):
+    for figure in chosen_figures(protocol, form, runs):
+        further = [further_settings(records[run].get("further", ())) for run in figure.runs]
+        if all(records[run] for run in figure.runs) and all(each == further[0] for each in further):
             current = [is_of_protocol(records[run], protocol, run, form) for run in figure.runs]
             found.append(compare(name, form, figure, records, all(current)))
+    return found
+
+
+def chosen_figures(
+    protocol: Protocol, form: Form, runs: Iterable[str] | None = None
+) -> list[Figure]:
+    """Returns the figures of a form, in the short form those with a gate, that need given runs."""
+    return [
+        figure
+        for figure in protocol.figures
+        if (runs is None or figure.runs & {*runs}) and (form == "full" or figure.short is not None)
+    ]
+
+
+def nothing_text(name: str, protocol: Protocol, form: Form, runs: Iterable[str]) -> str:
+    """Returns a line on why runs that are on record have no comparison."""
+    made = list(runs)
+    figures = chosen_figures(protocol, form, made)
+    needed = {run for figure in figures for run in figure.runs} - {*made}
+    others = [run for run in protocol.runs if run in needed]
+    if not figures:
+        whole = "whole" if form == "full" else "short"
+        return f"nothing to compare: no figure of the {whole} form is of {', '.join(made)}"
+    return (
+        f"nothing to compare yet: each figure of {', '.join(made)} needs another run, of "
+        f"{', '.join(f'{name}/{run}' for run in others)}, with the same further settings if any"
+    )
+
+
+def damaged_records(kept: Path, protocols: Path, names: Iterable[str] | None = None) -> list[str]:
+    """Returns a line for each damaged record, which says how to write it anew.
+
+    Args:
+        kept: The folder of the records.
+        protocols: The folder of the protocols.
+        names: Their names; default: all.
+    """
+    found = []
+    for name in protocol_names(protocols) if names is None else names:
+        for run in read_protocol(protocols, name).runs:
+            for form in FORMS:
+                try:
+                    read_record(kept, name, run, form)
+                except DamagedFileError as error:
+                    found.append(str(error))
     return found
 
 
@@ -127,4 +184,15 @@ def compare(
     needed = dict.fromkeys((figure.of, figure.minus or figure.of))
     command = "; ".join(records[run]["command"] for run in needed)
     ours = statistics.fmean(values) if values else math.nan
-    return Comparison(name, form, figure, ours, error, len(values), seconds, command, is_current)
+    return Comparison(
+        protocol=name,
+        form=form,
+        figure=figure,
+        ours=ours,
+        error=error,
+        seeds=len(values),
+        seconds=seconds,
+        command=command,
+        is_current=is_current,
+        has_further=bool(further_settings(records[figure.of].get("further", ()))),
+    )

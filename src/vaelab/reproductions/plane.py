@@ -7,8 +7,13 @@ from vaelab.files.atomic import atomic_file
 from vaelab.report.colours import INK, colour_sequence
 from vaelab.report.figures import MARKERS
 from vaelab.report.matplotlib_axes import blank_figure, escaped_mathtext
-from vaelab.reproductions.protocol import Protocol, protocol_names, read_protocol
-from vaelab.reproductions.records import Form, read_record
+from vaelab.reproductions.protocol import (
+    Protocol,
+    further_settings,
+    protocol_names,
+    read_protocol,
+)
+from vaelab.reproductions.records import Form, read_record_or_nothing
 
 
 def write_planes(kept: Path, protocols: Path) -> list[Path]:
@@ -34,11 +39,16 @@ def write_planes(kept: Path, protocols: Path) -> list[Path]:
 def plane_points(
     kept: Path, name: str, protocol: Protocol, form: Form
 ) -> dict[str, tuple[float, float]]:
-    """Returns (rate, distortion) of the test images by run, of those on record; its first seed."""
+    """Returns (rate, distortion) of the test images by run, of those on record; its first seed.
+
+    Skips runs with further settings beside the protocol's.
+    """
     points = {}
     for run in protocol.runs:
-        seeds = read_record(kept, name, run, form).get("seeds", {})
-        metrics = next(iter(seeds.values()))["metrics"] if seeds else {}
+        record = read_record_or_nothing(kept, name, run, form)
+        if not record or further_settings(record.get("further", ())):
+            continue
+        metrics = next(iter(record["seeds"].values()))["metrics"]
         if "test/rate" in metrics and "test/distortion" in metrics:
             points[run] = metrics["test/rate"]["value"], metrics["test/distortion"]["value"]
     return points

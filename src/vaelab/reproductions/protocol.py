@@ -9,11 +9,17 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from vaelab.errors import UserError, spelling_hint
+from vaelab.runs import naming
 
 Better = Literal["lower", "higher", "equal"]
 Words = Sequence[str]
 """Settings as on the command line of `train`, `name=value` each; later ones count."""
 RUN_NAME = re.compile(r"[a-z0-9_]+")
+MACHINE = (
+    *("trainer.accelerator", "trainer.devices", "trainer.strategy", "compile", "hydra"),
+    *("paths", "logger", "rerun", "data.in_memory", "callbacks.progress", "callbacks.board"),
+)
+"""Settings of where and how a run is made, which leave its figures as they are but for rounding."""
 
 
 class Strict(BaseModel):
@@ -113,9 +119,18 @@ class Protocol(Strict):
         """The paper without its authors, year and address, which the protocol's name stands for."""
         return re.sub(r"^.*?\b\d{4}, |;.*| \([^)]*\)", "", self.paper)
 
-    def repetitions(self, is_short: bool) -> list[int]:
-        """Returns the seeds; in the short form the first alone."""
-        return self.seeds[:1] if is_short else self.seeds
+    def repetitions(self, is_short: bool, further: Words = ()) -> list[int]:
+        """Returns the seeds; in the short form the first alone, with a further `seed=5` that one.
+
+        Raises:
+            UserError: If the further seed is no whole number.
+        """
+        seed = settings_by_name(further).get("seed")
+        if seed is None:
+            return self.seeds[:1] if is_short else self.seeds
+        if not re.fullmatch(r"[0-9]+", seed):
+            raise UserError(f"seed={seed}: is one whole number, in place of the protocol's seeds")
+        return [int(seed)]
 
     def overrides(
         self, run: str, is_short: bool, further: Words = (), seed: int | None = None
@@ -157,6 +172,23 @@ def read_protocol(folder: Path, name: str) -> Protocol:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg']}") from error
+
+
+def settings_by_name(words: Words) -> dict[str, str]:
+    """Returns the values of settings by name, without `+`; of a setting given twice the last."""
+    return {naming.setting_name(word): word.partition("=")[2] for word in words}
+
+
+def further_settings(words: Words) -> dict[str, str]:
+    """Returns the values of settings by name, without those of `MACHINE`.
+
+    A figure of a run with such settings, beside those of its protocol, is not the protocol's.
+    """
+    return {
+        name: value
+        for name, value in settings_by_name(words).items()
+        if not any(name == each or name.startswith(f"{each}.") for each in MACHINE)
+    }
 
 
 def split_name(name: str) -> tuple[str, str | None]:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vaelab.files.atomic import make_folder, write_text
-from vaelab.reproductions.comparison import Comparison, compare_protocol
+from vaelab.reproductions.comparison import Comparison, chosen_figures, compare_protocol
 from vaelab.reproductions.protocol import protocol_names, read_protocol
 from vaelab.reproductions.records import FORMS
 
@@ -16,13 +16,21 @@ HEAD = """# Reproductions
 
 Published figures beside ours, written by `vaelab report reproductions`. The protocol of each, with
 its runs, is in `conf/reproduce/`; records, curves and pictures are in the folders beside this file.
-*Published* is the figure of a paper, or a bound whose reason is in the second table. The short form
-of a protocol, in which a run fits two processor cores and an hour, has a *gate* instead: the worst
-figure that passes, with ± the largest gap; of the whole form the brackets hold what is within the
-protocol's tolerance. *Reached* is by these. Ours has its standard error, over seeds if there are
-several, else over the images; that of one seed says nothing of other seeds. *Gap* is ours less the
-published figure. *Time* is that of the trainings of all runs a figure needs, on one core, which
-other programs may have shared. *Outdated* are figures of other settings than the protocol has now.
+
+- *Published* is the figure of a paper or of other code, a bound that holds by mathematics, or an
+  aim of this project; the second table says which.
+- *Gate*: the short form of a protocol, in which a run fits two processor cores and an hour, has to
+  pass it. It is the worst figure that passes, with ± the largest gap, and guards against a change
+  for the worse: it is set near what was measured, stricter or looser than the published figure. Of
+  the whole form the brackets hold what is within the protocol's tolerance.
+- *Ours* has its standard error, over seeds if there are several, else over the images; that of one
+  seed says nothing of other seeds.
+- *Gap* is ours less the published figure.
+- *Reached* is by gate or tolerance. *Outdated* is a figure whose command has other settings than
+  the protocol has now; a default of vaelab that has changed since is not noticed. *Further
+  settings* are such as the second table has in its command: this is not the protocol's figure.
+- *Time* is that of the trainings of all runs a figure needs, on one core, which other programs may
+  have shared; of a run that was resumed it is that of the last start.
 """
 
 
@@ -36,8 +44,9 @@ def print_protocols(kept: Path, protocols: Path) -> None:
     rows = []
     for name in protocol_names(protocols):
         protocol = read_protocol(protocols, name)
-        measured = [len(compare_protocol(kept, name, protocol, form)) for form in FORMS]
-        of = [len(protocol.figures), sum(f.short is not None for f in protocol.figures)]
+        rows_of = [compare_protocol(kept, name, protocol, form) for form in FORMS]
+        measured = [sum(not row.has_further for row in found) for found in rows_of]
+        of = [len(chosen_figures(protocol, form)) for form in FORMS]
         counts = [f"{found} of {count}" for found, count in zip(measured, of, strict=True)]
         rows.append([name, protocol.title, ", ".join(protocol.runs), *counts])
     print_rows(("protocol", "title", "runs", "measured", "short form"), rows)
@@ -67,6 +76,7 @@ def cells(row: Comparison) -> list[str]:
         target += f" (±{figure.tolerance:g})"
     elif row.form == "full" and figure.tolerance:
         target += f" ({bound}{figure.published + sign * figure.tolerance:g})"
+    reached = ("yes" if row.is_reached else "no") + ", further settings" * row.has_further
     places = 3 if max(abs(row.ours), abs(figure.published)) < 1 else 2  # of shares
     return [
         row.protocol if row.form == "full" else f"{row.protocol}, short",
@@ -74,10 +84,15 @@ def cells(row: Comparison) -> list[str]:
         target,
         f"{row.ours:.{places}f}" + (f" ± {row.error:.{places}f}" if row.error is not None else ""),
         f"{row.gap:+.{places}f}",
-        ("yes" if row.is_reached else "no") if row.is_current else "outdated",
+        reached if row.is_current else "outdated",
         str(row.seeds),
         time_text(row.seconds),
     ]
+
+
+def is_missed(row: Comparison) -> bool:
+    """Returns whether a figure of the protocol's present settings is not reached."""
+    return row.is_current and not row.has_further and not row.is_reached
 
 
 def missed_line(row: Comparison) -> str:
@@ -103,7 +118,7 @@ def write_table(path: Path, rows: Sequence[Comparison]) -> None:
     for row in rows:
         name, figure, *_ = cells(row)
         lines.append(f"| {name} | {figure} | {row.figure.source} | `{row.command}` |")
-    if missed := [row for row in rows if row.is_current and not row.is_reached]:
+    if missed := [row for row in rows if is_missed(row)]:
         lines += ["", "Not reached:", "", *map(missed_line, missed)]
     make_folder(path.parent)
     write_text(path, "\n".join(lines) + "\n")
