@@ -3,7 +3,8 @@
 import re
 
 NATS = {
-    *("loss", "elbo", "rate", "distortion", "importance_weighted_elbo"),
+    *("loss", "elbo", "rate", "rate_per_latent", "distortion", "importance_weighted_elbo"),
+    "penalty",
     *("nll", "nll_ais", "nll_minus_ais", "nll_marginal", "nll_given_label", "pca_nll"),
     "neighbours_nll",
     *("label_information", "wrong_label_cost"),
@@ -11,7 +12,15 @@ NATS = {
     *("minibatch_mutual_information", "minibatch_total_correlation", "minibatch_dimension_wise_kl"),
 }
 SHARES = {
-    *("agreement", "precision", "recall", "coverage", "copied", "classifier_accuracy"),
+    *(
+        "agreement",
+        "agreement_per_class",
+        "precision",
+        "recall",
+        "coverage",
+        "copied",
+        "classifier_accuracy",
+    ),
     *("label_accuracy", "probe", "probe_chance", "ais_acceptance"),
 }
 OTHERS = {
@@ -27,7 +36,7 @@ OTHERS = {
     "learning_rate": "per optimizer step",
 }
 UNITS = dict.fromkeys(NATS, "nats per image") | dict.fromkeys(SHARES, "share") | OTHERS
-"""Units by a metric's plain name; other metrics have none."""
+"""Units by a metric's plain name, of `rate_1`, `rate_2` and so on without the number."""
 OF_SAMPLES = "frechet_classifier|precision|recall|density|coverage|copied|fid"
 """Metrics that have the name of a sampler in front, if it is not the model's own prior."""
 
@@ -41,7 +50,7 @@ def plain_name(metric: str) -> str:
 
 def unit(metric: str) -> str:
     """Returns the unit of a metric by its plain name; empty if none is known."""
-    return UNITS.get(plain_name(metric), "")
+    return UNITS.get(re.sub(r"^rate_\d+$", "rate", plain_name(metric)), "")
 
 
 def axis_title(metric: str) -> str:
