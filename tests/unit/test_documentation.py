@@ -58,6 +58,23 @@ def test_docstring_of_every_variant_has_its_loss_and_paper(name):
     assert re.search(r"[A-Z]\w+.*, \d{4}", gallery.paper_of(name))
 
 
+def test_links_of_pages_are_of_files_in_git():
+    """Pages that are made at build time are not there for who reads the files on GitHub."""
+    root = DOCS.parent
+    ignored = (root / ".gitignore").read_text(encoding="utf-8").splitlines()
+    made = [root / line for line in ignored if line.startswith("docs/")]
+    assert root / "docs" / "gallery" in made
+    pages = [root / "README.md", root / "CONTRIBUTING.md", *DOCS.glob("*.md"), *DOCS.glob("*/*.md")]
+    for page in pages:
+        if any(page.is_relative_to(folder) for folder in made):
+            continue
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\((?!https?:|#)([^)\s#]+)[^)]*\)", text):
+            target = (page.parent / link).resolve()
+            assert target.exists(), f"{page}: {link}"
+            assert not any(target.is_relative_to(folder) for folder in made), f"{page}: {link}"
+
+
 def test_page_of_a_variant_shows_kept_figures_and_copies_pictures(tmp_path):
     import gallery
 

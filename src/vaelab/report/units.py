@@ -12,16 +12,8 @@ NATS = {
     *("minibatch_mutual_information", "minibatch_total_correlation", "minibatch_dimension_wise_kl"),
 }
 SHARES = {
-    *(
-        "agreement",
-        "agreement_per_class",
-        "precision",
-        "recall",
-        "coverage",
-        "copied",
-        "classifier_accuracy",
-    ),
-    *("label_accuracy", "probe", "probe_chance", "ais_acceptance"),
+    *("agreement", "agreement_per_class", "precision", "recall", "coverage", "copied"),
+    *("classifier_accuracy", "label_accuracy", "probe", "probe_chance", "ais_acceptance"),
 }
 OTHERS = {
     "bits_per_dim": "bits per dimension",
