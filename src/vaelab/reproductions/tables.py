@@ -17,8 +17,8 @@ HEAD = """# Reproductions
 Published figures beside ours, written by `vaelab report reproductions`. The protocol of each, with
 its runs, is in `conf/reproduce/`; records, curves and pictures are in the folders beside this file.
 
-- *Published* is the figure of a paper or of other code, a bound that holds by mathematics, or an
-  aim of this project; the second table says which.
+- *Published* is the figure of a paper or of other code, a bound that holds by mathematics, our
+  reading of a claim, or an aim of this project; the second table says which.
 - *Gate*: the short form of a protocol, in which a run fits two processor cores and an hour, has to
   pass it. It is the worst figure that passes, with ± the largest gap, and guards against a change
   for the worse: it is set near what was measured, stricter or looser than the published figure. Of
