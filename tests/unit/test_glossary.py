@@ -10,7 +10,7 @@ import torch
 import vaelab
 from vaelab.commands.config_folders import CONF
 from vaelab.evaluation.plan import ESTIMATES
-from vaelab.report.summary import is_lower_better
+from vaelab.report.directions import BETTER, better_direction
 from vaelab.report.units import unit
 from vaelab.runs.resume import UNMEASURED
 from vaelab.training.window import SCALARS
@@ -73,8 +73,13 @@ def test_glossary_agrees_with_the_report_on_units_and_which_way_is_better():
     for rows in read_glossary().values():
         for name, said, better in rows:
             assert said == unit(name), name
-            assert (better == "lower") == is_lower_better(name), name
-            assert better in ("lower", "higher", ""), name
+            assert (better or "none") == better_direction(name), name
+
+
+def test_directions_have_no_name_that_the_glossary_lacks():
+    assert set(BETTER) <= {
+        name.rpartition("/")[2] for rows in read_glossary().values() for name, *_ in rows
+    }
 
 
 def test_rate_of_any_level_is_in_nats():
@@ -84,7 +89,7 @@ def test_rate_of_any_level_is_in_nats():
 @pytest.mark.parametrize("name", [*ESTIMATES["samples"].split(), "fid"])
 def test_sampler_in_front_of_a_name_changes_neither_unit_nor_side(name):
     assert unit(f"gmm_{name}") == unit(name)
-    assert is_lower_better(f"gmm_{name}") == is_lower_better(name)
+    assert better_direction(f"gmm_{name}") == better_direction(name)
 
 
 @pytest.mark.slow

@@ -126,7 +126,9 @@ def draw_heat_map(view: views.MetricView) -> Any:
     width, height = np.clip([2.6 + 0.95 * columns, 1.6 + 0.6 * rows], [4.5, 2.6], [16, 12])
     figure, axes = blank_figure(float(width), float(height))
     axes.grid(False)
-    image = axes.imshow(view.mean, cmap=colour_map(view.lower), aspect="auto", origin="lower")
+    image = axes.imshow(
+        view.mean, cmap=colour_map(view.better == "lower"), aspect="auto", origin="lower"
+    )
     places = decimal_places(view.mean, view.sd)
     known = view.mean[np.isfinite(view.mean)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
@@ -134,7 +136,7 @@ def draw_heat_map(view: views.MetricView) -> Any:
         mean, sd = float(view.mean[row, column]), float(view.sd[row, column])
         if np.isfinite(mean) and columns <= MANY:
             place = (mean - low) / (high - low) if high > low else 0.5
-            dark = is_dark(palette_colour(1 - place if view.lower else place))
+            dark = is_dark(palette_colour(1 - place if view.better == "lower" else place))
             text = f"{mean:.{places}f}" + (f"\n± {sd:.{places}f}" if np.isfinite(sd) else "")
             colour = "white" if dark else INK
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
@@ -166,7 +168,9 @@ def draw_points(view: views.MetricView) -> Any:
     assert view.y is not None
     figure, axes = blank_figure()
     x, y = ([a.position(value) for value in a.column] for a in (view.x, view.y))
-    shape = axes.scatter(x, y, s=36, c=view.mean, cmap=colour_map(view.lower), plotnonfinite=False)
+    shape = axes.scatter(
+        x, y, s=36, c=view.mean, cmap=colour_map(view.better == "lower"), plotnonfinite=False
+    )
     shape.set_edgecolor(QUIET)
     shape.set_linewidth(0.4)
     label_axis(axes, "x", view.x)

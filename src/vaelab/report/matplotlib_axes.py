@@ -79,4 +79,4 @@ def colour_map(lower: bool) -> Any:
     """Returns a matplotlib colour map: light for high values, or for low ones if `lower`."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("better is light", colour_scale(lower))
+    return LinearSegmentedColormap.from_list("metric", colour_scale(lower))

@@ -43,7 +43,7 @@ def metric_plots(sweep: Sweep, ranking: Ranking) -> dict[str, Figure]:
 
 
 def heat_map_plot(view: views.MetricView) -> Figure:
-    """Returns a heat map of a metric's means over two settings, with the best cell framed."""
+    """Returns a heat map of a metric's means over two settings; the best cell, if any, framed."""
     assert view.y is not None
     places = decimal_places(view.mean, view.sd)
     cells, notes = [], []
@@ -62,8 +62,8 @@ def heat_map_plot(view: views.MetricView) -> Figure:
         "customdata": split_into_rows(notes, view.mean.shape[1]),
         "hovertemplate": "%{customdata}<extra></extra>",
         "hoverongaps": False,
-        "colorscale": colour_scale(view.lower),
-        "colorbar": metric_colour_bar(view.metric),
+        "colorscale": colour_scale(view.better == "lower"),
+        "colorbar": metric_colour_bar(view),
         "xgap": 2,
         "ygap": 2,
     }
@@ -81,9 +81,10 @@ def heat_map_plot(view: views.MetricView) -> Figure:
     }
 
 
-def metric_colour_bar(metric: str) -> dict[str, Any]:
-    """Returns the layout of the colour bar of a metric."""
-    title = {"text": escaped_html(axis_title(metric)), "side": "right"}
+def metric_colour_bar(view: views.MetricView) -> dict[str, Any]:
+    """Returns the layout of a metric's colour bar, which says that light is better, if it is."""
+    better = "" if view.better == "none" else "; light is better"
+    title = {"text": escaped_html(axis_title(view.metric) + better), "side": "right"}
     return {"thickness": 14, "outlinewidth": 0, "title": title}
 
 
@@ -124,9 +125,9 @@ def scatter_plot(view: views.MetricView) -> Figure:
         "marker": {
             "size": 11,
             "color": [float(view.mean[i]) for i in known],
-            "colorscale": colour_scale(view.lower),
+            "colorscale": colour_scale(view.better == "lower"),
             "showscale": True,
-            "colorbar": metric_colour_bar(view.metric),
+            "colorbar": metric_colour_bar(view),
             "line": {"color": QUIET, "width": 0.5},
         },
         "text": [

@@ -2,23 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from vaelab.errors import UserError, spelling_hint
 from vaelab.report.differences import levels
+from vaelab.report.directions import Direction, better_direction
 from vaelab.report.sweep import COSTS, Sweep
-from vaelab.report.units import plain_name
 
-LOWER = {
-    *("loss", "rate", "distortion", "bits_per_dim", "mse", "seconds", "marginal_kl"),
-    "nll_bits_per_dim",
-    *("frechet_classifier", "fid", "copied", "nll", "nll_ais", "nll_marginal", "nll_given_label"),
-    *("pca_nll", "neighbours_nll"),
-}
-"""Metrics that are better when lower, by their plain names."""
 MAIN = (
     *("val/elbo", "test/elbo", "test/rate", "test/distortion", "test/active_units"),
     *("nll", "mig"),
@@ -36,30 +29,29 @@ class Ranking:
     """
 
     metric: str = "val/elbo"
-    direction: str = "auto"
+    direction: Literal["auto", "higher", "lower"] = "auto"
 
     @property
-    def lower(self) -> bool:
-        """True if lower is better."""
-        return (
-            is_lower_better(self.metric) if self.direction == "auto" else self.direction == "lower"
-        )
+    def better(self) -> Direction:
+        """Which is better, `lower` or `higher`; `none` if `auto` does not know."""
+        return better_direction(self.metric) if self.direction == "auto" else self.direction
 
     def check_metric(self, sweep: Sweep) -> None:
-        """Raises UserError if runs have been measured, but none by the ranking's metric."""
+        """Raises UserError if no measured run has the metric, or if it needs a direction."""
         known = measured_columns(sweep)
         if sweep.metrics and self.metric not in known:
             hint = spelling_hint(self.metric, known)
             raise UserError(f"metric={self.metric}: no run has been measured by it; {hint}")
+        if self.better == "none":
+            raise UserError(
+                f"metric={self.metric}: vaelab does not know which is better; give "
+                "direction=lower or direction=higher"
+            )
 
     def best_first(self, values: pd.Series) -> pd.Series:
         """Returns the finite values, best first; equal values keep their order."""
-        return finite_or_nan(values).dropna().sort_values(ascending=self.lower, kind="stable")
-
-
-def is_lower_better(metric: str) -> bool:
-    """True if a metric, by its plain name, is better when lower."""
-    return plain_name(metric) in LOWER
+        rising = self.better == "lower"
+        return finite_or_nan(values).dropna().sort_values(ascending=rising, kind="stable")
 
 
 def measured_columns(sweep: Sweep) -> list[str]:

@@ -21,7 +21,7 @@ OTHERS = {
     "active_units": "number of latents",
     "codes_used": "number of codes",
     "perplexity": "number of codes",
-    "mse": "squared, of pixels in [0, 1]",
+    "mse": "squared units of x",
     "psnr": "decibels",
     "seconds": "s",
     "images_per_second": "images/s",

@@ -8,10 +8,10 @@ import pandas as pd
 
 from vaelab.report.axes import Axis, sweep_axis
 from vaelab.report.differences import is_numeric, levels
+from vaelab.report.directions import Direction, better_direction
 from vaelab.report.summary import (
     Ranking,
     finite_or_nan,
-    is_lower_better,
     means_over,
     measured_columns,
     setting_numbers,
@@ -98,7 +98,7 @@ class MetricView:
         sd: Standard deviations, likewise; NaN if the means are over more than seeds.
         n: The number of runs in each mean.
         others: The axes, beside seeds, that means are over.
-        lower: True if lower is better.
+        better: `lower` or `higher` is better, or `none`.
     """
 
     metric: str
@@ -109,7 +109,7 @@ class MetricView:
     sd: np.ndarray
     n: np.ndarray
     others: list[str]
-    lower: bool
+    better: Direction
 
     @property
     def file_stem(self) -> str:
@@ -117,10 +117,10 @@ class MetricView:
         return f"{self.kind}_{self.metric.replace('/', '_')}"
 
     def best_cell(self) -> tuple[int, ...] | None:
-        """Returns the index into `mean` of its best value; None if none is finite."""
-        if not np.isfinite(self.mean).any():
+        """Returns the index into `mean` of its best value; None if there is none."""
+        if self.better == "none" or not np.isfinite(self.mean).any():
             return None
-        found = np.nanargmin(self.mean) if self.lower else np.nanargmax(self.mean)
+        found = np.nanargmin(self.mean) if self.better == "lower" else np.nanargmax(self.mean)
         return tuple(int(i) for i in np.unravel_index(found, self.mean.shape))
 
 
@@ -128,7 +128,7 @@ def metric_view(sweep: Sweep, metric: str, ranking: Ranking) -> MetricView | Non
     """Returns a metric's means over up to two axes, or a search's values; None without axes."""
     if not sweep.axes:
         return None
-    lower = ranking.lower if metric == ranking.metric else is_lower_better(metric)
+    better = ranking.better if metric == ranking.metric else better_direction(metric)
     x = sweep_axis(sweep, sweep.axes[0])
     y = sweep_axis(sweep, sweep.axes[1]) if len(sweep.axes) > 1 else None
     others = [sweep.names[name] for name in sweep.axes[2:]]
@@ -136,7 +136,7 @@ def metric_view(sweep: Sweep, metric: str, ranking: Ranking) -> MetricView | Non
         values = finite_or_nan(sweep.jobs[metric]).to_numpy()
         nothing = np.full(len(values), np.nan)
         count = np.isfinite(values).astype(int)
-        return MetricView(metric, "points", x, y, values, nothing, count, [], lower)
+        return MetricView(metric, "points", x, y, values, nothing, count, [], better)
     names = sweep.axes[:2]
     means = means_over(sweep.jobs, names, [metric])
     shape = [len(a.levels) for a in (y, x) if a]
@@ -148,7 +148,7 @@ def metric_view(sweep: Sweep, metric: str, ranking: Ranking) -> MetricView | Non
         mean[place] = means.mean.loc[at, metric]
         sd[place] = math.nan if others else means.sd.loc[at, metric]
         n[place] = means.n.loc[at, metric]
-    return MetricView(metric, "heat_map" if y else "line", x, y, mean, sd, n, others, lower)
+    return MetricView(metric, "heat_map" if y else "line", x, y, mean, sd, n, others, better)
 
 
 @dataclass(frozen=True)

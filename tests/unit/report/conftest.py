@@ -15,16 +15,19 @@ from support.sweep_folders import (
 
 @pytest.fixture
 def make_sweep(tmp_path):
-    """(jobs, done=None) -> a sweep folder whose first `done` jobs are finished; default all."""
+    """(jobs, done=None) -> a sweep folder whose first `done` jobs are finished; default all.
 
-    def make(jobs, done=None):
+    Further arguments are added to the results of each job.
+    """
+
+    def make(jobs, done=None, **changes):
         folder = tmp_path / "sweep"
         plan = [{"folder": run_folder_name(job) or "run", "overrides": job} for job in jobs]
         folder.mkdir(exist_ok=True)
         index = {"command": "python train.py -m 'a<b'", "jobs": plan}
         (folder / "sweep.json").write_text(json.dumps(index))
         for job in plan[:done]:
-            write_finished_run(folder / job["folder"], job["overrides"])
+            write_finished_run(folder / job["folder"], job["overrides"], **changes)
         return folder
 
     return make

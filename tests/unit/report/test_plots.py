@@ -60,7 +60,7 @@ def test_plots_show_units_of_metrics(make_sweep):
     html = render_report(make_sweep(BETA_BY_SIZE))
     figures = page_figures(html)
     bar = figures["metrics"]["test/rate"]["data"][0]["colorbar"]["title"]["text"]
-    assert bar == "test/rate, nats per image"
+    assert bar == "test/rate, nats per image; light is better"
     (units,) = figures["active-units"].values()
     assert units["layout"]["yaxis"]["title"]["text"] == "active_units, number of latents"
     curve = figures["curves"]["val/elbo"]["layout"]

@@ -6,6 +6,7 @@ import pytest
 from support.sweep_folders import BETA_BY_SIZE, grid_jobs
 
 from vaelab import report as reports
+from vaelab.errors import UserError
 from vaelab.report import summary
 
 
@@ -32,15 +33,25 @@ def test_means_over_sorts_numbers_by_value(make_sweep):
     assert means.settings["optimizer"].tolist() == ["sgd", "adam"] * 3  # in the order given
 
 
-@pytest.mark.parametrize(
-    ("metric", "lower"),
-    [
-        *[("val/elbo", False), ("nll", True), ("test/loss", True), ("test/rate", True)],
-        *[("test/bits_per_dim", True), ("active_units", False), ("mig", False), ("ssim", False)],
-        *[("seconds", True), ("psnr", False), ("mse", True), ("train/images_per_second", False)],
-    ],
-)
-def test_ranking_lower_by_metric_and_direction(metric, lower):
-    assert reports.Ranking(metric).lower is lower
-    assert reports.Ranking(metric, "lower").lower is True
-    assert reports.Ranking(metric, "higher").lower is False
+LOWER = ["nll", "test/loss", "test/rate", "test/bits_per_dim", "seconds", "mse"]
+HIGHER = ["val/elbo", "active_units", "mig", "ssim", "psnr", "train/images_per_second"]
+NONE = ["total_correlation", "val/minibatch_total_correlation", "test/penalty", "val/divergence"]
+NONE += ["nll_minus_ais", "val/rate_1", "val/discriminated_total_correlation", "my_own_metric"]
+BETTER = dict.fromkeys(LOWER, "lower") | dict.fromkeys(HIGHER, "higher")
+BETTER |= dict.fromkeys(NONE, "none")
+
+
+@pytest.mark.parametrize("metric", BETTER)
+def test_ranking_direction_by_metric_and_setting(metric):
+    assert reports.Ranking(metric).better == BETTER[metric]
+    assert reports.Ranking(metric, "lower").better == "lower"
+    assert reports.Ranking(metric, "higher").better == "higher"
+
+
+def test_ranking_by_a_metric_without_direction_asks_for_one(make_sweep):
+    folder = make_sweep(BETA_BY_SIZE, **{"test/penalty": 2.0, "val/mine": 1.0})
+    found = reports.read_sweep(folder)
+    for metric in ("test/penalty", "val/mine"):
+        with pytest.raises(UserError, match=f"metric={metric}: .* direction=lower or direction="):
+            reports.Ranking(metric).check_metric(found)
+        reports.Ranking(metric, "lower").check_metric(found)

@@ -51,6 +51,23 @@ def test_metric_view_averages_over_seeds_and_further_axes(make_sweep):
     assert "Mean over seeds and lr" in html
 
 
+def test_metric_without_direction_has_no_best_cell_and_no_better_colour(make_sweep):
+    folder = make_sweep(BETA_BY_SIZE, **{"test/penalty": 2.0})
+    found = reports.read_sweep(folder)
+    field = views.metric_view(found, "test/penalty", reports.Ranking())
+    assert np.isfinite(field.mean).all()
+    assert field.best_cell() is None
+    html = render_report(folder)
+    assert "light is better" not in html.partition("<script")[0]
+    framed, bars = {}, {}
+    for metric, figure in page_figures(html)["metrics"].items():
+        framed[metric] = len(figure["layout"]["shapes"])
+        bars[metric] = figure["data"][0]["colorbar"]["title"]["text"]
+    assert (framed["test/penalty"], framed["test/rate"]) == (0, 1)
+    assert bars["test/penalty"] == "test/penalty"
+    assert bars["test/rate"] == "test/rate, nats per image; light is better"
+
+
 def test_missing_setting_is_separate_level_none(make_sweep):
     jobs = grid_jobs(model__beta=[1, 2], model__latent_dim=[2, 8]) + grid_jobs(
         model__latent_dim=[2, 8]
