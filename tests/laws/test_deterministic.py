@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,11 @@ from support.models import LATENTS, gradients, images, objective, small
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
 from torch.testing import assert_close
 
+from vaelab import evaluation
+from vaelab.data import Images
+from vaelab.data.splits import Splits
 from vaelab.errors import NotApplicable, NotFiniteError
+from vaelab.evaluation.subject import Subject
 from vaelab.metrics.evidence import evidence_estimates
 from vaelab.training.totals import Totals
 from vaelab.training.window import Window
@@ -104,3 +109,30 @@ def test_point_expands_samples_and_has_infinite_kl(build_randomized):
     assert torch.equal(q.stddev, torch.zeros(5, LATENTS).double())
     prior = Independent(Normal(torch.zeros(LATENTS), 1.0), 1)
     assert torch.equal(kl_divergence(q, prior), torch.full((5,), math.inf).double())
+
+
+def test_evaluation_of_point_lacks_only_what_needs_a_posterior_density(
+    build, tmp_path, monkeypatch
+):
+    small = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=3"]
+    model = build("model=ae", "condition=one_hot", *small, x_shape=(1, 8, 8), num_classes=2).eval()
+    pixels, labels = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8), torch.arange(60) % 2
+    splits = Splits(pixels[:30], labels[:30], pixels[30:], labels[30:], num_classes=2)
+    data = Images(source=lambda: splits, batch_size=10, val_size=5, pixels="binary")
+    data.setup("test")
+    judge = SimpleNamespace(name="none", accuracy={}, logits=lambda x: x.flatten(1)[:, :2])
+    monkeypatch.setattr(Subject, "classifier", judge)
+    subject = Subject(model, data, tmp_path, track=lambda batches, _: batches)
+    found = evaluation.ais(subject, images=4, chains=2, steps=2, leapfrog_steps=1, num_samples=5)
+    found |= evaluation.latents(subject, num_samples=1, images="test")
+    found |= evaluation.conditional(subject, per_class=5, images=4, num_samples=2)
+    lacking = {name for name, entry in found.items() if "reason" in entry}
+    assert lacking == {
+        *("nll_minus_ais", "mutual_information", "marginal_kl", "total_correlation"),
+        *("nll_given_label", "nll_marginal", "label_information", "wrong_label_cost"),
+        "label_accuracy",
+    }
+    for name in ("nll_ais", "ais_acceptance", "active_units", "agreement", "probe"):
+        assert math.isfinite(found[name]["value"])
+    for name in lacking:
+        assert "posterior=deterministic has no density" in found[name]["reason"]

@@ -9,6 +9,7 @@ import torch
 from scipy.signal import convolve2d
 from torch.testing import assert_close
 
+from vaelab.evaluation import reconstruction
 from vaelab.metrics.reconstruction import reconstruction_quality, ssim
 
 
@@ -34,6 +35,25 @@ def test_exact_reconstruction_has_zero_mse_infinite_psnr_unit_ssim():
     assert found["mse"].tolist() == [0, 0, 0]
     assert found["psnr"].tolist() == [math.inf] * 3
     assert_close(found["ssim"], torch.ones(3))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (2, 9), (9, 1)])
+def test_images_with_a_side_below_three_pixels_have_all_but_ssim(shape):
+    x = torch.zeros(3, 1, *shape)
+    found = quality_of_images(x + 0.1, x)
+    assert found.keys() == {"mse", "psnr"}
+    assert_close(found["mse"], torch.full((3,), 0.01))
+    subject = SimpleNamespace(
+        model=SimpleNamespace(x_shape=x.shape[1:], mean_reconstruction=lambda x, y: x + 0.1),
+        test_batches=lambda description: [(x, torch.zeros(3, 0))],
+    )
+    measured = reconstruction(subject)
+    assert measured["psnr"]["value"] == pytest.approx(20)
+    assert measured["ssim"]["value"] is None
+    assert (
+        measured["ssim"]["reason"]
+        == f"its windows take 3 pixels a side, and these have {min(shape)}"
+    )
 
 
 def ssim_by_scipy(a, b, size):

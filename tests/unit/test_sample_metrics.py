@@ -13,7 +13,8 @@ import torch
 from torch.testing import assert_close
 
 from vaelab.errors import NotApplicable, UserError
-from vaelab.evaluation.samples import generate_images, samples_obstacle
+from vaelab.evaluation.samplers import Own
+from vaelab.evaluation.samples import generate_images, inception, samples_obstacle
 from vaelab.metrics import neighbours
 from vaelab.metrics.estimates import mean_estimate
 from vaelab.metrics.frechet import frechet_distance, squared_frechet_distance
@@ -243,6 +244,33 @@ def test_copied_share_is_not_applicable_to_identical_samples():
     samples = train[:1].expand(5, -1, -1, -1)
     with pytest.raises(NotApplicable, match="5 samples are nearest to 1 real images only"):
         copied_share(nearest_images(samples, [train]), nearest_images(samples, [held_out]))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_copied_share_is_not_applicable_to_samples_with_a_single_nearest_image(count):
+    train, held_out = torch.rand(9, 1, 8, 8), torch.rand(9, 1, 8, 8)
+    samples = train[:1].expand(count, -1, -1, -1)
+    with pytest.raises(NotApplicable, match=f"{count} samples are nearest to 1 real images only"):
+        copied_share(nearest_images(samples, [train]), nearest_images(samples, [held_out]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "test_images", "count", "reason"),
+    [
+        ((2, 8, 8), 9, 9, "images of one channel or three, and these have 2"),
+        ((4, 8, 8), 9, 9, "images of one channel or three, and these have 4"),
+        ((8,), 9, 9, "it takes images, and these are vectors"),
+        ((3, 8, 8), 1, 9, "of one image there is no covariance"),
+        ((3, 8, 8), 9, 1, "of one image there is no covariance"),
+    ],
+)
+def test_inception_is_not_applicable_to_other_channels_or_one_image(
+    shape, test_images, count, reason
+):
+    data = SimpleNamespace(noun="vectors", sizes={"test": test_images})
+    subject = SimpleNamespace(model=SimpleNamespace(x_shape=shape), data=data)
+    with pytest.raises(NotApplicable, match=reason):
+        inception(subject, count=count, sampler=Own())
 
 
 @pytest.mark.parametrize("metric", [precision_recall, density_coverage, frechet_distance])

@@ -9,7 +9,7 @@ from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.evaluation.subject import Subject, applicable_unless, attempt
 from vaelab.metrics.conditional import label_agreement, label_metrics, linear_probe, nll_by_label
-from vaelab.metrics.estimates import mean_estimate
+from vaelab.metrics.estimates import Estimate, mean_estimate
 
 
 def conditional_obstacle(model: ELBO, data: Images) -> str | None:
@@ -30,8 +30,8 @@ def conditional(
     """Measures labels' effect on samples, NLL and z; trains and caches a classifier if needed.
 
     That is whether samples show their label, judged by the classifier in the cache folder, the NLL
-    under every label, and how well z tells the label. Raises NotApplicable for an unconditional
-    model, other columns in y, or a single class.
+    under every label, and how well z tells the label. The NLL is not applicable to a deterministic
+    encoder. Raises NotApplicable for an unconditional model, other columns in y, or a single class.
 
     Args:
         subject: A conditional model and its data.
@@ -44,16 +44,22 @@ def conditional(
     probed = attempt({"probe,probe_chance": lambda: linear_probe(subject.test_codes, truth)})
     judge = subject.classifier
     batches = subject.test_batches("every image by every label", count=images)
-    nll, labels = nll_by_label(model, batches, num_samples)
-    seen = data.splits.train_labels[data.rows["train"]]
-    frequencies = torch.bincount(seen, minlength=model.num_classes).to(nll) / len(seen)
+
+    def by_label() -> dict[str, Estimate]:
+        """Returns the estimates by the NLL; raises NotApplicable for a deterministic encoder."""
+        nll, labels = nll_by_label(model, batches, num_samples)
+        seen = data.splits.train_labels[data.rows["train"]]
+        frequencies = torch.bincount(seen, minlength=model.num_classes).to(nll) / len(seen)
+        found = label_metrics(nll, labels, frequencies)
+        return {name: mean_estimate(values) for name, values in found.items()}
+
+    explained = attempt(
+        {"nll_given_label,nll_marginal,label_information,wrong_label_cost,label_accuracy": by_label}
+    )
     return {
         "classifier": judge.name,
         "classifier_accuracy": judge.accuracy,
         **label_agreement(model, judge, per_class),
-        **{
-            name: mean_estimate(values)
-            for name, values in label_metrics(nll, labels, frequencies).items()
-        },
+        **explained,
         **probed,
     }

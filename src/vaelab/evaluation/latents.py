@@ -19,7 +19,7 @@ def latents(
     """Measures active units of the test images, and the rate's mutual information and marginal KL.
 
     If the posterior factorises, also the total correlation, a part of the marginal KL. For one
-    image, active units are not applicable.
+    image active units are not applicable, and for a deterministic encoder all else is not.
 
     Args:
         subject: The model and its data.
@@ -34,10 +34,18 @@ def latents(
         batches = regroup(every, IMAGES, sum(map(len, subject.data.splits.parts.values())))
     else:
         batches = subject.test_batches("codes of test images", IMAGES)
-    found = elbo_surgery_of_batches(subject.model, batches, num_samples)
-    return attempt({"active_units": lambda: active_units(subject.test_codes)}) | {
-        name: mean_estimate(values) for name, values in found.items()
-    }
+
+    def rate_parts() -> dict[str, Estimate]:
+        """Returns the estimates of the rate's parts; raises NotApplicable without densities."""
+        found = elbo_surgery_of_batches(subject.model, batches, num_samples)
+        return {name: mean_estimate(values) for name, values in found.items()}
+
+    return attempt(
+        {
+            "active_units": lambda: active_units(subject.test_codes),
+            "mutual_information,marginal_kl,total_correlation": rate_parts,
+        }
+    )
 
 
 def active_units(codes: Tensor) -> Estimate:

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaelab.elbo import ELBO
-from vaelab.evaluation.subject import NotApplicable, Subject
+from vaelab.errors import NotApplicable
+from vaelab.evaluation.subject import Subject
 from vaelab.metrics.annealed import ais_estimates
 from vaelab.metrics.bits import bits_per_dim
 from vaelab.metrics.estimates import (
@@ -53,9 +54,9 @@ def likelihood(subject: Subject, *, num_samples: PositiveInt | Literal["auto"]) 
 def reconstruction(subject: Subject) -> dict[str, Any]:
     """Measures MSE, PSNR and SSIM of the test images; see `vaelab.metrics.reconstruction`.
 
-    Of signals and vectors the MSE alone, in the units of the model.
+    Of signals and vectors the MSE alone, in the units of the model; no SSIM of tiny images.
     """
-    from vaelab.metrics.reconstruction import reconstruction_quality  # slow to import
+    from vaelab.metrics.reconstruction import SMALLEST, reconstruction_quality  # slow to import
 
     found = [
         reconstruction_quality(subject.model, x, y)
@@ -63,6 +64,9 @@ def reconstruction(subject: Subject) -> dict[str, Any]:
     ]
     results = {name: mean_estimate(torch.cat([part[name] for part in found])) for name in found[0]}
     shape = subject.model.x_shape
+    if len(shape) == 3 and "ssim" not in results:
+        reason = f"its windows take {SMALLEST} pixels a side, and these have {min(shape[1:])}"
+        results["ssim"] = not_applicable_estimate(reason)
     if len(shape) != 3:
         reason = f"they are of images, and these are {kind_text(shape)}"
         results |= {name: not_applicable_estimate(reason) for name in ("psnr", "ssim")}
@@ -93,7 +97,7 @@ def ais(
 
     Raises NotApplicable for discrete latents. `nll_ais` is the estimate. `nll_minus_ais` is by how
     much importance sampling from q is above it on the same images: more than its error if the
-    posterior misses mass that it should cover.
+    posterior misses mass that it should cover. It is not applicable to a deterministic encoder.
 
     Args:
         subject: The model and its test images.
@@ -105,14 +109,20 @@ def ais(
     """
     if not subject.model.has_continuous_latents:
         raise NotApplicable("it takes gradients of the latents, and those of this model are codes")
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    annealed: list[dict[str, Tensor]] = []
+    by_importance: list[Tensor] = []
+    reason = ""
     for x, y in subject.test_batches("annealed importance sampling", size=10, count=images):
-        annealing = ais_estimates(subject.model, x, y, chains, steps, leapfrog_steps)
-        nll = evidence_estimates(subject.model, x, y, num_samples)["nll"]
-        found.append((annealing["nll"], nll - annealing["nll"], annealing["acceptance"]))
-    nll, difference, acceptance = (torch.cat(part) for part in zip(*found, strict=True))
+        annealed.append(ais_estimates(subject.model, x, y, chains, steps, leapfrog_steps))
+        try:
+            by_importance.append(evidence_estimates(subject.model, x, y, num_samples)["nll"])
+        except NotApplicable as error:
+            reason = str(error)
+    nll, acceptance = (torch.cat([part[n] for part in annealed]) for n in ("nll", "acceptance"))
     return {
         "nll_ais": mean_estimate(nll),
-        "nll_minus_ais": mean_estimate(difference),
+        "nll_minus_ais": not_applicable_estimate(reason)
+        if reason
+        else mean_estimate(torch.cat(by_importance) - nll),
         "ais_acceptance": mean_estimate(acceptance),
     }

@@ -74,8 +74,14 @@ def samples(
 
 
 def inception_obstacle(model: ELBO, data: Images) -> str | None:
-    """Returns why `inception` is not applicable, x that are no images, or None."""
-    return None if len(model.x_shape) == 3 else f"it takes images, and these are {data.noun}"
+    """Returns why `inception` is not applicable: no images, their channels or number; or None."""
+    if len(model.x_shape) != 3:
+        return f"it takes images, and these are {data.noun}"
+    if model.x_shape[0] not in (1, 3):
+        return f"it takes images of one channel or three, and these have {model.x_shape[0]}"
+    if data.sizes["test"] < 2:
+        return "of one image there is no covariance"
+    return None
 
 
 @applicable_unless(inception_obstacle)
@@ -88,10 +94,13 @@ def inception(subject: Subject, *, count: PositiveInt, sampler: Sampler) -> dict
 
     Args:
         subject: The model and its test images, of one or three channels.
-        count: Samples, and the most test images; 50,000 in the literature.
+        count: Samples, and the most test images; 50,000 in the literature, and at least 2.
         sampler: See `samples`.
     """
     from torchmetrics.image import fid  # slow to import
+
+    if count < 2:
+        raise NotApplicable("of one image there is no covariance")
 
     try:
         distance = fid.FrechetInceptionDistance(normalize=True).to(subject.data.device)

@@ -136,7 +136,7 @@ def copied_share(train: NearestImages, held_out: NearestImages) -> Estimate:
 
     Raises:
         NotApplicable: If the samples are nearest to very few images, as those of a model that
-            has learned nothing.
+            has learned nothing, or to a single one.
     """
     expected = train.pool_size / (train.pool_size + held_out.pool_size)
     from_train = train.distances < held_out.distances
@@ -144,7 +144,7 @@ def copied_share(train: NearestImages, held_out: NearestImages) -> Estimate:
     share[train.distances == held_out.distances] = expected
     which = torch.where(from_train, train.indices, train.pool_size + held_out.indices)
     groups = len(which.unique())
-    if groups < min(FEWEST_NEAREST, len(share) / 4):
+    if groups < max(2, min(FEWEST_NEAREST, len(share) / 4)):  # of one group there is no error
         raise NotApplicable(f"{len(share)} samples are nearest to {groups} real images only")
     deviations = torch.zeros(train.pool_size + held_out.pool_size, dtype=share.dtype)
     deviations.index_add_(0, which.cpu(), (share - share.mean()).cpu())

@@ -6,6 +6,9 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from vaelab.autoencoder import AutoEncoder
 
+SMALLEST = 3
+"""Pixels of the least side of an image that SSIM is defined for."""
+
 
 @torch.no_grad()
 def reconstruction_quality(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -15,7 +18,8 @@ def reconstruction_quality(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str
     sees it: bits where pixels are binary, whose noise no reconstruction can predict. `mse` is a
     mean over pixels and channels. `psnr` = -10 log10(mse), in decibels for pixels in [0, 1], is
     infinite for an image that is reconstructed exactly, and so is then a mean over images. For
-    `ssim` see `ssim`. Signals and vectors have `mse` alone. No gradients.
+    `ssim` see `ssim`; images with a side below `SMALLEST` pixels have none. Signals and vectors
+    have `mse` alone. No gradients.
 
     Args:
         model: In evaluation mode.
@@ -26,7 +30,8 @@ def reconstruction_quality(model: AutoEncoder, x: Tensor, y: Tensor) -> dict[str
     mse = (images - x).square().flatten(1).mean(1)
     if x.dim() != 4:
         return {"mse": mse}
-    return {"mse": mse, "psnr": -10 * mse.log10(), "ssim": ssim(images, x)}
+    found = {"mse": mse, "psnr": -10 * mse.log10()}
+    return found | {"ssim": ssim(images, x)} if min(x.shape[-2:]) >= SMALLEST else found
 
 
 def ssim(images: Tensor, x: Tensor) -> Tensor:
@@ -34,7 +39,7 @@ def ssim(images: Tensor, x: Tensor) -> Tensor:
 
     The mean over channels and over all places where a Gaussian window of 11 x 11 pixels, sigma 1.5,
     lies within the image. For images of fewer than 11 pixels the window is the largest that fits,
-    and sigma is smaller in proportion. Sides need at least 3 pixels.
+    and sigma is smaller in proportion. Sides need at least `SMALLEST` pixels.
     """
     radius = min(5, (min(x.shape[-2:]) - 1) // 2)
     _, similarity = structural_similarity_index_measure(
