@@ -5,6 +5,7 @@ Shapes: K samples, B images, D latents, C x H x W pixels. Units: nats per image.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
@@ -68,3 +69,11 @@ class Terms:
     def log_weights(self) -> Tensor:
         """Log importance weights log p(x, z | y) - log q(z | x, y) [K, B]; raises for a `Point`."""
         return self.log_joint - self.q.log_prob(self.z)
+
+
+def weighted(weight: Tensor, term: Tensor) -> Tensor:
+    """Returns weight [] times a term of any shape, and 0 for a weight of 0 of an infinite term.
+
+    So that a `Point`, whose rate is infinite, has a finite loss where the rate does not count.
+    """
+    return torch.where(weight == 0, 0.0, weight * term)

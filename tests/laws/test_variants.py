@@ -48,6 +48,24 @@ NEUTRAL = {
     "rae": ("model=rae model.code_weight=0 model.decoder_weight=0", "model=ae"),
     "rae without regulariser": ("model=rae model.code_weight=0 model.regulariser=none", "model=ae"),
     "ae with gaussian posterior": ("model=ae posterior=gaussian", "model=beta_vae model.beta=0"),
+    # The rate of a point is infinite, and a weight of 0 leaves it out.
+    "beta_vae of points": (
+        "model=beta_vae model.beta=0 posterior=deterministic",
+        "model=ae",
+    ),
+    "beta_vae of points with free bits": (
+        "model=beta_vae model.beta=0 model.free_bits=1 model.free_bits_group=4 "
+        "posterior=deterministic",
+        "model=ae",
+    ),
+    "capacity_vae of points": (
+        "model=capacity_vae model.gamma=0 posterior=deterministic",
+        "model=ae",
+    ),
+    "info_vae of points as wae": (
+        "model=info_vae model.alpha=1 model.divergence_weight=7 posterior=deterministic",
+        "model=wae model.divergence_weight=7 model.kernel=gaussian model.scales=[1.0]",
+    ),
     # The rate of a mixture prior is estimated from the samples, as importance weights are.
     "iwae with one sample": (
         "model=iwae model.num_samples=1 prior=mixture",

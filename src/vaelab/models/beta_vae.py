@@ -14,8 +14,8 @@ class BetaVAE(VAE):
 
     Args:
         beta: Weight of the rate; distortion and rate are in nats per image. Zero gives the
-            stochastic auto-encoder. In a paper that averages over pixels and latents this weight
-            is beta * D / (C * H * W).
+            stochastic auto-encoder, and with posterior=deterministic `AE`. In a paper that averages
+            over pixels and latents this weight is beta * D / (C * H * W).
     """
 
     def __init__(self, *, beta: NonNegativeFloat, **parts: Any) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from vaelab.distributed import gather_batch
 from vaelab.elbo import ELBO
-from vaelab.terms import Terms
+from vaelab.terms import Terms, weighted
 
 
 class CapacityVAE(ELBO):
@@ -37,4 +37,4 @@ class CapacityVAE(ELBO):
     def objective(self, terms: Terms) -> Tensor:
         """The mean distortion + gamma * |mean rate - C|, []; in training, rate of all processes."""
         excess = gather_batch(terms.rate).mean() - self.capacity
-        return terms.distortion.mean() + self.gamma * excess.abs()
+        return terms.distortion.mean() + weighted(self.gamma, excess.abs())

@@ -1,11 +1,12 @@
 """`InfoVAE`, a weighted rate and a weighted MMD to the prior."""
 
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import Tensor
 
 from vaelab.models.wae import WAE
-from vaelab.terms import Terms
+from vaelab.terms import Terms, weighted
 
 
 class InfoVAE(WAE):
@@ -15,21 +16,23 @@ class InfoVAE(WAE):
 
     loss = distortion + (1 - alpha) * rate + (alpha + lambda - 1) * MMD^2(q(z), p(z))
 
-    At alpha = 0 and lambda = 1 it is the VAE, and at alpha = 1 the MMD-VAE, which is a WAE.
+    At alpha = 0 and lambda = 1 it is the VAE, and at alpha = 1 the MMD-VAE, which is a WAE and
+    takes posterior=deterministic, too.
 
     Args:
-        alpha: Weight of the mutual information of image and code, rewarded if positive.
+        alpha: Weight of the mutual information of image and code, rewarded if positive. At most 1:
+            above it the rate would be rewarded without bound.
         options: The arguments of `WAE`; `divergence_weight` is lambda.
     """
 
     alpha: Tensor
 
-    def __init__(self, *, alpha: float, **options: Any) -> None:
+    def __init__(self, *, alpha: Annotated[float, Field(le=1)], **options: Any) -> None:
         super().__init__(**options)
         self.add_weight("alpha", alpha)
 
     def objective(self, terms: Terms) -> Tensor:
         """The mean distortion + (1 - alpha) rate + (alpha + lambda - 1) MMD^2, []; may raise."""
-        rate = (1 - self.alpha) * terms.rate
+        rate = weighted(1 - self.alpha, terms.rate)
         weight = self.alpha + self.divergence_weight - 1
         return (terms.distortion + rate).mean() + weight * self.mmd_squared(terms)

@@ -8,7 +8,7 @@ from torch import Tensor
 from vaelab.distributed import gather_batch
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError
-from vaelab.terms import Terms
+from vaelab.terms import Terms, weighted
 
 
 class VAE(ELBO):
@@ -48,8 +48,8 @@ class VAE(ELBO):
     def objective(self, terms: Terms) -> Tensor:
         """The mean distortion + beta * rate, [], with free bits if on; may raise UserError."""
         if not self.free_bits:
-            return (terms.distortion + self.beta * terms.rate).mean()
-        return terms.distortion.mean() + self.beta * self.rate_with_free_bits(terms)
+            return (terms.distortion + weighted(self.beta, terms.rate)).mean()
+        return terms.distortion.mean() + weighted(self.beta, self.rate_with_free_bits(terms))
 
     def rate_with_free_bits(self, terms: Terms) -> Tensor:
         """The mean rate [], each group counting at least `free_bits` nats; may raise UserError.
