@@ -24,6 +24,8 @@ from vaelab.likelihoods import (
     Gaussian,
     Laplace,
 )
+from vaelab.likelihoods.levels import LogisticLevels
+from vaelab.likelihoods.logistic_mixture import MixtureImage
 from vaelab.posteriors import FullGaussian, InverseAutoregressiveFlow, SplineFlow
 from vaelab.posteriors import Gaussian as GaussianPosterior
 from vaelab.priors import ConditionalNormal, CouplingFlow, GaussianMixture, StandardNormal
@@ -143,6 +145,63 @@ def test_continuous_bernoulli_icdf_inverts_cdf_and_samples_have_moments(logit):
 def test_continuous_bernoulli_mean_at_extreme_logits():
     p = ContinuousBernoulli()(torch.tensor([-300.0, 300.0]).view(2, 1, 1, 1))
     assert_close(p.mean.flatten(), torch.tensor([1 / 300, 1 - 1 / 300]))
+
+
+def exact_logistic(level, loc, log_scale):
+    """The log-mass of a level, its derivative by the log-scale, and the clamped mean, by mpmath."""
+    mpmath.mp.dps = 100
+    loc, scale, infinite = mpmath.mpf(loc), mpmath.exp(mpmath.mpf(log_scale)), mpmath.mpf("inf")
+    above = infinite if level == 255 else (level + 0.5 - 255 * loc) / (255 * scale)
+    below = -infinite if level == 0 else (level - 0.5 - 255 * loc) / (255 * scale)
+
+    def cdf(x):
+        return 1 / (1 + mpmath.exp(-x))
+
+    def slope(x):
+        return 0 if mpmath.isinf(x) else -x * cdf(x) * cdf(-x)  # of the cdf by the log-scale
+
+    mass = cdf(above) - cdf(below)
+    area = [scale * mpmath.log1p(mpmath.exp(edge / scale)) for edge in (loc, loc - 1)]
+    return tuple(
+        map(float, (mpmath.log(mass), (slope(above) - slope(below)) / mass, area[0] - area[1]))
+    )
+
+
+LOCATIONS = [-3.0, 0.0, 0.25, 0.5, 1.0, 4.0]
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("log_scale", [-2, -0.01, 0, 0.01, 2, 7, 10, 14, 16, 50, 79])
+def test_logistic_levels_agree_with_mpmath(log_scale, level):
+    log_scales = torch.full((len(LOCATIONS),), float(log_scale), requires_grad=True)
+    p = LogisticLevels(torch.tensor(LOCATIONS), log_scales)
+    log_mass = p.log_prob(torch.tensor(level / 255))
+    (slope,) = torch.autograd.grad(log_mass.sum(), log_scales)
+    rows = [exact_logistic(level, loc, log_scales[0].item()) for loc in LOCATIONS]
+    expected, slopes, means = torch.tensor(rows).double().mT
+    assert_close(log_mass.double(), expected, rtol=1e-6, atol=1e-4)
+    assert_close(slope.double(), slopes, rtol=1e-5, atol=1e-4)
+    assert_close(p.mean.double(), means, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("log_scale", [79.0, 81.0, 89.0, 100.0, 1e10])
+def test_logistic_of_huge_scale_has_mean_half_and_finite_gradients(log_scale):
+    wide = torch.full((1, 1, 1, 1), log_scale, requires_grad=True)
+    levels = LogisticLevels(torch.full((1, 1, 1, 1), 0.3), wide)
+    weights = torch.tensor([0.0, -200.0]).view(2, 1, 1)  # of the second, exactly 0
+    narrow = torch.full_like(wide, -3.0)
+    scales = torch.cat([narrow, wide])
+    means, no_coefficients = torch.full_like(scales, 0.7), torch.zeros(2, 0, 1, 1)
+    mixture = MixtureImage(weights, means, scales, no_coefficients)
+    alone = LogisticLevels(means[:1], narrow)
+    assert_close(levels.mean, torch.full_like(levels.mean, 0.5))
+    assert_close(mixture.mean, alone.mean[0])
+    for p, x in ((levels, 0.5), (mixture, 0.5), (levels, 0.0)):
+        loss = p.log_prob(torch.full((1, 1, 1), x)).sum() + p.mean.sum()
+        (gradient,) = torch.autograd.grad(loss, wide, retain_graph=True)
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+        assert p.sample((20,)).isfinite().all()
 
 
 def test_optimal_gaussian_is_finite_at_perfect_reconstruction():

@@ -17,6 +17,8 @@ HALF_BIN = 0.5 / (LEVELS - 1)
 """Half the width of a level's bin; the bins of the levels 0 and 1 are unbounded outwards."""
 MIN_LOG_SCALE = -7.0
 """Least log-scale of a logistic distribution: its scale is then a quarter of a level."""
+MAX_LOG_SCALE = 80.0
+"""Greatest log-scale: the share of a bin in the scale is then about the least in float32."""
 
 
 class DiscretizedLogistic(LocationScale):
@@ -43,7 +45,7 @@ class LogisticLevels(Distribution):
 
     Args:
         loc: Location of the logistic distribution.
-        log_scale: The logarithm of its scale, clamped to at least `MIN_LOG_SCALE`.
+        log_scale: The logarithm of its scale, clamped from `MIN_LOG_SCALE` to `MAX_LOG_SCALE`.
     """
 
     arg_constraints: ClassVar = {"loc": constraints.real, "log_scale": constraints.real}
@@ -52,7 +54,7 @@ class LogisticLevels(Distribution):
 
     def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
         self.loc, log_scale = torch.broadcast_tensors(loc, log_scale)
-        self.log_scale = log_scale.clamp(min=MIN_LOG_SCALE)
+        self.log_scale = log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -81,7 +83,8 @@ def logistic_log_mass(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
     """The log-mass of a logistic distribution in the bin of level x, for broadcastable shapes.
 
     For bin edges a > b in units of the scale, F(a) - F(b) = F(a) (1 - F(b)) (1 - e^(b - a)), which
-    has no difference of nearly equal numbers, however distant or narrow the bin.
+    has no difference of nearly equal numbers, however distant or narrow the bin. A log-scale above
+    `MAX_LOG_SCALE` would make a - b zero, and the gradients NaN.
     """
     precision = (-log_scale).exp()
     above, below = (x - loc + HALF_BIN) * precision, (x - loc - HALF_BIN) * precision
@@ -95,10 +98,14 @@ def logistic_log_mass(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
 def clamped_logistic_mean(loc: Tensor, log_scale: Tensor) -> Tensor:
     """The mean of a logistic variable clamped to [0, 1]: the integral of 1 - F from 0 to 1.
 
-    An approximation of the mean over levels, which is the midpoint rule for the same integral.
+    An approximation of the mean over levels, which is the midpoint rule for the same integral. That
+    is s (log(1 + e^a) - log(1 + e^(a - 1/s))) with scale s and a = loc / s. If s is large the two
+    are nearly equal, and it is taken as -s log(1 + F(a) (e^(-1/s) - 1)).
     """
-    scale = log_scale.exp()
-    return scale * (softplus(loc / scale) - softplus((loc - 1) / scale))
+    narrow, precision = log_scale.clamp(max=0).exp(), (-log_scale.clamp(min=0)).exp()
+    difference = narrow * (softplus(loc / narrow) - softplus((loc - 1) / narrow))
+    ratio = torch.log1p((loc * precision).sigmoid() * torch.expm1(-precision)) / precision
+    return torch.where(log_scale < 0, difference, -ratio)
 
 
 def nearest_level(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch.distributions import Distribution, constraints
 from torch.types import _size
 
 from vaelab.likelihoods.levels import (
+    MAX_LOG_SCALE,
     MIN_LOG_SCALE,
     clamped_logistic_mean,
     logistic_log_mass,
@@ -59,7 +60,7 @@ class MixtureImage(Distribution):
     Args:
         weights: Logits of the components, [..., M, H, W].
         means: Means of channels where all earlier channels are 1/2, [..., M, C, H, W].
-        log_scales: Log-scales, of the same shape, clamped to at least `MIN_LOG_SCALE`.
+        log_scales: Log-scales, of the same shape, clamped from `MIN_LOG_SCALE` to `MAX_LOG_SCALE`.
         coefficients: Coefficients of the earlier channels, [..., M, C(C - 1)/2, H, W]: those for
             the second channel, then those for the third, and so on.
     """
@@ -73,7 +74,7 @@ class MixtureImage(Distribution):
     ) -> None:
         self.weights = weights.log_softmax(-3)
         self.means = means
-        self.log_scales = log_scales.clamp(min=MIN_LOG_SCALE)
+        self.log_scales = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
         self.coefficients = coefficients
         *batch, _, channels, height, width = means.shape
         event = torch.Size([channels, height, width])
