@@ -125,3 +125,14 @@ def test_discriminator_optimizer_has_its_own_parameter_group(build_model_and_bat
     assert {id(p) for p in discriminator_group["params"]} == {
         id(p) for p in model.discriminator.parameters()
     }
+
+
+def test_discriminator_loss_is_in_float32_under_autocast(build_model_and_batch):
+    model, *_ = build_model_and_batch()
+    model, codes = model.float(), torch.randn(6, 3)
+    exact = model.discriminator_loss(codes, codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.discriminator(codes).dtype == torch.bfloat16
+        loss = model.discriminator_loss(codes, codes)
+    assert loss.dtype == torch.float32
+    assert_close(loss, exact, rtol=0.01, atol=0)

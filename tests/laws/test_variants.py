@@ -4,6 +4,7 @@ Also tests the squared MMD, and the posteriors and priors that each variant trai
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ from support.models import IMAGES, LATENTS, SHAPE, batch, gradients, images, obj
 from torch.distributions import Bernoulli, Distribution, MultivariateNormal, kl_divergence
 from torch.testing import assert_close
 
+from vaelab.commands.config_folders import CONF
 from vaelab.distributions.mmd import squared_mmd
 from vaelab.errors import UserError
 
@@ -516,3 +518,44 @@ def test_compiled_loss_has_same_gradients_as_eager(build_randomized, name):
         found.append(gradients(model, loss(x, y)[0]))
     for parameter, gradient in found[0].items():
         assert_close(found[1][parameter], gradient, atol=1e-9, rtol=1e-9)
+
+
+# Half precision.
+
+EVERY_MODEL = {path.stem: f"model={path.stem}" for path in CONF.glob("model/[!_]*.yaml")} | {
+    "dip_vae of codes": "model=dip_vae model.covariance=codes",
+    "iwae by dreg": "model=iwae model.gradient=dreg",
+    "rae by gradient": "model=rae model.regulariser=gradient",
+    "vae with free bits": "model=vae model.free_bits=0.1",
+    "wae by inverse_multiquadratic": "model=wae model.kernel=inverse_multiquadratic",
+}
+
+
+@pytest.mark.parametrize("case", sorted(EVERY_MODEL))
+def test_autocast_keeps_objective_and_metrics_of_all_variants_in_float32(build, case):
+    """And to the bit, unless a network is asked again: a discriminator, or an upper level."""
+    words = [*EVERY_MODEL[case].split(), "model.encoder.hidden=[8]", "model.decoder.hidden=[8]"]
+    words += ["model.discriminator.hidden=[8]"] if case == "factor_vae" else []
+    model = build(*words, x_shape=SHAPE, num_classes=5)
+    if hasattr(model, "num_images"):
+        model.num_images = IMAGES
+    x, y = batch(model)
+    terms = model.terms(x, y)
+    expected = objective_and_metrics(model, terms)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.encoder(x, model.context(y)).dtype == torch.bfloat16
+        found = objective_and_metrics(model, replace(terms))  # computes all of it again
+        again = objective_and_metrics(model, model.terms(x, y)) | {"step": model.loss(x, y)[0]}
+    assert {name: value.dtype for name, value in again.items()} == dict.fromkeys(
+        again, torch.float32
+    )
+    tolerance = 0.01 if case in ("factor_vae", "ladder_vae") else 0
+    for name, value in expected.items():
+        assert_close(found[name], value, rtol=tolerance, atol=tolerance)
+
+
+def objective_and_metrics(model, terms):
+    """Returns what an evaluation adds up of terms, and draws with the same seed each time."""
+    torch.manual_seed(1)
+    found = {"objective": model.objective(terms), **model.extra_metrics(terms)}
+    return found | {"distortion": terms.distortion, "rate": terms.rate, "elbo": terms.elbo}

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn.functional import leaky_relu, softplus
 
 from vaelab.distributed import gather_batch, own_share
+from vaelab.distributions.precision import full_precision
 from vaelab.models.vae import VAE
 from vaelab.networks.layers import Widths, build_dense_layers
 from vaelab.parts import OptionsOf
@@ -66,7 +67,7 @@ class FactorVAE(VAE):
         Their mean estimates the total correlation.
         """
         frozen = {name: weight.detach() for name, weight in self.discriminator.named_parameters()}
-        return functional_call(self.discriminator, frozen, (terms.z[0],))
+        return full_precision(functional_call(self.discriminator, frozen, (terms.z[0],)))
 
     def extra_metrics(self, terms: Terms) -> dict[str, Tensor]:
         """The log-odds of the discriminator [B], as `discriminated_total_correlation`."""
@@ -88,7 +89,8 @@ class FactorVAE(VAE):
 
     def discriminator_loss(self, codes: Tensor, shuffled: Tensor) -> Tensor:
         """The discriminator's cross-entropy [], of codes [B, D] against shuffled codes [B', D]."""
-        is_code, is_not = self.discriminator(codes), -self.discriminator(shuffled)
+        is_code = full_precision(self.discriminator(codes))
+        is_not = -full_precision(self.discriminator(shuffled))
         return 0.5 * (softplus(-is_code).mean() + softplus(-is_not).mean())
 
     def shuffle_latents(self, codes: Tensor) -> Tensor:
