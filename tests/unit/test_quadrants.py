@@ -8,8 +8,11 @@ from torch.testing import assert_close
 from vaelab import evaluation
 from vaelab.conditions import Continuous
 from vaelab.data import Images, Quadrants
+from vaelab.data.columns import Column
 from vaelab.data.quadrants import known_mask
+from vaelab.data.splits import Splits
 from vaelab.evaluation import Subject
+from vaelab.evaluation.neighbours import column_scales
 from vaelab.metrics.neighbour_prediction import NeighbourPrediction
 
 
@@ -88,6 +91,49 @@ def test_neighbours_predict_by_their_mean_and_the_average_image():
     found = fitted.nll(x.view(2, 1, 1, 3), queries)
     by_hand = -(x * expected.log() + (1 - x) * (1 - expected).log()).sum(1)
     assert_close(found, by_hand.double())
+
+
+def test_neighbours_are_the_same_far_from_zero():
+    known, queries = torch.randint(2000, (300, 2)).float(), torch.randint(2000, (40, 2)).float()
+    known, queries, pixels = known + 0.25, queries, torch.rand(300, 5)
+    near = NeighbourPrediction.fit(known, pixels, 1).probabilities(queries)
+    far = NeighbourPrediction.fit(known + 2**20, pixels, 1).probabilities(queries + 2**20)
+    assert_close(far, near)
+    by_differences = (queries[:, None] - known).square().sum(2).argmin(1)
+    assert_close(near, (pixels[by_differences] + (pixels.sum(0) + 0.5) / 301) / 2)
+
+
+def test_neighbours_metric_does_not_depend_on_units(build, tmp_path):
+    images, labels = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8), torch.zeros(60).long()
+    age, day = torch.randint(90, (60, 1)), 20_000 + torch.randint(900, (60, 1))
+    found = []
+    for unit in (1, 86_400):
+        columns = {
+            "age": age.float(),
+            "constant": 1 + 0 * age.float(),
+            "time": (day * unit).float(),
+        }
+        columns = {name: Column(numbers[:40], numbers[40:]) for name, numbers in columns.items()}
+        splits = Splits(images[:40], labels[:40], images[40:], labels[40:], 0, columns=columns)
+        settings = {"batch_size": 5, "val_size": 5, "pixels": "binary", "numbers": True}
+        data = Images(source=lambda splits=splits: splits, **settings)
+        shapes = {name: data.shapes[name] for name in ("x_shape", "numbers")}
+        model = build("condition=continuous", **shapes).eval()
+        subject = Subject(model, data, tmp_path, track=lambda items, _: items)
+        found.append(evaluation.neighbours(subject, count=1)["neighbours_nll"]["value"])
+        known = data.labels("train")[data.rows["train"]]
+        deviations = known.std(0, correction=0)
+        deviations[1] = 1  # of the constant column
+        assert_close(column_scales(data, known), deviations)
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+
+
+def test_neighbours_of_quadrants_have_one_scale_for_all_pixels(source):
+    data = Images(source=source(2)[0], batch_size=5, val_size=5, pixels="binary", numbers=True)
+    known = data.labels("train")[data.rows["train"]]
+    scales = column_scales(data, known)
+    assert (scales == scales[0]).all()
+    assert_close(scales[0], known.var(0, correction=0).mean().sqrt())
 
 
 def test_neighbours_of_all_images_are_no_better_than_the_average():

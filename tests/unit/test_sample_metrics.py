@@ -233,6 +233,14 @@ def test_copied_share_matches_hand_computed_value_and_error():
     assert found["se"] == pytest.approx(clusters * math.hypot(2 / 4, 1 / 4, 3 / 4))
 
 
+def test_nearest_images_are_the_same_far_from_zero():
+    pool, images = torch.randint(999, (300, 2)).float(), torch.randint(999, (40, 2)).float()
+    expected = (images[:, None] - pool).square().sum(2).amin(1).sqrt()
+    for shift in (0, 2**20):
+        found = nearest_images(images + shift, (pool + shift).split(100))
+        assert_close(found.distances, expected)
+
+
 def test_copied_share_is_zero_for_equal_distances():
     images = torch.rand(2, 1, 8, 8)
     nearest = nearest_images(images[[0, 0, 1]], [images])

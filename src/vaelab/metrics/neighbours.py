@@ -104,13 +104,16 @@ def nearest_images(images: Tensor, pool: Iterable[Tensor]) -> NearestImages:
         pool: Batches [n, C, H, W] of the pool, in the same units and on the same device.
     """
     shape, images = images.shape, images.flatten(1)
+    centre = images.mean(0)  # near the origin the distances are exact to more digits
+    centred = images - centre
     found, size = torch.zeros_like(images), 0
     least = images.new_full((len(images),), torch.inf)
     indices = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     for batch in pool:
         batch = batch.flatten(1)
         # The squared distances, less the squares of the images, which change no order.
-        distances = torch.addmm(batch.square().sum(1), images, batch.T, alpha=-2)
+        near = batch - centre
+        distances = torch.addmm(near.square().sum(1), centred, near.T, alpha=-2)
         values, rows = distances.min(1)
         closer = values < least
         least = torch.where(closer, values, least)

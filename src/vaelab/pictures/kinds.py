@@ -81,7 +81,8 @@ def gaps(model: ELBO, request: Request) -> Picture:
     covariance = z.T.cov() + TINY * torch.eye(z.shape[1]).to(z)
     factor = torch.linalg.cholesky_ex(covariance).L
     drawn = z.mean(0) + torch.randn(CANDIDATES, z.shape[1]).to(z) @ factor.mT
-    distances, codes = torch.cdist(drawn / z.std(0), z / z.std(0)).min(1)
+    mean, scale = z.mean(0), z.std(0)
+    distances, codes = torch.cdist((drawn - mean) / scale, (z - mean) / scale).min(1)
     far = distances.topk(request.count or 32).indices
     y = request.y[codes[far]]
     arrays = decode_means(model, drawn[far], y) | {"distances": distances[far]}
