@@ -252,7 +252,7 @@ INCOMPATIBLE = {  # overrides: part of the error message, with labelled images
     "prior=flow model.prior.hidden=[0]": "model.prior.hidden=[0]: should be greater than 0",
     "prior=spline": "prior=spline: there is no such prior",
     # The weights of a variant.
-    "model=info_vae model.alpha=1.5": "model.alpha=1.5: should be less than or equal to 1",
+    "model=info_vae model.alpha=1.5": "model.alpha=1.5: should be 1 at most",
     # The posterior.
     "posterior=spline model.posterior.bins=1": "bins=1: should be greater than or equal to 2",
     "posterior=spline model.posterior.context=0": "context=0: should be greater than 0",

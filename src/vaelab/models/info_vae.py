@@ -1,10 +1,10 @@
 """`InfoVAE`, a weighted rate and a weighted MMD to the prior."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
 from torch import Tensor
 
+from vaelab.errors import UserError
 from vaelab.models.wae import WAE
 from vaelab.terms import Terms, weighted
 
@@ -20,16 +20,25 @@ class InfoVAE(WAE):
     takes posterior=deterministic, too.
 
     Args:
-        alpha: Weight of the mutual information of image and code, rewarded if positive. At most 1:
-            above it the rate would be rewarded without bound.
+        alpha: Weight of the mutual information of image and code, rewarded if positive. At most 1
+            in a training: above it the rate would be rewarded without bound.
         options: The arguments of `WAE`; `divergence_weight` is lambda.
     """
 
     alpha: Tensor
 
-    def __init__(self, *, alpha: Annotated[float, Field(le=1)], **options: Any) -> None:
+    def __init__(self, *, alpha: float, **options: Any) -> None:
         super().__init__(**options)
         self.add_weight("alpha", alpha)
+
+    def setup(self, stage: str) -> None:
+        """Called by Lightning before fit, val and test: refuses to train with alpha above 1."""
+        if stage == "fit" and self.alpha > 1:
+            raise UserError(
+                f"model.alpha={float(self.alpha):g}: should be 1 at most, for above it the loss has "
+                "no least value"
+            )
+        super().setup(stage)
 
     def objective(self, terms: Terms) -> Tensor:
         """The mean distortion + (1 - alpha) rate + (alpha + lambda - 1) MMD^2, []; may raise."""

@@ -64,7 +64,7 @@ def test_metric_without_direction_has_no_best_cell_and_no_better_colour(make_swe
         framed[metric] = len(figure["layout"]["shapes"])
         bars[metric] = figure["data"][0]["colorbar"]["title"]["text"]
     assert (framed["test/penalty"], framed["test/rate"]) == (0, 1)
-    assert bars["test/penalty"] == "test/penalty"
+    assert bars["test/penalty"] == "test/penalty, nats per image"
     assert bars["test/rate"] == "test/rate, nats per image; light is better"
 
 
