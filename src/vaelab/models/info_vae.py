@@ -35,8 +35,8 @@ class InfoVAE(WAE):
         """Called by Lightning before fit, val and test: refuses to train with alpha above 1."""
         if stage == "fit" and self.alpha > 1:
             raise UserError(
-                f"model.alpha={float(self.alpha):g}: should be 1 at most, for above it the loss has "
-                "no least value"
+                f"model.alpha={float(self.alpha):g}: should be 1 at most, for above it the loss "
+                "has no least value"
             )
         super().setup(stage)
 
