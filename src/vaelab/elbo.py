@@ -127,6 +127,15 @@ class ELBO(Inference, LightningModule):
             initialise_parts(self, data)
             self.fresh = False
 
+    @property
+    def images(self) -> Images | None:
+        """The trainer's data module, if it is of vaelab; None with other loaders or no trainer."""
+        try:
+            data = getattr(self.trainer, "datamodule", None)
+        except RuntimeError:  # Lightning's, without a trainer
+            return None
+        return data if isinstance(data, Images) else None
+
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Called by Lightning for each batch, on the CPU: makes x and y of images and labels.
 
@@ -137,7 +146,7 @@ class ELBO(Inference, LightningModule):
         Raises:
             UserError: If images or labels do not fit the model.
         """
-        if isinstance(self.trainer.datamodule, Images):  # type: ignore[attr-defined]
+        if self.images is not None:
             return batch
         images, labels, *more = (
             (*batch, None) if isinstance(batch, (tuple, list)) else (batch, None)
@@ -270,8 +279,8 @@ class ELBO(Inference, LightningModule):
         Adds, too, how many images there are in all parts of the data.
         """
         checkpoint[KEY] = format_record(self.shapes)
-        if isinstance(self.trainer.datamodule, Images):  # type: ignore[attr-defined]
-            checkpoint[KEY]["images"] = self.trainer.datamodule.total  # type: ignore[attr-defined]
+        if self.images is not None:
+            checkpoint[KEY]["images"] = self.images.total
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning before it loads a checkpoint: checks weights, corrects its counts.
@@ -283,11 +292,10 @@ class ELBO(Inference, LightningModule):
             UserError: If names or shapes of the weights differ.
         """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, Images) and (
-            said := data.growth_warning(checkpoint[KEY].get("images"))
-        ):
-            rank_zero_warn(said)
+        if self.images is not None:
+            grown = self.images.growth_warning(checkpoint.get(KEY, {}).get("images"))
+            if grown is not None:
+                rank_zero_warn(grown)
         step_counts.restore_step_count(checkpoint)
         step_counts.close_finished_epoch(checkpoint)
 

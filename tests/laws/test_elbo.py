@@ -478,7 +478,8 @@ def test_on_load_checkpoint_refuses_other_or_missing_weights(build):
 
 def test_checkpoint_is_refused_if_a_scalar_is_not_finite(build_randomized):
     callback, *_ = build_randomized().configure_callbacks()
-    trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=6))
+    alone = SimpleNamespace(reduce_boolean_decision=lambda decision: decision)
+    trainer = SimpleNamespace(fit_loop=SimpleNamespace(total_batch_idx=6), strategy=alone)
     callback.window.append(torch.ones(2), torch.tensor([1.0, float("nan")]), torch.tensor(1.0))
     with pytest.raises(UserError, match="rate became nan at training step 6"):
         callback.on_save_checkpoint(trainer, None, {})

@@ -166,16 +166,15 @@ class Plan:
         )
         if how_far := finished.unfinished_progress(folder):
             self.say(f"{folder}: not finished, {how_far}")
-        if grown := data.growth_warning(getattr(model, "images_then", None)):
-            self.say(f"{folder}: {grown}")
         data.device = device
         subject = Subject(model.to(device), data, cache, self.seed, shared=self.shared)
         record = Record(folder, getattr(model, "step", 0))
         absent, failed = {}, []
-        for name in self.what:
-            settings = metric_settings(self.metrics[name]) | {"seed": self.seed}
-            if not self.rerun and record.has(name, settings):
-                continue
+        every = {n: metric_settings(self.metrics[n]) | {"seed": self.seed} for n in self.what}
+        left = {n: each for n, each in every.items() if self.rerun or not record.has(n, each)}
+        if left and (grown := data.growth_warning(getattr(model, "images_then", None))):
+            self.say(f"{folder}: {grown}")
+        for name, settings in left.items():
             torch.manual_seed(stream_seed(f"evaluate {name}", self.seed))
             try:
                 results = instantiate(self.metrics[name], _convert_="all")(subject)
