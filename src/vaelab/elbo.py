@@ -116,12 +116,20 @@ class ELBO(Inference, LightningModule):
         """
         return [StepScalars(), AccumulatedGradients(), LearningRate()]
 
+    def check_trainable(self) -> None:
+        """Raises UserError if a model of these settings can be loaded, but not be trained."""
+
     def setup(self, stage: str) -> None:
         """Called by Lightning before fit and test: in fit, initialises a fresh model from data.
 
         Skipped if the model was trained or loaded before. Lightning restores a checkpoint to
         resume after this.
+
+        Raises:
+            UserError: In fit, as `check_trainable` does.
         """
+        if stage == "fit":
+            self.check_trainable()
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None and self.fresh:
             initialise_parts(self, data)
@@ -292,10 +300,9 @@ class ELBO(Inference, LightningModule):
             UserError: If names or shapes of the weights differ.
         """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
-        if self.images is not None:
-            grown = self.images.growth_warning(checkpoint.get(KEY, {}).get("images"))
-            if grown is not None:
-                rank_zero_warn(grown)
+        then = checkpoint.get(KEY, {}).get("images")
+        if self.images is not None and (said := self.images.growth_warning(then)):
+            rank_zero_warn(said)
         step_counts.restore_step_count(checkpoint)
         step_counts.close_finished_epoch(checkpoint)
 

@@ -503,6 +503,44 @@ def test_best_checkpoint_of_another_loss_or_folder_is_not_kept(
     assert not (folder / "evaluation.json").exists()
 
 
+def test_attempt_that_failed_leaves_no_best_checkpoint_of_another_loss(
+    get_error, last_checkpoint, monkeypatch
+):
+    folder = last_checkpoint.parents[1]
+    given = [f"hydra.run.dir={folder}", f"paths.data={folder.parent}/data", *SMALL_LAYERS]
+    given += ["trainer.max_epochs=2", "model.optimizer.lr=0.0", "logger=none", "ckpt=last"]
+    fault = ["+callbacks.fault._target_=support.faults.Fault", "+callbacks.fault.step=40"]
+    assert "became nan" in get_error(*given, "model.free_bits=100", *fault)
+    monkeypatch.setattr(sys, "argv", ["train.py", *given, "model.free_bits=100"])
+    train.main()
+    assert read_json(folder / "results.json")["best_step"] == 62
+
+
+def test_settings_that_cannot_be_trained_delete_nothing(get_error, last_checkpoint):
+    folder = last_checkpoint.parents[1]
+    before = sorted(path for path in folder.rglob("*") if path.is_file())
+    given = [f"hydra.run.dir={folder}", *SMALL_LAYERS, "logger=none", "rerun=true"]
+    assert "should be 1 at most" in get_error(*given, "model=info_vae", "model.alpha=1.5")
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == before
+
+
+def test_monitor_that_is_not_given_any_more_chooses_the_best_anew(
+    last_checkpoint, monkeypatch, capsys
+):
+    folder = last_checkpoint.parents[1]
+    given = [f"hydra.run.dir={folder}", f"paths.data={folder.parent}/data", *SMALL_LAYERS]
+    given += ["model.optimizer.lr=0.0", "logger=none"]
+    monitor = ["+callbacks.checkpoint.monitor=val/elbo", "+callbacks.checkpoint.mode=max"]
+    for words in (["rerun=true", "trainer.max_epochs=1", *monitor], ["ckpt=last"]):
+        monkeypatch.setattr(sys, "argv", ["train.py", "trainer.max_epochs=2", *given, *words])
+        if "rerun=true" in words:
+            sys.argv.remove("trainer.max_epochs=2")
+        train.main()
+    said = capsys.readouterr().err
+    assert "callbacks.checkpoint.monitor=null callbacks.checkpoint.mode=null makes" in said
+    assert read_json(folder / "results.json")["best_step"] == 62
+
+
 def test_resume_from_checkpoint_outside_run_folder_does_not_warn(recwarn):
     warn_of_other_settings(OmegaConf.create(), Path("/last.ckpt"))
     assert not recwarn

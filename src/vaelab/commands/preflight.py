@@ -76,6 +76,7 @@ def check_training(
         raise UserError(
             f"model.{name} is told by the data; change them with data=... or data.*=..."
         )
+    model.check_trainable()
     assert data.sizes  # raises UserError without test images
     data.check_training_draw()
     check_batches(trainer, model, data)

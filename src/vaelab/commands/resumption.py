@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from vaelab.commands.earlier_settings import settings_today
 from vaelab.commands.run_folder import RunFolder
+from vaelab.data import Images
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs import resume
@@ -18,7 +19,7 @@ from vaelab.runs.screen import shell_path
 from vaelab.runs.targets import implied_names
 from vaelab.training.callbacks.checkpoint import checkpoints_beside, is_whole, load_checkpoint
 from vaelab.training.callbacks.ema import KEY as TRAINED
-from vaelab.training.checkpoint_format import check_architecture
+from vaelab.training.checkpoint_format import KEY, check_architecture
 
 
 class Start(NamedTuple):
@@ -31,7 +32,7 @@ class Start(NamedTuple):
     keeps_best: bool = True
 
 
-def find_start(run: RunFolder, model: ELBO) -> Start:
+def find_start(run: RunFolder, model: ELBO, data: Images) -> Start:
     """Returns the checkpoint to go on from, by `ckpt` or as left here; with None to start anew.
 
     Without `ckpt` it is the last of an earlier start in this folder, unless rerun=true. Says so
@@ -71,6 +72,7 @@ def find_start(run: RunFolder, model: ELBO) -> Start:
     state = load_to_resume(run, path)
     check_architecture(model.state_dict(), state["state_dict"])
     is_same = not warn_of_other_settings(run.cfg, path)
+    is_same &= data.growth_warning(state[KEY].get("images")) is None  # the model warns of it
     if TRAINED in state and run.cfg.ema is None:
         rank_zero_warn(
             f"{path} has averaged weights, and with ema=none training goes on from the averages; "
@@ -127,13 +129,13 @@ def warn_of_other_settings(cfg: DictConfig, checkpoint: Path) -> list[str]:
         """Returns the chosen settings that are other than those of the earlier run."""
         before, now = chosen(found), chosen(present)
         before |= resume.new_settings(found, now, lambda: chosen(settings_today(earlier)))
-        for name in implied & now.keys():
-            if now[name] != before.get(name):
-                raise UserError(
-                    f"{checkpoint} is of {name}={before.get(name)}, not {now[name]}; "
-                    f"{name}={before.get(name)} goes on with it"
-                )
-        return [f"{name}={now[name]}" for name in now if now[name] != before.get(name)]
+        other = [name for name in (*now, *before) if now.get(name) != before.get(name)]
+        for name in implied.intersection(other):
+            raise UserError(
+                f"{checkpoint} is of {name}={before.get(name)}, not {now.get(name)}; "
+                f"{name}={before.get(name)} goes on with it"
+            )
+        return [f"{name}={now.get(name, 'null')}" for name in dict.fromkeys(other)]
 
     implied = {*implied_names(present)}
     if changed := changed_settings(resume.split_settings):

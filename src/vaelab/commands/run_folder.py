@@ -167,9 +167,9 @@ class RunFolder:
         """Writes the configuration; deletes earlier results, with rerun all outputs of the run.
 
         Does nothing but in the first process. Writes the overrides, too. The results are
-        results.json and failure.json, and evaluation.json if the best checkpoint is chosen anew. A
-        run that starts `anew`, from no checkpoint, also loses the curves of an earlier start, which
-        was killed before its first checkpoint.
+        results.json and failure.json. If the best checkpoint is chosen anew, it goes with its
+        evaluation.json. A run that starts `anew`, from no checkpoint, also loses the curves of an
+        earlier start, which was killed before its first checkpoint.
         """
         if self.console.quiet:  # not the first process
             return
@@ -182,7 +182,8 @@ class RunFolder:
             for name in ("results.json", FAILURE):  # these mark an end
                 (self.folder / name).unlink(missing_ok=True)
             if not keeps_best:
-                (self.folder / EVALUATION).unlink(missing_ok=True)
+                for path in (self.best, self.folder / EVALUATION):
+                    path.unlink(missing_ok=True)
         write_config(self.folder, self.cfg, self.overrides)
 
     def resume_command(self, *changes: str) -> str:

@@ -50,8 +50,8 @@ def fit_run(run: RunFolder) -> float:
     if (found := results.reuse_finished_run(run, plan)) is not None:
         return found
     with results.explain_write_error(run), run.discard_if_refused(trainer):
-        ckpt, keeps_best = resumption.find_start(run, model)
-        run.write_config(anew=ckpt is None, keeps_best=keeps_best)
+        ckpt, keeps_best = resumption.find_start(run, model, data)
+        run.write_config(anew=ckpt is None, keeps_best=keeps_best or ckpt == run.best)
         if isinstance(trainer.checkpoint_callback, Checkpoint):
             trainer.checkpoint_callback.forgets_best = not keeps_best
         introduction.introduce(run, model, data, trainer)

@@ -92,7 +92,8 @@ def far_numbers_warning(data: Images) -> str | None:
         return None
     train, units = data.splits.train_images, data.units
     assert isinstance(train, Tensor)
-    reach = train[data.rows["train"]].abs().transpose(0, 1).flatten(1).amax(1).tolist()
+    rows = data.rows["train"]
+    reach = [max(map(abs, column[rows].aminmax())) for column in train.unbind(1)]
     far = [f"{name} ({r:.0f})" for name, r in zip(units.names, reach, strict=True) if r > FAR]
     if not far:
         return None

@@ -14,10 +14,11 @@ PATIENCE = 60.0
 def file_lock(path: Path) -> Iterator[None]:
     """Context manager with a lock on a file; goes on without it after `PATIENCE` seconds.
 
-    Where files cannot be locked it goes on at once. It is meant for short work.
+    Where files cannot be locked or the lock not be written it goes on at once. It is meant for
+    short work.
     """
     lock = FileLock(path)
-    with suppress(NotImplementedError, Timeout):
+    with suppress(NotImplementedError, Timeout, OSError):
         lock.acquire(timeout=PATIENCE)
     try:
         yield

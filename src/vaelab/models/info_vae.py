@@ -31,14 +31,13 @@ class InfoVAE(WAE):
         super().__init__(**options)
         self.add_weight("alpha", alpha)
 
-    def setup(self, stage: str) -> None:
-        """Called by Lightning before fit, val and test: refuses to train with alpha above 1."""
-        if stage == "fit" and self.alpha > 1:
+    def check_trainable(self) -> None:
+        """Raises UserError if alpha is above 1."""
+        if self.alpha > 1:
             raise UserError(
                 f"model.alpha={float(self.alpha):g}: should be 1 at most, for above it the loss "
                 "has no least value"
             )
-        super().setup(stage)
 
     def objective(self, terms: Terms) -> Tensor:
         """The mean distortion + (1 - alpha) rate + (alpha + lambda - 1) MMD^2, []; may raise."""

@@ -26,6 +26,8 @@ KEPT = (
 """What `results.json` has beside metrics and is kept; the settings are in the command."""
 PICTURES = ("samples", "reconstructions")
 CURVES = ("val/elbo", "val/rate", "val/distortion")
+KEPT_FOLDER = Path("results/reproductions")
+"""Where `vaelab reproduce` keeps records, by default."""
 POINTS = 200  # most points of a kept curve
 
 
@@ -159,7 +161,8 @@ def read_record(kept: Path, protocol: str, run: str, form: Form) -> dict[str, An
     """
     path = record_folder(kept, protocol, run, form) / "record.json"
     flags = ["--short"] if form == "short" else []
-    anew = shlex.join(["vaelab", "reproduce", f"{protocol}/{run}", *flags])
+    where = [] if kept == KEPT_FOLDER else [f"kept={kept}"]
+    anew = shlex.join(["vaelab", "reproduce", f"{protocol}/{run}", *flags, *where])
     try:
         if found := read_json(path):
             Record.model_validate(found)

@@ -1,9 +1,10 @@
 """Detection, comparison and deletion of a previous run in the same folder."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from math import inf
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,6 +17,8 @@ from vaelab.runs.targets import implied_names
 from vaelab.training.json_files import read_json
 
 UNMEASURED = "unmeasured"
+OPTIMIZER = re.compile(r"model\.(\w+_)?(optimizer|scheduler)\b")
+"""Settings of how a model is trained, which leave the loss as it is."""
 
 
 def finished_elbo(folder: Path) -> float | None:
@@ -126,15 +129,18 @@ def split_settings(plain: Mapping[str, Any]) -> dict[str, object]:
 def loss_settings(plain: Mapping[str, Any]) -> dict[str, object]:
     """Returns, by dotted names, the settings that decide what the best checkpoint is chosen by.
 
-    These are of the model but for its optimizer, of the data but for where they are and how they
+    These are of the model but for its optimizers, of the data but for where they are and how they
     are read, and of the monitor.
     """
     data = (*SPLIT, "pixels", "columns", "numbers", "source")
     chosen = "model.", "callbacks.checkpoint.m", *(f"data.{name}" for name in data)
-    elsewhere = [f"data.source.{name}" for name in (*ELSEWHERE, "path")]
-    left = "model.optimizer", "model.scheduler", *elsewhere
+    left = tuple(f"data.source.{name}" for name in ELSEWHERE)
     every = identity_settings(plain)
-    return {n: v for n, v in every.items() if n.startswith(chosen) and not n.startswith(left)}
+    found = {n: v for n, v in every.items() if n.startswith(chosen) and not n.startswith(left)}
+    for name in ("data.source.path", "data.source.name"):
+        if name in found:
+            found[name] = PurePath(str(found[name])).name
+    return {name: v for name, v in found.items() if not OPTIMIZER.match(name)}
 
 
 def identity_settings(plain: Mapping[str, Any]) -> dict[str, object]:

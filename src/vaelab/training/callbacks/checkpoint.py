@@ -56,6 +56,7 @@ class Checkpoint(ModelCheckpoint):
         self.best_elbo = nan
         self.saved_step = -1
         self.forgets_best = False
+        self.is_fitting = True
 
     @property
     def state_key(self) -> str:
@@ -82,8 +83,11 @@ class Checkpoint(ModelCheckpoint):
         The file is `best.ckpt` in `dirpath`, if it exists there and is the one of this value. So
         the best checkpoint is found after the run folder was moved or copied, and no path in a
         checkpoint is used: Lightning deletes the file at `kth_best_model_path` when there is a
-        better one. Without it, the next validation saves a best.
+        better one. Without it, the next validation saves a best. Only in fit: in a test the best is
+        known already.
         """
+        if not self.is_fitting:
+            return
         best = Path(str(self.dirpath)) / "best.ckpt"
         if not self.forgets_best and is_best_of(state_dict, best):
             paths = {
@@ -103,6 +107,7 @@ class Checkpoint(ModelCheckpoint):
         """Called by Lightning before it loads a checkpoint: tells all processes `forgets_best`."""
         super().setup(trainer, module, stage)
         self.forgets_best = trainer.strategy.broadcast(self.forgets_best)
+        self.is_fitting = stage == "fit"
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         """Called by Lightning before fit: makes the folder; WriteError if that fails."""
