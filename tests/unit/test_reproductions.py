@@ -330,7 +330,7 @@ def test_damaged_record_is_left_out_and_named(tmp_path, kept, content):
     assert reproductions.compare_all(folder, protocols) == []
     assert reproductions.write_planes(folder, protocols) == []
     (line,) = reproductions.damaged_records(folder, protocols)
-    anew = "`vaelab reproduce trial/vae --short` writes it anew"
+    anew = f"`vaelab reproduce trial/vae --short kept={path.parents[2]}` writes it anew"
     assert line == f"{path}: damaged, and left out; {anew}"
 
 
