@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaelab.acceleration import step_counts
+from vaelab.data.description import growth_warning
 from vaelab.data.images import Images
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError, first_line
@@ -301,7 +302,7 @@ class ELBO(Inference, LightningModule):
         """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
         then = checkpoint.get(KEY, {}).get("images")
-        if self.images is not None and (said := self.images.growth_warning(then)):
+        if self.images is not None and (said := growth_warning(self.images, then)):
             rank_zero_warn(said)
         step_counts.restore_step_count(checkpoint)
         step_counts.close_finished_epoch(checkpoint)

@@ -101,3 +101,19 @@ def far_numbers_warning(data: Images) -> str | None:
         f"numbers of {listed(far)} are that many standard deviations from their mean; is one a "
         "code for a missing number? Else their logarithm, or trainer.gradient_clip_val=1, may help"
     )
+
+
+def growth_warning(data: Images, trained: int | None) -> str | None:
+    """Returns a warning that there are not as many images as in training; else None.
+
+    Args:
+        data: The images as they are now.
+        trained: How many there were in all parts, or None if it is not known.
+    """
+    if trained is None or trained == data.total:
+        return None
+    counts = f"were {trained:,} {data.noun} when this model was trained, and are {data.total:,}"
+    return (
+        f"there {counts} now, which divides them in another way; what is tested may have been "
+        "trained on"
+    )

@@ -188,20 +188,6 @@ class Images(LightningDataModule):
         """The number of images of all parts together."""
         return sum(map(len, self.splits.parts.values()))
 
-    def growth_warning(self, trained: int | None) -> str | None:
-        """Returns a warning that there are not as many images as in training; else None.
-
-        Args:
-            trained: How many there were in all parts, or None if it is not known.
-        """
-        if trained is None or trained == self.total:
-            return None
-        counts = f"were {trained:,} {self.noun} when this model was trained, and are {self.total:,}"
-        return (
-            f"there {counts} now, which divides them in another way; what is tested may have been "
-            "trained on"
-        )
-
     def check_batch_size(self, world_size: int) -> None:
         """Raises UserError if devices do not divide the batch size or outnumber training images."""
         if self.batch_size % world_size:

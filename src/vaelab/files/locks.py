@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 PATIENCE = 60.0
 """Seconds after which a lock that another process holds is not waited for any longer."""
@@ -18,7 +18,7 @@ def file_lock(path: Path) -> Iterator[None]:
     short work.
     """
     lock = FileLock(path)
-    with suppress(NotImplementedError, Timeout, OSError):
+    with suppress(NotImplementedError, OSError):
         lock.acquire(timeout=PATIENCE)
     try:
         yield
