@@ -79,7 +79,15 @@ def test_later_settings_of_a_protocol_count(protocol):
     whole = protocol.overrides("cvae", is_short=False, seed=2)
     assert whole == ["data=mnist_5k", "trainer.max_epochs=5", "model=cvae", "seed=2"]
     assert "trainer.max_epochs=1" in protocol.overrides("cvae", is_short=True)
-    assert protocol.repetitions(is_short=True) == [1]
+
+
+def test_short_form_has_the_first_seed_or_its_own(protocol):
+    assert protocol.repetitions(is_short=False) == protocol.seeds
+    assert protocol.repetitions(is_short=True) == protocol.seeds[:1]
+    short = protocol.short.model_copy(update={"seeds": [7, 8]})
+    own = protocol.model_copy(update={"short": short})
+    assert own.repetitions(is_short=True) == [7, 8]
+    assert own.repetitions(is_short=False) == protocol.seeds
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from vaelab.runs import naming
 Better = Literal["lower", "higher", "equal"]
 Words = Sequence[str]
 """Settings as on the command line of `train`, `name=value` each; later ones count."""
+Seeds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 RUN_NAME = re.compile(r"[a-z0-9_]+")
 MACHINE = (
     *("trainer.accelerator", "trainer.devices", "trainer.strategy", "compile", "hydra"),
@@ -75,9 +76,11 @@ class Short(Strict):
 
     Attributes:
         settings: Settings after those of the whole protocol.
+        seeds: Its seeds; default: the first of the whole protocol alone.
     """
 
     settings: Words
+    seeds: Seeds | None = None
 
 
 class Protocol(Strict):
@@ -88,7 +91,7 @@ class Protocol(Strict):
         about: What is compared, and where ours is not as published.
         settings: Settings of all runs.
         runs: Settings of each run by its name, after those of all.
-        seeds: The seed of each repetition; the short form has the first alone.
+        seeds: The seed of each repetition.
         figures: What was published.
         short: The short form.
         plane: Whether rate against distortion of the runs is drawn.
@@ -98,7 +101,7 @@ class Protocol(Strict):
     about: str
     settings: Words
     runs: Annotated[dict[str, Words], Field(min_length=1)]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Seeds
     figures: Annotated[list[Figure], Field(min_length=1)]
     short: Short
     plane: bool = False
@@ -120,14 +123,14 @@ class Protocol(Strict):
         return re.sub(r"^.*?\b\d{4}, |;.*| \([^)]*\)", "", self.paper)
 
     def repetitions(self, is_short: bool, further: Words = ()) -> list[int]:
-        """Returns the seeds; in the short form the first alone, with a further `seed=5` that one.
+        """Returns the seeds of the form; with a further `seed=5` that one alone.
 
         Raises:
             UserError: If the further seed is no whole number.
         """
         seed = settings_by_name(further).get("seed")
         if seed is None:
-            return self.seeds[:1] if is_short else self.seeds
+            return (self.short.seeds or self.seeds[:1]) if is_short else self.seeds
         if not re.fullmatch(r"[0-9]+", seed):
             raise UserError(f"seed={seed}: is one whole number, in place of the protocol's seeds")
         return [int(seed)]
