@@ -3,6 +3,7 @@
 Their `_target_` names are those of modules that have been moved since.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -38,8 +39,8 @@ def test_update_config_replaces_only_old_target_names():
     assert update_config(node) == renamed
 
 
-def test_run_without_a_setting_of_today_is_what_it_was(tmp_path, capsys):
-    """The scales of a ladder were exponentials before there was `prior_scale`."""
+def test_run_without_settings_of_today_is_what_it_was(tmp_path, capsys):
+    """A ladder had other scales before `prior_scale`, and other features before `feature_norm`."""
     run = tmp_path / "run"
     given = ["model=ladder_vae", "network=mlp", "logger=none", f"hydra.run.dir={run}"]
     given += [
@@ -48,21 +49,26 @@ def test_run_without_a_setting_of_today_is_what_it_was(tmp_path, capsys):
         "model.encoder.hidden=[3]",
         "model.decoder.hidden=[3]",
     ]
-    exponential = "model.prior_scale=exp"
-    run_command(train, *given, exponential)
+    before = ["model.prior_scale=exp", "model.feature_norm=none"]
+    run_command(train, *given, *before)
     config = run / ".hydra" / "config.yaml"
-    config.write_text(config.read_text().replace("  prior_scale: exp\n", ""))
-    assert "prior_scale" not in config.read_text()
-    assert [level.scale for level in vaelab.load(run).down] == ["exp", "exp"]
+    text = config.read_text().replace("  prior_scale: exp\n", "")
+    config.write_text(text.replace("  feature_norm: none\n", ""))
+    assert not {"prior_scale", "feature_norm"} & {*re.findall(r"\w+", config.read_text())}
+    model = vaelab.load(run)
+    assert [level.scale for level in model.down] == ["exp", "exp"]
+    assert [level.norm for level in model.evidence] == ["none", "none"]
     with pytest.raises(SystemExit):
         run_command(train, *given)
     said = capsys.readouterr().err
-    assert "model.prior_scale=exp, not softplus; model.prior_scale=exp goes on with it" in said
+    both = "model.feature_norm=none, not rms; model.feature_norm=none model.prior_scale=exp goes on"
+    assert f"holds a run with {both} with it" in said
     with pytest.raises(SystemExit):
         run_command(train, *given, "ckpt=last", "trainer.max_epochs=2")
     said = capsys.readouterr().err
-    assert "last.ckpt is of model.prior_scale=exp, not softplus; model.prior_scale=exp goes" in said
-    run_command(train, *given, exponential)
+    assert "last.ckpt is of model." in said
+    assert "; model.feature_norm=none model.prior_scale=exp goes on with it" in said
+    run_command(train, *given, *before)
     assert "run is finished, with val/elbo" in capsys.readouterr().out
 
 

@@ -131,7 +131,10 @@ def bound_by_hand(model, x, y, z):
     context = y[:, : model.context_dim]
     d, told = model.encoder(x, context), []
     for up, linear in zip(model.up, model.evidence, strict=True):
-        told.insert(0, linear.params((d - linear.mean) / linear.scale))
+        features = (d - linear.mean) / linear.scale
+        if linear.norm == "rms":
+            features = features / features.square().mean().sqrt()
+        told.insert(0, linear.params(features))
         d = up(torch.cat([d, context], 1), context)
     top, *rest = z.split(WIDTHS)
     mean, log_scale = model.posterior.params(d).chunk(2, 1)
@@ -164,6 +167,7 @@ def bound_by_hand(model, x, y, z):
     [
         "model.prior_scale=softplus",
         "model.prior_scale=exp",
+        "model.feature_norm=none",
         "condition=one_hot prior=conditional_normal",
     ],
 )
@@ -190,6 +194,17 @@ def test_ladder_bound_matches_formula_of_paper(build_ladder, parts):
     assert_close(loss, (rates.sum(2) - likelihoods).mean(), rtol=0, atol=1e-9)
     assert_close([distortion, rate], [-likelihoods.mean(0), rates.sum(2).mean(0)])
     assert (levels > 0.01).all()  # the comparison would say nothing of a level without a rate
+
+
+def test_features_that_grow_leave_the_likelihood_of_a_level_as_it_is(build_ladder):
+    """Where they do not, log b falls with them, and training diverges."""
+    level = build_ladder().evidence[0]
+    h = torch.randn(5, len(level.mean)).double()
+    expected = level(h)
+    for found in (level(level.mean + 1000 * (h - level.mean)), level(1e30 * h)):
+        assert all(part.abs().max() < 20 for part in found)
+    for found, part in zip(level(level.mean + 1000 * (h - level.mean)), expected, strict=True):
+        assert_close(found, part, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("parts", ["", "posterior=full_gaussian", "prior=mixture", "posterior=iaf"])

@@ -131,11 +131,12 @@ def warn_of_other_settings(cfg: DictConfig, checkpoint: Path) -> list[str]:
         before, now = chosen(found), chosen(present)
         before |= resume.new_settings(found, now, lambda: chosen(settings_today(earlier)))
         other = [name for name in (*now, *before) if now.get(name) != before.get(name)]
-        for name in implied.intersection(other):
-            raise UserError(
-                f"{checkpoint} is of {name}={before.get(name)}, not {now.get(name)}; "
-                f"{name}={before.get(name)} goes on with it"
-            )
+        for name in other:
+            if name in implied:
+                raise UserError(
+                    f"{checkpoint} is of {name}={before.get(name)}, not {now.get(name)}; "
+                    f"{resume.earlier_words(before, now, present)} goes on with it"
+                )
         return [f"{name}={now.get(name, 'null')}" for name in dict.fromkeys(other)]
 
     implied = {*implied_names(present)}

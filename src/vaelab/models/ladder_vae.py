@@ -9,7 +9,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid, rms_norm, softplus
 
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.distributions.precision import full_precision
@@ -44,9 +44,10 @@ class LadderVAE(VAE):
     z_l also changes v of the levels below.
 
     The paper's batch normalisation makes an image's bound depend on the other images of its batch.
-    Instead, the input of b_l is standardised with the statistics of the first batch of the first
-    training (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3). b_l^2 is a softplus as in
-    the paper. Warm-up is `annealing=linear`. With `above=[]` it is `VAE`.
+    Instead, the input of a_l and b_l is standardised with the statistics of the first batch of the
+    first training (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3), and each image's then
+    has a mean square of 1. b_l^2 is a softplus as in the paper. Warm-up is `annealing=linear`. With
+    `above=[]` it is `VAE`.
 
     Args:
         latent_dim: The number of latents of v_1. D is that of all levels, the top one first.
@@ -55,6 +56,10 @@ class LadderVAE(VAE):
         prior_scale: Whether s_l is an exponential or s_l^2 a softplus, as in the paper. Scales that
             grow exponentially with v_(l+1) can run away: long training may then diverge. Runs
             without this setting have the exponential.
+        feature_norm: Whether the standardised features of an image are divided by their root mean
+            square (Zhang & Sennrich, 2019, arXiv:1910.07467, eq. 4 without the gain). Without it
+            (`none`) features that grow in training, as those of `network=conv` do from small ones,
+            make b_l so small that training diverges. Runs without this setting have `none`.
         posterior: (F, D) -> module, for the top level.
         prior: (D, context_dim) -> module, for the top level.
         decoder: (D, context_dim, shape) -> module, of v_1.
@@ -71,6 +76,7 @@ class LadderVAE(VAE):
         prior: Callable[..., Any],
         decoder: Callable[..., nn.Module],
         prior_scale: Literal["exp", "softplus"] = "exp",
+        feature_norm: Literal["none", "rms"] = "none",
         **parts: Any,
     ) -> None:
         widths = [*above[::-1], latent_dim]
@@ -87,7 +93,9 @@ class LadderVAE(VAE):
         self.up = nn.ModuleList(
             build_dense_layers(n, [hidden], self.context_dim) for n, _ in heights
         )
-        self.evidence = nn.ModuleList(LevelLikelihood(n, width) for n, width in heights)
+        self.evidence = nn.ModuleList(
+            LevelLikelihood(n, width, feature_norm) for n, width in heights
+        )
         self.down = nn.ModuleList(
             LevelPrior(upper, lower, hidden, self.context_dim, prior_scale)
             for upper, lower in pairwise(widths)
@@ -176,13 +184,15 @@ class LevelLikelihood(nn.Module):
     Args:
         features: F.
         width: The number of latents of the level.
+        norm: As `feature_norm` of `LadderVAE`.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, features: int, width: int) -> None:
+    def __init__(self, features: int, width: int, norm: Literal["none", "rms"]) -> None:
         super().__init__()
+        self.norm = norm
         self.params = nn.Linear(features, 2 * width)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
@@ -199,7 +209,9 @@ class LevelLikelihood(nn.Module):
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The likelihood's mean a_l and log-scale log b_l, [B, width] each, of d_l [B, F]."""
-        a, scale = full_precision(self.params((h - self.mean) / self.scale)).chunk(2, -1)
+        h = (h - self.mean) / self.scale
+        h = rms_norm(h, h.shape[-1:]) if self.norm == "rms" else h
+        a, scale = full_precision(self.params(h)).chunk(2, -1)
         return a, softplus_log_scale(scale)
 
 

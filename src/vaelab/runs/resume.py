@@ -78,12 +78,26 @@ def check_same_run(
         if before.get(name) != now.get(name):
             on = "ckpt=last goes on all the same"
             if name in implied_names(present):
-                on = f"{name}={before.get(name)} goes on with it"
+                on = f"{earlier_words(before, now, present)} goes on with it"
             raise UserError(
                 f"{shown} holds a run with {name}={before.get(name, 'nothing')}, not "
                 f"{now.get(name, 'nothing')}; {on}, rerun=true starts over, and "
                 "hydra.run.dir=FOLDER names another folder"
             )
+
+
+def earlier_words(
+    before: Mapping[str, object], now: Mapping[str, object], present: Mapping[str, Any]
+) -> str:
+    """Returns the settings, newer than a run, that its command needs to go on, as `name=value`.
+
+    Args:
+        before: Settings of the run by dotted name.
+        now: Those of the command.
+        present: The configuration of the command.
+    """
+    names = [name for name in implied_names(present) if before.get(name) != now.get(name)]
+    return " ".join(f"{name}={before.get(name)}" for name in sorted(names))
 
 
 def new_settings(

@@ -27,7 +27,9 @@ RENAMED = {
 """Old and new names of `_target_`, for run folders and exports of earlier versions."""
 
 
-IMPLIED: dict[str, dict[str, Any]] = {"vaelab.models.LadderVAE": {"prior_scale": "exp"}}
+IMPLIED: dict[str, dict[str, Any]] = {
+    "vaelab.models.LadderVAE": {"prior_scale": "exp", "feature_norm": "none"}
+}
 """By `_target_`, what a part did before there were these settings, where conf has another."""
 
 
