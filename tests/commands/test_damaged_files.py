@@ -4,10 +4,10 @@ All use one small run, which is trained once.
 """
 
 import shutil
-import subprocess
 import sys
 
 import pytest
+from support import programs
 from support.commands import run_command
 from support.disks import fill, make_read_only, small_disk
 
@@ -164,7 +164,7 @@ def test_every_command_tells_of_a_full_or_read_only_disk(trained, tmp_path, word
             given += [*SMALL[:-2], f"paths.data={trained}/data"]
             given += [word for word in SMALL[-2:] if word.partition("=")[0] not in words]
         command = [sys.executable, "-m", "vaelab", given[0].removesuffix(".py"), *given[1:]]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = programs.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
     (line,) = [each for each in done.stderr.splitlines() if not each.startswith("warning: ")]
     assert line.startswith(f"error: cannot write {disk}/")
@@ -180,7 +180,7 @@ def test_loggers_on_full_disk_are_one_line(trained, tmp_path, logger, left):
         fill(disk, left)
         words = [*SMALL[:-1], f"logger={logger}", f"paths.data={trained}/data"]
         command = [sys.executable, "-m", "vaelab", "train", *words, f"hydra.run.dir={disk}/run"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        done = programs.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
     (line,) = [each for each in done.stderr.splitlines() if not each.startswith("warning: ")]
     assert line.startswith(f"error: cannot write {disk}/run")

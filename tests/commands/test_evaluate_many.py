@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import programs
 from support.commands import run_command
 
 from vaelab import evaluation
@@ -116,7 +117,7 @@ def test_runs_measured_together_have_the_numbers_of_processes_of_their_own(folde
         runs = ",".join(f"{folder}/{name}" for name in names)
         where = f"paths.data={folder.parent}/data"
         command = [sys.executable, "evaluate.py", f"run={runs}", where, *FEW, "rerun=true"]
-        subprocess.run(command, cwd=ROOT, check=True, timeout=200)
+        programs.run(command, cwd=ROOT, check=True, timeout=200)
         return {name: read_evaluation(folder / name) for name in names}
 
     together = measure("c", "a")
@@ -247,7 +248,7 @@ def test_ctrl_c_keeps_runs_that_are_measured_and_the_same_command_goes_on(folder
     assert "nll=" in line
     before = read_evaluation(folder / "a")
     assert not (folder / "b" / "evaluation.json").exists()
-    done = subprocess.run(
+    done = programs.run(
         command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment, timeout=200
     )
     assert done.returncode == 0

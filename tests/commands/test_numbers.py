@@ -8,13 +8,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support import programs
 from support.commands import run_command
 from torch.testing import assert_close
 
@@ -215,7 +215,7 @@ def test_resume_mid_epoch_is_bit_exact(get_run, folder, tmp_path, kind):
     words = [*given, *(f"+callbacks.stop.{setting}" for setting in stop)]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
     options = {"cwd": ROOT, "env": environment, "timeout": 300}
-    assert subprocess.run([sys.executable, "train.py", *words], **options).returncode == 143
+    assert programs.run([sys.executable, "train.py", *words], **options).returncode == 143
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 8
     run_command(train, *given, "ckpt=last")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support import programs
 from support.commands import run_command
 from support.image_folders import noise, save_image
 
@@ -96,7 +97,7 @@ def test_jobs_of_a_sweep_share_the_prepared_file(photos, settings, tmp_path):
     command = [sys.executable, "train.py", "-m", *SMALL, *settings, f"paths.data={tmp_path}/data"]
     command += ["seed=1,2", f"hydra.sweep.dir={tmp_path}/sweep", "hydra.launcher.n_jobs=2"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, timeout=500)
+    programs.run(command, cwd=ROOT, env=environment, check=True, timeout=500)
     assert len(list((tmp_path / "sweep").glob("*/results.json"))) == 2
     assert len(list((tmp_path / "data").glob("*.safetensors"))) == 1
 
@@ -121,7 +122,7 @@ def test_signal_while_decoding_ends_all_processes_and_leaves_no_file(tmp_path, n
         path.with_name(f"{i}.png").hardlink_to(path)
     settings = [f"data.source.path={tmp_path}/photos", "data.source.size=8"]
     settings += [f"paths.data={tmp_path}/data", f"hydra.run.dir={tmp_path}/run"]
-    process = subprocess.Popen(
+    process = programs.start(
         [sys.executable, "train.py", "data=folder", *settings],
         cwd=ROOT,
         stdout=subprocess.PIPE,

@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from support import programs
 
 from vaelab.runs.resume import UNMEASURED
 
@@ -37,10 +39,10 @@ def start(data_dir):
     """Returns a function that starts `train.py` in a session, which is killed at the end."""
     started = []
 
-    def start_run(folder, *overrides, script="train.py", ignored=None, **environment):
+    def start_run(folder, *overrides, script="train.py", program=programs.start, **environment):
         settings = [f"hydra.run.dir={folder}", f"paths.data={data_dir}", *RUN]
         started.append(
-            subprocess.Popen(
+            program(
                 [sys.executable, script, *(settings if script == "train.py" else []), *overrides],
                 cwd=ROOT,
                 env=ENVIRONMENT | environment,
@@ -48,7 +50,6 @@ def start(data_dir):
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
-                preexec_fn=ignored and (lambda: signal.signal(ignored, signal.SIG_IGN)),
             )
         )
         return started[-1]
@@ -99,7 +100,7 @@ def final_weights(tmp_path_factory, data_dir):
     """Final weights of an undisturbed run in two processes."""
     folder = tmp_path_factory.mktemp("runs") / "undisturbed"
     settings = [f"hydra.run.dir={folder}", f"paths.data={data_dir}", *RUN, DDP]
-    subprocess.run([sys.executable, "train.py", *settings], cwd=ROOT, env=ENVIRONMENT, check=True)
+    programs.run([sys.executable, "train.py", *settings], cwd=ROOT, env=ENVIRONMENT, check=True)
     return load_weights(folder)
 
 
@@ -220,7 +221,7 @@ def test_signal_while_measuring_is_finished_by_the_same_command(start, tmp_path)
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 143)]
 )
 def test_signal_during_imports_ends_with_one_line(start, tmp_path, number, code):
-    process = start(tmp_path)
+    process = start(tmp_path, program=subprocess.Popen)
     while "torch" not in Path(f"/proc/{process.pid}/maps").read_text():
         time.sleep(0.05)
     process.send_signal(number)
@@ -231,4 +232,5 @@ def test_signal_during_imports_ends_with_one_line(start, tmp_path, number, code)
 
 def test_nohup_run_goes_on_after_sighup(start, tmp_path):
     settings = ["trainer.max_epochs=1", *stop(signal.SIGHUP, step=10)]
-    assert end(start(tmp_path, *settings, ignored=signal.SIGHUP))[0] == 0
+    program = partial(programs.start, ignored=signal.SIGHUP)
+    assert end(start(tmp_path, *settings, program=program))[0] == 0

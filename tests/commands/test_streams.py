@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import programs
 
 ROOT = Path(__file__).parents[2]
 RUN = Path(__file__).parent / "earlier" / "before_floors" / "run"
@@ -20,11 +21,18 @@ COMMANDS = {
 }
 
 
-def run_shell(script: str, *words: str, unbuffered: bool = False) -> tuple[int, str]:
+def run_closed(closed: list[int], *words: str, unbuffered: bool = False) -> tuple[int, str]:
+    """Runs a Python script, of which some streams are closed; returns exit code and output."""
+    command = [sys.executable, *(["-u"] if unbuffered else []), *words]
+    options = {"cwd": ROOT, "capture_output": True, "text": True}
+    done = programs.run(command, closed=closed, **options)
+    return done.returncode, done.stdout + done.stderr
+
+
+def run_shell(script: str, *words: str) -> tuple[int, str]:
     """Runs `COMMAND` in a bash script, of a Python script and words; returns exit code, output."""
-    python = [sys.executable, *(["-u"] if unbuffered else [])]
     done = subprocess.run(
-        ["bash", "-c", script, "bash", *python, *words],
+        ["bash", "-c", script, "bash", sys.executable, *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -53,40 +61,47 @@ def run_without_reader(*words: str, unbuffered: bool, stderr: bool = False) -> t
     os.close(reading)
     command = [sys.executable, *(["-u"] if unbuffered else []), *words]
     other = writing if stderr else subprocess.PIPE
-    done = subprocess.run(command, cwd=ROOT, stdout=writing, stderr=other, check=False)
+    done = programs.run(command, cwd=ROOT, stdout=writing, stderr=other, check=False)
     os.close(writing)
     return done.returncode, done.stderr or b""
 
 
+MODES = [*((command, False) for command in COMMANDS), ("train", True), ("report", True)]
+"""Commands, and whether Python's output is unbuffered."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("unbuffered", [False, True])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "unbuffered"), MODES)
 def test_pipe_without_reader_exits_141(command, unbuffered, run):
     found = run_without_reader(*words_of(command, run), unbuffered=unbuffered)
     assert found == (141, b"")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("unbuffered", [False, True])
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(("command", "unbuffered"), MODES)
 def test_closed_stdout_exits_141(command, unbuffered, run):
-    found = run_shell('"$@" >&-', *words_of(command, run), unbuffered=unbuffered)
+    found = run_closed([1], *words_of(command, run), unbuffered=unbuffered)
     assert found == (141, "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_closed_stdout_and_stderr_exit_141(command, run):
-    assert run_shell('"$@" >&- 2>&- <&-', *words_of(command, run)) == (141, "")
+    assert run_closed([0, 1, 2], *words_of(command, run)) == (141, "")
+
+
+@pytest.mark.slow
+def test_fresh_process_with_all_streams_closed_exits_141(run):
+    assert run_shell('"$@" >&- 2>&- <&-', *words_of("report", run)) == (141, "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_closed_stderr_changes_no_exit_code(command, run):
-    code, said = run_shell('"$@" 2>&-', *words_of(command, run))
+    code, said = run_closed([2], *words_of(command, run))
     assert code == 0
     assert said
-    assert run_shell('"$@" 2>&-', f"{command}.py", "nothing=1") == (2, "")
+    assert run_closed([2], f"{command}.py", "nothing=1") == (2, "")
 
 
 def test_help_without_reader_exits_141():

@@ -16,6 +16,7 @@ import torch
 from hydra.types import RunMode
 from omegaconf import open_dict, read_write
 from PIL import Image
+from support import programs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.metadata import parse_experiment_plugin_data
 
@@ -48,7 +49,7 @@ def argv(folder: Path, data_dir: Path, *overrides: str) -> list[str]:
 
 def train(folder: Path, data_dir: Path, *overrides: str, **options) -> str:
     """Runs `python train.py` as a process, checks for exit code 0, and returns its output."""
-    done = subprocess.run(
+    done = programs.run(
         argv(folder, data_dir, *overrides),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -245,7 +246,7 @@ def test_resume_after_signal_during_annealing_is_bit_exact(
     overrides = [*ANNEALED_RUN, *(f"+callbacks.stop.{setting}" for setting in stop)]
     command = argv(tmp_path, data_dir, *overrides)
     options = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True}
-    stopped = subprocess.run(command, timeout=120, **options)
+    stopped = programs.run(command, timeout=120, **options)
     assert stopped.returncode == code, stopped.stderr
     if number != signal.SIGKILL:
         assert f"hydra.run.dir={tmp_path} ckpt=last" in stopped.stdout
@@ -265,7 +266,7 @@ def test_resume_factor_vae_with_discriminator_is_bit_exact(tmp_path, data_dir):
     stop = ["_target_=support.faults.Stop", f"number={signal.SIGTERM}", "step=100"]
     stop = [*small, *(f"+callbacks.stop.{setting}" for setting in stop), "trainer.max_epochs=3"]
     options = {"cwd": ROOT, "env": ENVIRONMENT, "timeout": 120}
-    assert subprocess.run(argv(tmp_path / "two", data_dir, *stop), **options).returncode == 143
+    assert programs.run(argv(tmp_path / "two", data_dir, *stop), **options).returncode == 143
     train(tmp_path / "two", data_dir, *small, "trainer.max_epochs=3", "ckpt=last")
     one, two = load_weights(tmp_path / "one"), load_weights(tmp_path / "two")
     assert any(name.startswith("discriminator.") for name in one)
@@ -280,7 +281,7 @@ def test_repeated_command_resumes_then_reports_finished_run(tmp_path, data_dir, 
     def repeat_command(*more):
         command = argv(tmp_path, data_dir, *overrides, *more)
         options = {"cwd": ROOT, "env": ENVIRONMENT, "capture_output": True, "text": True}
-        return subprocess.run(command, timeout=120, **options)
+        return programs.run(command, timeout=120, **options)
 
     assert repeat_command().returncode == 143
     resumed = repeat_command()
@@ -384,7 +385,7 @@ def test_printed_paths_and_commands_work_in_a_shell(tmp_path, data_dir, start):
     quoted = f"hydra.run.dir={naming.quote(str(folder))}"
     command = [sys.executable, "train.py", *given, quoted, *filter(None, [start])]
     options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 120}
-    first = subprocess.run(command, **options)
+    first = programs.run(command, **options)
     assert first.returncode == 0, first.stderr
     said = summary_lines(first.stdout)
     listed = subprocess.run(f"ls -d {said['run folder']}", shell=True, **options)
@@ -406,7 +407,7 @@ def test_tensorboard_command_is_not_printed_for_csv_logger(tmp_path, data_dir):
 def test_concurrent_start_in_same_folder_waits_for_lock(tmp_path, data_dir):
     given = argv(tmp_path, data_dir, *SMALL, "trainer.max_epochs=2", "logger=none")
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    starts = [subprocess.Popen(given, **options) for _ in range(2)]
+    starts = [programs.start(given, **options) for _ in range(2)]
     said = [start.communicate(timeout=180)[0] for start in starts]
     assert [start.returncode for start in starts] == [0, 0], said
     assert sum("is finished, with val/elbo" in words for words in said) == 1

@@ -3,11 +3,11 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from support import programs
 from support.logged_curves import assert_same_curves, read_events, read_rows
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +42,7 @@ def train(folder, data_dir, *overrides, code=0, **environment):
     given = [f"hydra.run.dir={folder}", f"paths.data={data_dir}", *RUN, *overrides]
     command = [sys.executable, "train.py", *given]
     options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 500}
-    done = subprocess.run(command, env=ENVIRONMENT | environment, **options)
+    done = programs.run(command, env=ENVIRONMENT | environment, **options)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -3,12 +3,12 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from support import programs
 from support.logged_curves import assert_same_curves, read_rows
 
 import vaelab
@@ -86,9 +86,9 @@ def test_interrupted_run_ends_in_the_same_bits(tmp_path, data_dir, run_train, gr
     environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
     command = [sys.executable, "train.py", *given]
     options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 500}
-    stopped = subprocess.run(command, env=environment, **options)
+    stopped = programs.run(command, env=environment, **options)
     assert stopped.returncode == (143 if number == signal.SIGTERM else -number), stopped.stderr
-    resumed = subprocess.run(command, env=environment | {"STOP": "no"}, **options)
+    resumed = programs.run(command, env=environment | {"STOP": "no"}, **options)
     assert resumed.returncode == 0, resumed.stderr
     assert "warning" not in resumed.stderr
     for name in ("last", "best"):
@@ -116,7 +116,7 @@ def start(data_dir):
         given = [f"hydra.run.dir={folder}", f"paths.data={data_dir}", *TINY, *words]
         command = [sys.executable, "train.py", *given]
         options = {"cwd": ROOT, "capture_output": True, "text": True, "timeout": 580}
-        return subprocess.run(command, env=environment | variables, **options)
+        return programs.run(command, env=environment | variables, **options)
 
     return start_run
 

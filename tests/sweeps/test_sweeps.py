@@ -20,6 +20,7 @@ from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from support import programs
 from support.waiting import wait_until
 
 from vaelab.commands import run_folder
@@ -369,7 +370,7 @@ def test_sweep_with_any_invalid_setting_starts_no_job(tmp_path):
             f"hydra.sweep.dir={tmp_path}/sweep",
             *SHORT_RUN,
         ]
-        done = subprocess.run(
+        done = programs.run(
             [*command, *overrides], cwd=ROOT, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 2, done.stderr
@@ -399,7 +400,7 @@ def test_devices_sweep_sets_world_sizes_and_refuses_changed_settings(tmp_path):
         "trainer=ddp_cpu",
     ]
     command = [sys.executable, "train.py", "-m", *given, "trainer.devices=1,2"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = programs.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     results = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/results.json")}
     assert {name: r["devices"] for name, r in results.items()} == {"devices-1": 1, "devices-2": 2}
@@ -407,7 +408,7 @@ def test_devices_sweep_sets_world_sizes_and_refuses_changed_settings(tmp_path):
     assert not list(folder.glob("*/progress.json"))
 
     other = [*command, "model.latent_dim=3"]
-    done = subprocess.run(other, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = programs.run(other, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2
     assert "model.latent_dim=16, not 3" in done.stderr
 
