@@ -27,7 +27,7 @@ from vaelab.commands.config_folders import CONF
 from vaelab.errors import UserError
 from vaelab.evaluation.latents import active_units
 from vaelab.evaluation.plan import ESTIMATES
-from vaelab.evaluation.record import rounded_estimate
+from vaelab.evaluation.record import cell_text, rounded_estimate
 from vaelab.evaluation.samplers import Own
 from vaelab.evaluation.samples import generate_images
 from vaelab.metrics.estimates import column_mean_estimates, mean_estimate
@@ -82,11 +82,21 @@ def test_quote_argument_quotes_lists_and_unparsable_values(argument, read):
         (0.0260123, 0.0000927, ("0.026012", "0.000093")),
         (14.0, 0.0, ("14.000", "0.000")),
         (3.25, None, ("3.250", "")),
+        (0.0000312, None, ("0.000031", "")),
+        (-0.04512, None, ("-0.0451", "")),
         (None, None, ("n/a", "")),
     ],
 )
 def test_rounded_estimate_shows_two_digits_of_error(value, error, shown):
     assert rounded_estimate(value, error) == shown
+
+
+def test_table_of_several_runs_tells_near_values_apart():
+    values = {"a": 0.00983, "b": 0.01031}
+    shown = [cell_text({"value": value, "se": 0.00012}) for value in values.values()]
+    assert shown == ["0.00983 ±0.00012", "0.01031 ±0.00012"]
+    assert cell_text({"value": None, "se": None}) == "n/a"
+    assert cell_text(None) == ""
 
 
 def run_command(*overrides, command=evaluate):

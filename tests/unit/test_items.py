@@ -242,6 +242,51 @@ def test_torchvision_parts_follow_the_signature(
     assert again.class_names == classes
 
 
+class UnknownTest(TrainOrTest):
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], index % 2 if len(self) == 6 else -1
+
+
+class UnknownTraining(TrainOrTest):
+    def __getitem__(self, index):
+        return super().__getitem__(index)[0], index % 2 if len(self) == 4 else -1
+
+
+def test_test_images_whose_labels_are_not_known_are_left_out(tmp_path, monkeypatch):
+    found = torchvision_source(monkeypatch, tmp_path, UnknownTest)()
+    assert {part: len(images) for part, images in found.parts.items()} == {"train": 6}
+    assert found.class_names == ("0", "1")
+    assert "its test images, whose labels are not known, are not used" in found.remarks
+
+
+def test_labels_of_the_test_alone_are_left_out(tmp_path, monkeypatch):
+    found = torchvision_source(monkeypatch, tmp_path, UnknownTraining)()
+    assert {part: len(images) for part, images in found.parts.items()} == {"train": 6, "test": 4}
+    assert found.num_classes == 0
+    assert "labels of test alone are not used" in found.remarks
+
+
+class Deep(Unlabelled):
+    def __getitem__(self, index):
+        return Image.fromarray(noise(index, self.shape).astype(np.uint16) * 16), 0
+
+
+def test_dark_pictures_of_a_data_set_take_a_range(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match=r"give data\.source\.range=\[0,40\d\d\]"):
+        torchvision_source(monkeypatch, tmp_path, Deep)()
+    found = torchvision_source(monkeypatch, tmp_path, Deep, range=[0, 4095])()
+    assert int(found.train_images.max()) > 200
+    with pytest.raises(UserError, match="should rise"):
+        HuggingFace("us/photos", str(tmp_path), range=[1, 0])
+
+
+def test_colour_among_grey_items_is_told_what_can_be_done():
+    items = Items(Image.fromarray(noise(0, (8, 8))), Image.fromarray(noise(1, (8, 8, 3))))
+    with pytest.raises(UserError, match=r"has colour.*its transform .*convert\('RGB'\)") as error:
+        DatasetItems(items)()
+    assert "data.source" not in str(error.value)
+
+
 def test_torchvision_attributes_are_columns(tmp_path, monkeypatch):
     found = torchvision_source(monkeypatch, tmp_path, Faces)()
     assert sorted(found.column_names) == ["Hat", "Smiling"]

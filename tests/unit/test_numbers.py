@@ -1,13 +1,16 @@
 """Tests of vectors and signals as data: files, refusals, units, splits and batches."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
 from vaelab.data import Numbers, Signals, Vectors
-from vaelab.data.description import describe, far_numbers_warning
+from vaelab.data.description import coarse_numbers_warning, describe, far_numbers_warning
 from vaelab.errors import UserError
+from vaelab.evaluation.given_images import read_given_numbers
 from vaelab.observations import Units, x_text
 from vaelab.runs import validation
 
@@ -304,3 +307,66 @@ def test_numbers_far_from_all_others_are_warned_of(write, kind):
     assert said.startswith(f"numbers of {data.units.names[1]} (")
     assert data.units.names[0] not in said
     assert far_numbers_warning(module(kind(write(values, ".npy")), standardize=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        (1.7e9 + 6 * np.arange(40), "time (by 128)"),
+        (np.full(40, 1.7e9 + 1), "time (by 128)"),  # all that is left of some seconds
+        (1.7e9 + 1e6 * np.arange(40), None),
+        (2000 + np.arange(40), None),
+        (np.full(40, 0.5), None),
+    ],
+)
+def test_numbers_to_condition_on_that_lose_their_differences_are_warned_of(write, times, said):
+    rows = [f"{i % 7},{i % 3},{time!r}" for i, time in enumerate(map(float, times))]
+    source = Vectors(write("\n".join(["a,b,time", *rows]) + "\n"), columns="time")
+    found = coarse_numbers_warning(module(source, columns=["time"], numbers=True))
+    assert (said is None) == (found is None)
+    assert said is None or said in found
+
+
+def test_numbers_that_are_near_each_other_are_described_with_all_their_digits(write):
+    rows = [f"{i % 7},{i % 3},{1.7e9 + 100 * i!r}" for i in range(40)]
+    source = Vectors(write("\n".join(["a,b,time", *rows]) + "\n"), columns="time")
+    said = "; ".join(describe(module(source, columns=["time"], numbers=True)))
+    assert "time from 1.7e+09 to 1.700003" in said
+
+
+@pytest.mark.parametrize("kind", [Vectors, Signals])
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2", "<f8", np.longdouble, bool])
+def test_numbers_of_any_byte_order_are_read(write, kind, dtype):
+    shape = (6, 5, 8)[: 3 if kind is Signals else 2]
+    values = np.arange(np.prod(shape)).reshape(shape) % 2
+    found = kind(write({"train_x": values.astype(dtype)}, ".npz"))().train_images
+    assert torch.equal(found.double(), torch.from_numpy(values).double())
+
+
+def test_column_of_numbers_and_texts_is_told_how_to_become_a_condition(write):
+    text = "a,size\n1,S\n2,42\n3,M\n"
+    with pytest.raises(UserError, match=r"column size, row 1: 'S' is no number; numbers and texts"):
+        Vectors(write(text), columns="size")()
+    with pytest.raises(UserError, match=r"'S' is no number; .*, and data.columns=size makes it"):
+        Vectors(write(text))()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a;b\n1.234;1,5\n1.234.567;2,5\n3.400;3,25\n",
+        'a,b\n"1,234",1.5\n"2,345",2.5\n',
+        "a;b\n1,023;1,5\n2,5;1.000,5\n",
+    ],
+)
+def test_file_to_encode_has_the_numbers_of_the_same_file_in_training(write, text):
+    splits = Vectors(path := write(text))()
+    units = Units(splits.x_names, (0.0, 0.0), (1.0, 1.0))
+    given = read_given_numbers(Path(path), units).images
+    assert_close(torch.as_tensor(given), splits.train_images)
+
+
+def test_file_to_encode_with_two_decimal_marks_is_refused(write):
+    units = Units(("a", "b"), (0.0, 0.0), (1.0, 1.0))
+    with pytest.raises(UserError, match="decimal comma, and there are decimal points in another"):
+        read_given_numbers(Path(write("a;b\n1.234;1,5\n3.400;3,25\n")), units)

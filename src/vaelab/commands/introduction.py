@@ -12,7 +12,12 @@ from omegaconf import OmegaConf
 from vaelab.commands.results import FINAL, final_tag
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
-from vaelab.data.description import describe, far_numbers_warning, rare_classes_warning
+from vaelab.data.description import (
+    coarse_numbers_warning,
+    describe,
+    far_numbers_warning,
+    rare_classes_warning,
+)
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, first_line
 from vaelab.observations import size_text
@@ -60,7 +65,8 @@ def introduce(run: RunFolder, model: ELBO, data: Images, trainer: Trainer) -> No
         f"{trainer.world_size} x {device.type} ({where}), precision {trainer.precision}"
     )
     run.say("; ".join(describe(data)))
-    for warning in (rare_classes_warning(data), far_numbers_warning(data)):
+    warnings = (rare_classes_warning, far_numbers_warning, coarse_numbers_warning)
+    for warning in (make(data) for make in warnings):
         if warning is not None:
             rank_zero_warn(warning)
     if run.cfg.data.columns and not model.context_dim:

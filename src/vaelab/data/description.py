@@ -1,5 +1,6 @@
 """Description of a data module in words, printed at the start of a training."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -8,6 +9,7 @@ from vaelab.data.numbers import Numbers, listed
 from vaelab.data.on_disk import OnDisk
 
 SHOWN = 12  # class names in the description, at most
+COARSE = 0.01  # standard deviations, the largest step between numbers that is not warned of
 FAR = 50.0  # standard deviations from the mean, beyond which a number is warned of
 
 
@@ -29,7 +31,7 @@ def describe(data: Images) -> list[str]:
         if column.classes:
             found.append(f"{name} of {column.classes} classes")
         else:
-            found.append(f"{name} from {column.train.min():g} to {column.train.max():g}")
+            found.append(f"{name} from {reach_text(column.train)}")
     own = [f"{part}_images" for part in splits.parts if part != "train"]
     if splits.val_images is not None:
         found.append(f"{' and '.join(own)} of their own")
@@ -101,6 +103,37 @@ def far_numbers_warning(data: Images) -> str | None:
         f"numbers of {listed(far)} are that many standard deviations from their mean; is one a "
         "code for a missing number? Else their logarithm, or trainer.gradient_clip_val=1, may help"
     )
+
+
+def coarse_numbers_warning(data: Images) -> str | None:
+    """Returns a warning of columns to condition on that single precision tells apart badly.
+
+    Seconds since 1970 are such: numbers that vary little for how large they are. None without any.
+    """
+    coarse = []
+    for name, column in data.splits.columns.items():
+        if column.classes:
+            continue
+        largest, deviation = (
+            float(column.train.abs().max()),
+            float(column.train.double().std(0).min()),
+        )
+        step = float(np.spacing(np.float32(largest)))
+        if step > COARSE * deviation and (deviation > 0 or step >= 1):
+            coarse.append(f"{name} (by {step:g})")
+    if not coarse:
+        return None
+    return (
+        f"single precision has numbers as large as those of {listed(coarse)} in coarse steps only; "
+        "subtract their least from them"
+    )
+
+
+def reach_text(values: Tensor) -> str:
+    """Returns the least and the largest of numbers, with digits enough to tell them apart."""
+    least, largest = float(values.min()), float(values.max())
+    digits = next((d for d in (6, 9) if f"{least:.{d}g}" != f"{largest:.{d}g}"), 6)
+    return f"{least:.{digits}g} to {largest:.{digits}g}"
 
 
 def growth_warning(data: Images, trained: int | None) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from vaelab.data.array_files import Arrays
 from vaelab.data.folder_listing import PART_FOLDERS
-from vaelab.data.image_settings import Channels, Fit, Ground, ImageSettings, Size
+from vaelab.data.image_settings import Channels, Fit, Ground, ImageSettings, Range, Size
 from vaelab.data.items import KEYS, PreparedItems
 from vaelab.data.prepared import load_prepared, prepared_file
 from vaelab.data.sources import Downloaded
@@ -33,6 +33,7 @@ class HuggingFace(Downloaded):
         fit: `resize` stretches to that size, `crop` keeps proportions and cuts off the rest.
         channels: 1 or 3; default: those of the first picture.
         ground: What transparent pixels show.
+        range: Values of pixels that are black and white; default: those of the pictures' type.
     """
 
     def __init__(
@@ -47,12 +48,15 @@ class HuggingFace(Downloaded):
         fit: Fit = "resize",
         channels: Channels | None = None,
         ground: Ground = "white",
+        range: Range | None = None,  # noqa: A002
     ) -> None:
         self.name, self.folder = name, Path(folder)
         self.config, self.revision = config, revision
         self.image, self.label = image, label
         shape = tuple(size) if isinstance(size, Sequence) else size
-        self.settings = ImageSettings(shape, fit, channels, ground)  # type: ignore[arg-type]
+        span = tuple(range) if range is not None else None
+        self.settings = ImageSettings(shape, fit, channels, ground, span)  # type: ignore[arg-type]
+        self.settings.check_range()
         told = {"name": name, "config": config, "revision": revision, "images": self.settings}
         told |= {"image": image, "label": label}
         self.prepared = prepared_file(self.folder, name.replace("/", "_"), told)

@@ -35,6 +35,7 @@ class ItemReader:
         what: What the data set is called in messages.
         settings: How pictures are made alike.
         hint: What to do about images of several sizes, for messages.
+        colour_hint: What to do about colour in some of them.
         pictures_only: Whether arrays and tensors are refused, of which no setting would apply.
 
     Attributes:
@@ -46,9 +47,14 @@ class ItemReader:
     """
 
     def __init__(
-        self, what: str, settings: ImageSettings, hint: str, pictures_only: bool = True
+        self,
+        what: str,
+        settings: ImageSettings,
+        hint: str,
+        colour_hint: str,
+        pictures_only: bool = True,
     ) -> None:
-        self.what, self.settings, self.hint = what, settings, hint
+        self.what, self.settings, self.hint, self.colour_hint = what, settings, hint, colour_hint
         self.pictures_only = pictures_only
         self.channels: int | None = settings.channels
         self.shape: tuple[int, ...] = ()
@@ -114,7 +120,7 @@ class ItemReader:
         elif self.channels == 1 and self.settings.channels is None and not grey:
             raise UserError(
                 f"{self.what}: item {self.count} has colour, and those before are grey; "
-                "data.source.channels=3 makes all of them colour, or data.source.channels=1 grey"
+                + self.colour_hint
             )
         self.shapes.add((picture.height, picture.width))
         try:
@@ -187,7 +193,8 @@ class DatasetItems:
                 to the next, since then a run could not be resumed.
         """
         hint = "give it a transform that makes them alike"
-        reader = ItemReader(self.name, self.settings, hint, pictures_only=False)
+        colour_hint = "its transform should make them alike, by picture.convert('RGB')"
+        reader = ItemReader(self.name, self.settings, hint, colour_hint, pictures_only=False)
         images: list[np.ndarray] = []
         with torch.random.fork_rng(devices=[]):
             labels = reader.read(self.dataset, "items", images.append)
@@ -261,7 +268,10 @@ class PreparedItems:
             UserError: If an item is no picture, or they do not fit together.
         """
         hint = "data.source.size=64 makes all of them alike, and data.source.fit=crop unstretched"
-        reader = ItemReader(self.what, self.settings, hint)
+        colour_hint = (
+            "data.source.channels=3 makes all of them colour, or data.source.channels=1 grey"
+        )
+        reader = ItemReader(self.what, self.settings, hint, colour_hint)
         sizes: dict[str, int] = {}
         labels: dict[str, np.ndarray] = {}
         with ImageSpool(self.prepared) as spool:
@@ -276,9 +286,16 @@ class PreparedItems:
             images = spool.parts(sizes)
         if not reader.count:
             raise UserError(f"{self.what}: there are no images")
-        check_brightness(self.what, None, reader.brightest, reader.highest)
+        check_brightness(self.what, self.settings.span, reader.brightest, reader.highest)
+        said = []
+        for part in sorted(sizes.keys() - labels.keys() if "train" in labels else ()):
+            del images[f"{part}_images"]
+            said.append(f"its {part} images, whose labels are not known, are not used")
+        if labels and "train" not in labels:
+            said.append(f"labels of {' and '.join(labels)} alone are not used")
+            labels = {}
         named, classes = name_classes(labels, classes, columns)
-        about = About("", classes, (*reader.remarks, *remarks))
+        about = About("", classes, (*reader.remarks, *remarks, *said))
         return images | named | {ABOUT: about.to_array()}
 
 

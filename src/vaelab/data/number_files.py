@@ -182,8 +182,8 @@ def build_splits(
 
 
 def check_vectors(name: str, values: np.ndarray) -> np.ndarray:
-    """Returns vectors [N, C] as they are; raises UserError if they are no numbers of that shape."""
-    check_type(name, values)
+    """Returns vectors [N, C]; raises UserError if they are no numbers of that shape."""
+    values = native(name, values)
     if values.ndim != 2 or values.shape[1] == 0:
         raise UserError(f"{name} have shape {values.shape}, but should be (N, D){other(values)}")
     return values
@@ -191,7 +191,7 @@ def check_vectors(name: str, values: np.ndarray) -> np.ndarray:
 
 def check_signals(name: str, values: np.ndarray) -> np.ndarray:
     """Returns signals as [N, C, L]; raises UserError if they are no numbers of that shape."""
-    check_type(name, values)
+    values = native(name, values)
     if values.ndim == 2:
         values = values[:, None]
     if values.ndim != 3 or values.shape[1] == 0:
@@ -206,10 +206,16 @@ def check_signals(name: str, values: np.ndarray) -> np.ndarray:
     return values
 
 
-def check_type(name: str, values: np.ndarray) -> None:
-    """Raises UserError unless an array is of numbers or booleans."""
+def native(name: str, values: np.ndarray) -> np.ndarray:
+    """Returns an array in this machine's byte order, of a type that torch has; itself if it is.
+
+    Raises:
+        UserError: Unless it is of numbers or booleans.
+    """
     if values.dtype.kind not in "biuf":
         raise UserError(f"{name} are {values.dtype}, but should be numbers")
+    kind = np.dtype(np.float64) if values.dtype.itemsize > 8 else values.dtype.newbyteorder("=")
+    return values.astype(kind, copy=False)
 
 
 def other(values: np.ndarray) -> str:

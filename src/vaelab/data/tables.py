@@ -155,16 +155,20 @@ def column_to_condition_on(name: str, column: Any, decimal: Decimal | None = Non
     """Returns a column as texts [N] if it is of classes, else as float64; see `column_numbers`."""
     if is_class_column(column):
         return column_classes(name, column).astype(str)
-    return column_numbers(name, column, decimal)
+    mixed = "numbers and texts are mixed; write all as texts for classes, as in 'size 42'"
+    return column_numbers(name, column, decimal, mixed)
 
 
-def column_numbers(name: str, column: Any, decimal: Decimal | None = None) -> np.ndarray:
+def column_numbers(
+    name: str, column: Any, decimal: Decimal | None = None, cure: str = ""
+) -> np.ndarray:
     """Returns a column of a table as float64 [N]; raises UserError for the first missing or text.
 
     Args:
         name: The name of the column.
         column: The pandas Series.
         decimal: The mark before the decimals where they are texts; default: by this column alone.
+        cure: What to do about a text, for the message; default: to make the column a condition.
     """
     import pandas as pd
 
@@ -191,8 +195,8 @@ def column_numbers(name: str, column: Any, decimal: Decimal | None = None) -> np
         if wrong.any():
             row = int(wrong.argmax())
             raise UserError(
-                f"column {name}, row {row + 1}: {column.iloc[row]!r} is no number; {out}, and "
-                f"data.columns={name} makes it a condition"
+                f"column {name}, row {row + 1}: {column.iloc[row]!r} is no number; "
+                + (cure or f"{out}, and data.columns={name} makes it a condition")
             )
     elif is_numeric:
         values = column.to_numpy(np.float64)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vaelab.data.array_files import Arrays
-from vaelab.data.image_settings import Channels, Fit, Ground, ImageSettings, Size
+from vaelab.data.image_settings import Channels, Fit, Ground, ImageSettings, Range, Size
 from vaelab.data.items import PreparedItems
 from vaelab.data.prepared import load_prepared, prepared_file
 from vaelab.data.sources import Downloaded
@@ -37,6 +37,7 @@ class Torchvision(Downloaded):
         fit: `resize` stretches to that size, `crop` keeps proportions and cuts off the rest.
         channels: 1 or 3; default: those of the first picture.
         ground: What transparent pixels show.
+        range: Values of pixels that are black and white; default: those of the pictures' type.
 
     Raises:
         UserError: If an option is given here already.
@@ -51,6 +52,7 @@ class Torchvision(Downloaded):
         fit: Fit = "resize",
         channels: Channels | None = None,
         ground: Ground = "white",
+        range: Range | None = None,  # noqa: A002
     ) -> None:
         self.name, self.folder, self.options = name, Path(folder), dict(options or {})
         if wrong := OURS & self.options.keys():
@@ -59,7 +61,9 @@ class Torchvision(Downloaded):
                 "data.source.size, fit and channels say what is done to pictures"
             )
         shape = tuple(size) if isinstance(size, Sequence) else size
-        self.settings = ImageSettings(shape, fit, channels, ground)  # type: ignore[arg-type]
+        span = tuple(range) if range is not None else None
+        self.settings = ImageSettings(shape, fit, channels, ground, span)  # type: ignore[arg-type]
+        self.settings.check_range()
         told = {"options": sorted(self.options.items()), "images": self.settings}
         self.prepared = prepared_file(self.folder, f"torchvision_{name}", told)
 

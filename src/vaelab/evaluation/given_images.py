@@ -23,7 +23,9 @@ from vaelab.data.tables import (
     column_classes,
     column_numbers,
     column_to_condition_on,
+    is_class_column,
     read_frame,
+    table_decimal,
 )
 from vaelab.data.wrong_rows import first_wrong_row
 from vaelab.elbo import ELBO
@@ -143,13 +145,15 @@ def read_given_numbers(
                 f"has no column {', '.join(missing[:4])}{', ...' if len(missing) > 4 else ''}, as "
                 f"the training had; its columns are {', '.join(table.columns)}"
             )
-        x = np.stack([column_numbers(column, table[column]) for column in units.names], 1)
+        seen = [column for column in told if column != "label" and column in table.columns]
+        numbers = [column for column in seen if not is_class_column(table[column])]
+        decimal = table_decimal(table, [*units.names, *numbers])
+        x = np.stack([column_numbers(column, table[column], decimal) for column in units.names], 1)
         label = label or "label"
         is_given = label in table.columns and label not in units.names
         columns = {"label": column_classes(label, table[label])} if is_given else {}
-        for column in told:
-            if column != "label" and column in table.columns:
-                columns[column] = column_to_condition_on(column, table[column])
+        for column in seen:
+            columns[column] = column_to_condition_on(column, table[column], decimal)
     except DamagedFileError:
         raise
     except UserError as error:

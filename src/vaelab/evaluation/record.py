@@ -128,25 +128,23 @@ def main_figures(record: Record, names: Iterable[str]) -> str:
 
 
 def cell_text(entry: Mapping[str, Any] | None) -> str:
-    """Returns `value ±error` to three places; `n/a` without a value, empty if not measured."""
+    """Returns `value ±error` as `rounded_estimate` has them; empty if not measured."""
     if entry is None:
         return ""
-    if entry["value"] is None:
-        return "n/a"
-    error = "" if entry["se"] is None else f" ±{entry['se']:.3f}"
-    return f"{entry['value']:.3f}{error}"
+    value, error = rounded_estimate(entry["value"], entry["se"])
+    return f"{value} ±{error}" if error else value
 
 
 def rounded_estimate(value: float | None, error: float | None) -> tuple[str, str]:
     """Returns value and error as texts with 3 places, or up to 6 to show two digits of the error.
 
-    Without an error its text is empty; without a value the texts are `n/a` and empty.
+    Without an error its text is empty, and the places show three digits of the value; without a
+    value the texts are `n/a` and empty.
     """
     if value is None:
         return "n/a", ""
-    if error is None:
-        return f"{value:.3f}", ""
+    shown, digits = (abs(value), 3) if error is None else (error, 2)
     places = 3
-    if 0 < error < 0.01:
-        places = min(6, 1 - math.floor(math.log10(error)))
-    return f"{value:.{places}f}", f"{error:.{places}f}"
+    if 0 < shown < 10.0 ** (digits - 4):
+        places = min(6, digits - 1 - math.floor(math.log10(shown)))
+    return f"{value:.{places}f}", "" if error is None else f"{error:.{places}f}"
