@@ -40,7 +40,7 @@ def test_update_config_replaces_only_old_target_names():
 
 
 def test_run_without_settings_of_today_is_what_it_was(tmp_path, capsys):
-    """A ladder had other scales before `prior_scale`, and other features before `feature_norm`."""
+    """A ladder had other scales before `prior_scale`, and other features before `feature_limit`."""
     run = tmp_path / "run"
     given = ["model=ladder_vae", "network=mlp", "logger=none", f"hydra.run.dir={run}"]
     given += [
@@ -49,25 +49,25 @@ def test_run_without_settings_of_today_is_what_it_was(tmp_path, capsys):
         "model.encoder.hidden=[3]",
         "model.decoder.hidden=[3]",
     ]
-    before = ["model.prior_scale=exp", "model.feature_norm=none"]
+    before = ["model.prior_scale=exp", "model.feature_limit=null"]
     run_command(train, *given, *before)
     config = run / ".hydra" / "config.yaml"
     text = config.read_text().replace("  prior_scale: exp\n", "")
-    config.write_text(text.replace("  feature_norm: none\n", ""))
-    assert not {"prior_scale", "feature_norm"} & {*re.findall(r"\w+", config.read_text())}
+    config.write_text(text.replace("  feature_limit: null\n", ""))
+    assert not {"prior_scale", "feature_limit"} & {*re.findall(r"\w+", config.read_text())}
     model = vaelab.load(run)
     assert [level.scale for level in model.down] == ["exp", "exp"]
-    assert [level.norm for level in model.evidence] == ["none", "none"]
+    assert [level.limit for level in model.evidence] == [None, None]
     with pytest.raises(SystemExit):
         run_command(train, *given)
     said = capsys.readouterr().err
-    both = "model.feature_norm=none, not rms; model.feature_norm=none model.prior_scale=exp goes on"
-    assert f"holds a run with {both} with it" in said
+    cure = "model.feature_limit=null model.prior_scale=exp goes on with it"
+    assert f"holds a run with model.feature_limit=nothing, not 10; {cure}" in said
     with pytest.raises(SystemExit):
         run_command(train, *given, "ckpt=last", "trainer.max_epochs=2")
     said = capsys.readouterr().err
     assert "last.ckpt is of model." in said
-    assert "; model.feature_norm=none model.prior_scale=exp goes on with it" in said
+    assert f"; {cure}" in said
     run_command(train, *given, *before)
     assert "run is finished, with val/elbo" in capsys.readouterr().out
 

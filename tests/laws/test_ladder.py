@@ -132,8 +132,9 @@ def bound_by_hand(model, x, y, z):
     d, told = model.encoder(x, context), []
     for up, linear in zip(model.up, model.evidence, strict=True):
         features = (d - linear.mean) / linear.scale
-        if linear.norm == "rms":
-            features = features / features.square().mean().sqrt()
+        if linear.limit:
+            square = features.square().mean()
+            features = features * linear.limit / (linear.limit**2 + square).sqrt()
         told.insert(0, linear.params(features))
         d = up(torch.cat([d, context], 1), context)
     top, *rest = z.split(WIDTHS)
@@ -167,7 +168,8 @@ def bound_by_hand(model, x, y, z):
     [
         "model.prior_scale=softplus",
         "model.prior_scale=exp",
-        "model.feature_norm=none",
+        "model.feature_limit=null",
+        "model.feature_limit=0.5",
         "condition=one_hot prior=conditional_normal",
     ],
 )
@@ -196,15 +198,19 @@ def test_ladder_bound_matches_formula_of_paper(build_ladder, parts):
     assert (levels > 0.01).all()  # the comparison would say nothing of a level without a rate
 
 
-def test_features_that_grow_leave_the_likelihood_of_a_level_as_it_is(build_ladder):
-    """Where they do not, log b falls with them, and training diverges."""
+def test_features_that_grow_without_end_leave_the_likelihood_of_a_level_finite(build_ladder):
+    """Without a limit log b falls with them, and training diverges."""
     level = build_ladder().evidence[0]
-    h = torch.randn(5, len(level.mean)).double()
-    expected = level(h)
-    for found in (level(level.mean + 1000 * (h - level.mean)), level(1e30 * h)):
-        assert all(part.abs().max() < 20 for part in found)
-    for found, part in zip(level(level.mean + 1000 * (h - level.mean)), expected, strict=True):
-        assert_close(found, part, rtol=1e-9, atol=1e-9)
+    deviations = torch.randn(5, len(level.mean)).double()
+    deviations = deviations / deviations.square().mean(-1, keepdim=True).sqrt()
+    direction = level.params(10 * deviations)
+    for size in (1e4, 1e8):
+        a, log_b = level(level.mean + size * deviations * level.scale)
+        assert_close(a, direction[:, : a.shape[1]], rtol=1e-6, atol=1e-6)
+        assert log_b.min() > 0.5 * direction.min() - 1
+    small = level.params(deviations / 100)
+    a, _ = level(level.mean + deviations / 100 * level.scale)
+    assert_close(a, small[:, : a.shape[1]], rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("parts", ["", "posterior=full_gaussian", "prior=mixture", "posterior=iaf"])

@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
-from torch.nn.functional import logsigmoid, rms_norm, softplus
+from torch.nn.functional import logsigmoid, softplus
 
 from vaelab.distributions.hierarchy import Hierarchy
 from vaelab.distributions.precision import full_precision
@@ -45,8 +45,8 @@ class LadderVAE(VAE):
 
     The paper's batch normalisation makes an image's bound depend on the other images of its batch.
     Instead, the input of a_l and b_l is standardised with the statistics of the first batch of the
-    first training (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3), and each image's then
-    has a mean square of 1. b_l^2 is a softplus as in the paper. Warm-up is `annealing=linear`. With
+    first training (as Salimans & Kingma, 2016, arXiv:1602.07868, section 3), and its root mean
+    square is limited. b_l^2 is a softplus as in the paper. Warm-up is `annealing=linear`. With
     `above=[]` it is `VAE`.
 
     Args:
@@ -56,10 +56,10 @@ class LadderVAE(VAE):
         prior_scale: Whether s_l is an exponential or s_l^2 a softplus, as in the paper. Scales that
             grow exponentially with v_(l+1) can run away: long training may then diverge. Runs
             without this setting have the exponential.
-        feature_norm: Whether the standardised features of an image are divided by their root mean
-            square (Zhang & Sennrich, 2019, arXiv:1910.07467, eq. 4 without the gain). Without it
-            (`none`) features that grow in training, as those of `network=conv` do from small ones,
-            make b_l so small that training diverges. Runs without this setting have `none`.
+        feature_limit: L, of the root mean square r of the standardised features of an image, which
+            are multiplied by L / sqrt(L^2 + r^2); None for no limit. Without it, features that grow
+            in training, as those of `network=conv` do from small ones, may make b_l so small that
+            training diverges. Runs without this setting have none.
         posterior: (F, D) -> module, for the top level.
         prior: (D, context_dim) -> module, for the top level.
         decoder: (D, context_dim, shape) -> module, of v_1.
@@ -76,7 +76,7 @@ class LadderVAE(VAE):
         prior: Callable[..., Any],
         decoder: Callable[..., nn.Module],
         prior_scale: Literal["exp", "softplus"] = "exp",
-        feature_norm: Literal["none", "rms"] = "none",
+        feature_limit: PositiveFloat | None = None,
         **parts: Any,
     ) -> None:
         widths = [*above[::-1], latent_dim]
@@ -94,7 +94,7 @@ class LadderVAE(VAE):
             build_dense_layers(n, [hidden], self.context_dim) for n, _ in heights
         )
         self.evidence = nn.ModuleList(
-            LevelLikelihood(n, width, feature_norm) for n, width in heights
+            LevelLikelihood(n, width, feature_limit) for n, width in heights
         )
         self.down = nn.ModuleList(
             LevelPrior(upper, lower, hidden, self.context_dim, prior_scale)
@@ -184,15 +184,15 @@ class LevelLikelihood(nn.Module):
     Args:
         features: F.
         width: The number of latents of the level.
-        norm: As `feature_norm` of `LadderVAE`.
+        limit: As `feature_limit` of `LadderVAE`.
     """
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, features: int, width: int, norm: Literal["none", "rms"]) -> None:
+    def __init__(self, features: int, width: int, limit: float | None) -> None:
         super().__init__()
-        self.norm = norm
+        self.limit = limit
         self.params = nn.Linear(features, 2 * width)
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
@@ -210,7 +210,9 @@ class LevelLikelihood(nn.Module):
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The likelihood's mean a_l and log-scale log b_l, [B, width] each, of d_l [B, F]."""
         h = (h - self.mean) / self.scale
-        h = rms_norm(h, h.shape[-1:]) if self.norm == "rms" else h
+        if self.limit is not None:
+            ratio = (h / self.limit).square().mean(-1, keepdim=True)
+            h = h / (1 + ratio).sqrt()
         a, scale = full_precision(self.params(h)).chunk(2, -1)
         return a, softplus_log_scale(scale)
 

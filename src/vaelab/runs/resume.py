@@ -97,7 +97,8 @@ def earlier_words(
         present: The configuration of the command.
     """
     names = [name for name in implied_names(present) if before.get(name) != now.get(name)]
-    return " ".join(f"{name}={before.get(name)}" for name in sorted(names))
+    shown = {name: "null" if before.get(name) is None else before[name] for name in names}
+    return " ".join(f"{name}={shown[name]}" for name in sorted(names))
 
 
 def new_settings(

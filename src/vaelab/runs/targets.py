@@ -28,7 +28,7 @@ RENAMED = {
 
 
 IMPLIED: dict[str, dict[str, Any]] = {
-    "vaelab.models.LadderVAE": {"prior_scale": "exp", "feature_norm": "none"}
+    "vaelab.models.LadderVAE": {"prior_scale": "exp", "feature_limit": None}
 }
 """By `_target_`, what a part did before there were these settings, where conf has another."""
 
