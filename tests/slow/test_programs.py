@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 from support import programs
+from support.commands import run_command
+
+from vaelab.commands import train
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
@@ -51,6 +54,14 @@ def test_fork_ends_by_exit_code_or_signal(tmp_path, wanted):
     done = programs.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == then[1]
     assert "probed" in done.stdout
+
+
+def test_program_is_forked_after_a_training_in_this_process(tmp_path):
+    """Which leaves variables in the environment."""
+    run_command(train, *RUN[:-1], f"hydra.run.dir={tmp_path}/run")
+    words = [sys.executable, "train.py", "--help"]
+    with programs.start(words, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
+        assert isinstance(process, programs.Program)
 
 
 def test_program_whose_variables_are_read_at_its_start_is_not_forked(tmp_path):

@@ -27,8 +27,12 @@ ROOT = Path(__file__).parents[2]
 LATE = re.compile(
     "VAELAB_.*|HYDRA_FULL_ERROR|PYTEST_.*|PYTHONPATH|STOP|TROUBLE|MEASURE_TROUBLE"
     "|RANK|.*_RANK|WORLD_SIZE|MASTER_.*|TORCHELASTIC_.*|SLURM_.*"
+    "|PL_.*|PYTORCH_NVML_BASED_CUDA_CHECK|TORCHINDUCTOR_CACHE_DIR"
 )
-"""Environment variables that are read when they are needed, or that a fork is given."""
+"""Environment variables that are read when they are needed, or that a fork is given.
+
+Those of the last line are set by trainings in the process of the tests.
+"""
 THREADS = "OMP_NUM_THREADS"
 PROGRAM = (
     "import atexit; last = []; atexit.register(lambda: [end() for end in last]); "
