@@ -26,7 +26,8 @@ def test_fork_has_state_output_and_exit_code_of_fresh_program(tmp_path, program)
     state = tmp_path / "state.json"
     settings = [f"+callbacks.probe.file={state}", "+callbacks.probe.then=raise"]
     words = [sys.executable, *program, *RUN, *settings, f"hydra.run.dir={tmp_path}/run"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     found = []
     for start in (subprocess.Popen, programs.start):
