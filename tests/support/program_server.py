@@ -86,8 +86,8 @@ def become(
     own = order["environment"]
     os.environ.clear()
     os.environ.update(imported | own)
-    before = {*given.get("PYTHONPATH", "").split(os.pathsep), sys.path[0]}
     after = [path for path in own.get("PYTHONPATH", "").split(os.pathsep) if path]
+    before = {*given.get("PYTHONPATH", "").split(os.pathsep), *after, sys.path[0]}
     program = order["words"][1]
     first = os.getcwd() if program == "-m" else os.path.dirname(os.path.abspath(program))
     sys.path[:] = [first, *after, *(path for path in sys.path if path not in before)]
