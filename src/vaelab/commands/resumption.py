@@ -134,7 +134,8 @@ def warn_of_other_settings(cfg: DictConfig, checkpoint: Path) -> list[str]:
         for name in other:
             if name in implied:
                 raise UserError(
-                    f"{checkpoint} is of {name}={before.get(name)}, not {now.get(name)}; "
+                    f"{checkpoint} is of {name}={before.get(name, 'nothing')}, not "
+                    f"{now.get(name, 'nothing')}; "
                     f"{resume.earlier_words(before, now, present)} goes on with it"
                 )
         return [f"{name}={now.get(name, 'null')}" for name in dict.fromkeys(other)]

@@ -2,7 +2,6 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -68,10 +67,7 @@ class Folder:
         broken: Literal["refuse", "skip"] = "refuse",
     ) -> None:
         self.path, absolute = Path(path), os.path.abspath(path)
-        shape = tuple(size) if isinstance(size, Sequence) else size
-        span = tuple(range) if range is not None else None
-        self.settings = ImageSettings(shape, fit, channels, ground, span)  # type: ignore[arg-type]
-        self.settings.check_range()
+        self.settings = ImageSettings.of_source(size, fit, channels, ground, range)
         self.skip_broken = broken == "skip"
         told = {"path": absolute, "broken": broken, "images": self.settings}
         self.prepared = prepared_file(Path(folder), os.path.basename(absolute), told)

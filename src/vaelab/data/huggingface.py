@@ -1,6 +1,5 @@
 """Source of a data set of pictures on the Hugging Face hub, or saved on the disk, prepared once."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,7 @@ class HuggingFace(Downloaded):
         self.name, self.folder = name, Path(folder)
         self.config, self.revision = config, revision
         self.image, self.label = image, label
-        shape = tuple(size) if isinstance(size, Sequence) else size
-        span = tuple(range) if range is not None else None
-        self.settings = ImageSettings(shape, fit, channels, ground, span)  # type: ignore[arg-type]
-        self.settings.check_range()
+        self.settings = ImageSettings.of_source(size, fit, channels, ground, range)
         told = {"name": name, "config": config, "revision": revision, "images": self.settings}
         told |= {"image": image, "label": label}
         self.prepared = prepared_file(self.folder, name.replace("/", "_"), told)

@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
@@ -54,6 +54,26 @@ class ImageSettings:
     channels: Channels | None = None
     ground: Ground = "white"
     span: Range | None = None
+
+    @classmethod
+    def of_source(
+        cls,
+        size: Size | Sequence[int] | None,
+        fit: Fit,
+        channels: Channels | None,
+        ground: Ground,
+        span: Range | Sequence[float] | None,
+    ) -> Self:
+        """Returns the settings of a source's arguments, whose pairs may be lists.
+
+        Raises:
+            UserError: If black is not less than white.
+        """
+        shape: Any = tuple(size) if isinstance(size, Sequence) else size
+        reach: Any = tuple(span) if span is not None else None
+        made = cls(shape, fit, channels, ground, reach)
+        made.check_range()
+        return made
 
     def check_range(self) -> None:
         """Raises UserError if black is not less than white."""

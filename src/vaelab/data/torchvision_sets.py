@@ -1,7 +1,7 @@
 """Source of any data set of pictures in torchvision, prepared once."""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,7 @@ class Torchvision(Downloaded):
                 f"data.source.options.{min(wrong)}: cannot be given; the folder is paths.data, and "
                 "data.source.size, fit and channels say what is done to pictures"
             )
-        shape = tuple(size) if isinstance(size, Sequence) else size
-        span = tuple(range) if range is not None else None
-        self.settings = ImageSettings(shape, fit, channels, ground, span)  # type: ignore[arg-type]
-        self.settings.check_range()
+        self.settings = ImageSettings.of_source(size, fit, channels, ground, range)
         told = {"options": sorted(self.options.items()), "images": self.settings}
         self.prepared = prepared_file(self.folder, f"torchvision_{name}", told)
 

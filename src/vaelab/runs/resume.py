@@ -97,8 +97,8 @@ def earlier_words(
         present: The configuration of the command.
     """
     names = [name for name in implied_names(present) if before.get(name) != now.get(name)]
-    shown = {name: "null" if before.get(name) is None else before[name] for name in names}
-    return " ".join(f"{name}={shown[name]}" for name in sorted(names))
+    values = {name: before.get(name) for name in sorted(names)}
+    return " ".join(f"{name}={'null' if v is None else v}" for name, v in values.items())
 
 
 def new_settings(
