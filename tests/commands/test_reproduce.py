@@ -2,6 +2,8 @@
 
 import json
 import re
+import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -86,7 +88,9 @@ def test_finished_runs_are_not_made_again_and_a_missed_figure_exits_with_1(proto
         with pytest.raises(SystemExit) as end:
             run_command(reproduce, "trial/vae", "--short")
         assert end.value.code == 1
-        assert ("epoch 1/1" in capfd.readouterr().out) == (times == 0)
+        said = capfd.readouterr().out
+        assert ("epoch 1/1" in said) == (times == 0)
+        assert "go on" not in said  # with more epochs it would not be this protocol
 
 
 @pytest.mark.slow
@@ -96,6 +100,19 @@ def test_failed_run_ends_the_reproduction_with_its_code(protocols, tmp_path, cap
     assert end.value.code == 2
     assert "model.latent_dim" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.slow
+def test_stopped_run_goes_on_by_the_same_reproduce(protocols, capfd, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    stop = f"+callbacks.stop={{_target_:support.faults.Stop,number:{signal.SIGTERM:d},step:1}}"
+    with pytest.raises(SystemExit) as end:
+        run_command(reproduce, "trial/vae", "--short", stop)
+    assert end.value.code == 143
+    last = capfd.readouterr().out.strip().splitlines()[-1]
+    words = shlex.split(last.removeprefix("stopped; go on with  "))
+    assert words[-3:] == ["trial/vae", "--short", stop]
+    assert any("reproduce" in word for word in words[:-3])
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,16 @@
 Does not import torch.
 """
 
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 from vaelab.runs import naming
+
+OUTER = "VAELAB_OUTER_COMMAND"
+"""Variable with the command line to go on with, where another command started this one."""
 
 typed_arguments: list[str] = []  # the arguments of the command
 current_command = ["train"]  # its name
@@ -22,6 +26,11 @@ def shell_override(key: str, value: Any) -> str:
 def typed_command() -> str:
     """Returns this process's command line as one text, quoted for the shell."""
     return shlex.join([*program_words(), *typed_arguments])
+
+
+def outer_command() -> str | None:
+    """Returns the command line of the `reproduce` that started this training; None without one."""
+    return os.environ.get(OUTER)
 
 
 def program_words(name: str | None = None) -> list[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vaelab.commands import cli
+from vaelab.commands import cli, command_lines
 from vaelab.commands.arguments import FLAGS
 from vaelab.commands.config_folders import CONF
 from vaelab.runs import naming
@@ -135,7 +135,8 @@ def train(overrides: Sequence[str], folder: Path) -> None:
     words = [*overrides, f"hydra.run.dir={naming.quote_if_needed(str(folder))}"]
     print(f"\n{shlex.join(['vaelab', 'train', *words])}", flush=True)
     argv = [sys.executable, "-m", "vaelab", "train", *words]
-    child = subprocess.Popen(argv, env=os.environ | {cli.PARENT: str(os.getpid())})
+    own = {cli.PARENT: str(os.getpid()), command_lines.OUTER: command_lines.typed_command()}
+    child = subprocess.Popen(argv, env=os.environ | own)
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None),
         signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: child.terminate()),

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
 from vaelab import pictures
+from vaelab.commands import command_lines
 from vaelab.commands.resumption import checkpoint_note
 from vaelab.commands.run_folder import RunFolder
 from vaelab.elbo import ELBO
@@ -48,7 +49,8 @@ def finish_run(
     """Ends a run in the first process: writes results and figures, evaluates and unlocks it.
 
     Does nothing in other processes. Prints the table of metrics, and at last the commands
-    to see its curves and to go on. Logs the final metrics to TensorBoard; deletes progress.json.
+    to see its curves and, unless `reproduce` trains it, to go on. Logs the final metrics to
+    TensorBoard; deletes progress.json.
     With trainer.fast_dev_run only the table is printed, and the final metrics logged.
     """
     if not trainer.is_global_zero:
@@ -80,6 +82,8 @@ def finish_run(
     run.say(f"run folder  {shown}")
     if any(run.folder.glob("events.out.*")):
         run.say(f"curves      tensorboard --logdir {shown}")
+    if command_lines.outer_command():
+        return
     more = f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
     if trainer.global_step == trainer.max_steps:
         more = f"trainer.max_steps={2 * trainer.max_steps}"

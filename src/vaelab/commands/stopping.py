@@ -143,7 +143,7 @@ class Watch:
     def safe_command(self) -> str:
         """Returns the command line that goes on; the one that was typed if that is not known."""
         try:
-            return self.command()
+            return command_lines.outer_command() or self.command()
         except Exception:  # such as a run folder that was deleted
             return command_lines.typed_command()
 

@@ -49,7 +49,8 @@ def print_protocols(kept: Path, protocols: Path) -> None:
         of = [len(chosen_figures(protocol, form)) for form in FORMS]
         counts = [f"{found} of {count}" for found, count in zip(measured, of, strict=True)]
         rows.append([name, protocol.title, ", ".join(protocol.runs), *counts])
-    print_rows(("protocol", "title", "runs", "measured", "short form"), rows)
+    print_rows(("protocol", "title", "runs", "full form", "short form"), rows)
+    print("full form, short form: how many of the published figures are on record")
     print("vaelab reproduce PROTOCOL makes all of its runs, PROTOCOL/RUN one; --short for an hour")
 
 
