@@ -402,13 +402,16 @@ def test_encode_reads_the_folder_of_the_training_as_the_training_did(folder_run,
     of_test = encoded(run, "images=test", *given)
     at_test = [name.startswith("test/") for name in found["file"]]
     np.testing.assert_allclose(found["mean"][at_test], of_test["mean"], atol=1e-5)
+    run_command(export, f"run={run}", f"to={tmp_path}/export", "what=safetensors")
+    of_export = encoded(tmp_path / "export", f"images={folder_run}/photos", *given)
+    np.testing.assert_array_equal(of_export["mean"], found["mean"])
     single = next((folder_run / "photos" / "test").rglob("*.pgm"))
     alone = encoded(run, f"images={single}", "label=a", *given)
     assert len(alone["mean"]) == 1
     for name in ("1", "2"):
-        (tmp_path / "a" / name).mkdir(parents=True)
-        shutil.copy(single, tmp_path / "a" / name)
-    assert encoded(run, f"images={tmp_path}", *given)["label"].tolist() == ["a", "a"]
+        (tmp_path / "few" / "a" / name).mkdir(parents=True)
+        shutil.copy(single, tmp_path / "few" / "a" / name)
+    assert encoded(run, f"images={tmp_path}/few", *given)["label"].tolist() == ["a", "a"]
 
 
 def test_range_of_encode_is_that_of_image_files(get_run, tmp_path, capsys):

@@ -192,11 +192,13 @@ def test_generate_reads_image_files_as_the_training_did(tmp_path, fit):
         f"hydra.run.dir={tmp_path}/run",
     )  # fmt: skip
     given = [f"images=['{photos}/2.png','{photos}/1.png']", f"paths.data={tmp_path}/data"]
-    run_command(generate, f"run={tmp_path}/run", "what=interpolation", *given)
-    (file,) = (tmp_path / "run" / "generated").glob("*.npz")
+    run_command(export, f"run={tmp_path}/run", f"to={tmp_path}/export", "what=safetensors")
     source = Folder(str(photos), str(tmp_path / "data"), size=8, fit=fit)
     expected = source().train_images[[2, 1]].numpy()
-    assert np.rint(arrays(file)["x"][0] * 255) == pytest.approx(expected)
+    for name in ("run", "export"):
+        run_command(generate, f"run={tmp_path}/{name}", "what=interpolation", *given)
+        (file,) = (tmp_path / name / "generated").glob("*.npz")
+        assert np.rint(arrays(file)["x"][0] * 255) == pytest.approx(expected)
 
 
 def test_ends_are_read_by_the_range_of_the_training(tmp_path):

@@ -102,7 +102,7 @@ def encode_run(
 
     model, data = load_model_and_data(folder, device, cfg.trust, Path(cfg.paths.data), shared)
     drawn: dict[str, Any] = {"num_samples": cfg.num_samples, "seed": cfg.seed, "track": track}
-    found = encode_asked(model, data, cfg, drawn)
+    found = encode_asked(folder, model, data, cfg, drawn)
     score = encoding.choose_score(found, cfg.score)
     found["score"] = encoding.anomaly_scores(found, score)
     if missing := encoding.missing_arrays(found):
@@ -121,11 +121,12 @@ def encode_run(
 
 
 def encode_asked(
-    model: ELBO, data: Images | None, cfg: DictConfig, drawn: dict[str, Any]
+    folder: Path, model: ELBO, data: Images | None, cfg: DictConfig, drawn: dict[str, Any]
 ) -> Encoded:
     """Returns the encoded images of `images=`: a part of the run's data, or the user's own.
 
     Args:
+        folder: The run folder, or an exported one.
         model: The run's model, on its device.
         data: The run's data; None of an exported model.
         cfg: The settings.
@@ -139,7 +140,7 @@ def encode_asked(
 
     import numpy as np
 
-    from vaelab.data.image_settings import ImageSettings, source_settings
+    from vaelab.data.image_settings import ImageSettings
     from vaelab.data.tables import TABLES
     from vaelab.errors import UserError
     from vaelab.evaluation import encoding
@@ -151,6 +152,7 @@ def encode_asked(
     from vaelab.observations import x_text
     from vaelab.pictures.gallery import label_index
     from vaelab.pictures.image_folders import is_image_file, read_image_folder
+    from vaelab.runs.image_reading import image_settings
     from vaelab.runs.screen import printable
 
     if cfg.label is not None and not model.context_dim:
@@ -165,17 +167,17 @@ def encode_asked(
         raise UserError(
             f"images={where}: there is no such file or folder; it may also be {', '.join(PARTS)}"
         )
-    source, span = data and data.source, cfg.range
+    span = cfg.range
     if model.units is not None:
         is_table = where.suffix in TABLES
         if where.is_dir() or (is_table and len(model.x_shape) > 1):
             what = "a table" if is_table else "a folder"
             raise UserError(f"images={where}: is {what}; this model takes {x_text(model.x_shape)}")
-        label_column = getattr(source, "label", None)
+        label_column = getattr(data and data.source, "label", None)
         conditions = [*model.classes, *model.numbers] if model.context_dim else []
         given = read_given_numbers(where, model.units, cfg.array, label_column, conditions)
     elif where.is_dir() or is_image_file(where):
-        made, skip = source_settings(source) or ImageSettings(), cfg.broken == "skip"
+        made, skip = image_settings(folder, data) or ImageSettings(), cfg.broken == "skip"
         made = made if span is None else replace(made, span=(span[0], span[1]))
         classes = model.class_names.get("label", ())
         try:

@@ -11,6 +11,7 @@ from vaelab.export.onnx_files import OnnxFile
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder, write_text
 from vaelab.runs import loading
+from vaelab.runs.image_reading import kept_image_settings
 from vaelab.training import checkpoint_format
 from vaelab.training.json_files import json_text, read_json
 
@@ -38,7 +39,8 @@ def export_run(
     if onnx:
         onnx_files.check_packages()
     model = loading.load_run_model(run, "best", trust)
-    settings = loading.resolve_node(run, loading.read_run_config(run, trust), "model")
+    cfg = loading.read_run_config(run, trust)
+    settings = loading.resolve_node(run, cfg, "model")
     if onnx:
         onnx_files.check_exportable(model)
     make_folder(folder)
@@ -53,6 +55,7 @@ def export_run(
         # Also without writing them: the folder may have weights of an earlier export
         loading.WEIGHTS_CHECKSUM: sha256(weights).hexdigest(),
         "model": settings,
+        **kept_image_settings(cfg),
         "step": model.step,
         "results": {
             name: value

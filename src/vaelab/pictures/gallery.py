@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vaelab.data import Images, pixels
-from vaelab.data.image_settings import ImageSettings, source_settings
+from vaelab.data.image_settings import ImageSettings
 from vaelab.elbo import ELBO
 from vaelab.errors import UserError, spelling_hint
 from vaelab.evaluation.samplers import Own
@@ -22,6 +22,7 @@ from vaelab.pictures.image_folders import read_image_as_trained
 from vaelab.pictures.request import Request
 from vaelab.randomness import seeded_generator
 from vaelab.runs import finished, loading, naming
+from vaelab.runs.image_reading import image_settings
 from vaelab.runs.shared_data import SharedData
 
 MOST = 5000  # most test images to draw from
@@ -71,7 +72,7 @@ def write_pictures(
     model, data = load_model_and_data(run, device, trust, data_folder, shared)
     x, y = first_test_images(data) if data is not None else exported_model_inputs(model, given)
     labels = tuple(label_index(model, name) for name in label)
-    ends = read_ends(images, model, seed, source_settings(data and data.source))
+    ends = read_ends(images, model, seed, image_settings(run, data))
     training = partial(data.grey_images, "train") if data is not None else None
     places = tuple(given_column(model, name, value) for name, value in given.items())
     request = Request(x, y, model.num_classes, count, labels, places, temperature, ends, training)
