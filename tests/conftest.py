@@ -3,6 +3,8 @@
 import os
 import signal
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import hydra
@@ -10,7 +12,7 @@ import pytest
 import torch
 from hydra import initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch.distributions import Distribution
 
 from vaelab.commands import config_folders
@@ -37,19 +39,32 @@ def repeatable() -> None:
     torch.manual_seed(0)
 
 
+FOLDER = "/folder-of-the-test"
+FOLDER_SETTINGS = {
+    "trainer.default_root_dir": FOLDER,
+    "callbacks.checkpoint.dirpath": f"{FOLDER}/checkpoints",
+    "callbacks.progress.file": f"{FOLDER}/progress.json",
+}
+
+
+@cache
+def composed(*overrides: str) -> DictConfig:
+    """Returns the training configuration with `FOLDER` as run folder, the same at each call."""
+    first = ["logger=none", *(f"{name}={value}" for name, value in FOLDER_SETTINGS.items())]
+    with initialize_config_dir(str(config_folders.CONF), version_base="1.3"):
+        return hydra.compose("train", [*first, *overrides])
+
+
 @pytest.fixture
 def compose(tmp_path: Path) -> Callable[..., DictConfig]:
     """Returns a function (*overrides) -> training configuration, with `tmp_path` as run folder."""
-    folder = [
-        "logger=none",
-        f"trainer.default_root_dir={tmp_path}",
-        f"callbacks.checkpoint.dirpath={tmp_path}/checkpoints",
-        f"callbacks.progress.file={tmp_path}/progress.json",
-    ]
 
     def compose_train(*overrides: str) -> DictConfig:
-        with initialize_config_dir(str(config_folders.CONF), version_base="1.3"):
-            return hydra.compose("train", [*folder, *overrides])
+        cfg = deepcopy(composed(*overrides))
+        for name, value in FOLDER_SETTINGS.items():
+            if OmegaConf.select(cfg, name) == value:
+                OmegaConf.update(cfg, name, value.replace(FOLDER, str(tmp_path)))
+        return cfg
 
     return compose_train
 
