@@ -117,6 +117,16 @@ class ELBO(Inference, LightningModule):
         """
         return [StepScalars(), AccumulatedGradients(), LearningRate()]
 
+    def check_callbacks(self) -> None:
+        """Raises UserError if the trainer lacks a callback of `ELBO.configure_callbacks`."""
+        attached = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        for callback in ELBO.configure_callbacks(self):
+            if type(callback) not in attached:
+                raise UserError(
+                    f"{type(self).__name__}.configure_callbacks leaves out "
+                    f"{type(callback).__name__}; return [*super().configure_callbacks(), ...]"
+                )
+
     def check_trainable(self) -> None:
         """Raises UserError if a model of these settings can be loaded, but not be trained."""
 
@@ -127,10 +137,12 @@ class ELBO(Inference, LightningModule):
         resume after this.
 
         Raises:
-            UserError: In fit, as `check_trainable` does.
+            UserError: In fit, as `check_trainable` does, or if a variant leaves out the callbacks
+                of `configure_callbacks`, without which its schedules would not start.
         """
         if stage == "fit":
             self.check_trainable()
+            self.check_callbacks()
         data = getattr(self.trainer, "datamodule", None)
         if stage == "fit" and data is not None and self.fresh:
             initialise_parts(self, data)
@@ -305,6 +317,7 @@ class ELBO(Inference, LightningModule):
         if self.images is not None and (said := growth_warning(self.images, then)):
             rank_zero_warn(said)
         step_counts.restore_step_count(checkpoint)
+        step_counts.close_limited_epoch(checkpoint)  # before it forgets the last batch
         step_counts.close_finished_epoch(checkpoint)
 
 

@@ -455,6 +455,38 @@ def test_resume_in_moved_folder_keeps_best_checkpoint(last_checkpoint, monkeypat
     assert (moved / "checkpoints" / "best.ckpt").read_bytes() == best
 
 
+@pytest.mark.parametrize("how", ["relative", "linked"])
+def test_resume_from_a_path_to_the_own_best_checkpoint_keeps_it(
+    last_checkpoint, monkeypatch, tmp_path, how
+):
+    folder = last_checkpoint.parents[1]
+    monkeypatch.chdir(folder.parent)
+    Path("linked").symlink_to(folder)
+    path = f"{folder.name if how == 'relative' else 'linked'}/checkpoints/best.ckpt"
+    given = [f"hydra.run.dir={folder}", f"paths.data={tmp_path}/data", f"ckpt={path}"]
+    given += [*TINY_RUN[:2], "logger=none", "trainer.max_epochs=2", "model.free_bits=0.5"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()  # with another loss, for which the best is chosen anew
+    assert torch.load(last_checkpoint, weights_only=True)["global_step"] == 62
+
+
+@pytest.mark.parametrize(
+    ("given", "advised"),
+    [
+        (["+trainer.max_time=00:00:00:00", "trainer.max_epochs=9"], "+trainer.max_time=00:00:00:"),
+        (["trainer.max_epochs=1"], "trainer.max_epochs=2"),
+    ],
+)
+def test_end_of_a_run_tells_what_makes_it_longer(monkeypatch, tmp_path, capfd, given, advised):
+    given = [*given, f"hydra.run.dir={tmp_path}/run", *SMALL_LAYERS, "logger=none"]
+    given += ["data=mnist_5k", "data.batch_size=500"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    train.main()
+    (line,) = (s for s in capfd.readouterr().out.splitlines() if s.startswith("go on"))
+    assert advised in line
+    assert ("max_epochs=9" in line) == ("max_time" in advised)
+
+
 def test_resume_with_other_split_seed_warns(last_checkpoint, monkeypatch, capsys):
     """Images of its test part may then have been trained on."""
     folder = last_checkpoint.parents[1]
@@ -850,4 +882,13 @@ def test_check_optimizer_tries_weights_of_the_shape_of_the_models(build):
     with pytest.raises(UserError, match=r"model\.optimizer: assert"):
         preflight.check_optimizer(made, trainer)  # some weights are vectors
     made.parameter_groups = lambda: [{"params": [p for p in made.parameters() if p.ndim == 2]}]
+    preflight.check_optimizer(made, trainer)
+
+
+def test_check_optimizer_skips_one_that_a_variant_configures_itself(build):
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    made = build(*SMALL_LAYERS, x_shape=(1, 8, 8), num_classes=3)
+    own = torch.optim.RMSprop(made.parameters())
+    halving = torch.optim.lr_scheduler.StepLR(own, 10)  # which adds initial_lr to its groups
+    made.configure_optimizers = lambda: {"optimizer": own, "lr_scheduler": halving}
     preflight.check_optimizer(made, trainer)

@@ -6,7 +6,9 @@ The fixture `fit` trains a beta-VAE with beta 4 for two epochs of 5 batches by d
 import math
 import warnings
 
+import lightning
 import pytest
+import torch
 from lightning import Callback
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
@@ -216,3 +218,19 @@ def test_annealing_warns_if_schedule_exceeds_training(fit):
 def test_annealing_refuses_fraction_of_endless_training(fit):
     with pytest.raises(UserError, match=r"needs a trainer\.max_epochs"):
         fit(Annealing("beta", linear, 0.5, "fraction"), max_epochs=-1)
+
+
+@pytest.mark.parametrize("unit", ["epochs", "fraction"])
+def test_annealing_refuses_a_length_that_a_loader_does_not_have(build, unit):
+    class Stream(torch.utils.data.IterableDataset):
+        """Images without a length."""
+
+        def __iter__(self):
+            return iter(torch.rand(20, 1, 8, 8).round())
+
+    model = build("model=beta_vae", x_shape=(1, 8, 8), num_classes=3)
+    quiet = {"enable_progress_bar": False, "logger": False, "enable_checkpointing": False}
+    annealing = Annealing("beta", linear, 0.5, unit)
+    trainer = lightning.Trainer(max_epochs=1, accelerator="cpu", callbacks=[annealing], **quiet)
+    with pytest.raises(UserError, match=r"the training loader has no length; give trainer\.max_st"):
+        trainer.fit(model, torch.utils.data.DataLoader(Stream(), 5))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from math import isnan
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from lightning import Callback
 from rich.console import Console
 
 from vaelab.errors import UserError
+from vaelab.models import VAE
 from vaelab.training.callbacks import AtomicFiles, Checkpoint, Progress, Seeding, Speed
 from vaelab.training.callbacks import speed as speeds
 from vaelab.training.callbacks.checkpoint import load_checkpoint
@@ -40,6 +42,24 @@ def test_best_checkpoint_has_least_loss_even_if_elbo_falls(fit, tmp_path):
     best = load_checkpoint(tmp_path / "best.ckpt")
     assert best["global_step"] == trainer.global_step
     assert best["callbacks"]["Checkpoint"]["best_elbo"] == kept.best_elbo == epochs.elbo[-1]
+
+
+def test_best_checkpoint_needs_only_the_value_that_it_monitors(fit, build, tmp_path):
+    class Own(VAE):
+        """A variant whose validation logs `val/loss` alone."""
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val/loss", self.loss(*batch)[0])
+
+        def on_validation_epoch_end(self):
+            pass
+
+    model = build("model=vae", x_shape=(1, 8, 8), num_classes=3)
+    model.__class__ = Own
+    checkpoint = Checkpoint(str(tmp_path))
+    fit(checkpoint, model=model)
+    assert (tmp_path / "best.ckpt").exists()
+    assert isnan(checkpoint.best_elbo)
 
 
 @pytest.mark.parametrize("best_exists", [True, False])

@@ -12,7 +12,14 @@ from torch.testing import assert_close
 from vaelab.errors import UserError
 from vaelab.models import VAE
 from vaelab.training.callbacks import Checkpoint, Seeding
-from vaelab.training.learning_rates import Cosine, Plateau, Schedule, Step, Warmup
+from vaelab.training.learning_rates import (
+    Cosine,
+    Plateau,
+    Schedule,
+    Step,
+    Warmup,
+    scheduler_config,
+)
 
 RATE = 1e-3
 
@@ -242,6 +249,38 @@ def test_scheduler_of_manual_optimization_is_refused(train, build):
     model.make_scheduler = SCHEDULES["step"]
     with pytest.raises(UserError, match="ManualStep steps its optimizers itself"):
         model.configure_optimizers()
+
+
+def test_schedule_of_a_variants_own_optimizer_starts(fit, build):
+    class Own(VAE):
+        """A variant that configures its optimizer itself, with a schedule of vaelab's."""
+
+        def configure_optimizers(self):
+            optimizer = torch.optim.AdamW(self.parameters(), lr=RATE)
+            return {"optimizer": optimizer, "lr_scheduler": scheduler_config(warmup, optimizer)}
+
+    warmup = partial(Warmup, warmup=0.4)
+    sizes = ["model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "model.latent_dim=2"]
+    model = build("model=vae", *sizes, x_shape=(1, 8, 8), num_classes=3)
+    model.__class__ = Own
+    kept = KeepRates()
+    fit(kept, model=model)
+    assert list(kept.rates.values()) == pytest.approx(
+        [RATE * share for share in (0.25, 0.5, 0.75, *[1] * 7)]
+    )
+
+
+def test_variant_without_the_callbacks_of_its_base_is_refused(fit, build):
+    class Own(VAE):
+        """A variant that forgets the callbacks of `ELBO`."""
+
+        def configure_callbacks(self):
+            return []
+
+    model = build("model=vae", x_shape=(1, 8, 8), num_classes=3)
+    model.__class__ = Own
+    with pytest.raises(UserError, match=r"Own\.configure_callbacks leaves out StepScalars"):
+        fit(model=model)
 
 
 def test_schedule_of_no_share_is_abstract():

@@ -136,6 +136,32 @@ def test_resume_mid_epoch_is_bit_exact_with_data_settings(
     assert not torch.equal(weights, others)  # the setting has changed the batches
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"limit_train_batches": 3, "check_val_every_n_epoch": 2},
+        {"limit_train_batches": 4, "val_check_interval": 2},
+        {"val_check_interval": 2},
+    ],
+    ids=["epochs", "within epochs", "whole epochs"],
+)
+def test_resume_from_a_checkpoint_of_a_validation_is_bit_exact(fit, build, tmp_path, options):
+    class SaveAfterValidation(Callback):
+        def on_validation_end(self, trainer, module):
+            trainer.save_checkpoint(tmp_path / f"{trainer.global_step}.ckpt")
+
+    options |= {"max_epochs": 4}
+    model = build_small_vae(build)
+    whole, expected = fit(*build_callbacks(), SaveAfterValidation(), model=model, **options)
+    kept = sorted(tmp_path.glob("*.ckpt"))
+    assert len(kept) >= 2
+    for path in kept:
+        model = build_small_vae(build)
+        resumed, found = fit(*build_callbacks(), model=model, ckpt_path=path, **options)
+        assert resumed.global_step == whole.global_step, path
+        assert_close(found.state_dict(), expected.state_dict(), rtol=0, atol=0)
+
+
 def test_second_fit_of_a_model_accepts_other_options(fit, build):
     model = build_small_vae(build)
     for wanted in ({}, {"gradient_clip_val": 1.0}, {}, {"accumulate_grad_batches": 5}):

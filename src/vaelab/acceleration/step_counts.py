@@ -42,6 +42,23 @@ def close_finished_epoch(checkpoint: dict[str, Any]) -> None:
     batches["is_last_batch"] = False
 
 
+def close_limited_epoch(checkpoint: dict[str, Any]) -> None:
+    """Sets a checkpoint's loaders, in place, to their start if its epoch had its last batch.
+
+    Skips bare weights. Lightning 2.6 makes no new iterator for the next epoch after a checkpoint of
+    a validation at an epoch's end. With `limit_train_batches` the next epoch would have what is
+    left of that epoch's batches.
+    """
+    if "loops" not in checkpoint or not IS_TRIED:
+        return
+    loops = checkpoint["loops"]["fit_loop"]
+    batches = loops["epoch_loop.batch_progress"]
+    if batches["is_last_batch"] and batches["current"]["completed"] == batches["current"]["ready"]:
+        for state in loops["state_dict"].get("combined_loader", []):
+            if "position" in state:
+                state["position"] = 0
+
+
 def correct_logged_step(trainer: Trainer) -> None:
     """Sets the step that Lightning logs at to the steps done; call it before a training batch.
 

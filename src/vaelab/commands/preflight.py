@@ -95,8 +95,8 @@ def check_optimizer(model: ELBO, trainer: Trainer) -> None:
     """Raises UserError if optimizer or scheduler refuse their settings, or a step of few weights.
 
     Some optimizers refuse what they are given only in their first step. It is tried on zeros of the
-    shape of the smallest weight of each group. Skips the step where a variant configures more than
-    one optimizer.
+    shape of the smallest weight of each group. Skips the step where a variant configures its
+    optimizers itself.
     """
     configured = model.configure_optimizers()
     optimizer = configured
@@ -108,12 +108,10 @@ def check_optimizer(model: ELBO, trainer: Trainer) -> None:
             f"scheduler: {type(model).__name__} configures its optimizers itself, and no scheduler "
             "with them; give scheduler=none"
         )
-    if not isinstance(optimizer, Optimizer):
+    every = model.options  # not those of the groups, to which a scheduler has added its own
+    if not isinstance(optimizer, Optimizer) or len(every) != len(optimizer.param_groups):
         return
     usual = optimizer.defaults  # some hold what their constructor does not take
-    every = model.options  # not those of the groups, to which a scheduler has added its own
-    if len(every) != len(optimizer.param_groups):
-        every = optimizer.param_groups
     used = [pair for pair in zip(optimizer.param_groups, every, strict=True) if pair[0]["params"]]
     options = [
         {k: v for k, v in own.items() if k != "params" and (k not in usual or usual[k] != v)}

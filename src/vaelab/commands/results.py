@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks import EarlyStopping, Timer
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import OmegaConf
 
 from vaelab import pictures
@@ -82,15 +83,25 @@ def finish_run(
     run.say(f"run folder  {shown}")
     if any(run.folder.glob("events.out.*")):
         run.say(f"curves      tensorboard --logdir {shown}")
-    if command_lines.outer_command():
-        return
-    more = f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
-    if trainer.global_step == trainer.max_steps:
-        more = f"trainer.max_steps={2 * trainer.max_steps}"
+    if (more := longer_setting(run, trainer)) and not command_lines.outer_command():
+        run.say(f"go on       {run.resume_command(more)}")
+
+
+def longer_setting(run: RunFolder, trainer: Trainer) -> str | None:
+    """Returns the setting with which a training goes on that has ended; None if none does."""
+    timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
+    remaining = timer.time_remaining() if timer else None
+    if timer and remaining is not None and remaining <= 0 and "max_time" in run.cfg.trainer:
+        seconds = 2 * math.ceil(timer.time_elapsed())  # which go on counting where they ended
+        days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
+        return f"+trainer.max_time={days:02}:{hours:02}:{minutes:02}:{seconds % 60:02}"
     stopped = early_stopping(trainer)
     if stopped and run.cfg.early_stopping and stopping_point(trainer):
-        more = f"early_stopping.patience={2 * stopped.patience}"
-    run.say(f"go on       {run.resume_command(more)}")
+        patient = stopped.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED
+        return f"early_stopping.patience={2 * stopped.patience}" if patient else None
+    if trainer.global_step == trainer.max_steps:
+        return f"trainer.max_steps={2 * trainer.max_steps}"
+    return f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
 
 
 def reuse_finished_run(run: RunFolder, plan: Plan) -> float | None:

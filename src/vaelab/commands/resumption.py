@@ -64,6 +64,9 @@ def find_start(run: RunFolder, model: ELBO, data: Images) -> Start:
             )
     if path.is_dir():
         path = path / "checkpoints" / "last.ckpt"
+    if path.exists():
+        own = (each for each in (run.last, run.best) if each.exists())
+        path = next((each for each in own if each.samefile(path)), path)
     is_here = path.resolve().is_relative_to(run.folder.resolve())
     if run.cfg.rerun and is_here:
         raise UserError(

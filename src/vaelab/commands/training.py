@@ -13,6 +13,7 @@ from vaelab.commands import cli, introduction, preflight, results, resumption, s
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.elbo import ELBO
+from vaelab.errors import UserError
 from vaelab.evaluation import Plan
 from vaelab.runs.folder import check_links
 from vaelab.training.callbacks.checkpoint import Checkpoint
@@ -64,6 +65,11 @@ def fit_run(run: RunFolder) -> float:
         if isnan(elbo):  # no best checkpoint, or none that this run or an earlier start of it saved
             if "val/elbo" not in trainer.callback_metrics:  # stopped before its first validation
                 trainer.validate(model, data, verbose=False)
+            if "val/elbo" not in trainer.callback_metrics:
+                name = type(model).__name__
+                raise UserError(
+                    f"{name}.validation_step logs no val/elbo, by which runs are compared"
+                )
             elbo = float(trainer.callback_metrics["val/elbo"])
         (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
         metrics = {"val/elbo": elbo, **metrics}

@@ -66,7 +66,10 @@ class Schedule(LRScheduler):
         """Raises UserError if the share depends on the length of a training that has no end."""
         if self.needs_end and isinf(steps):
             name = type(self).__name__.lower()
-            raise UserError(f"scheduler={name} needs a trainer.max_epochs or max_steps")
+            raise UserError(
+                f"scheduler={name} needs a trainer.max_epochs or max_steps; max_steps if the "
+                "loader has no length"
+            )
 
     def start(self, steps: float, steps_done: int, epochs_done: int) -> None:
         """Sets the groups' rates, taken as those of the configuration, to their shares.

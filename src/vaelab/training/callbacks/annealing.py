@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from math import isinf
 from typing import Any, Literal
 
 import torch
@@ -96,9 +97,17 @@ class Annealing(Callback):
 
         Warns if training ends before the schedule, or if the length has changed since an earlier
         start of the run.
+
+        Raises:
+            UserError: If the length is of epochs, or of a training, of unknown length.
         """
         total = training_batches(trainer)
         unit = {"steps": 1, "epochs": trainer.num_training_batches, "fraction": total}[self.unit]
+        if isinf(unit):
+            raise UserError(
+                f"annealing.unit={self.unit}: the training loader has no length; give "
+                "trainer.max_steps and annealing.unit=fraction, or annealing.unit=steps"
+            )
         self.steps = max(1, round(self.duration * unit))
         self.ends_in_time = self.steps <= total
         if not self.ends_in_time:

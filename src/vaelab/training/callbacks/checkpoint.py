@@ -36,7 +36,8 @@ class Checkpoint(ModelCheckpoint):
         mode: Whether the best value is the highest (`max`) or the lowest (`min`).
 
     Attributes:
-        best_elbo: `val/elbo` of the best checkpoint; NaN before the first validation.
+        best_elbo: `val/elbo` of the best checkpoint; NaN before the first validation, and where a
+            variant's own `validation_step` does not log it.
         forgets_best: Whether the next training chooses its best checkpoint anew. To be set in the
             first process, where a checkpoint to go on from is of another folder or another loss.
     """
@@ -70,7 +71,7 @@ class Checkpoint(ModelCheckpoint):
         """
         better = super().check_monitor_top_k(trainer, current)
         if better:
-            self.best_elbo = float(trainer.callback_metrics["val/elbo"])
+            self.best_elbo = float(trainer.callback_metrics.get("val/elbo", nan))
         return better
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,6 +99,7 @@ class Checkpoint(ModelCheckpoint):
             }
         else:
             paths = {"best_model_path": "", "kth_best_model_path": "", "best_k_models": {}}
+            paths |= {"dirpath": self.dirpath}
             state_dict = state_dict | {"best_model_score": None, "best_elbo": nan}
         state_dict = state_dict | {"last_model_path": ""} | paths
         super().load_state_dict(state_dict)

@@ -29,12 +29,13 @@ class LearningRate(Callback):
         schedules = [scheduler for scheduler in schedulers if isinstance(scheduler, Schedule)]
         groups = [group for each in trainer.optimizers for group in each.param_groups]
         options: list[dict[str, Any]] = getattr(module, "options", [])
-        if len(options) != len(groups):  # of a variant's own `configure_optimizers`
-            return
-        if len(schedules) == len(schedulers):
+        is_own = len(options) != len(groups)  # of a variant's own `configure_optimizers`
+        if len(schedules) == len(schedulers) and not is_own:
             for group, own in zip(groups, options, strict=True):
                 group.update(own)
         for schedule in schedules:
+            for group in schedule.optimizer.param_groups if is_own else ():
+                group["lr"] = group["initial_lr"]  # torch's name of the rate before any share
             schedule.start(training_steps(trainer), trainer.global_step, trainer.current_epoch)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
