@@ -293,7 +293,11 @@ def as_tensor(values: Any, what: str) -> Tensor:
         array = np.asarray(values)
         if array.dtype.kind == "u" and array.dtype != np.uint8:  # as above
             array = array.astype(np.int64)
-        return torch.as_tensor(array if array.flags.writeable else array.copy())
+        if array.dtype.kind in "biuf":  # in this machine's byte order, of a type that torch has
+            wide = array.dtype.itemsize > 8
+            array = array.astype(np.float64 if wide else array.dtype.newbyteorder("="), copy=False)
+        is_usual = array.flags.writeable and min(array.strides, default=1) >= 0
+        return torch.as_tensor(array if is_usual else array.copy())
     except (TypeError, ValueError, RuntimeError) as error:
         kind = type(values).__name__
         raise UserError(f"{what}: a {kind} is no array of numbers") from error

@@ -586,3 +586,73 @@ def test_data_and_metrics_may_be_left_to_an_earlier_run(tmp_path):
     assert other.model.x_shape == (1, 28, 28)
     with pytest.raises(UserError, match="images: give them, as in"):
         vaelab.fit()
+
+
+class Clothes(Dataset):
+    """A data set whose classes are not in alphabetical order."""
+
+    classes = ("shirt", "trouser", "bag")
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def __getitem__(self, index):
+        return IMAGES[index], int(LABELS[index])
+
+
+def test_classes_of_a_data_set_keep_their_order():
+    run = vaelab.fit(Clothes(), folder="a", **quick("cvae"))
+    assert run.model.class_names == {"label": [*Clothes.classes]}
+    assert run.data.splits.train_labels.tolist() == LABELS.tolist()
+    again = vaelab.fit(run.data, folder="b", **quick("cvae"))
+    assert again.model.class_names == run.model.class_names
+    assert again.data.splits.train_labels.tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda table: (table, np.eye(2)[np.arange(60) % 2]), None),
+        (lambda table: (table, 3), "there are 60 rows, and 1 labels"),
+        (lambda table: (pd.concat([table, table], axis=1), None), "several columns income"),
+        (lambda table: (table.assign(age=[1, "a"] * 30), None), "^images: "),
+        (lambda table: (table.assign(age=1j), None), "^images: the table cannot be kept"),
+        (lambda table: (table, ["a", float("nan"), "b"] * 20), r"labels\[1\] is nan among texts"),
+    ],
+)
+def test_odd_tables_are_taken_or_refused_in_one_sentence(tmp_path, people, make, said):
+    table, labels = make(people[["income", "age"]])
+    call = {"folder": tmp_path / "a", "model": "cvae", **TABLES}
+    if said is None:
+        assert vaelab.fit(table, labels, **call).model.class_names == {"label": ["0", "1"]}
+        return
+    with pytest.raises(UserError, match=said) as error:
+        vaelab.fit(table, labels, **call)
+    assert "\n" not in str(error.value)
+
+
+def test_array_called_file_is_no_argument_of_a_writer():
+    run = vaelab.fit({"train_images": IMAGES, "file": LABELS}, folder="a", **quick("vae"))
+    assert run.data.splits.unused == ("file",)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda x: x[:, ::-1], lambda x: (x / 255).astype(">f4"), lambda x: (x / 255).astype("g")],
+    ids=["flipped", "big-endian", "long double"],
+)
+def test_arrays_of_any_strides_and_byte_order_are_encoded(change):
+    model = vaelab.build("vae", x_shape=(1, 8, 8), **NARROW).eval()
+    given = change(IMAGES)
+    usual = np.ascontiguousarray(given if given.dtype == np.uint8 else given.astype(np.float32))
+    assert torch.equal(model.encode(given).mean, model.encode(usual).mean)
+    found = encode_images(model, given, num_samples=0)["mean"]
+    np.testing.assert_array_equal(found, encode_images(model, usual, num_samples=0)["mean"])
+    assert vaelab.show(given[:4]).tobytes() == vaelab.show(usual[:4]).tobytes()
+
+
+def test_whole_number_is_the_class_of_that_name_where_others_are_words():
+    model = vaelab.build("cvae", x_shape=(1, 8, 8), classes=["1", "2", "cat"], **NARROW)
+    assert model.label_rows([1, 2], 2).tolist() == [[1, 0, 0], [0, 1, 0]]
+    with pytest.raises(UserError, match="0: the classes of label are 1, 2, cat"):
+        model.label_rows([0, 1], 2)

@@ -20,6 +20,7 @@ from support.array_files import (
     two_level_images,
     valid_arrays,
 )
+from support.image_folders import noise
 
 from vaelab.data import Arrays, Images
 from vaelab.data.arrays import build_splits
@@ -641,3 +642,38 @@ def test_medmnist_file_is_read_as_it_is(tmp_path):
     assert found.num_classes == 4
     assert np.array_equal(found.val_images.permute(0, 2, 3, 1), arrays["val_images"])
     assert found.test_labels.tolist() == arrays["test_labels"][:, 0].tolist()
+
+
+@pytest.mark.parametrize("labels", [[2, 0, 1, 0], ["bag", "shirt", "hat", "shirt"]])
+def test_class_names_give_classes_their_order(labels):
+    names = np.array(["shirt", "hat", "bag", "shoe"])
+    images = noise(0, (4, 8, 8))
+    sizes = np.array([1, 0, 1, 1])
+    splits = build_splits(
+        {
+            "train_images": images, "train_labels": np.array(labels), "class_names": names,
+            "train_size": sizes, "class_names_size": np.array(["small", "large"]),
+        }
+    )  # fmt: skip
+    assert splits.class_names == tuple(names)
+    assert splits.num_classes == 4
+    assert splits.train_labels.tolist() == [2, 0, 1, 0]
+    assert splits.columns["size"].names == ("small", "large")
+    assert splits.columns["size"].train.tolist() == sizes.tolist()
+    assert splits.unused == ()
+
+
+@pytest.mark.parametrize("names", [["a", "b"], ["a", "a", "b"], [0, 1, 2], [["a", "b", "c"]]])
+def test_class_names_that_do_not_fit_are_not_used(names):
+    images = noise(0, (3, 8, 8))
+    arrays = {"train_images": images, "train_labels": np.arange(3), "class_names": np.array(names)}
+    splits = build_splits(arrays)
+    assert splits.class_names == ("0", "1", "2")
+    assert splits.unused == ("class_names",)
+
+
+@pytest.mark.parametrize("text", ["", "nan", "<NA>"])
+def test_missing_label_of_an_array_is_refused(text):
+    images = noise(0, (3, 8, 8))
+    with pytest.raises(UserError, match=rf"train_labels\[1\] is '{text}', a missing label"):
+        build_splits({"train_images": images, "train_labels": np.array(["a", text, "b"])})

@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -485,3 +486,32 @@ def test_hugging_face_data_set_saved_on_the_disk_is_read(tmp_path):
     assert np.array_equal(found.train_images[:, 0], np.stack([noise(i) for i in range(6)]))
     assert found.test_labels.tolist() == [0, 1]
     assert found.class_names == ("cat", "dog")
+
+
+def test_hugging_face_folders_of_one_name_are_kept_apart_and_read_anew(tmp_path, monkeypatch):
+    def load(name):
+        """Stands in for `load_from_disk`: pictures of the level that is in `state.json`."""
+        level = int(Path(name, "state.json").read_text())
+        picture = Image.fromarray(np.full((8, 8), level, np.uint8) + np.eye(8, dtype=np.uint8))
+        return fake_library({"train": [{"pic": picture}]}, pictures).load_dataset("us/photos")
+
+    pictures = {"pic": feature("Image")}
+    library = fake_library({}, {})
+    library.load_from_disk = load
+    monkeypatch.setitem(sys.modules, "datasets", library)
+
+    def read(folder):
+        """The level of the pictures of the data set `mine` in a folder, and what is said of it."""
+        monkeypatch.chdir(tmp_path / folder)
+        found = HuggingFace("mine", str(tmp_path / "data"))()
+        return int(found.train_images.min()), found.remarks
+
+    for name, level in (("one", 150), ("two", 250)):
+        (tmp_path / name / "mine").mkdir(parents=True)
+        (tmp_path / name / "mine" / "state.json").write_text(str(level))
+    assert (read("one")[0], read("two")[0]) == (150, 250)
+    (tmp_path / "two" / "mine" / "state.json").write_text("200")
+    assert read("one")[0] == 150
+    level, remarks = read("two")
+    assert (level, remarks[0]) == (200, "mine has changed, and its images were decoded anew")
+    assert not any("changed" in said for said in read("two")[1])

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,15 @@ from vaelab.api.overrides import override_value
 from vaelab.commands.arguments import choices_in
 from vaelab.commands.config_folders import CONF
 from vaelab.data import Images, Numbers
+from vaelab.data.array_columns import convert_classes
 from vaelab.data.array_images import find_span
-from vaelab.data.arrays import usual_names
+from vaelab.data.arrays import order_name, usual_names
 from vaelab.data.splits import Splits
 from vaelab.data.tables import TABLES
-from vaelab.errors import UserError, spelling_hint
+from vaelab.errors import UserError, first_line, spelling_hint
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder
+from vaelab.files.npz import write_npz
 from vaelab.observations import check_picture
 from vaelab.runs import naming
 
@@ -162,11 +165,11 @@ def split_arrays(splits: Splits, kind: str = "images") -> Arrays:
         arrays[f"{part}_{kind}"] = images.numpy()
     for name in splits.column_names:
         column = splits.column(name)
+        array = "labels" if name == "label" else name
         for part in splits.parts:
-            values = getattr(column, part).numpy()
-            if column.classes and column.names:
-                values = np.asarray(column.names)[values]
-            arrays[f"{part}_{'labels' if name == 'label' else name}"] = values
+            arrays[f"{part}_{array}"] = getattr(column, part).numpy()
+        if column.classes and column.names:
+            arrays[order_name(array)] = np.asarray(column.names)
     return arrays
 
 
@@ -183,6 +186,11 @@ def to_numpy(name: str, values: Any) -> np.ndarray:
             raise UserError(f"{name}: some are {shapes[0]} and some {shapes[1]}; one shape for all")
         return np.stack(parts)
     array = np.asarray(values)
+    if isinstance(values, (list, tuple)) and array.dtype.kind in "UO":
+        is_text = [isinstance(value, str) for value in values]
+        if any(is_text) and not all(is_text):
+            row = is_text.index(False)
+            raise UserError(f"{name}[{row}] is {values[row]!r} among texts; each should be a text")
     if array.dtype == object and all(isinstance(value, str) for value in array.flat):
         return array.astype(str)  # a column of texts of pandas
     if array.dtype == object:
@@ -215,7 +223,8 @@ def table_file(table: Any, labels: Any) -> tuple[ParquetFile, list[str]]:
     Its index is left out. Labels become a column `label`.
 
     Raises:
-        UserError: If labels are given and there is such a column, or another number of them.
+        UserError: If labels are given and there is such a column, or another number of them; or if
+            two columns have one name, or one has values that a file cannot have.
     """
     own = ["data=vectors"]
     table = table.reset_index(drop=True)
@@ -223,12 +232,19 @@ def table_file(table: Any, labels: Any) -> tuple[ParquetFile, list[str]]:
     if labels is not None:
         if "label" in table.columns:
             refuse_labels(labels, "the column label")
-        if len(labels) != len(table):
-            raise UserError(f"labels: there are {len(table)} rows, and {len(labels)} labels")
-        table["label"] = np.asarray(labels)
+        values = to_numpy("labels", labels)
+        if not values.ndim or len(values) != len(table):
+            count = len(values) if values.ndim else 1
+            raise UserError(f"labels: there are {len(table)} rows, and {count} labels")
+        table["label"] = convert_classes("labels", values, len(table))
         own.append("data.source.label=label")
+    if twice := [name for name, count in Counter(table.columns).items() if count > 1]:
+        raise UserError(f"images: the table has several columns {twice[0]}")
     file = io.BytesIO()
-    table.to_parquet(file, index=False)
+    try:
+        table.to_parquet(file, index=False)
+    except Exception as error:  # of pandas and pyarrow, of many types
+        raise UserError(f"images: the table cannot be kept ({first_line(error)})") from error
     return file.getvalue(), own
 
 
@@ -248,5 +264,5 @@ def write_kept(path: Path, kept: Arrays | ParquetFile) -> bool:
         if isinstance(kept, bytes):
             file.write(kept)
         else:
-            np.savez(file, **kept)  # type: ignore[arg-type]  # its stub forbids a name
+            write_npz(file, kept)
     return True

@@ -1,6 +1,6 @@
 """Validation and conversion of arrays of classes or of numbers to columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,19 +11,26 @@ from vaelab.data.wrong_rows import first_wrong_row
 from vaelab.errors import UserError
 
 MAX_CLASSES = 1000
+MISSING = ("", "nan", "NaN", "<NA>", "NaT")
+"""Texts that numpy and pandas make of a label that is not known."""
 
 
 def build_column(
-    name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int], num_classes: int | None
+    name: str,
+    values: Mapping[str, np.ndarray],
+    counts: Mapping[str, int],
+    num_classes: int | None,
+    order: Sequence[str] = (),
 ) -> Column:
     """Returns a column of numbers if train is floats, except for labels, else one of classes.
 
     Labels are classes even if they are floats. Raises UserError if a part is unfit; `num_classes`
-    is for labels only.
+    is for labels only. See `build_class_column` for `order`.
     """
     if values["train"].dtype.kind == "f" and name != "labels":
         return build_number_column(name, values, counts)
-    return build_class_column(name, values, counts, num_classes if name == "labels" else None)
+    count = num_classes if name == "labels" else None
+    return build_class_column(name, values, counts, count, order)
 
 
 def build_number_column(
@@ -62,14 +69,25 @@ def convert_numbers(name: str, values: np.ndarray, count: int) -> Tensor:
 
 
 def build_class_column(
-    name: str, values: Mapping[str, np.ndarray], counts: Mapping[str, int], num_classes: int | None
+    name: str,
+    values: Mapping[str, np.ndarray],
+    counts: Mapping[str, int],
+    num_classes: int | None,
+    order: Sequence[str] = (),
 ) -> Column:
     """Returns a column of class indices; raises UserError for unknown or too many classes.
 
     Known are the classes that occur in training. With `num_classes` the classes are the whole
-    numbers below it, whether they occur in training or not.
+    numbers below it, whether they occur in training or not. With `order`, the names of the classes,
+    whole numbers are places in it, and texts are found there; one that does not fit is not used.
     """
     found = {part: convert_classes(f"{part}_{name}", v, counts[part]) for part, v in values.items()}
+    if order and num_classes in (None, len(order)):
+        every = {part: places_in(some, order) for part, some in found.items()}
+        placed = {part: some for part, some in every.items() if some is not None}
+        if len(placed) == len(found):
+            test, val = placed.get("test", placed["train"][:0]), placed.get("val")
+            return Column(placed["train"], test, len(order), val=val, names=tuple(order))
     names = np.unique(found["train"])
     if num_classes is not None:
         names = np.arange(num_classes)
@@ -105,6 +123,9 @@ def convert_classes(name: str, values: np.ndarray, count: int) -> np.ndarray:
         values = decode_texts(name, values)
     if values.dtype.kind == "U":
         check_texts(name, values)
+        row = first_wrong_row(np.isin(values, MISSING))
+        if row is not None:
+            raise UserError(f"{name}[{row}] is {str(values[row])!r}, a missing label")
         return values
     if values.dtype.kind not in "biuf":
         raise UserError(f"{name} are {values.dtype}, but should be whole numbers or texts")
@@ -152,3 +173,19 @@ def class_indices(name: str, values: np.ndarray, names: np.ndarray) -> Tensor:
         known = ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
         raise UserError(f"{name}[{row}] is {values[row]}, which is none of the classes {known}")
     return torch.from_numpy(found.astype(np.int64))
+
+
+def places_in(values: np.ndarray, order: Sequence[str]) -> Tensor | None:
+    """Returns each class's place int64 [N] among names; None if one is not there.
+
+    Args:
+        values: Whole numbers, which are places, or texts.
+        order: The names of the classes.
+    """
+    if values.dtype.kind == "U":
+        place = {name: i for i, name in enumerate(order)}
+        kinds, inverse = np.unique(values, return_inverse=True)
+        if not all(str(kind) in place for kind in kinds):
+            return None
+        values = np.array([place[str(kind)] for kind in kinds], np.int64)[inverse]
+    return None if values.max(initial=0) >= len(order) else torch.from_numpy(values)

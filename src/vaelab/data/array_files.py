@@ -6,6 +6,7 @@ A name begins with its part: train_, val_ or test_; see `vaelab.data.arrays`.
 import json
 import zipfile
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from safetensors import safe_open
 
-from vaelab.data.arrays import part_prefixes, usual_names
+from vaelab.data.arrays import CLASS_NAMES, part_prefixes, usual_names
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.files.regular import check_regular_file
 
@@ -65,7 +66,7 @@ def check_booleans(arrays: Arrays) -> None:
 
 
 def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
-    """Reads an `.npz` file; with images, arrays of no part are left as empty placeholders.
+    """Reads an `.npz` file; with images, arrays of no part become empty, except names of classes.
 
     Without images, see `usual_names`, it reads all, for the error message. Every array is read to
     the end of its member, where its checksum is compared; numpy's own loader stops before it.
@@ -91,6 +92,10 @@ def load_npz(path: Path, names: Collection[str] = ()) -> Arrays:
         if IMAGES in usual.values() and not names:
             wanted = [name for name in members if has_part_prefix(usual[name])]
         read = {name: read_member(archive, name, members[name]) for name in wanted}
+        for name in members.keys() - read.keys() if not names else ():
+            if name.startswith(CLASS_NAMES):
+                with suppress(UserError):  # of Python objects, which are left
+                    read[name] = read_member(archive, name, members[name])
     return dict.fromkeys(members, UNREAD) | read
 
 

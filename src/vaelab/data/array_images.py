@@ -113,6 +113,8 @@ def convert_images(
             f"{name} are too small: {height} x {width} pixels, at least {MIN_SIDE} x {MIN_SIDE} "
             "are needed"
         )
+    if min(images.strides) < 0:  # as of images that were flipped, which torch does not take
+        images = np.ascontiguousarray(images)
     if images.dtype == np.bool_:
         return torch.from_numpy(images.astype(np.uint8) * 255)
     if images.dtype.kind not in "uif":

@@ -9,7 +9,8 @@ train_images  numbers or booleans [N, C, H, W], [N, H, W, C] or [N, H, W]    tra
 and further columns under any other name: train_NAME, classes as whole numbers or texts [N], or
 numbers as floats [N] or [N, W]. Arrays `val_NAME` and `test_NAME` are optional. Images and labels
 may have other usual names, see `usual_names`. The classes of a column are those that occur in its
-training array.
+training array, in alphabetical order; or those of the array `class_names`, texts [K] in the order
+of the labels, and of `class_names_NAME` for a column NAME.
 """
 
 from collections import Counter
@@ -28,6 +29,8 @@ from vaelab.observations import PixelScale
 Arrays = Mapping[str, np.ndarray]
 UNGIVEN = np.empty(0)
 """Stands for the images of a part that there is not."""
+CLASS_NAMES = "class_names"
+"""The array of the names of the labels' classes, and the beginning of those of other columns."""
 PARTS = ("train", "val", "test")
 PART_WORDS = {part: part for part in PARTS} | {"valid": "val", "validation": "val"}
 KIND_WORDS = {
@@ -45,7 +48,8 @@ def build_splits(
 ) -> Splits:
     """Converts arrays to a data set after checks; raises UserError if one does not fit.
 
-    Arrays whose names begin with none of train_, val_ and test_ are only listed in `unused`.
+    Arrays whose names begin with none of train_, val_ and test_ are only listed in `unused`, except
+    for the names of classes.
 
     Args:
         arrays: The arrays by name, see above.
@@ -90,11 +94,15 @@ def build_splits(
     names = dict.fromkeys(n.partition("_")[2] for n in arrays if n.startswith(part_prefixes()))
     if "label" in names:
         raise UserError("has a column label, which is the name of what train_labels hold")
+    orders = {name: class_order(arrays, name) for name in names}
     found = {
-        name: build_column(name, column_arrays(name, arrays, counts), counts, num_classes)
+        name: build_column(
+            name, column_arrays(name, arrays, counts), counts, num_classes, orders[name]
+        )
         for name in names
         if name != "images"
     }
+    used = {order_name(name) for name in found if found[name].names == orders[name] != ()}
     label = found.pop("labels", None) or zero_labels(counts)
     return Splits(
         train_images=train,
@@ -106,7 +114,7 @@ def build_splits(
         num_classes=label.classes,
         class_names=label.names,
         columns=found,
-        unused=tuple(name for name in arrays if not name.startswith(part_prefixes())),
+        unused=tuple(n for n in arrays if not n.startswith(part_prefixes()) and n not in used),
         remarks=tuple(remarks),
         pixel_scale=PixelScale.of_data(None if first.dtype == np.bool_ else span, is_float),
     )
@@ -137,6 +145,21 @@ def usual_name(name: str) -> str:
     if len(parts) > 1 or len(kinds) != 1 or not kinds[0]:
         return name
     return f"{parts[0] if parts else 'train'}_{kinds[0]}"
+
+
+def order_name(name: str) -> str:
+    """Returns the name of the array with the names of a column's classes; `labels` is the label."""
+    return CLASS_NAMES if name == "labels" else f"{CLASS_NAMES}_{name}"
+
+
+def class_order(arrays: Arrays, name: str) -> tuple[str, ...]:
+    """Returns the names of a column's classes in their order; none if they are not given.
+
+    An array that has no texts, or one of them twice, is not taken.
+    """
+    given = arrays.get(order_name(name), UNGIVEN)
+    order = tuple(map(str, given)) if given.ndim == 1 and given.dtype.kind == "U" else ()
+    return order if len(set(order)) == len(order) else ()
 
 
 def part_prefixes() -> tuple[str, ...]:

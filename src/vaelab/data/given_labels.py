@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vaelab.data.array_columns import convert_classes, is_one_hot
+from vaelab.data.array_columns import convert_classes, decode_texts, is_one_hot
 from vaelab.errors import UserError
 
 
 def class_indices(values: np.ndarray, column: str, names: Sequence[str], count: int) -> Tensor:
     """Returns the index int64 [N] of each class among `names`; UserError if it is none of them.
 
-    One-hot rows and, where names are words, whole numbers are indices already; else a class is
-    found by its name.
+    One-hot rows and, where no class is named by a whole number, whole numbers are indices already;
+    else a class is found by its name.
     """
     if values.ndim == 2 and values.shape[1] > 1 and values.dtype.kind in "biuf":
         if not (values.shape == (count, len(names)) and is_one_hot(values)):
@@ -28,7 +28,7 @@ def class_indices(values: np.ndarray, column: str, names: Sequence[str], count: 
         return torch.from_numpy(values.argmax(1))
     values = convert_classes(column, values, count)
     found, places = np.unique(values, return_inverse=True)
-    by_index = values.dtype.kind == "i" and not are_numbers(names)
+    by_index = values.dtype.kind == "i" and not any(are_numbers([name]) for name in names)
     known = range(len(names)) if by_index else names
     index = {str(name): i for i, name in enumerate(known)}
     for each in found:
@@ -46,7 +46,15 @@ def class_labels(indices: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def plain_labels(values: np.ndarray, count: int) -> np.ndarray:
-    """Returns labels [N] that no model knows, as they are; raises UserError unless they are N."""
+    """Returns labels [N] that no model knows: indices of one-hot rows, bytes as texts, or as is.
+
+    Raises:
+        UserError: Unless they are N.
+    """
+    if values.ndim == 2 and values.dtype.kind in "biuf" and is_one_hot(values):
+        values = values.argmax(1)
+    if values.dtype.kind == "S":
+        values = decode_texts("label", values)
     if values.shape not in ((count,), (count, 1)):
         raise UserError(f"label has shape {values.shape}, but should be ({count},)")
     return values.reshape(-1)

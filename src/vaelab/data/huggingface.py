@@ -1,5 +1,8 @@
 """Source of a data set of pictures on the Hugging Face hub, or saved on the disk, prepared once."""
 
+import os
+from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ from vaelab.data.array_files import Arrays
 from vaelab.data.folder_listing import PART_FOLDERS
 from vaelab.data.image_settings import Channels, Fit, Ground, ImageSettings, Range, Size
 from vaelab.data.items import KEYS, PreparedItems
-from vaelab.data.prepared import load_prepared, prepared_file
+from vaelab.data.prepared import is_made_of, load_prepared, prepared_file
 from vaelab.data.sources import Downloaded
 from vaelab.data.splits import Splits
 from vaelab.errors import UserError, first_line
@@ -53,9 +56,28 @@ class HuggingFace(Downloaded):
         self.config, self.revision = config, revision
         self.image, self.label = image, label
         self.settings = ImageSettings.of_source(size, fit, channels, ground, range)
-        told = {"name": name, "config": config, "revision": revision, "images": self.settings}
+        where = os.path.abspath(name) if self.is_saved else name
+        told = {"name": where, "config": config, "revision": revision, "images": self.settings}
         told |= {"image": image, "label": label}
         self.prepared = prepared_file(self.folder, name.replace("/", "_"), told)
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the name is a folder of `save_to_disk`."""
+        return any((Path(self.name) / f).exists() for f in ("dataset_dict.json", "state.json"))
+
+    @property
+    def digest(self) -> str:
+        """Digest of names, sizes and times of the files of such a folder; empty of the hub's."""
+        if not self.is_saved:
+            return ""
+        stats = {path: path.stat() for path in sorted(Path(self.name).rglob("*"))}
+        found = [
+            (str(path.relative_to(self.name)), stat.st_size, stat.st_mtime_ns)
+            for path, stat in stats.items()
+            if path.is_file()
+        ]
+        return blake2b(repr(found).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
     @property
     def note(self) -> str:
@@ -63,8 +85,21 @@ class HuggingFace(Downloaded):
         return f"{self.name} of Hugging Face"
 
     def __call__(self) -> Splits:
-        """Returns the data set; downloads and prepares it, under a lock, if its file is absent."""
-        return load_prepared(self.prepared, self.make_arrays)
+        """Returns the data set; prepares it, under a lock, if it is new or its folder has changed.
+
+        Downloads one of the hub first.
+        """
+        made_of = self.digest if self.is_saved else None
+        changed = bool(made_of) and self.prepared.exists() and not self.is_prepared()
+        splits = load_prepared(self.prepared, self.make_arrays, made_of)
+        said = [f"{self.name} has changed, and its images were decoded anew"] if changed else []
+        return replace(splits, remarks=(*said, *splits.remarks))
+
+    def is_prepared(self) -> bool:
+        """Returns whether the prepared file is there, made of the present files of a folder."""
+        if not self.is_saved:
+            return self.prepared.exists()
+        return is_made_of(self.prepared, self.digest)
 
     def make_arrays(self) -> Arrays:
         """Downloads the data set if absent, and reads its parts; raises UserError if unfit."""
@@ -85,7 +120,7 @@ class HuggingFace(Downloaded):
         remarks += [f"labels are its {label}"] if label else []
         classes = tuple(getattr(features[label], "names", ()) if label else ())
         reading = PreparedItems(self.name, self.prepared, self.settings)
-        return reading.make_arrays(views, classes, remarks=remarks)
+        return reading.make_arrays(views, classes, remarks=remarks, made_of=self.digest)
 
     def load(self) -> dict[str, Any]:
         """Returns the data set by splits; raises UserError without the library, or if it fails."""
@@ -99,10 +134,9 @@ class HuggingFace(Downloaded):
                 f"is installed: {INSTALL}"
             )
         try:
-            saved = any((Path(self.name) / f).exists() for f in ("dataset_dict.json", "state.json"))
             found: Any = (
                 datasets.load_from_disk(self.name)
-                if saved
+                if self.is_saved
                 else datasets.load_dataset(
                     self.name,
                     self.config,

@@ -254,6 +254,7 @@ class PreparedItems:
         classes: tuple[str, ...] = (),
         columns: tuple[str, ...] = (),
         remarks: Iterable[str] = (),
+        made_of: str = "",
     ) -> Arrays:
         """Returns the images and labels of all parts, and what they say of themselves.
 
@@ -263,6 +264,7 @@ class PreparedItems:
             columns: Names of the K numbers of each label; default: those of the first part, which
                 CelebA calls `attr_names`.
             remarks: Further phrases on what was done.
+            made_of: Digest of the source, see `load_prepared`.
 
         Raises:
             UserError: If an item is no picture, or they do not fit together.
@@ -295,7 +297,7 @@ class PreparedItems:
             said.append(f"labels of {' and '.join(labels)} alone are not used")
             labels = {}
         named, classes = name_classes(labels, classes, columns)
-        about = About("", classes, (*reader.remarks, *remarks, *said))
+        about = About(made_of, classes, (*reader.remarks, *remarks, *said))
         return images | named | {ABOUT: about.to_array()}
 
 

@@ -2,17 +2,16 @@
 
 import json
 import os
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy_format
 
 from vaelab.errors import UserError
 from vaelab.evaluation.encoding import Encoded
 from vaelab.files.atomic import atomic_file, make_folder
+from vaelab.files.npz import write_npz
 
 
 def check_encoded_path(path: Path) -> None:
@@ -40,16 +39,9 @@ def write_encoded(path: Path, found: Encoded, settings: Mapping[str, Any]) -> No
         WRITERS[path.suffix](file, found, settings)
 
 
-def write_npz(file: Any, found: Encoded, settings: Mapping[str, Any]) -> None:
-    """Writes the arrays, and the settings as JSON, as an npz file, the same bytes each time.
-
-    `numpy.savez` cannot write an array that is called `file`.
-    """
-    kept = found | {"settings": np.array(json.dumps(dict(settings)))}
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, values in kept.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                npy_format.write_array(member, values, allow_pickle=False)
+def write_archive(file: Any, found: Encoded, settings: Mapping[str, Any]) -> None:
+    """Writes the arrays, and the settings as JSON, as an npz file, the same bytes each time."""
+    write_npz(file, found | {"settings": np.array(json.dumps(dict(settings)))})
 
 
 def write_csv(file: Any, found: Encoded, settings: Mapping[str, Any]) -> None:
@@ -78,7 +70,7 @@ def encoded_table(found: Encoded) -> Any:
 
 
 WRITERS: dict[str, Callable[[Any, Encoded, Mapping[str, Any]], None]] = {
-    ".npz": write_npz,
+    ".npz": write_archive,
     ".csv": write_csv,
     ".parquet": write_parquet,
 }
