@@ -126,6 +126,7 @@ def test_stopped_run_goes_on_by_the_same_reproduce(protocols, capfd, monkeypatch
         (["a", "to=out,2", "kept=it's [a]"], ["name=a", "to='out,2'", r"kept='it\'s [a]'"]),
         (["a", "to='out,2'", "kept=${to}/ö"], ["name=a", "to='out,2'", "kept='${to}/ö'"]),
         (["a", "to=3", "kept="], ["name=a", "to='3'", "kept="]),
+        (["a/b", "--short", "c"], ["name='a/b c'", "short=true"]),
     ],
 )
 def test_words_are_settings(words, settings):
@@ -137,6 +138,25 @@ def test_without_a_name_the_protocols_are_listed(protocols, capfd):
     said = capfd.readouterr().out
     assert re.search(r"trial +│ Somebody 2020 +│ iwae, vae +│ 0 of 2 +│ 0 of 1 ", said)
     assert "vaelab reproduce PROTOCOL" in said
+
+
+def test_several_names_are_refused(protocols, capfd):
+    with pytest.raises(SystemExit):
+        run_command(reproduce, "trial/vae", "--short", "trial/iwae")
+    assert "trial/vae, trial/iwae: several names; give one to each" in capfd.readouterr().err
+
+
+def test_report_of_reproductions_writes_where_it_is_told(protocols, tmp_path, capfd):
+    record = {"command": "c", "seeds": {"1": {"metrics": {"nll": {"value": 9.0}}, "seconds": 1}}}
+    folder = tmp_path / "kept" / "trial" / "vae"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(record))
+    run_command(report, f"sweep={tmp_path}/kept", f"to={tmp_path}/elsewhere")
+    assert not (tmp_path / "kept" / "README.md").exists()
+    run_command(report, f"sweep={tmp_path}/kept")
+    tables = [(tmp_path / name / "README.md").read_text() for name in ("kept", "elsewhere")]
+    assert tables[0] == tables[1]
+    assert "vae: nll" in tables[0]
 
 
 def test_runs_text_says_how_to_make_fewer():

@@ -323,6 +323,10 @@ def test_further_seed_takes_the_place_of_the_protocols(protocol):
         json.dumps(record_content({"nll": 80.0})),
         json.dumps(record_content({"nll": {"value": "x"}})),
         json.dumps(record_content(further="a=1")),
+        json.dumps(record_content(further=["a"])),
+        json.dumps(record_content(seeds={"1": {"metrics": {}, "seconds": math.nan}})),
+        json.dumps(record_content(seeds={"1": {"metrics": {}, "seconds": math.inf}})),
+        "[" * 100_000,
     ],
 )
 def test_damaged_record_is_left_out_and_named(tmp_path, kept, content):
@@ -549,3 +553,49 @@ def test_protocol_is_a_command_line_of_train(compose, name):
         for is_short in (False, True):
             cfg = compose(*protocol.overrides(run, is_short))
             validation.check_config(cfg, train.settings_schema)
+
+
+@pytest.mark.parametrize("value", [[1.0, 2.0], None, math.nan])
+def test_figure_without_a_number_is_not_measured(protocol, kept, tmp_path, capsys, value):
+    folder = kept("vae", value, se=[0.1])
+    (row,) = reproductions.compare_protocol(folder, "trial", protocol, "full")
+    assert cells(row)[3:6] == ["not measured", "", "no"]
+    reproductions.write_table(tmp_path / "README.md", [row])
+    assert "no single number of that name" in (tmp_path / "README.md").read_text()
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "trial.yaml").write_text(yaml.safe_dump(PROTOCOL))
+    reproductions.print_protocols(folder, tmp_path / "conf")
+    assert "0 of 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"settings": ["data"]}, "settings: data is no name=value"),
+        ({"short": {"settings": ["data"]}}, "short.settings: data is no name=value"),
+        ({"runs": {"vae": ["~a"], "cvae": []}}, "runs.vae: ~a is no name=value"),
+    ],
+)
+def test_protocol_with_a_word_that_is_no_setting_is_refused(tmp_path, changes, said):
+    (tmp_path / "trial.yaml").write_text(yaml.safe_dump(PROTOCOL | changes))
+    with pytest.raises(UserError, match=rf"trial\.yaml: .*{said}"):
+        reproductions.read_protocol(tmp_path, "trial")
+    (tmp_path / "empty.yaml").write_text("")
+    with pytest.raises(UserError, match=r"empty\.yaml: Input should be"):
+        reproductions.read_protocol(tmp_path, "empty")
+
+
+def test_cells_of_a_table_have_no_bars_or_lines_of_their_own(kept, tmp_path):
+    figure = PROTOCOL["figures"][0] | {"source": "a | b\nc"}
+    changed = Protocol.model_validate(PROTOCOL | {"figures": [figure]})
+    rows = reproductions.compare_protocol(kept("vae", 80.0), "trial", changed, "full")
+    reproductions.write_table(tmp_path / "README.md", rows)
+    assert r"| a \| b c | `" in (tmp_path / "README.md").read_text()
+
+
+def test_only_a_folder_of_a_protocol_has_records(kept, tmp_path):
+    folder = kept("vae", 80.0)
+    (tmp_path / "conf").mkdir()
+    assert not reproductions.has_records(folder, tmp_path / "conf")
+    (tmp_path / "conf" / "trial.yaml").write_text("")
+    assert reproductions.has_records(folder, tmp_path / "conf")

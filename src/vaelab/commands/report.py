@@ -38,8 +38,8 @@ def named_words(words: Sequence[str]) -> list[str]:
 def main(cfg: DictConfig) -> None:
     """Writes the report of a sweep, finished or not, and prints the path of each file.
 
-    Of a folder of reproductions it prints and writes the table instead, without records that are
-    damaged, of which it prints a line each on stderr.
+    Of a folder of reproductions it prints and writes the table instead, there or alone into `to`,
+    without records that are damaged, of which it prints a line each on stderr.
     """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from pathlib import Path
@@ -48,14 +48,16 @@ def main(cfg: DictConfig) -> None:
     from vaelab.runs.folder import check_links
     from vaelab.runs.screen import printable, shell_path
 
-    if reproductions.has_records(Path(cfg.sweep)):
+    if reproductions.has_records(Path(cfg.sweep), PROTOCOLS):
         rows = reproductions.compare_all(Path(cfg.sweep), PROTOCOLS)
         reproductions.print_table(rows)
-        reproductions.write_table(Path(cfg.sweep) / "README.md", rows)
+        is_own = Path(cfg.to) == Path(cfg.sweep) / "report"  # the default
+        table = (Path(cfg.sweep) if is_own else Path(cfg.to)) / "README.md"
+        reproductions.write_table(table, rows)
         for line in reproductions.damaged_records(Path(cfg.sweep), PROTOCOLS):
             print(printable(line), file=sys.stderr)
-        pictures = reproductions.write_planes(Path(cfg.sweep), PROTOCOLS)
-        for path in [Path(cfg.sweep) / "README.md", *pictures]:
+        pictures = reproductions.write_planes(Path(cfg.sweep), PROTOCOLS) if is_own else []
+        for path in [table, *pictures]:
             print(shell_path(path))
         return
     sweep = report.read_sweep(Path(cfg.sweep))

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from vaelab.commands import cli, command_lines
 from vaelab.commands.arguments import FLAGS
 from vaelab.commands.config_folders import CONF
+from vaelab.errors import UserError
 from vaelab.runs import naming
 
 PROTOCOLS = CONF / "reproduce"
@@ -35,7 +36,7 @@ def named_words(words: Sequence[str]) -> list[str]:
 
     What is no setting of this command is one of `train`, and goes into `settings`.
     """
-    found, others = [], []
+    found, others, names = [], [], []
     left = list(words)
     while left:
         word = left.pop(0)
@@ -45,13 +46,15 @@ def named_words(words: Sequence[str]) -> list[str]:
         elif FLAGS.get(word):
             found += [word, *(left.pop(0) for _ in range(FLAGS[word]) if left)]
         elif "=" not in word and not word.startswith("-"):
-            found.append(f"name={word}")
+            names.append(word)
         elif key in FOLDERS:
             found.append(quote_folder(word))
         elif word.startswith("-") or key in OWN or key.startswith("hydra."):
             found.append(word)
         else:
             others.append(naming.quote(word))
+    if names:
+        found.insert(0, f"name={naming.quote_if_needed(' '.join(names))}")
     return [*found, f"settings=[{','.join(others)}]"] if others else found
 
 
@@ -75,8 +78,8 @@ def main(cfg: DictConfig) -> None:
     protocols. `seed=5` takes the place of the protocol's seeds.
 
     Raises:
-        UserError: If there is no such run, or a record of the protocol's own settings would be
-            replaced by one with further settings.
+        UserError: If there is no such run, or several names are given, or a record of the
+            protocol's own settings would be replaced by one with further settings.
     """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from vaelab import reproductions
@@ -86,6 +89,11 @@ def main(cfg: DictConfig) -> None:
     if cfg.name is None:
         reproductions.print_protocols(Path(cfg.kept), PROTOCOLS)
         return
+    if len(words := cfg.name.split()) > 1:
+        raise UserError(
+            f"{', '.join(words)}: several names; give one to each command, and settings as "
+            "name=value"
+        )
     name, one = split_name(cfg.name)
     protocol = reproductions.read_protocol(PROTOCOLS, name)
     form: reproductions.Form = "short" if cfg.short else "full"

@@ -255,7 +255,7 @@ def comparable_groups(
     The name is empty if there is only one group.
     """
     configs = [
-        result.get("config") or read_comparable_config(run, folder)
+        kept_config(result) or read_comparable_config(run, folder)
         for run, result in zip(runs, results, strict=True)
     ]
     keys = [comparability.scale_key(config) if config else None for config in configs]
@@ -278,7 +278,13 @@ def read_comparable_config(run: Path, folder: Path) -> dict[str, Any]:
 
 def latent_dim(result: Mapping[str, Any]) -> Any:
     """Returns `model.latent_dim` of the configuration in a run's results, or None."""
-    return ((result.get("config") or {}).get("model") or {}).get("latent_dim")
+    return kept_config(result).get("model", {}).get("latent_dim")
+
+
+def kept_config(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the configuration in a run's results; {} if there is none, or it is damaged."""
+    found = result.get("config")
+    return found if isinstance(found, dict) and isinstance(found.get("model"), dict) else {}
 
 
 def number_or_none(value: Any) -> Any:

@@ -26,7 +26,7 @@ class Comparison:
         protocol: The name of the protocol.
         form: Whether of the whole protocol or of its short form.
         figure: The published figure.
-        ours: The mean over seeds.
+        ours: The mean over seeds; NaN if the metric was not measured, or is none of one number.
         error: Standard error of `ours`: over seeds if there are several, else over test images.
         seeds: The number of seeds.
         seconds: Time of all runs that it needs.
@@ -168,10 +168,11 @@ def compare(
     values, errors = [], []
     for seed in seeds:
         entry = own[seed]["metrics"].get(figure.metric, {})
-        value, error = entry.get("value"), entry.get("se")
+        value, error = number_or_none(entry.get("value")), number_or_none(entry.get("se"))
         if figure.minus or figure.minus_metric:
             less = other[seed]["metrics"].get(figure.minus_metric or figure.metric, {})
-            value = None if None in (value, less.get("value")) else value - less["value"]
+            subtracted = number_or_none(less.get("value"))
+            value = None if value is None or subtracted is None else value - subtracted
             error = None
         values.append(math.nan if value is None else float(value))
         errors.append(error)
@@ -196,3 +197,8 @@ def compare(
         is_current=is_current,
         has_further=bool(further_settings(records[figure.of].get("further", ()))),
     )
+
+
+def number_or_none(value: Any) -> float | None:
+    """Returns a number on record, None for a list or where there is none."""
+    return float(value) if isinstance(value, (int, float)) else None

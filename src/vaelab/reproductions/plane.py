@@ -7,6 +7,7 @@ from vaelab.files.atomic import atomic_file
 from vaelab.report.colours import INK, colour_sequence
 from vaelab.report.figures import MARKERS
 from vaelab.report.matplotlib_axes import blank_figure, escaped_mathtext
+from vaelab.reproductions.comparison import number_or_none
 from vaelab.reproductions.protocol import (
     Protocol,
     further_settings,
@@ -49,8 +50,12 @@ def plane_points(
         if not record or further_settings(record.get("further", ())):
             continue
         metrics = next(iter(record["seeds"].values()))["metrics"]
-        if "test/rate" in metrics and "test/distortion" in metrics:
-            points[run] = metrics["test/rate"]["value"], metrics["test/distortion"]["value"]
+        rate, distortion = (
+            number_or_none(metrics.get(name, {}).get("value"))
+            for name in ("test/rate", "test/distortion")
+        )
+        if rate is not None and distortion is not None:
+            points[run] = rate, distortion
     return points
 
 

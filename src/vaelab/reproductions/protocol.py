@@ -108,7 +108,12 @@ class Protocol(Strict):
 
     @model_validator(mode="after")
     def check_names(self) -> "Protocol":
-        """Called by pydantic: raises ValueError for a figure of no run, or a name with a slash."""
+        """Called by pydantic: raises ValueError for a figure of no run, or no name or setting."""
+        of_runs = [(f"runs.{name}", words) for name, words in self.runs.items()]
+        settings = [("settings", self.settings), ("short.settings", self.short.settings)]
+        for where, words in (*settings, *of_runs):
+            if wrong := [word for word in words if not re.match("[^=]+=", word)]:
+                raise ValueError(f"{where}: {wrong[0]} is no name=value")
         for name in self.runs:
             if not RUN_NAME.fullmatch(name):
                 raise ValueError(f"runs.{name}: small letters, digits and _ make a name")
@@ -173,8 +178,8 @@ def read_protocol(folder: Path, name: str) -> Protocol:
         raise UserError(f"{path}: no YAML") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UserError(f"{path}: {where}: {first['msg']}") from error
+        where = "".join(f"{place}." for place in first["loc"])[:-1]
+        raise UserError(f"{path}: {f'{where}: ' * bool(where)}{first['msg']}") from error
 
 
 def settings_by_name(words: Words) -> dict[str, str]:

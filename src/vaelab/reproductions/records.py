@@ -141,7 +141,7 @@ class Repetition(Part):
     """What a record has to have of a seed."""
 
     metrics: dict[str, Metric]
-    seconds: float
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Record(Part):
@@ -149,7 +149,7 @@ class Record(Part):
 
     command: str
     settings: list[str] = []
-    further: list[str] = []
+    further: list[Annotated[str, Field(pattern=".=")]] = []
     seeds: Annotated[dict[str, Repetition], Field(min_length=1)]
 
 
@@ -168,7 +168,7 @@ def read_record(kept: Path, protocol: str, run: str, form: Form) -> dict[str, An
             Record.model_validate(found)
         elif path.exists():
             raise DamagedFileError(f"{path}: it is empty")
-    except (DamagedFileError, ValidationError) as error:
+    except (DamagedFileError, ValidationError, RecursionError) as error:
         raise DamagedFileError(f"{path}: damaged, and left out; `{anew}` writes it anew") from error
     return found
 
@@ -181,6 +181,7 @@ def read_record_or_nothing(kept: Path, protocol: str, run: str, form: Form) -> d
         return {}
 
 
-def has_records(kept: Path) -> bool:
-    """Returns whether a folder holds records of reproduced runs."""
-    return next(kept.glob("*/*/record.json"), None) is not None
+def has_records(kept: Path, protocols: Path) -> bool:
+    """Returns whether a folder holds records of reproduced runs, in a folder of their protocol."""
+    found = kept.glob("*/*/record.json")
+    return any((protocols / f"{path.parents[1].name}.yaml").exists() for path in found)

@@ -1,6 +1,7 @@
 """Tables of comparisons, for the terminal and as Markdown."""
 
 from collections.abc import Iterable, Sequence
+from math import isnan
 from pathlib import Path
 
 from rich.console import Console
@@ -45,7 +46,7 @@ def print_protocols(kept: Path, protocols: Path) -> None:
     for name in protocol_names(protocols):
         protocol = read_protocol(protocols, name)
         rows_of = [compare_protocol(kept, name, protocol, form) for form in FORMS]
-        measured = [sum(not row.has_further for row in found) for found in rows_of]
+        measured = [sum(not (row.has_further or isnan(row.ours)) for row in f) for f in rows_of]
         of = [len(chosen_figures(protocol, form)) for form in FORMS]
         counts = [f"{found} of {count}" for found, count in zip(measured, of, strict=True)]
         rows.append([name, protocol.title, ", ".join(protocol.runs), *counts])
@@ -79,12 +80,13 @@ def cells(row: Comparison) -> list[str]:
         target += f" ({bound}{figure.published + sign * figure.tolerance:g})"
     reached = ("yes" if row.is_reached else "no") + ", further settings" * row.has_further
     places = 3 if max(abs(row.ours), abs(figure.published)) < 1 else 2  # of shares
+    error = "" if row.error is None else f" ± {row.error:.{places}f}"
     return [
         row.protocol if row.form == "full" else f"{row.protocol}, short",
         f"{figure.of}: {figure.name}",
         target,
-        f"{row.ours:.{places}f}" + (f" ± {row.error:.{places}f}" if row.error is not None else ""),
-        f"{row.gap:+.{places}f}",
+        "not measured" if isnan(row.ours) else f"{row.ours:.{places}f}{error}",
+        "" if isnan(row.ours) else f"{row.gap:+.{places}f}",
         reached if row.is_current else "outdated",
         str(row.seeds),
         time_text(row.seconds),
@@ -99,6 +101,8 @@ def is_missed(row: Comparison) -> bool:
 def missed_line(row: Comparison) -> str:
     """Returns a line on a figure that is not reached: by how much, and why if that is known."""
     form, name, _, ours, gap, *_ = cells(row)
+    if isnan(row.ours):
+        return f"- {form}, {name}: its runs have no single number of that name"
     return f"- {form}, {name} is {ours}, a gap of {gap}: {row.figure.why or 'not explained yet'}"
 
 
@@ -110,15 +114,21 @@ def time_text(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
+def table_cell(text: str) -> str:
+    """Returns a text as a cell of a table in Markdown: of one line, with its bars escaped."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
 def write_table(path: Path, rows: Sequence[Comparison]) -> None:
     """Writes the comparisons as a Markdown page, with commands and sources."""
     lines = [HEAD, f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    lines += [f"| {' | '.join(cells(row))} |" for row in rows]
+    lines += [f"| {' | '.join(map(table_cell, cells(row)))} |" for row in rows]
     lines += ["", "| reproduction | figure | source of the published figure | command |"]
     lines += ["|---|---|---|---|"]
     for row in rows:
         name, figure, *_ = cells(row)
-        lines.append(f"| {name} | {figure} | {row.figure.source} | `{row.command}` |")
+        source = table_cell(row.figure.source)
+        lines.append(f"| {name} | {figure} | {source} | `{table_cell(row.command)}` |")
     if missed := [row for row in rows if is_missed(row)]:
         lines += ["", "Not reached:", "", *map(missed_line, missed)]
     make_folder(path.parent)

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from support.report_pages import render_report, write_report_files
 from support.sweep_folders import FASHION, grid_jobs, run_config, write_finished_run
 
@@ -33,6 +34,14 @@ def test_finished_job_is_done_despite_earlier_failure(make_sweep):
     folder = make_sweep(grid_jobs(seed=[1]))
     (folder / "seed-1" / "failure.json").write_text('{"error": "oh"}')
     assert reports.read_sweep(folder).jobs["state"].tolist() == ["done"]
+
+
+@pytest.mark.parametrize("config", ["zz", 3, {"model": 3}, [1]])
+def test_job_with_a_damaged_configuration_is_reported(make_sweep, config):
+    folder = make_sweep(grid_jobs(seed=[1, 2]))
+    path = folder / "seed-2" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
+    assert reports.read_sweep(folder).jobs["state"].tolist() == ["done", "done"]
 
 
 def test_job_with_damaged_results_is_failed(make_sweep):
