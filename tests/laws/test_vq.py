@@ -186,6 +186,18 @@ def test_vq_posterior_has_all_mass_on_nearest_codes(build_randomized):
     assert torch.equal(q.mean, model.posterior.code_vectors(q.codes))  # bit for bit
 
 
+def test_vector_of_every_code_is_that_code_in_single_precision(build):
+    codes = ["model.posterior.codes=4096", "model.posterior.width=1", "model.latent_dim=8"]
+    model = build("model=vq_vae", "network=mlp", *codes, x_shape=SHAPE, num_classes=CLASSES)
+    every = torch.arange(4096).reshape(-1, 8)
+    z = model.posterior.code_vectors(every).detach()
+    again = model.posterior.code_vectors(model.posterior.nearest_codes(z)).detach()
+    assert torch.equal(again, z)
+    x, y = (part.float() for part in batch())
+    terms = model.terms(x, y)
+    assert_close(terms.log_weights[0], terms.elbo)
+
+
 def test_vq_mutual_information_is_entropy_of_codes(build_randomized):
     model = build_randomized()
     x, y = batch(40)

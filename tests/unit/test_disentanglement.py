@@ -586,3 +586,8 @@ def test_fixed_factor_metrics_refuse_constant_factors_and_infinite_codes(name):
         FIXED_FACTOR_METRICS[name](lambda factors: 1.0 * factors, (1, 5, 1), rng())
     with pytest.raises(UserError, match="are not finite"):
         FIXED_FACTOR_METRICS[name](lambda factors: np.full((len(factors), 2), np.inf), SIZES, rng())
+
+
+def test_beta_vae_score_of_points_that_share_one_factor_is_refused():
+    with pytest.raises(UserError, match="1 points are too few, as they all share one factor"):
+        beta_vae_score(lambda f: f.astype(float), [3, 3], np.random.default_rng(0), fitted=1)

@@ -106,3 +106,10 @@ def test_reconstruction_quality_measures_reconstructions_of_cvae(build):
     assert_close(found["mse"], (cvae(x, y).detach() - x).square().mean((1, 2, 3)))
     assert found.keys() == {"mse", "psnr", "ssim"}
     assert all(v.shape == (5,) and not v.requires_grad for v in found.values())
+
+
+def test_ssim_of_bright_images_is_exact_in_single_precision():
+    x = torch.full((1, 1, 16, 16), 0.9)
+    x[..., 8:] = 1.0
+    images = x + 1e-4 * torch.sin(torch.arange(256.0)).reshape(1, 1, 16, 16)
+    assert_close(ssim(images, x).double(), ssim(images.double(), x.double()), atol=1e-6, rtol=0)

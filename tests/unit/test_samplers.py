@@ -139,7 +139,13 @@ def test_flow_fit_reaches_entropy_of_known_density():
 
 @pytest.mark.parametrize("sampler", [GMM(2, 1000), Flow(2, [8], 1000, 50, 20, 1e-2)])
 @pytest.mark.parametrize(
-    "overrides", [[], ["model=cvae"], ["prior=vamp", "model.prior.components=5"]]
+    "overrides",
+    [
+        [],
+        ["model=cvae"],
+        ["prior=vamp", "model.prior.components=5"],
+        ["model=ladder_vae", "model.above=[2]", "model.hidden=8", "condition=one_hot"],
+    ],
 )
 def test_sampler_fits_codes_without_changing_the_model(build_model, data, sampler, overrides):
     made = build_model(*overrides)
@@ -164,10 +170,31 @@ def test_metrics_of_a_mixture_of_one_are_those_of_a_gaussian(components, name):
 
 
 def test_gmm_rejects_few_images_and_embedding_condition(build_model, data):
-    with pytest.raises(UserError, match=r"sampler.components=500: there are 200 images$"):
+    with pytest.raises(UserError, match=r"=500: the number of images is 200, and at least 500"):
         GMM(500, 1000)(build_model(), data)
-    with pytest.raises(UserError, match=r"there are \d+ images of label 0"):
+    with pytest.raises(UserError, match=r"the number of images of label 0 is \d+, and at"):
         GMM(100, 1000)(build_model("model=cvae"), data)
     with pytest.raises(UserError, match="sampler=flow takes any"):
         GMM(2, 1000)(build_model("condition=embedding"), data)
     Flow(2, [8], 1000, 5, 20, 1e-2)(build_model("condition=embedding"), data)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(1000, 200), (190, 190), (150, 150)])
+def test_sample_codes_takes_images_that_an_epoch_drops(build_model, data, count, expected):
+    data.batch_size = 60  # of 200 images an epoch drops 20
+    z, y = sample_codes(build_model("model=cvae"), data, count)
+    assert len(z) == len(y) == expected
+    if expected == 200:
+        labels = data.splits.train_labels[data.rows["train"]]
+        assert torch.equal(y.argmax(1), labels)
+
+
+def test_gmm_needs_two_images_of_a_class(build_model, data):
+    data.rows["train"] = torch.cat(
+        [
+            data.rows["train"][data.splits.train_labels[data.rows["train"]] != 2],
+            (data.splits.train_labels == 2).nonzero()[:1, 0],
+        ]
+    )
+    with pytest.raises(UserError, match="images of label 2 is 1, and at least 2 are needed"):
+        GMM(1, 1000)(build_model("model=cvae"), data)

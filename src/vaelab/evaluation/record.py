@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from vaelab.files.atomic import explain_write_errors
 from vaelab.files.locks import file_lock
+from vaelab.metrics.estimates import not_applicable_estimate
 from vaelab.runs.folder import COMPOSED, EVALUATION, read_evaluation
 from vaelab.runs.screen import printable
 from vaelab.training.json_files import write_json
@@ -48,8 +49,10 @@ class Record:
     ) -> None:
         """Adds a metric's results, then rewrites `evaluation.json` and logs them to TensorBoard.
 
-        What another process has added since is kept.
+        What another process has added since is kept. An estimate that is not finite has a reason in
+        place of its value.
         """
+        results = {name: finite_estimate(entry) for name, entry in results.items()}
         with file_lock(self.folder / LOCK):
             self.content = self.read() | dict(results)
             self.content["settings"][name] = dict(settings)
@@ -74,6 +77,19 @@ class Record:
                 board.add_scalar(f"evaluation/{name}", entry["value"], self.content["step"])
 
 
+def finite_estimate(entry: Any) -> Any:
+    """Returns an estimate of one number with a reason if that is not finite, and an error if it is.
+
+    Anything else is returned as it is.
+    """
+    if not isinstance(entry, dict) or not isinstance(value := entry.get("value"), float):
+        return entry
+    if not math.isfinite(value):
+        return not_applicable_estimate(f"it is {value}")
+    error = entry.get("se")
+    return entry | {"se": None} if isinstance(error, float) and not math.isfinite(error) else entry
+
+
 def scalar_estimates(content: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Returns the estimates of a single number; omits lists, reasons and settings."""
     return {
@@ -93,7 +109,7 @@ def displayed_estimates(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]
 
 
 def evaluation_table(measured: Mapping[Path, Record]) -> Table:
-    """Returns a table of estimates to print; only of the main metrics for more than six runs.
+    """Returns a table of estimates to print; of main metrics, or six, for more than six runs.
 
     For one run it has a row for each metric, with its standard error. For two to six it has a
     column for each run, and for more a row for each.
@@ -114,7 +130,7 @@ def evaluation_table(measured: Mapping[Path, Record]) -> Table:
         for name in names:
             grid.add_row(printable(name), *(cell_text(row.get(name)) for row in rows.values()))
         return grid
-    names = [name for name in MAIN_METRICS if name in names]
+    names = [name for name in MAIN_METRICS if name in names] or names[:SIDE_BY_SIDE]
     grid = Table("run", *(Column(name, justify="right", no_wrap=True) for name in names))
     for folder, row in rows.items():
         grid.add_row(printable(folder.name), *(cell_text(row.get(name)) for name in names))

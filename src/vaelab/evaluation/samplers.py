@@ -30,6 +30,9 @@ from vaelab.randomness import stream_seed
 Sampler = Callable[[ELBO, Images], ELBO]
 """(model, data) -> the model, or a copy of it with another prior; a `name` heads its metrics."""
 
+LEAST = 2
+"""Fewest codes that scikit-learn fits a mixture to."""
+
 
 class Own:
     """The sampler that keeps the model's own prior, and fits nothing."""
@@ -52,7 +55,7 @@ class GMM:
 
     Raises:
         UserError: When called, if y is not one label with condition=one_hot, or a class has fewer
-            than M images.
+            than M images, or than two.
     """
 
     def __init__(self, components: PositiveInt, images: PositiveInt) -> None:
@@ -73,10 +76,11 @@ class GMM:
         found = []
         for label in range(max(1, model.context_dim)):
             of_label = z[labels == label]
-            if len(of_label) < self.components:
+            if len(of_label) < max(LEAST, self.components):
+                which = f" of label {label}" if model.context_dim else ""
                 raise UserError(
-                    f"sampler.components={self.components}: there are {len(of_label)} images"
-                    + (f" of label {label}" if model.context_dim else "")
+                    f"sampler.components={self.components}: the number of images{which} is "
+                    f"{len(of_label)}, and at least {max(LEAST, self.components)} are needed"
                 )
             fit = GaussianMixture(self.components, random_state=0).fit(of_label.double().numpy())
             found.append(
@@ -207,13 +211,15 @@ def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]
     """Returns z [N, D], sampled by a fixed seed from q(z | x, y), and y of `count` images at most.
 
     The images are the first training images in the order of the first epoch, neither balanced nor
-    moved. The global random state is restored. Both tensors, y being [N, Y], are on the CPU.
+    moved; or all, in their order, where an epoch would drop some of them. The global random state
+    is restored. Both tensors, y being [N, Y], are on the CPU.
     """
     found: list[tuple[Tensor, Tensor]] = []
     with torch.random.fork_rng():
         torch.manual_seed(stream_seed("codes"))
         batches = data.batches("train")
         batches.classes = batches.augment = None  # the images as they are
+        batches.shuffle = count <= len(batches) * batches.batch_size  # else all, to the last
         for x, y in batches:
             found.append((model.latent_posterior(x, y).sample().cpu(), y.cpu()))
             if sum(len(z) for z, _ in found) >= count:
@@ -223,8 +229,12 @@ def sample_codes(model: ELBO, data: Images, count: int) -> tuple[Tensor, Tensor]
 
 
 def with_prior(model: ELBO, prior: nn.Module) -> ELBO:
-    """Returns a copy with `prior`, moved and set to eval in place, that shares all other parts."""
+    """Returns a copy with `prior`, moved and set to eval in place, that shares all other parts.
+
+    It is the prior of the latents of all levels, where a model has several.
+    """
     shared = {id(part): part for part in model.children()}
     other = copy.deepcopy(model, shared)
     other.prior = prior.to(model.device).eval()
+    other.latent_prior = lambda y: other.prior(other.context(y))  # type: ignore[method-assign]
     return other

@@ -42,7 +42,13 @@ def ssim(images: Tensor, x: Tensor) -> Tensor:
     and sigma is smaller in proportion. Sides need at least `SMALLEST` pixels.
     """
     radius = min(5, (min(x.shape[-2:]) - 1) // 2)
+    wide = torch.float64 if x.device.type != "mps" else x.dtype  # it has variances by differences
     _, similarity = structural_similarity_index_measure(
-        images, x, sigma=0.3 * radius, data_range=1.0, reduction="none", return_full_image=True
+        images.to(wide),
+        x.to(wide),
+        sigma=0.3 * radius,
+        data_range=1.0,
+        reduction="none",
+        return_full_image=True,
     )
-    return similarity[..., radius:-radius, radius:-radius].flatten(1).mean(1)
+    return similarity[..., radius:-radius, radius:-radius].flatten(1).mean(1).to(x.dtype)

@@ -122,8 +122,14 @@ class Codebook(nn.Module):
         """Returns the nearest code at each position of z [..., D]: [..., N], without gradients."""
         with without_autocast(z):
             positions = z.unflatten(-1, (self.positions, self.width))
-            squares = self.vectors.square().sum(-1) - 2 * positions @ self.vectors.T
-            return squares.argmin(-1)
+            # By differences: |v|^2 - 2 z v in single precision does not tell near codes apart, and
+            # a vector of the codebook would be that of another code.
+            distances = torch.cdist(
+                positions,
+                self.vectors.expand(*positions.shape[:-2], -1, -1),
+                compute_mode="donot_use_mm_for_euclid_dist",
+            )
+            return distances.argmin(-1)
 
     def code_vectors(self, codes: Tensor) -> Tensor:
         """Returns the vectors of codes [..., N], concatenated: [..., D], with gradients."""

@@ -49,7 +49,8 @@ def beta_vae_score(
         batch_size: Pairs for a point.
 
     Raises:
-        UserError: If fewer than two factors vary, or a code is not finite.
+        UserError: If fewer than two factors vary, or are shared by the points to fit, or a code
+            is not finite.
     """
 
     def points(count: int) -> tuple[Array, Array]:
@@ -66,7 +67,10 @@ def beta_vae_score(
 
     from sklearn.linear_model import LogisticRegression  # slow to import
 
-    classifier = LogisticRegression(max_iter=1000).fit(*points(fitted))
+    differences, shared = points(fitted)
+    if len(np.unique(shared)) < 2:
+        raise UserError(f"{fitted} points are too few, as they all share one factor")
+    classifier = LogisticRegression(max_iter=1000).fit(differences, shared)
     return float(classifier.score(*points(scored)))
 
 
