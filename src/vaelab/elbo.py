@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaelab.acceleration import step_counts
-from vaelab.data.description import growth_warning
+from vaelab.data.description import change_warning, data_record
 from vaelab.data.images import Images
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError, first_line
@@ -63,7 +63,7 @@ class ELBO(Inference, LightningModule):
         self.totals = Totals()
         self.rate_per_latent = torch.zeros(self.latent_dim)  # of the last evaluation
         self.step = 0  # optimizer steps of the loaded checkpoint, set by `runs.loading`
-        self.images_then: int | None = None  # in the data when that was saved, if it is known
+        self.data_then: Mapping[str, Any] = {}  # `data_record` when that was saved, if it is known
         self.fresh = True  # neither trained nor loaded, so parts are initialised from data
         self.register_load_state_dict_post_hook(mark_not_fresh)
 
@@ -297,24 +297,24 @@ class ELBO(Inference, LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning before it saves a checkpoint: adds format version and data shapes.
 
-        Adds, too, how many images there are in all parts of the data.
+        Adds, too, what tells the data from others, see `data_record`.
         """
         checkpoint[KEY] = format_record(self.shapes)
         if self.images is not None:
-            checkpoint[KEY]["images"] = self.images.total
+            checkpoint[KEY] |= data_record(self.images)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Called by Lightning before it loads a checkpoint: checks weights, corrects its counts.
 
         The counts in the checkpoint, of steps, epochs and batches: see `acceleration.step_counts`.
-        Warns if it was saved when there were more or fewer images.
+        Warns if it was saved with other images.
 
         Raises:
             UserError: If names or shapes of the weights differ.
         """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
-        then = checkpoint.get(KEY, {}).get("images")
-        if self.images is not None and (said := growth_warning(self.images, then)):
+        then = checkpoint.get(KEY, {})
+        if self.images is not None and (said := change_warning(self.images, then)):
             rank_zero_warn(said)
         step_counts.restore_step_count(checkpoint)
         step_counts.close_limited_epoch(checkpoint)  # before it forgets the last batch

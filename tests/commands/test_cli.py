@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import splits
@@ -22,7 +23,15 @@ from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
 
-from vaelab.commands import arguments, command_lines, error_messages, preflight, train
+from vaelab.commands import (
+    arguments,
+    command_lines,
+    encode,
+    error_messages,
+    evaluate,
+    preflight,
+    train,
+)
 from vaelab.commands.resumption import warn_of_other_settings
 from vaelab.data import Images
 from vaelab.errors import UserError
@@ -496,6 +505,33 @@ def test_resume_with_other_split_seed_warns(last_checkpoint, monkeypatch, capsys
     train.main()
     said = capsys.readouterr().err
     assert "data.split_seed=7 divides the images in another way than the checkpoint's run" in said
+
+
+def test_images_in_another_order_than_in_training_are_warned_of(tmp_path, monkeypatch, capsys):
+    numbers = np.random.default_rng(0).normal(size=(60, 3))
+    pd.DataFrame(numbers, columns=["a", "b", "c"]).to_csv(tmp_path / "mine.csv", index=False)
+    given = ["data=vectors", f"data.source.path={tmp_path}/mine.csv", "data.batch_size=8"]
+    given += [f"hydra.run.dir={tmp_path}/run", *SMALL_LAYERS, "logger=none"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *given, "trainer.max_epochs=1"])
+    train.main()
+    said = "the vectors are others than in training, or in another order; what is tested"
+    commands = {
+        train: [*given, "ckpt=last", "trainer.max_epochs=2"],
+        evaluate: [f"run={tmp_path}/run", "what=likelihood", "num_samples=1", "rerun=true"],
+        encode: [f"run={tmp_path}/run", "images=test", "num_samples=0"],
+    }
+    for is_sorted in (False, True):
+        if is_sorted:
+            numbers = numbers[numbers[:, 0].argsort()]
+            table = pd.DataFrame(numbers, columns=["a", "b", "c"])
+            table.to_csv(tmp_path / "mine.csv", index=False)
+        for command in (evaluate, encode, *[train] * is_sorted):
+            name = command.__name__.rpartition(".")[2]
+            monkeypatch.setattr(sys, "argv", [f"{name}.py", *commands[command]])
+            capsys.readouterr()
+            command.main()
+            told = capsys.readouterr()
+            assert (said in told.out + told.err) == is_sorted
 
 
 def test_resume_with_more_images_than_before_warns(tmp_path, monkeypatch, capsys):

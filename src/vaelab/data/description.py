@@ -1,5 +1,8 @@
 """Description of a data module in words, printed at the start of a training."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from vaelab.data.numbers import Numbers, listed
 from vaelab.data.on_disk import OnDisk
 
 SHOWN = 12  # class names in the description, at most
+FEW_CHANGED = 0.1  # share of the sampled images that may be others, as after a correction
 COARSE = 0.01  # standard deviations, the largest step between numbers that is not warned of
 FAR = 50.0  # standard deviations from the mean, beyond which a number is warned of
 
@@ -136,17 +140,33 @@ def reach_text(values: Tensor) -> str:
     return f"{least:.{digits}g} to {largest:.{digits}g}"
 
 
-def growth_warning(data: Images, trained: int | None) -> str | None:
-    """Returns a warning that there are not as many images as in training; else None.
+def change_warning(data: Images, then: Mapping[str, Any]) -> str | None:
+    """Returns a warning that the images are not those of the training; None if they seem to be.
+
+    Images are compared by the means of some of them, see `Images.sampled_means`. Less than a level
+    of a pixel, or a hundredth of a deviation, is no change, nor is that of a few of them.
 
     Args:
         data: The images as they are now.
-        trained: How many there were in all parts, or None if it is not known.
+        then: `data_record` of the training; of a checkpoint of earlier versions without means.
     """
-    if trained is None or trained == data.total:
+    count, means = then.get("images"), then.get("image_means")
+    tested = "what is tested may have been trained on"
+    if count is not None and count != data.total:
+        counts = f"were {count:,} {data.noun} when this model was trained, and are {data.total:,}"
+        return f"there {counts} now, which divides them in another way; {tested}"
+    if means is None:
         return None
-    counts = f"were {trained:,} {data.noun} when this model was trained, and are {data.total:,}"
-    return (
-        f"there {counts} now, which divides them in another way; what is tested may have been "
-        "trained on"
-    )
+    now = data.sampled_means
+    images = data.splits.train_images
+    are_real = isinstance(images, Tensor) and images.is_floating_point()
+    slack = 0.01 if are_real else 1.0
+    changed = [abs(a - b) > slack for a, b in zip(means, now, strict=False)]
+    if len(means) == len(now) and sum(changed) <= FEW_CHANGED * len(now):
+        return None
+    return f"the {data.noun} are others than in training, or in another order; {tested}"
+
+
+def data_record(data: Images) -> dict[str, Any]:
+    """Returns what a checkpoint keeps of its data, to be compared by `change_warning`."""
+    return {"images": data.total, "image_means": data.sampled_means}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaelab.data.array_files import read_arrays
 from vaelab.data.array_images import Span, convert_images, pixel_range, range_error_text
-from vaelab.data.arrays import PARTS
+from vaelab.data.arrays import PARTS, usual_names
 from vaelab.data.number_files import check_finite
 from vaelab.data.on_disk import OnDisk
 from vaelab.data.tables import (
@@ -79,7 +79,9 @@ def read_given_arrays(
     prefix = name.removesuffix(word)
     possible = [f"{prefix}labels"] if has_prefix else []
     possible.append(f"y{name[1:]}" if name.startswith("x") else name.replace("images", "labels"))
-    labels = next((some for some in possible if some in arrays), name)
+    usual = usual_names(arrays)
+    possible += [n for n in arrays if usual[n] == usual[name].replace("images", "labels")]
+    labels = next((some for some in possible if some in arrays and some != name), name)
     if has_prefix:
         others = tuple(f"{part}_" for part in PARTS if f"{part}_" != prefix)
         columns = {

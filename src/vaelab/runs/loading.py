@@ -138,7 +138,7 @@ def load_checkpoint_model(
     content = load_checkpoint(path)
     described = {**settings, **content[checkpoint_format.KEY]["shapes"]}
     model = build_part(ELBO, folder / COMPOSED, "model", described, trust)
-    model.images_then = content[checkpoint_format.KEY].get("images")
+    model.data_then = content[checkpoint_format.KEY]
     return load_weights(model, content["state_dict"], content["global_step"])
 
 
