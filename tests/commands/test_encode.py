@@ -490,3 +490,35 @@ def test_scores_of_digits_model_find_clothes(tmp_path):
     assert np.median(strange["quantile"]) > 0.99
     assert 0.3 < np.median(digits["quantile"]) < 0.7
     assert vaelab.load(run).x_shape == (1, 28, 28)
+
+
+def test_encode_finds_the_labels_that_the_training_found(get_run, tmp_path):
+    images, labels = mine(get_run("cvae"))
+    small = ["network=mlp", "model.encoder.hidden=[8]", "model.decoder.hidden=[8]", "logger=none"]
+    small += ["trainer.max_epochs=1", "likelihood=bernoulli"]
+    np.savez(tmp_path / "mine.npz", X=images, y=labels)
+    source = ["data=arrays", f"data.source.path={tmp_path}/mine.npz"]
+    run_command(train, "model=cvae", *source, *small, f"hydra.run.dir={tmp_path}/run")
+    found = encoded(tmp_path / "run", f"images={tmp_path}/mine.npz", "num_samples=0")
+    assert found["label"].tolist() == labels.tolist()
+
+    table = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])
+    table["kind"] = ["u", "v"] * 30
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    source = ["data=vectors", f"data.source.path={tmp_path}/mine.csv", "data.source.label=kind"]
+    run_command(train, "model=cvae", *source, *small[1:5], f"hydra.run.dir={tmp_path}/table")
+    run_command(export, f"run={tmp_path}/table", f"to={tmp_path}/export", "what=safetensors")
+    for folder in ("table", "export"):
+        found = encoded(tmp_path / folder, f"images={tmp_path}/mine.csv", "num_samples=0")
+        assert found["label"].tolist() == table["kind"].tolist()
+
+
+@pytest.mark.parametrize(
+    "make", [lambda k: np.eye(3)[k], lambda k: np.array([b"x", b"y", b"z"])[k]]
+)
+def test_labels_that_no_model_knows_may_be_one_hot_or_bytes(get_run, tmp_path, make):
+    run, kinds = get_run("vae"), np.arange(12) % 3
+    images = mine(run)[0][:12]
+    np.savez(tmp_path / "mine.npz", test_images=images, test_labels=make(kinds))
+    found = encoded(run, f"images={tmp_path}/mine.npz", "num_samples=0")["label"]
+    assert found.tolist() in (kinds.tolist(), [["x", "y", "z"][k] for k in kinds])

@@ -156,7 +156,7 @@ def encode_asked(
     from vaelab.observations import x_text
     from vaelab.pictures.gallery import label_index
     from vaelab.pictures.image_folders import is_image_file, read_image_folder
-    from vaelab.runs.image_reading import image_settings
+    from vaelab.runs.file_reading import image_settings, label_column
     from vaelab.runs.screen import printable
 
     if cfg.label is not None and not model.context_dim:
@@ -177,9 +177,9 @@ def encode_asked(
         if where.is_dir() or (is_table and len(model.x_shape) > 1):
             what = "a table" if is_table else "a folder"
             raise UserError(f"images={where}: is {what}; this model takes {x_text(model.x_shape)}")
-        label_column = getattr(data and data.source, "label", None)
+        column = label_column(folder, data)
         conditions = [*model.classes, *model.numbers] if model.context_dim else []
-        given = read_given_numbers(where, model.units, cfg.array, label_column, conditions)
+        given = read_given_numbers(where, model.units, cfg.array, column, conditions)
     elif where.is_dir() or is_image_file(where):
         made, skip = image_settings(folder, data) or ImageSettings(), cfg.broken == "skip"
         made = made if span is None else replace(made, span=(span[0], span[1]))

@@ -11,7 +11,7 @@ from vaelab.export.onnx_files import OnnxFile
 from vaelab.files import checksums
 from vaelab.files.atomic import atomic_file, make_folder, write_text
 from vaelab.runs import loading
-from vaelab.runs.image_reading import kept_image_settings
+from vaelab.runs.file_reading import kept_source_settings
 from vaelab.training import checkpoint_format
 from vaelab.training.json_files import json_text, read_json
 
@@ -55,7 +55,7 @@ def export_run(
         # Also without writing them: the folder may have weights of an earlier export
         loading.WEIGHTS_CHECKSUM: sha256(weights).hexdigest(),
         "model": settings,
-        **kept_image_settings(cfg),
+        **kept_source_settings(cfg),
         "step": model.step,
         "results": {
             name: value

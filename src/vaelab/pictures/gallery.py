@@ -22,7 +22,7 @@ from vaelab.pictures.image_folders import read_image_as_trained
 from vaelab.pictures.request import Request
 from vaelab.randomness import seeded_generator
 from vaelab.runs import finished, loading, naming
-from vaelab.runs.image_reading import image_settings
+from vaelab.runs.file_reading import image_settings
 from vaelab.runs.shared_data import SharedData
 
 MOST = 5000  # most test images to draw from
