@@ -119,9 +119,9 @@ class ELBO(Inference, LightningModule):
 
     def check_callbacks(self) -> None:
         """Raises UserError if the trainer lacks a callback of `ELBO.configure_callbacks`."""
-        attached = {type(callback) for callback in self.trainer.callbacks}  # type: ignore[attr-defined]
+        attached: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         for callback in ELBO.configure_callbacks(self):
-            if type(callback) not in attached:
+            if not any(isinstance(each, type(callback)) for each in attached):
                 raise UserError(
                     f"{type(self).__name__}.configure_callbacks leaves out "
                     f"{type(callback).__name__}; return [*super().configure_callbacks(), ...]"

@@ -206,6 +206,14 @@ def test_seed_takes_the_place_of_the_protocols_seeds(trained, tmp_path, capfd):
     assert "error: seed=1,2: is one whole number" in capfd.readouterr().err
 
 
+def test_folder_of_configurations_is_that_of_the_trainings(trained, tmp_path):
+    (tmp_path / "mine").mkdir()
+    run_command(reproduce, "trial/vae", "seed=5", "--config-dir", "mine", "kept=other")
+    assert trained[0][0][:2] == ["--config-dir", str(tmp_path / "mine")]
+    command = read_kept(tmp_path / "other", "vae")["command"]
+    assert command == f"vaelab reproduce trial/vae --config-dir {tmp_path}/mine seed=5"
+
+
 def test_further_settings_do_not_replace_the_protocols_record(trained, tmp_path, capfd):
     run_command(reproduce, "trial/vae")
     record = read_kept(tmp_path / "results" / "reproductions", "vae")

@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vaelab.commands import cli, command_lines
 from vaelab.commands.arguments import FLAGS
-from vaelab.commands.config_folders import CONF
+from vaelab.commands.config_folders import CONF, config_dir_flags
 from vaelab.errors import UserError
 from vaelab.runs import naming
 
@@ -101,15 +102,17 @@ def main(cfg: DictConfig) -> None:
     print(f"{protocol.paper}\n{protocol.about}\n{runs_text(name, runs, cfg.short)}")
     for run in runs:
         reproductions.check_replaceable(Path(cfg.kept), name, run, form, cfg.settings)
+    flags = config_dir_flags(HydraConfig.get())
     for run in runs:
         folders = {
             seed: Path(cfg.to) / name / form / f"{run}_seed-{seed}"
             for seed in protocol.repetitions(cfg.short, cfg.settings)
         }
         for seed, folder in folders.items():
-            train(protocol.overrides(run, cfg.short, cfg.settings, seed), folder)
+            train([*flags, *protocol.overrides(run, cfg.short, cfg.settings, seed)], folder)
+        short = ["--short"] * cfg.short
         command = shlex.join(
-            ["vaelab", "reproduce", f"{name}/{run}", *["--short"] * cfg.short, *cfg.settings]
+            ["vaelab", "reproduce", f"{name}/{run}", *short, *flags, *cfg.settings]
         )
         settings = protocol.overrides(run, cfg.short, cfg.settings)
         origin = reproductions.Origin(command, settings, [*cfg.settings])

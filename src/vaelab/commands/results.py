@@ -88,7 +88,7 @@ def finish_run(
 
 
 def longer_setting(run: RunFolder, trainer: Trainer) -> str | None:
-    """Returns the setting with which a training goes on that has ended; None if none does."""
+    """Returns a setting by which an ended training gets longer, to go on; None if none does."""
     timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
     remaining = timer.time_remaining() if timer else None
     if timer and remaining is not None and remaining <= 0 and "max_time" in run.cfg.trainer:
