@@ -464,7 +464,8 @@ def test_setup_standardises_ladder_features_by_first_batch(build, compose):
     share = Batches(images, torch.zeros(50, 0), torch.arange(50), **settings, rank=1, world_size=2)
     data = SimpleNamespace(batches=lambda part: share)
     x = images / 255
-    model._trainer = SimpleNamespace(global_rank=0, world_size=1, datamodule=data)
+    told = {"datamodule": data, "callbacks": model.configure_callbacks()}
+    model._trainer = SimpleNamespace(global_rank=0, world_size=1, **told)
     model.setup("validate")
     assert not any(told.mean.any() for told in model.evidence)
     model.setup("fit")

@@ -347,7 +347,8 @@ def digits(compose):
 
 def setup_for_fit(model, data):
     """Calls `setup` with a trainer of this data module, as Lightning does before training."""
-    model._trainer = SimpleNamespace(global_rank=0, world_size=1, datamodule=data)
+    told = {"datamodule": data, "callbacks": model.configure_callbacks()}
+    model._trainer = SimpleNamespace(global_rank=0, world_size=1, **told)
     model.setup("fit")
 
 
