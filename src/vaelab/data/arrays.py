@@ -102,7 +102,8 @@ def build_splits(
         for name in names
         if name != "images"
     }
-    used = {order_name(name) for name in found if found[name].names == orders[name] != ()}
+    ordered = [name for name in found if orders[name] and found[name].names == orders[name]]
+    used = {order_name(name) for name in ordered}
     label = found.pop("labels", None) or zero_labels(counts)
     return Splits(
         train_images=train,

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class HuggingFace(Downloaded):
         found = [
             (str(path.relative_to(self.name)), stat.st_size, stat.st_mtime_ns)
             for path, stat in stats.items()
-            if path.is_file()
+            if path.is_file() and not path.name.startswith("cache-")  # the library's own
         ]
         return blake2b(repr(found).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
@@ -89,20 +90,26 @@ class HuggingFace(Downloaded):
 
         Downloads one of the hub first.
         """
-        made_of = self.digest if self.is_saved else None
-        changed = bool(made_of) and self.prepared.exists() and not self.is_prepared()
-        splits = load_prepared(self.prepared, self.make_arrays, made_of)
+        made_of = self.digest
+        changed = self.prepared.exists() and not self.is_current(made_of)
+        make = partial(self.make_arrays, made_of)
+        splits = load_prepared(self.prepared, make, made_of or None)
         said = [f"{self.name} has changed, and its images were decoded anew"] if changed else []
         return replace(splits, remarks=(*said, *splits.remarks))
 
     def is_prepared(self) -> bool:
         """Returns whether the prepared file is there, made of the present files of a folder."""
-        if not self.is_saved:
-            return self.prepared.exists()
-        return is_made_of(self.prepared, self.digest)
+        return self.prepared.exists() and self.is_current(self.digest)
 
-    def make_arrays(self) -> Arrays:
-        """Downloads the data set if absent, and reads its parts; raises UserError if unfit."""
+    def is_current(self, made_of: str) -> bool:
+        """Returns whether the prepared file has this digest; true of the hub's, which have none."""
+        return not made_of or is_made_of(self.prepared, made_of)
+
+    def make_arrays(self, made_of: str) -> Arrays:
+        """Downloads the data set if absent, and reads its parts; raises UserError if unfit.
+
+        The prepared file says that it is made of files of this digest.
+        """
         every = self.load()
         parts = {PART_FOLDERS[n.lower()]: n for n in every if n.lower() in PART_FOLDERS}
         if "train" not in parts:
@@ -120,7 +127,7 @@ class HuggingFace(Downloaded):
         remarks += [f"labels are its {label}"] if label else []
         classes = tuple(getattr(features[label], "names", ()) if label else ())
         reading = PreparedItems(self.name, self.prepared, self.settings)
-        return reading.make_arrays(views, classes, remarks=remarks, made_of=self.digest)
+        return reading.make_arrays(views, classes, remarks=remarks, made_of=made_of)
 
     def load(self) -> dict[str, Any]:
         """Returns the data set by splits; raises UserError without the library, or if it fails."""

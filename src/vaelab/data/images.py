@@ -22,8 +22,6 @@ from vaelab.observations import kind_text
 from vaelab.randomness import seeded_generator
 
 TOGETHER = 2**25  # bytes of validation or test images that are read together from a large file
-SAMPLED = 64
-"""Most images of a part by which a checkpoint knows its data."""
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -189,18 +187,6 @@ class Images(LightningDataModule):
     def total(self) -> int:
         """The number of images of all parts together."""
         return sum(map(len, self.splits.parts.values()))
-
-    @cached_property
-    def sampled_means(self) -> list[float]:
-        """The means of x as stored of up to `SAMPLED` images of each part, evenly spaced.
-
-        They tell other images, or another order, from the same ones; loads the data on first use.
-        """
-        means: list[float] = []
-        for images in self.splits.parts.values():
-            rows = torch.linspace(0, len(images) - 1, min(SAMPLED, len(images))).long()
-            means += images[rows].float().flatten(1).mean(1).tolist()
-        return means
 
     def check_batch_size(self, world_size: int) -> None:
         """Raises UserError if devices do not divide the batch size or outnumber training images."""

@@ -28,6 +28,7 @@ from vaelab.runs.folder import (
     read_config,
     rename_metrics,
 )
+from vaelab.training.json_files import number_or_none
 
 STATES = ("done", "failed", "unfinished", "not begun")
 COSTS = ("seconds", "epochs", "steps")
@@ -285,8 +286,3 @@ def kept_config(result: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the configuration in a run's results; {} if there is none, or it is damaged."""
     found = result.get("config")
     return found if isinstance(found, dict) and isinstance(found.get("model"), dict) else {}
-
-
-def number_or_none(value: Any) -> Any:
-    """Returns the value if it is a number, even infinite or NaN, and not a boolean; else None."""
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None

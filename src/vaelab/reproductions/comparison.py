@@ -16,6 +16,7 @@ from vaelab.reproductions.protocol import (
     read_protocol,
 )
 from vaelab.reproductions.records import FORMS, Form, read_record, read_record_or_nothing
+from vaelab.training.json_files import number_or_none
 
 
 @dataclass(frozen=True)
@@ -197,8 +198,3 @@ def compare(
         is_current=is_current,
         has_further=bool(further_settings(records[figure.of].get("further", ()))),
     )
-
-
-def number_or_none(value: Any) -> float | None:
-    """Returns a number on record, None for a list or where there is none."""
-    return float(value) if isinstance(value, (int, float)) else None

@@ -7,7 +7,6 @@ from vaelab.files.atomic import atomic_file
 from vaelab.report.colours import INK, colour_sequence
 from vaelab.report.figures import MARKERS
 from vaelab.report.matplotlib_axes import blank_figure, escaped_mathtext
-from vaelab.reproductions.comparison import number_or_none
 from vaelab.reproductions.protocol import (
     Protocol,
     further_settings,
@@ -15,6 +14,7 @@ from vaelab.reproductions.protocol import (
     read_protocol,
 )
 from vaelab.reproductions.records import Form, read_record_or_nothing
+from vaelab.training.json_files import number_or_none
 
 
 def write_planes(kept: Path, protocols: Path) -> list[Path]:

@@ -57,3 +57,8 @@ def without_nonfinite(content: Any) -> Any:
     if isinstance(content, (list, tuple)):
         return [without_nonfinite(value) for value in content]
     return None if isinstance(content, float) and not isfinite(content) else content
+
+
+def number_or_none(value: Any) -> Any:
+    """Returns the value if it is a number, even infinite or NaN, and not a boolean; else None."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
