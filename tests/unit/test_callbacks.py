@@ -207,6 +207,26 @@ def test_speed_excludes_validation_checkpoints_and_epoch_ends(
     assert clock.now > 3000
 
 
+def test_seconds_of_a_training_are_those_of_all_its_starts(fit, monkeypatch, tmp_path):
+    class Batches(Callback):
+        """A fake clock: a training batch takes 1 second."""
+
+        now = 100
+
+        def on_before_backward(self, *_):
+            self.now += 1
+
+    clock, last = Batches(), tmp_path / "last.ckpt"
+    monkeypatch.setattr(speeds, "monotonic", lambda: clock.now)
+    fit(Speed(), clock, Checkpoint(str(tmp_path)), max_epochs=1)
+    assert load_checkpoint(last)["callbacks"]["Speed"] == {"seconds": 5}
+    resumed = Speed()
+    clock.now += 1000  # until somebody starts it again
+    fit(resumed, clock, Checkpoint(str(tmp_path)), ckpt_path=last, max_epochs=3)
+    assert resumed.earlier_seconds == 5
+    assert load_checkpoint(last)["callbacks"]["Speed"] == {"seconds": 15}
+
+
 def test_train_loss_is_logged_as_mean_since_last_logging_step(fit):
     class RecordLosses(Callback):
         """Keeps the loss of every training batch."""

@@ -1,6 +1,6 @@
-"""Callback that measures and logs the speed of training."""
+"""Callback that measures and logs the speed of training, and keeps how long it took."""
 
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import torch
@@ -14,17 +14,35 @@ class Speed(Callback):
     """Callback that logs training images per second, over all devices, and the learning rate.
 
     The clock runs from the start of a training batch to the next one. It is stopped during
-    validation, pictures and checkpoints, and between two epochs.
+    validation, pictures and checkpoints, and between two epochs. The time of a training with all of
+    these is kept in its checkpoints.
 
     Attributes:
         images_per_second: Between the last two logging steps; before the first, since the start.
+        earlier_seconds: Time of the starts before this one, each up to the checkpoint from which
+            the next went on; 0 in a training that goes on from none.
     """
 
     def __init__(self) -> None:
+        self.began = monotonic()
+        self.earlier_seconds = 0.0
         self.started: float | None = None
         self.seconds = self.total_seconds = 0.0  # since the last logging step; before that step
         self.images = self.total_images = 0
         self.images_per_second = 0.0
+
+    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        """Called by Lightning before training, validation or test: starts the time of training."""
+        if stage == "fit":
+            self.began = monotonic()
+
+    def state_dict(self) -> dict[str, float]:
+        """Called by Lightning to save a checkpoint: the seconds of all starts until now."""
+        return {"seconds": self.earlier_seconds + monotonic() - self.began}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        """Called by Lightning on resuming: takes over the time of the starts before this one."""
+        self.earlier_seconds = state_dict["seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Called by Lightning before each training batch: starts a stopped clock, reads the rate.
