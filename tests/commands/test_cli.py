@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from omegaconf import OmegaConf
+from support.commands import run_command
 
 from vaelab.commands import (
     arguments,
@@ -788,6 +789,24 @@ def test_split_flags_separates_flags_from_overrides(words, flags):
     found, others = arguments.split_flags(words.split())
     assert found == flags
     assert others == [word for word in words.split() if re.match(r"(a|b|model)[.\w]*=", word)]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", "num_samples=10,100"], "error: -m: only train makes sweeps\n"),
+        (["num_samples=10,100"], "num_samples=10,100: several values are several commands, one "),
+        (["hydra.run.dir=new"], "hydra.run.dir=new: only train makes such a folder; --help has "),
+    ],
+)
+def test_words_of_training_are_refused_by_other_commands(
+    monkeypatch, capsys, tmp_path, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        run_command(evaluate, f"run={tmp_path}", *words)
+    assert said in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
 
 
 def test_multirun_flag_is_accepted_between_overrides(get_error):

@@ -139,11 +139,13 @@ COMPLETIONS = {
         "python train.py 'open se": ["seed="],
         "python train.py hydra/l": ["hydra/launcher="],
         "python train.py --c": ["--cfg", "--config-dir"],
+        "python train.py -": ["-m", "--help", "--cfg", "--config-dir"],
     },
     "generate": {
         "python generate.py what=sam": ["what=samples"],
         "python generate.py what=samples,cl": ["what=samples,class_grid"],
         "python generate.py temp": ["temperature="],
+        "python generate.py -": ["--help", "--cfg", "--config-dir"],
     },
     "encode": {
         "python encode.py sc": ["score="],

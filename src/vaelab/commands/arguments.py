@@ -97,7 +97,18 @@ def config_dirs(flags: Sequence[str]) -> list[Path]:
     return found
 
 
-def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[Path]) -> None:
+def refuse_words_of_training(flags: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raises UserError for what does nothing in commands that make neither sweep nor run folder."""
+    if sweeping := {"-m", "--multirun"} & set(flags):
+        raise UserError(f"{sweeping.pop()}: only train makes sweeps")
+    for word in overrides:
+        if word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
+            raise UserError(f"{word}: only train makes such a folder; --help has what is possible")
+
+
+def check_overrides(
+    overrides: Sequence[str], sweeping: bool, folders: Sequence[Path], can_sweep: bool = True
+) -> None:
     """Raises UserError for the first override that Hydra cannot read or that makes no sense.
 
     These make no sense: blanks around `=`, several values without a sweep, a deleted part, a group
@@ -108,6 +119,7 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[
         overrides: The overrides, quoted by `quote_argument`.
         sweeping: Whether several values are several runs.
         folders: The folders of the configurations.
+        can_sweep: Whether the command makes sweeps, so that a message may say how.
 
     Raises:
         UserError: With what to type instead.
@@ -119,7 +131,7 @@ def check_overrides(overrides: Sequence[str], sweeping: bool, folders: Sequence[
         if override is None or not KEY.fullmatch(word.partition("=")[0]):
             raise UserError(syntax_error_message(word))
         if is_swept(word) and not sweeping:
-            raise UserError(multirun_message(word))
+            raise UserError(multirun_message(word, can_sweep))
         group = override.key_or_group
         if (
             group == OUTPUT_SUBDIR and override.value() is not None
@@ -215,11 +227,13 @@ def unclosed_bracket(value: str) -> str:
     return quote or "".join(waiting[-1:])
 
 
-def multirun_message(word: str) -> str:
+def multirun_message(word: str, can_sweep: bool) -> str:
     """Returns the error message for an override with several values outside a sweep."""
     key, _, value = word.partition("=")
     is_list = "." in key and "," in value and "(" not in value
     listed = f"; a list is {shlex.quote(f'{key}=[{value}]')}" if is_list else ""
+    if not can_sweep:
+        return f"{word}: several values are several commands, one each{listed}"
     return f"{word}: several values are several runs, of a sweep: add -m{listed}"
 
 

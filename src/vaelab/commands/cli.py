@@ -127,9 +127,12 @@ def task(
                     return
                 folders = [*arguments.config_dirs(flags), CONF]
                 sweeping = bool({"-m", "--multirun"} & set(flags))
-                if config_name == "train":
+                is_training = config_name == "train"
+                if is_training:
                     overrides = earlier_settings.expand_from(overrides, folders)
-                arguments.check_overrides(overrides, sweeping, folders)
+                else:
+                    arguments.refuse_words_of_training(flags, overrides)
+                arguments.check_overrides(overrides, sweeping, folders, is_training)
                 sys.argv[1:] = [*flags, *overrides]
                 if {"-h", "--help"} & set(flags):
                     kept = [o for o in overrides if not arguments.is_swept(o)]

@@ -20,6 +20,7 @@ from vaelab.commands.setting_comments import setting_meanings
 from vaelab.errors import UserError
 
 FLAGS = ("-m", "--help", "--cfg", "--config-dir")
+"""Flags of `train`, the first of which no other command has."""
 FOLDERS = ("run", "sweep", "from")
 """Settings whose values are run folders or sweep folders."""
 PATHS = (
@@ -104,7 +105,8 @@ def completions(line: str, folder: Path, name: str, lists: Sequence[str] = ()) -
     word = re.split(r"\s", line)[-1]
     before = words_after_program(line[: len(line) - len(word)])
     if word.startswith("-"):
-        return [flag for flag in FLAGS if flag.startswith(word)]
+        possible = FLAGS if name == "train" else FLAGS[1:]
+        return [flag for flag in possible if flag.startswith(word)]
     flags = [flag for flag in before if flag.startswith("-")]
     folders = [*arguments.config_dirs(before), folder]
     typed = [w for w in before if "=" in w and w not in flags]
