@@ -513,6 +513,23 @@ def test_missing_metric_is_not_reached(protocol, kept):
     assert not row.is_reached
 
 
+def test_misspelt_metric_is_told_before_the_training(protocol):
+    assert reproductions.unknown_metrics(protocol) == []
+    first, second = PROTOCOL["figures"]
+    figures = [first | {"metric": "nil"}, second | {"minus_metric": "test/distorsion"}]
+    found = Protocol.model_validate(PROTOCOL | {"figures": figures})
+    assert reproductions.unknown_metrics(found) == [
+        "nil: vaelab has no such metric; did you mean nll?",
+        "test/distorsion: vaelab has no such metric; did you mean distortion?",
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_of_protocols_are_known(name):
+    protocol = reproductions.read_protocol(CONF / "reproduce", name)
+    assert reproductions.unknown_metrics(protocol) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

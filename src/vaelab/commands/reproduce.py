@@ -100,6 +100,8 @@ def main(cfg: DictConfig) -> None:
     form: reproductions.Form = "short" if cfg.short else "full"
     runs = chosen_runs(protocol, name, one)
     print(f"{protocol.paper}\n{protocol.about}\n{runs_text(name, runs, cfg.short)}")
+    for line in reproductions.unknown_metrics(protocol):
+        print(f"warning: {printable(line)}", file=sys.stderr)
     for run in runs:
         reproductions.check_replaceable(Path(cfg.kept), name, run, form, cfg.settings)
     flags = config_dir_flags(HydraConfig.get())

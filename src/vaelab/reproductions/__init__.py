@@ -6,6 +6,7 @@ from vaelab.reproductions.comparison import (
     compare_protocol,
     damaged_records,
     nothing_text,
+    unknown_metrics,
 )
 from vaelab.reproductions.plane import write_planes
 from vaelab.reproductions.protocol import Protocol, protocol_names, read_protocol
@@ -34,6 +35,7 @@ __all__ = [
     "print_table",
     "protocol_names",
     "read_protocol",
+    "unknown_metrics",
     "write_planes",
     "write_table",
 ]

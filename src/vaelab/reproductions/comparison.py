@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vaelab.errors import DamagedFileError
+from vaelab.errors import DamagedFileError, spelling_hint
+from vaelab.report.directions import BETTER
+from vaelab.report.units import UNITS, plain_name, unit
 from vaelab.reproductions.protocol import (
     Figure,
     Protocol,
@@ -132,6 +134,21 @@ def damaged_records(kept: Path, protocols: Path, names: Iterable[str] | None = N
                 except DamagedFileError as error:
                     found.append(str(error))
     return found
+
+
+def unknown_metrics(protocol: Protocol) -> list[str]:
+    """Returns a line for each metric of a figure that vaelab has not, with the most similar one.
+
+    An own evaluation may measure it; else it is misspelt, which would show after the training.
+    """
+    known = UNITS.keys() | BETTER.keys()
+    names = {figure.metric for figure in protocol.figures}
+    names |= {figure.minus_metric for figure in protocol.figures if figure.minus_metric}
+    return [
+        f"{name}: vaelab has no such metric; {spelling_hint(plain_name(name), known)}"
+        for name in sorted(names)
+        if not unit(name) and plain_name(name) not in known
+    ]
 
 
 def is_of_protocol(record: Mapping[str, Any], protocol: Protocol, run: str, form: Form) -> bool:
