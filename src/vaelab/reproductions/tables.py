@@ -30,8 +30,8 @@ its runs, is in `conf/reproduce/`; records, curves and pictures are in the folde
 - *Reached* is by gate or tolerance. *Outdated* is a figure whose command has other settings than
   the protocol has now; a default of vaelab that has changed since is not noticed. *Further
   settings* are such as the second table has in its command: this is not the protocol's figure.
-- *Time* is that of the trainings of all runs a figure needs, on one core, which other programs may
-  have shared; of a run that was resumed it is that of all its starts.
+- *Time* is that of the trainings of all runs a figure needs, on one core or two, which other
+  programs may have shared; of a run that was resumed it is that of all its starts.
 """
 
 
