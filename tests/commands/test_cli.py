@@ -535,6 +535,34 @@ def test_images_in_another_order_than_in_training_are_warned_of(tmp_path, monkey
             assert (said in told.out + told.err) == is_sorted
 
 
+@pytest.mark.parametrize("changed", ["label", "size", "nothing"])
+def test_other_labels_than_in_training_are_warned_of(tmp_path, monkeypatch, capsys, changed):
+    draws = np.random.default_rng(0)
+    arrays = {
+        "train_images": draws.integers(256, size=(60, 8, 8), dtype=np.uint8),
+        "train_labels": np.arange(60) % 3,
+        "train_size": draws.normal(size=60),
+    }
+    path = tmp_path / "mine.npz"
+    np.savez(path, **arrays)
+    given = ["data=arrays", f"data.source.path={path}", f"hydra.run.dir={tmp_path}/run"]
+    given += ["network=mlp", *SMALL_LAYERS, "logger=none", "trainer.max_epochs=1"]
+    run_command(train, *given, "data.batch_size=8")
+    if changed == "label":
+        arrays["train_labels"] = arrays["train_labels"][::-1]
+    elif changed == "size":
+        arrays["train_size"] = arrays["train_size"][::-1]
+    else:
+        arrays["train_size"] = arrays["train_size"] + 1e-6
+    np.savez(path, **arrays)
+    capsys.readouterr()
+    run_command(evaluate, f"run={tmp_path}/run", "what=likelihood", "num_samples=1", "rerun=true")
+    told = capsys.readouterr()
+    said = f"the images are those of the training, but not their {changed}"
+    assert (said in told.out + told.err) == (changed != "nothing")
+    assert changed != "nothing" or "those of the training" not in told.out + told.err
+
+
 def test_resume_with_more_images_than_before_warns(tmp_path, monkeypatch, capsys):
     given = ["data=arrays", f"data.source.path={tmp_path}/mine.npz", "data.batch_size=8"]
     given += [f"hydra.run.dir={tmp_path}/run", "network=mlp", *SMALL_LAYERS, "logger=none"]

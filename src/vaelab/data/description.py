@@ -1,6 +1,6 @@
 """Description of a data module in words, printed at the start of a training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 from vaelab.data.images import Images
 from vaelab.data.numbers import Numbers, listed
 from vaelab.data.on_disk import OnDisk
+from vaelab.data.splits import OnDemand
 
 SHOWN = 12  # class names in the description, at most
 SAMPLED = 64  # most images of a part by which a checkpoint knows its data
@@ -144,13 +145,15 @@ def reach_text(values: Tensor) -> str:
 def change_warning(data: Images, then: Mapping[str, Any]) -> str | None:
     """Returns a warning that the images are not those of the training; None if they seem to be.
 
-    Images are compared by the means of some of them, see `sampled_means`. At most a level of
-    a pixel, as of another decoder, or 0.05 deviations of numbers, as of another split by which they
-    are standardised, is no change, nor is that of a few of them.
+    Images are compared by the means of some of them, see `sampled_means`, and if these are the same
+    their labels and other columns. At most a level of a pixel, as of another decoder, or 0.05
+    deviations of numbers, as of another split by which they are standardised, is no change, nor is
+    that of a few images.
 
     Args:
         data: The images as they are now.
-        then: `data_record` of the training; of a checkpoint of earlier versions without means.
+        then: `data_record` of the training; of a checkpoint of earlier versions without means, or
+            without columns.
     """
     count, means = then.get("images"), then.get("image_means")
     tested = "what is tested may have been trained on"
@@ -159,28 +162,49 @@ def change_warning(data: Images, then: Mapping[str, Any]) -> str | None:
         return f"there {counts} now, which divides them in another way; {tested}"
     if means is None:
         return None
-    now = sampled_means(data)
     images = data.splits.train_images
     are_real = isinstance(images, Tensor) and images.is_floating_point()
-    slack = 0.05 if are_real else 1.0
-    changed = [abs(a - b) > slack for a, b in zip(means, now, strict=False)]
-    if len(means) == len(now) and sum(changed) <= FEW_CHANGED * len(now):
+    now = data_record(data)
+    if differ(means, now["image_means"], 0.05 if are_real else 1.0):
+        return f"the {data.noun} are others than in training, or in another order; {tested}"
+    columns: dict[str, list[float]] = then.get("column_means", {})
+    changed = [
+        name
+        for name, values in now["column_means"].items()
+        if name in columns and differ(columns[name], values, 0.05 * float(np.std(columns[name])))
+    ]
+    if not changed:
         return None
-    return f"the {data.noun} are others than in training, or in another order; {tested}"
+    return f"the {data.noun} are those of the training, but not their {listed(changed)}"
+
+
+def differ(then: Sequence[float], now: Sequence[float], slack: float) -> bool:
+    """Returns whether more than a few of the numbers differ by more than `slack`."""
+    changed = [abs(a - b) > slack for a, b in zip(then, now, strict=False)]
+    return len(then) != len(now) or sum(changed) > FEW_CHANGED * len(now)
 
 
 def data_record(data: Images) -> dict[str, Any]:
     """Returns what a checkpoint keeps of its data, to be compared by `change_warning`."""
-    return {"images": data.total, "image_means": sampled_means(data)}
+    splits = data.splits
+    columns = {name: splits.column(name) for name in splits.column_names}
+    return {
+        "images": data.total,
+        "image_means": sampled_means(splits.parts.values()),
+        "column_means": {
+            name: sampled_means(getattr(column, part) for part in splits.parts)
+            for name, column in columns.items()
+        },
+    }
 
 
-def sampled_means(data: Images) -> list[float]:
-    """Returns the means of x as stored of up to `SAMPLED` images of each part, evenly spaced.
+def sampled_means(parts: Iterable[Tensor | OnDemand]) -> list[float]:
+    """Returns the means, as stored, of up to `SAMPLED` rows of each part, evenly spaced.
 
-    They tell other images, or another order, from the same ones.
+    They tell other rows, or another order, from the same ones.
     """
     means: list[float] = []
-    for images in data.splits.parts.values():
-        rows = torch.linspace(0, len(images) - 1, min(SAMPLED, len(images))).long()
-        means += images[rows].float().flatten(1).mean(1).tolist()
+    for values in parts:
+        rows = torch.linspace(0, len(values) - 1, min(SAMPLED, len(values))).long()
+        means += values[rows].float().reshape(len(rows), -1).mean(1).tolist()
     return means
