@@ -222,7 +222,9 @@ def test_seconds_of_a_training_are_those_of_all_its_starts(fit, monkeypatch, tmp
     assert load_checkpoint(last)["callbacks"]["Speed"] == {"seconds": 5}
     resumed = Speed()
     clock.now += 1000  # until somebody starts it again
-    fit(resumed, clock, Checkpoint(str(tmp_path)), ckpt_path=last, max_epochs=3)
+    trainer, model = fit(resumed, clock, Checkpoint(str(tmp_path)), ckpt_path=last, max_epochs=3)
+    data = trainer.datamodule
+    trainer.test(model, data, ckpt_path=last, weights_only=True, verbose=False)  # loads its state
     assert resumed.earlier_seconds == 5
     assert load_checkpoint(last)["callbacks"]["Speed"] == {"seconds": 15}
 

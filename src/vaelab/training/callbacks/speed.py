@@ -25,24 +25,23 @@ class Speed(Callback):
 
     def __init__(self) -> None:
         self.began = monotonic()
-        self.earlier_seconds = 0.0
+        self.earlier_seconds = self.loaded_seconds = 0.0
         self.started: float | None = None
         self.seconds = self.total_seconds = 0.0  # since the last logging step; before that step
         self.images = self.total_images = 0
         self.images_per_second = 0.0
-
-    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        """Called by Lightning before training, validation or test: starts the time of training."""
-        if stage == "fit":
-            self.began = monotonic()
 
     def state_dict(self) -> dict[str, float]:
         """Called by Lightning to save a checkpoint: the seconds of all starts until now."""
         return {"seconds": self.earlier_seconds + monotonic() - self.began}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        """Called by Lightning on resuming: takes over the time of the starts before this one."""
-        self.earlier_seconds = state_dict["seconds"]
+        """Called by Lightning on resuming, and before a test: keeps the time for `on_fit_start`."""
+        self.loaded_seconds = state_dict["seconds"]
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        """Called by Lightning before training: starts the time of this start."""
+        self.began, self.earlier_seconds = monotonic(), self.loaded_seconds
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Called by Lightning before each training batch: starts a stopped clock, reads the rate.
