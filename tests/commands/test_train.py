@@ -427,11 +427,21 @@ def train_in_process(folder: Path, data_dir: Path, *overrides: str) -> None:
         train_command.main()
 
 
-def test_early_stopping_is_printed_and_stored_in_results(tmp_path, data_dir, capsys):
+@pytest.mark.parametrize(
+    ("delta", "rate"),
+    [
+        (1000, 1e-3),
+        (0, 0),  # so that the best checkpoint is of the first epoch, before the stop
+    ],
+)
+def test_early_stopping_is_printed_and_stored_in_results(tmp_path, data_dir, capsys, delta, rate):
     stop = "+callbacks.stop={_target_: lightning.pytorch.callbacks.EarlyStopping, "
-    stop += "monitor: val/loss, patience: 1, min_delta: 1000}"
-    train_in_process(tmp_path, data_dir, stop, "trainer.max_epochs=30")
-    assert "stopped at epoch 2 of 30 by EarlyStopping" in capsys.readouterr().out
+    stop += f"monitor: val/loss, patience: 1, min_delta: {delta}}}"
+    words = ["trainer.max_epochs=30", f"model.optimizer.lr={rate}"]
+    train_in_process(tmp_path, data_dir, stop, *words)
+    said = capsys.readouterr().out
+    assert "stopped at epoch 2 of 30 by EarlyStopping" in said
+    assert "go on" not in said  # no setting changes that callback
     assert json.loads((tmp_path / "results.json").read_text())["stopped"] == "epoch 2 of 30"
     report = reports.read_sweep(tmp_path)
     assert report.jobs["stopped"].tolist() == ["epoch 2 of 30"]

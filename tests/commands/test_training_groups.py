@@ -242,8 +242,8 @@ def test_run_with_averages_that_goes_on_without_says_so(run_train, capsys):
 
 @pytest.mark.slow
 def test_run_that_stopped_early_says_so_and_how_to_go_on(run_train, capsys):
-    words = ["early_stopping=default", "early_stopping.patience=1", "early_stopping.min_delta=1000"]
-    words += ["logger=none", "trainer.max_epochs=30"]
+    words = ["early_stopping=default", "early_stopping.patience=1", "model.optimizer.lr=0"]
+    words += ["logger=none", "trainer.max_epochs=30"]  # its best checkpoint is of the first epoch
     folder = run_train("run", *words)
     said = capsys.readouterr().out
     assert "stopped at epoch 2 of 30 by EarlyStopping" in said

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 from lightning import Trainer
-from lightning.pytorch.callbacks import EarlyStopping, Timer
-from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import OmegaConf
 
 from vaelab import pictures
 from vaelab.commands import command_lines
+from vaelab.commands.ending import Ending
 from vaelab.commands.resumption import checkpoint_note
 from vaelab.commands.run_folder import RunFolder
 from vaelab.elbo import ELBO
@@ -44,6 +43,7 @@ def finish_run(
     plan: Plan,
     model: ELBO,
     trainer: Trainer,
+    ending: Ending,
     metrics: dict[str, float],
     seconds: float,
 ) -> None:
@@ -67,11 +67,11 @@ def finish_run(
     run.console.print(metrics_table(f"{best}, nats per {noun_of(model)}", rows, "value"))
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
-    for said in remarks(model, trainer, metrics):
+    for said in remarks(model, trainer, ending, metrics):
         run.say(said)
     save_figures(run, model, trainer)
     kept = load_checkpoint(run.best)["global_step"] if run.best.exists() else trainer.global_step
-    results = metrics | {BEST_STEP: kept} | run_metadata(run, trainer, seconds)
+    results = metrics | {BEST_STEP: kept} | run_metadata(run, trainer, ending, seconds)
     if plan.what:
         results[resume.UNMEASURED] = [*plan.what]
     write_json(run.folder / "results.json", results)
@@ -83,25 +83,8 @@ def finish_run(
     run.say(f"run folder  {shown}")
     if any(run.folder.glob("events.out.*")):
         run.say(f"curves      tensorboard --logdir {shown}")
-    if (more := longer_setting(run, trainer)) and not command_lines.outer_command():
-        run.say(f"go on       {run.resume_command(more)}")
-
-
-def longer_setting(run: RunFolder, trainer: Trainer) -> str | None:
-    """Returns a setting by which an ended training gets longer, to go on; None if none does."""
-    timer = next((c for c in trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
-    remaining = timer.time_remaining() if timer else None
-    if timer and remaining is not None and remaining <= 0 and "max_time" in run.cfg.trainer:
-        seconds = 2 * math.ceil(timer.time_elapsed())  # which go on counting where they ended
-        days, hours, minutes = seconds // 86400, seconds // 3600 % 24, seconds // 60 % 60
-        return f"+trainer.max_time={days:02}:{hours:02}:{minutes:02}:{seconds % 60:02}"
-    stopped = early_stopping(trainer)
-    if stopped and run.cfg.early_stopping and stopping_point(trainer):
-        patient = stopped.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED
-        return f"early_stopping.patience={2 * stopped.patience}" if patient else None
-    if trainer.global_step == trainer.max_steps:
-        return f"trainer.max_steps={2 * trainer.max_steps}"
-    return f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"
+    if ending.longer and not command_lines.outer_command():
+        run.say(f"go on       {run.resume_command(ending.longer)}")
 
 
 def reuse_finished_run(run: RunFolder, plan: Plan) -> float | None:
@@ -138,14 +121,15 @@ def save_figures(run: RunFolder, model: ELBO, trainer: Trainer) -> None:
         write_image(folder / f"{name}.png", picture.image())
 
 
-def run_metadata(run: RunFolder, trainer: Trainer, seconds: float) -> dict[str, Any]:
+def run_metadata(
+    run: RunFolder, trainer: Trainer, ending: Ending, seconds: float
+) -> dict[str, Any]:
     """Returns what results.json holds beside metrics: time, speed, versions, configuration."""
     speed = next((c for c in trainer.callbacks if isinstance(c, Speed)), None)  # type: ignore[attr-defined]
     pruned = any(getattr(c, "pruned", False) for c in trainer.callbacks)  # type: ignore[attr-defined]
-    end = stopping_point(trainer)
     return {
         **({"pruned": True} if pruned else {}),
-        **({"stopped": end} if end else {}),
+        **({"stopped": ending.stopped} if ending.stopped else {}),
         "seed": run.cfg.seed,
         "seconds": round(seconds + (speed.earlier_seconds if speed else 0.0), 2),
         "train/images_per_second": round(speed.mean_images_per_second, 1) if speed else None,
@@ -197,33 +181,17 @@ def explain_write_error(run: RunFolder) -> Iterator[None]:
         raise WriteError(f"{said}; {checkpoint_note(run)}") from error
 
 
-def early_stopping(trainer: Trainer) -> EarlyStopping | None:
-    """Returns the callback that stopped a training; None if none did, or another one."""
-    stopping = [c for c in trainer.callbacks if isinstance(c, EarlyStopping)]  # type: ignore[attr-defined]
-    return next((c for c in stopping if c.stopping_reason_message), None)
-
-
-def stopping_point(trainer: Trainer) -> str | None:
-    """Returns where a training ended early, as `epoch 4 of 30`; None at its full length."""
-    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
-    if epochs == -1 == steps or 0 < epochs <= trainer.current_epoch:
-        return None
-    if 0 < steps <= trainer.global_step:
-        return None
-    if epochs > 0:
-        return f"epoch {trainer.current_epoch} of {epochs}"
-    return f"step {trainer.global_step} of {steps}"
-
-
 def noun_of(model: ELBO) -> str:
     """Returns what one x is called: image, signal or vector."""
     return kind_text(model.x_shape).removesuffix("s")
 
 
-def remarks(model: ELBO, trainer: Trainer, metrics: Mapping[str, float]) -> Iterator[str]:
+def remarks(
+    model: ELBO, trainer: Trainer, ending: Ending, metrics: Mapping[str, float]
+) -> Iterator[str]:
     """Yields remarks on an early stop, posterior collapse, or one code for all images."""
-    if end := stopping_point(trainer):
-        yield f"stopped at {end}{' by EarlyStopping' if early_stopping(trainer) else ''}"
+    if ending.stopped:
+        yield f"stopped at {ending.stopped}{' by EarlyStopping' * ending.is_early_stopping}"
     if not model.has_continuous_latents:
         if metrics.get("test/codes_used") == 1:
             yield f"one code is used for all {noun_of(model)}s: try a smaller model.optimizer.lr"

@@ -10,6 +10,7 @@ from lightning import Trainer, seed_everything
 
 from vaelab.acceleration.compilation import compile_loss
 from vaelab.commands import cli, introduction, preflight, results, resumption, stopping
+from vaelab.commands.ending import read_ending
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
 from vaelab.elbo import ELBO
@@ -60,6 +61,7 @@ def fit_run(run: RunFolder) -> float:
         stopping.watch.watch_processes(trainer)
         with results.explain_failure(run, model):
             trainer.fit(model, data, ckpt_path=ckpt, weights_only=True)
+        ending = read_ending(cfg, trainer)
         best = run.best if run.best.exists() else None  # None: the weights as they are
         elbo = getattr(trainer.checkpoint_callback, "best_elbo", nan) if best else nan
         if isnan(elbo):  # no best checkpoint, or none that this run or an earlier start of it saved
@@ -73,5 +75,6 @@ def fit_run(run: RunFolder) -> float:
             elbo = float(trainer.callback_metrics["val/elbo"])
         (metrics,) = trainer.test(model, data, ckpt_path=best, weights_only=True, verbose=False)
         metrics = {"val/elbo": elbo, **metrics}
-        results.finish_run(run, plan, model, trainer, metrics, monotonic() - began)
+        seconds = monotonic() - began
+        results.finish_run(run, plan, model, trainer, ending, metrics, seconds)
     return elbo
