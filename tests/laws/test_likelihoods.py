@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 from torch.testing import assert_close
 
+from vaelab.distributions.projection import project
 from vaelab.likelihoods import (
     Bernoulli,
     Categorical,
@@ -16,6 +17,8 @@ from vaelab.likelihoods import (
     Gaussian,
     Laplace,
 )
+from vaelab.likelihoods.levels import LogisticLevels
+from vaelab.likelihoods.logistic_mixture import MixtureImage
 from vaelab.metrics.bits import bits_per_dim
 
 
@@ -233,6 +236,29 @@ def test_discretized_logistic_log_mass_and_gradient_of_unlikely_level():
     assert_close(log_mass, torch.full((2,), -60.0 / 1e-3), rtol=1e-3, atol=0)
     log_mass.sum().backward()
     assert_close(params.grad.flatten().abs(), torch.full((2,), 1e3), rtol=1e-3, atol=0)
+
+
+def test_projection_blocks_only_gradients_that_lead_farther_out():
+    values = torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.2], requires_grad=True)
+    inside = project(values, 0, 1)
+    assert inside.tolist() == [0, 0, 0.5, 1, 1]
+    for sign, expected in ((1.0, [0, 0, 1, 1, 1]), (-1.0, [-1, -1, -1, 0, 0])):
+        (gradient,) = torch.autograd.grad(inside.sum() * sign, values, retain_graph=True)
+        assert gradient.tolist() == expected  # zero where a descent step would lead outside
+
+
+@pytest.mark.parametrize("is_mixture", [False, True])
+def test_logistic_scale_comes_back_from_below_its_floor(is_mixture):
+    """As that of a pixel that was the same in all images until one differs."""
+    log_scale = torch.tensor([-9.0], requires_grad=True)
+    mean, scales = torch.full((1, 1, 1), 0.5), log_scale[:, None, None]
+    for is_far, pixel in enumerate((mean, torch.full_like(mean, 0.8))):
+        image = LogisticLevels(mean, scales)
+        if is_mixture:
+            weights, none = torch.zeros(1, 1, 1), torch.zeros(1, 0, 1, 1)
+            image = MixtureImage(weights, mean[None], scales[None], none)
+        (gradient,) = torch.autograd.grad(-image.log_prob(pixel).sum(), log_scale)
+        assert gradient < 0 if is_far else gradient == 0
 
 
 def test_logistic_mixture_agrees_with_pixelcnn_plus_plus_formula():

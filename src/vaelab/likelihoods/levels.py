@@ -9,6 +9,7 @@ from torch.distributions import Distribution, Independent, constraints
 from torch.nn.functional import logsigmoid, softplus
 from torch.types import _size
 
+from vaelab.distributions.projection import project
 from vaelab.likelihoods.densities import LocationScale
 from vaelab.likelihoods.pixelwise import Pixelwise
 
@@ -53,8 +54,8 @@ class LogisticLevels(Distribution):
     has_rsample = False
 
     def __init__(self, loc: Tensor, log_scale: Tensor, validate_args: bool | None = None) -> None:
-        self.loc, log_scale = torch.broadcast_tensors(loc, log_scale)
-        self.log_scale = log_scale.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+        log_scale = project(log_scale, MIN_LOG_SCALE, MAX_LOG_SCALE)
+        self.loc, self.log_scale = torch.broadcast_tensors(loc, log_scale)
         super().__init__(self.loc.shape, validate_args=validate_args)
 
     def log_prob(self, value: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 from torch.types import _size
 
+from vaelab.distributions.projection import project
 from vaelab.likelihoods.levels import (
     MAX_LOG_SCALE,
     MIN_LOG_SCALE,
@@ -74,7 +75,7 @@ class MixtureImage(Distribution):
     ) -> None:
         self.weights = weights.log_softmax(-3)
         self.means = means
-        self.log_scales = log_scales.clamp(MIN_LOG_SCALE, MAX_LOG_SCALE)
+        self.log_scales = project(log_scales, MIN_LOG_SCALE, MAX_LOG_SCALE)
         self.coefficients = coefficients
         *batch, _, channels, height, width = means.shape
         event = torch.Size([channels, height, width])

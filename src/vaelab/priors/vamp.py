@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.distributions import Distribution
 
 from vaelab.conditions import is_one_hot_label
 from vaelab.distributions.precision import without_autocast
+from vaelab.distributions.projection import project
 from vaelab.errors import UserError
 from vaelab.parts import TrainingImages
 from vaelab.priors.mixture import Mixture
@@ -111,7 +111,7 @@ class Vamp(nn.Module):
         """Returns p(z | y), batch [B], or [] without labels; runs the encoder on all u_m."""
         inputs: Any = self.pseudo_inputs
         if not self.is_real:
-            inputs = UnitIntervalProjection.apply(inputs)
+            inputs = project(inputs, 0, 1)
 
         def select(which: Tensor) -> Distribution:
             """Returns the posteriors of the u_m of given indices; `Mixture` calls it to draw."""
@@ -128,21 +128,3 @@ class Vamp(nn.Module):
             return self.labels.new_full((self.components,), -math.log(self.components))
         with without_autocast(y):
             return ((y / self.labels.sum(0)) @ self.labels.T).log()
-
-
-class UnitIntervalProjection(torch.autograd.Function):
-    """Clamping to [0, 1] whose gradient is zero only where a descent step would lead outside."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        """Returns the values clamped to [0, 1]; called by autograd in `apply`."""
-        ctx.save_for_backward(values)
-        return values.clamp(0, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        """Returns the gradient, zero where a descent step leads outside; called by autograd."""
-        (values,) = ctx.saved_tensors
-        outward = ((values <= 0) & (gradient > 0)) | ((values >= 1) & (gradient < 0))
-        return gradient.masked_fill(outward, 0)
