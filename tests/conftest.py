@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -33,10 +33,23 @@ if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # workers 
 
 
 @pytest.fixture(autouse=True)
-def repeatable() -> None:
-    """Seeds torch with 0 before each test, and makes distributions check their arguments."""
+def repeatable() -> Iterator[None]:
+    """Seeds torch with 0 before each test, and makes distributions check their arguments.
+
+    After it environment variables are as they were: commands that run in the process set some, and
+    a program with others than its server starts slowly, see `support.programs`.
+    """
     Distribution.set_default_validate_args(True)
     torch.manual_seed(0)
+    before = dict(os.environ)
+    yield
+    for name in {*before, *os.environ}:
+        if name.startswith("PYTEST_") or before.get(name) == os.environ.get(name):
+            continue
+        if name in before:
+            os.environ[name] = before[name]
+        else:
+            del os.environ[name]
 
 
 FOLDER = "/folder-of-the-test"
