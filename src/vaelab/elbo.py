@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaelab.acceleration import step_counts
-from vaelab.data.description import change_warning, data_record
+from vaelab.data.description import change_warning, data_record, label_warning
 from vaelab.data.images import Images
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError, first_line
@@ -314,11 +314,19 @@ class ELBO(Inference, LightningModule):
         """
         check_architecture(self.state_dict(), checkpoint["state_dict"])
         then = checkpoint.get(KEY, {})
-        if self.images is not None and (said := change_warning(self.images, then)):
+        if self.images is not None and (said := self.data_warning(self.images, then)):
             rank_zero_warn(said)
         step_counts.restore_step_count(checkpoint)
         step_counts.close_limited_epoch(checkpoint)  # before it forgets the last batch
         step_counts.close_finished_epoch(checkpoint)
+
+    def data_warning(self, data: Images, then: Mapping[str, Any]) -> str | None:
+        """Returns a warning that training would go on with other data; None if it seems not to.
+
+        Labels count if the model is told them. Arguments are those of `change_warning`.
+        """
+        told = label_warning(data, then) if self.context_dim else None
+        return change_warning(data, then) or told
 
 
 def check_pair(batch: Any) -> None:

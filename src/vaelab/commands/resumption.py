@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from vaelab.commands.earlier_settings import settings_today
 from vaelab.commands.run_folder import RunFolder
 from vaelab.data import Images
-from vaelab.data.description import change_warning
 from vaelab.elbo import ELBO
 from vaelab.errors import DamagedFileError, UserError
 from vaelab.runs import resume
@@ -76,7 +75,7 @@ def find_start(run: RunFolder, model: ELBO, data: Images) -> Start:
     state = load_to_resume(run, path)
     check_architecture(model.state_dict(), state["state_dict"])
     is_same = not warn_of_other_settings(run.cfg, path)
-    is_same &= change_warning(data, state[KEY]) is None  # the model warns of it
+    is_same &= model.data_warning(data, state[KEY]) is None  # of which it warns later
     if TRAINED in state and run.cfg.ema is None:
         rank_zero_warn(
             f"{path} has averaged weights, and with ema=none training goes on from the averages; "

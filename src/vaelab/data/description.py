@@ -1,6 +1,7 @@
 """Description of a data module in words, printed at the start of a training."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from math import isclose
 from typing import Any
 
 import numpy as np
@@ -145,15 +146,13 @@ def reach_text(values: Tensor) -> str:
 def change_warning(data: Images, then: Mapping[str, Any]) -> str | None:
     """Returns a warning that the images are not those of the training; None if they seem to be.
 
-    Images are compared by the means of some of them, see `sampled_means`, and if these are the same
-    their labels and other columns. At most a level of a pixel, as of another decoder, or 0.05
-    deviations of numbers, as of another split by which they are standardised, is no change, nor is
-    that of a few images.
+    Images are compared by the means of some of them, see `sampled_rows`. At most a level of
+    a pixel, as of another decoder, or 0.05 deviations of numbers, as of another split by which they
+    are standardised, is no change, nor is that of a few of them.
 
     Args:
         data: The images as they are now.
-        then: `data_record` of the training; of a checkpoint of earlier versions without means, or
-            without columns.
+        then: `data_record` of the training; of a checkpoint of earlier versions without means.
     """
     count, means = then.get("images"), then.get("image_means")
     tested = "what is tested may have been trained on"
@@ -164,47 +163,77 @@ def change_warning(data: Images, then: Mapping[str, Any]) -> str | None:
         return None
     images = data.splits.train_images
     are_real = isinstance(images, Tensor) and images.is_floating_point()
-    now = data_record(data)
-    if differ(means, now["image_means"], 0.05 if are_real else 1.0):
-        return f"the {data.noun} are others than in training, or in another order; {tested}"
-    columns: dict[str, list[float]] = then.get("column_means", {})
+    slack = 0.05 if are_real else 1.0
+    if not differ(means, image_means(data), lambda a, b: abs(a - b) > slack):
+        return None
+    return f"the {data.noun} are others than in training, or in another order; {tested}"
+
+
+def label_warning(data: Images, then: Mapping[str, Any]) -> str | None:
+    """Returns a warning that labels, or further columns of y, are not those of the training.
+
+    They are compared for some images, see `sampled_rows`; a few others are no change. Arguments are
+    those of `change_warning`; checkpoints of earlier versions have no columns.
+    """
+    columns: dict[str, list[float]] = then.get("columns", {})
     changed = [
         name
-        for name, values in now["column_means"].items()
-        if name in columns and differ(columns[name], values, 0.05 * float(np.std(columns[name])))
+        for name, values in y_columns(data).items()
+        if name in columns and differ(columns[name], values, are_apart)
     ]
     if not changed:
         return None
-    return f"the {data.noun} are those of the training, but not their {listed(changed)}"
+    return f"the {data.noun} have another {listed(changed)} than in training"
 
 
-def differ(then: Sequence[float], now: Sequence[float], slack: float) -> bool:
-    """Returns whether more than a few of the numbers differ by more than `slack`."""
-    changed = [abs(a - b) > slack for a, b in zip(then, now, strict=False)]
-    return len(then) != len(now) or sum(changed) > FEW_CHANGED * len(now)
+def are_apart(a: float, b: float) -> bool:
+    """Returns whether two numbers differ by more than a file's digits may."""
+    return not isclose(a, b, rel_tol=1e-4, abs_tol=1e-6)
+
+
+def differ(
+    then: Sequence[float], now: Sequence[float], is_other: Callable[[float, float], bool]
+) -> bool:
+    """Returns whether the numbers are not as many, or more than a few of them are others."""
+    changed = sum(map(is_other, then, now))
+    return len(then) != len(now) or changed > FEW_CHANGED * len(now)
 
 
 def data_record(data: Images) -> dict[str, Any]:
-    """Returns what a checkpoint keeps of its data, to be compared by `change_warning`."""
-    splits = data.splits
-    columns = {name: splits.column(name) for name in splits.column_names}
+    """Returns what a checkpoint keeps of its data.
+
+    It is to be compared by `change_warning` and `label_warning`.
+    """
+    return {"images": data.total, "image_means": image_means(data), "columns": y_columns(data)}
+
+
+def image_means(data: Images) -> list[float]:
+    """Returns the means of x as stored of some images of each part."""
+    parts = map(sampled_rows, data.splits.parts.values())
+    return [mean for images in parts for mean in images.float().flatten(1).mean(1).tolist()]
+
+
+def y_columns(data: Images) -> dict[str, list[float]]:
+    """Returns classes or numbers of the same images, by column of y; leaves out known factors.
+
+    Those depend on the images alone.
+    """
+    splits, (classes, numbers) = data.splits, data.y_columns
+    factors = splits.factors.names if splits.factors else ()
     return {
-        "images": data.total,
-        "image_means": sampled_means(splits.parts.values()),
-        "column_means": {
-            name: sampled_means(getattr(column, part) for part in splits.parts)
-            for name, column in columns.items()
-        },
+        name: [
+            value
+            for part in splits.parts
+            for value in sampled_rows(getattr(column, part)).double().flatten().tolist()
+        ]
+        for name, column in {**classes, **numbers}.items()
+        if name not in factors
     }
 
 
-def sampled_means(parts: Iterable[Tensor | OnDemand]) -> list[float]:
-    """Returns the means, as stored, of up to `SAMPLED` rows of each part, evenly spaced.
+def sampled_rows(values: Tensor | OnDemand) -> Tensor:
+    """Returns up to `SAMPLED` rows of a part, evenly spaced.
 
     They tell other rows, or another order, from the same ones.
     """
-    means: list[float] = []
-    for values in parts:
-        rows = torch.linspace(0, len(values) - 1, min(SAMPLED, len(values))).long()
-        means += values[rows].float().reshape(len(rows), -1).mean(1).tolist()
-    return means
+    return values[torch.linspace(0, len(values) - 1, min(SAMPLED, len(values))).long()]
