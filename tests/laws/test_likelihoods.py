@@ -247,6 +247,23 @@ def test_projection_blocks_only_gradients_that_lead_farther_out():
         assert gradient.tolist() == expected  # zero where a descent step would lead outside
 
 
+def test_projection_is_a_function_of_transforms():
+    values = torch.tensor([-2.0, 0.5, 2.0])
+    gradients = torch.func.vmap(torch.func.grad(lambda v: project(v, 0, 1)))(values)
+    assert gradients.tolist() == [0, 1, 1]
+
+
+def test_expanded_logistic_levels_have_the_gradient_of_their_sum():
+    scale = torch.tensor([-9.0], requires_grad=True)
+    image = LogisticLevels(torch.full((1, 2), 0.5), scale)
+    pixels = torch.tensor([[0.5, 0.52]])  # of which one draws the scale outward and one inward
+    expanded = image.expand(torch.Size((3, 2)))
+    (one,) = torch.autograd.grad(-image.log_prob(pixels).sum(), scale, retain_graph=True)
+    (three,) = torch.autograd.grad(-expanded.log_prob(pixels).sum(), scale)
+    assert_close(three, 3 * one)
+    assert one < 0
+
+
 @pytest.mark.parametrize("is_mixture", [False, True])
 def test_logistic_scale_comes_back_from_below_its_floor(is_mixture):
     """As that of a pixel that was the same in all images until one differs."""

@@ -17,14 +17,21 @@ def project(values: Tensor, least: float, most: float) -> Tensor:
 
 
 class Projection(torch.autograd.Function):
-    """The function behind `project`."""
+    """The function behind `project`, also for transforms of `torch.func`."""
+
+    generate_vmap_rule = True
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, least: float, most: float) -> Tensor:
+    def forward(values: Tensor, least: float, most: float) -> Tensor:
         """Returns the values clamped to the interval; called by autograd in `apply`."""
-        ctx.save_for_backward(values)
-        ctx.interval = least, most
         return values.clamp(least, most)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float, float], output: Tensor) -> None:
+        """Keeps what `backward` needs; called by autograd after `forward`."""
+        values, *interval = inputs
+        ctx.save_for_backward(values)
+        ctx.interval = interval
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:

@@ -76,8 +76,11 @@ class LogisticLevels(Distribution):
         return clamped_logistic_mean(self.loc, self.log_scale)
 
     def expand(self, batch_shape: _size, _instance: object = None) -> "LogisticLevels":
-        """The distribution with its batch shape expanded, as `torch.distributions` defines it."""
-        return LogisticLevels(self.loc.expand(batch_shape), self.log_scale.expand(batch_shape))
+        """The distribution with its batch shape expanded, without clamping scales again."""
+        new = LogisticLevels.__new__(LogisticLevels)
+        new.loc, new.log_scale = self.loc.expand(batch_shape), self.log_scale.expand(batch_shape)
+        super(LogisticLevels, new).__init__(new.loc.shape, validate_args=False)
+        return new
 
 
 def logistic_log_mass(x: Tensor, loc: Tensor, log_scale: Tensor) -> Tensor:
