@@ -535,32 +535,38 @@ def test_images_in_another_order_than_in_training_are_warned_of(tmp_path, monkey
             assert (said in told.out + told.err) == is_sorted
 
 
-@pytest.mark.parametrize("changed", ["label", "size", "nothing"])
-def test_other_labels_than_in_training_are_warned_of(tmp_path, monkeypatch, capsys, changed):
+@pytest.mark.parametrize("condition", ["none", "continuous"])
+@pytest.mark.parametrize("changed", ["label", "size", "shares", "nothing"])
+def test_other_labels_than_in_training_are_warned_of(
+    tmp_path, monkeypatch, capsys, condition, changed
+):
     draws = np.random.default_rng(0)
     arrays = {
         "train_images": draws.integers(256, size=(60, 8, 8), dtype=np.uint8),
         "train_labels": np.arange(60) % 3,
         "train_size": draws.normal(size=60),
+        "train_shares": draws.dirichlet([1, 1, 1], size=60),
+        "train_fixed": np.full(60, 3.14159),
     }
-    path = tmp_path / "mine.npz"
+    path, run = tmp_path / "mine.npz", tmp_path / "run"
     np.savez(path, **arrays)
-    given = ["data=arrays", f"data.source.path={path}", f"hydra.run.dir={tmp_path}/run"]
-    given += ["network=mlp", *SMALL_LAYERS, "logger=none", "trainer.max_epochs=1"]
-    run_command(train, *given, "data.batch_size=8")
-    if changed == "label":
-        arrays["train_labels"] = arrays["train_labels"][::-1]
-    elif changed == "size":
-        arrays["train_size"] = arrays["train_size"][::-1]
-    else:
-        arrays["train_size"] = arrays["train_size"] + 1e-6
-    np.savez(path, **arrays)
+    given = ["data=arrays", f"data.source.path={path}", f"hydra.run.dir={run}", "logger=none"]
+    given += ["data.columns=[label,size,shares,fixed]", f"condition={condition}", "network=mlp"]
+    given += [*SMALL_LAYERS, "data.batch_size=8", "model.optimizer.lr=0"]
+    run_command(train, *given, "trainer.max_epochs=1")
+    best = read_json(run / "results.json")["best_step"]
+    changes = {name: array[::-1] for name, array in arrays.items() if changed in name}
+    rounded = {"train_fixed": np.full(60, 3.141590001), "train_size": arrays["train_size"] + 1e-7}
+    np.savez(path, **arrays | rounded | changes)
+    said = f"the images have another {changed} than in training"
     capsys.readouterr()
-    run_command(evaluate, f"run={tmp_path}/run", "what=likelihood", "num_samples=1", "rerun=true")
-    told = capsys.readouterr()
-    said = f"the images are those of the training, but not their {changed}"
-    assert (said in told.out + told.err) == (changed != "nothing")
-    assert changed != "nothing" or "those of the training" not in told.out + told.err
+    run_command(evaluate, f"run={run}", "what=likelihood", "num_samples=1", "rerun=true")
+    told = "".join(capsys.readouterr())
+    assert (said in told) == (changed != "nothing") == ("than in training" in told)
+    run_command(train, *given, "trainer.max_epochs=2", "ckpt=last")
+    matters = changed != "nothing" and condition != "none"  # to an unconditional training no label
+    assert (said in "".join(capsys.readouterr())) == matters
+    assert (read_json(run / "results.json")["best_step"] > best) == matters
 
 
 def test_resume_with_more_images_than_before_warns(tmp_path, monkeypatch, capsys):
@@ -825,6 +831,7 @@ def test_split_flags_separates_flags_from_overrides(words, flags):
         (["-m", "num_samples=10,100"], "error: -m: only train makes sweeps\n"),
         (["num_samples=10,100"], "num_samples=10,100: several values are several commands, one "),
         (["hydra.run.dir=new"], "hydra.run.dir=new: only train makes such a folder; --help has "),
+        (["++hydra.sweep.subdir=new"], "++hydra.sweep.subdir=new: only train makes such a folder"),
     ],
 )
 def test_words_of_training_are_refused_by_other_commands(

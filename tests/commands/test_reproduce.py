@@ -140,6 +140,13 @@ def test_without_a_name_the_protocols_are_listed(protocols, capfd):
     assert "vaelab reproduce PROTOCOL" in said
 
 
+def test_several_values_are_refused_before_the_training(protocols, capfd):
+    with pytest.raises(SystemExit):
+        run_command(reproduce, "trial/vae", "--short", "model.optimizer.lr=1,2")
+    said = capfd.readouterr().err
+    assert "model.optimizer.lr=1,2: several values are several commands, one each" in said
+
+
 def test_several_names_are_refused(protocols, capfd):
     with pytest.raises(SystemExit):
         run_command(reproduce, "trial/vae", "--short", "trial/iwae")

@@ -520,7 +520,7 @@ def test_misspelt_metric_is_told_before_the_training(protocol):
     found = Protocol.model_validate(PROTOCOL | {"figures": figures})
     assert reproductions.unknown_metrics(found) == [
         "nil: vaelab has no such metric; did you mean nll?",
-        "test/distorsion: vaelab has no such metric; did you mean distortion?",
+        "test/distorsion: vaelab has no such metric; did you mean test/distortion?",
     ]
 
 

@@ -98,11 +98,11 @@ def config_dirs(flags: Sequence[str]) -> list[Path]:
 
 
 def refuse_words_of_training(flags: Sequence[str], overrides: Sequence[str]) -> None:
-    """Raises UserError for what does nothing in commands that make neither sweep nor run folder."""
+    """Raises UserError for words of sweeps and run folders, in commands that make neither."""
     if sweeping := {"-m", "--multirun"} & set(flags):
         raise UserError(f"{sweeping.pop()}: only train makes sweeps")
     for word in overrides:
-        if word.startswith(("hydra.run.dir=", "hydra.sweep.dir=")):
+        if word.lstrip("+~").startswith(("hydra.run.", "hydra.sweep.")):
             raise UserError(f"{word}: only train makes such a folder; --help has what is possible")
 
 

@@ -8,6 +8,8 @@ from lightning.pytorch.callbacks import EarlyStopping, Timer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from omegaconf import DictConfig
 
+from vaelab.training import callbacks
+
 
 class Ending(NamedTuple):
     """How a training ended.
@@ -61,8 +63,8 @@ def longer_setting(cfg: DictConfig, trainer: Trainer) -> str | None:
     stopped = early_stopping(trainer)
     if stopped and stopping_point(trainer):
         patient = stopped.stopping_reason is EarlyStoppingReason.PATIENCE_EXHAUSTED
-        has_setting = patient and cfg.early_stopping  # and is no callback of the user's own
-        return f"early_stopping.patience={2 * stopped.patience}" if has_setting else None
+        is_ours = isinstance(stopped, callbacks.EarlyStopping) and cfg.early_stopping
+        return f"early_stopping.patience={2 * stopped.patience}" if patient and is_ours else None
     if trainer.global_step == trainer.max_steps:
         return f"trainer.max_steps={2 * trainer.max_steps}"
     return f"trainer.max_epochs={2 * max(1, trainer.current_epoch)}"

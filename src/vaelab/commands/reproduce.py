@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from vaelab.commands import cli, command_lines
+from vaelab.commands import arguments, cli, command_lines
 from vaelab.commands.arguments import FLAGS
 from vaelab.commands.config_folders import CONF, config_dir_flags
 from vaelab.errors import UserError
@@ -79,8 +79,8 @@ def main(cfg: DictConfig) -> None:
     protocols. `seed=5` takes the place of the protocol's seeds.
 
     Raises:
-        UserError: If there is no such run, or several names are given, or a record of the
-            protocol's own settings would be replaced by one with further settings.
+        UserError: If there is no such run, several names are given, a further setting cannot be
+            read, or a record of the protocol's own settings would be replaced by one with others.
     """
     # Imported here, so that --help and --cfg answer without these slow imports.
     from vaelab import reproductions
@@ -98,18 +98,19 @@ def main(cfg: DictConfig) -> None:
     name, one = split_name(cfg.name)
     protocol = reproductions.read_protocol(PROTOCOLS, name)
     form: reproductions.Form = "short" if cfg.short else "full"
+    seeds = protocol.repetitions(cfg.short, cfg.settings)
+    flags = config_dir_flags(HydraConfig.get())
+    confs = [*arguments.config_dirs(flags), CONF]
+    further = [arguments.quote_argument(word, ()) for word in cfg.settings]
+    arguments.check_overrides(further, sweeping=False, folders=confs, can_sweep=False)
     runs = chosen_runs(protocol, name, one)
     print(f"{protocol.paper}\n{protocol.about}\n{runs_text(name, runs, cfg.short)}")
     for line in reproductions.unknown_metrics(protocol):
         print(f"warning: {printable(line)}", file=sys.stderr)
     for run in runs:
         reproductions.check_replaceable(Path(cfg.kept), name, run, form, cfg.settings)
-    flags = config_dir_flags(HydraConfig.get())
     for run in runs:
-        folders = {
-            seed: Path(cfg.to) / name / form / f"{run}_seed-{seed}"
-            for seed in protocol.repetitions(cfg.short, cfg.settings)
-        }
+        folders = {seed: Path(cfg.to) / name / form / f"{run}_seed-{seed}" for seed in seeds}
         for seed, folder in folders.items():
             train([*flags, *protocol.overrides(run, cfg.short, cfg.settings, seed)], folder)
         short = ["--short"] * cfg.short

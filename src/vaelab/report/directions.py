@@ -21,8 +21,9 @@ HIGHER = (
 BETTER: dict[str, Direction] = {
     **dict.fromkeys(LOWER, "lower"),
     **dict.fromkeys(HIGHER, "higher"),
+    "divergence": "none",  # and no unit, so that it stands in neither table
 }
-"""Directions by a metric's plain name, as in docs/glossary.md; other metrics have none."""
+"""Directions by a metric's plain name, as in docs/glossary.md; others, in `UNITS`, have none."""
 
 
 def better_direction(metric: str) -> Direction:

@@ -4,10 +4,11 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from vaelab.errors import DamagedFileError, spelling_hint
+from vaelab.errors import DamagedFileError
 from vaelab.report.directions import BETTER
 from vaelab.report.units import UNITS, plain_name, unit
 from vaelab.reproductions.protocol import (
@@ -137,18 +138,23 @@ def damaged_records(kept: Path, protocols: Path, names: Iterable[str] | None = N
 
 
 def unknown_metrics(protocol: Protocol) -> list[str]:
-    """Returns a line for each metric of a figure that vaelab has not, with the most similar one.
+    """Returns a line for each metric of a figure that vaelab has not, with a similar one if any.
 
-    An own evaluation may measure it; else it is misspelt, which would show after the training.
+    An own evaluation may measure it; else it is misspelt, which would show after the training. What
+    stands in front of a metric's name, `val/` or `test/`, is not looked at.
     """
     known = UNITS.keys() | BETTER.keys()
     names = {figure.metric for figure in protocol.figures}
     names |= {figure.minus_metric for figure in protocol.figures if figure.minus_metric}
-    return [
-        f"{name}: vaelab has no such metric; {spelling_hint(plain_name(name), known)}"
-        for name in sorted(names)
-        if not unit(name) and plain_name(name) not in known
-    ]
+    found = []
+    for name in sorted(names):
+        if unit(name) or plain_name(name) in known:
+            continue
+        part, slash, last = name.rpartition("/")
+        close = get_close_matches(last, known, n=1)
+        hint = f"; did you mean {part}{slash}{close[0]}?" if close else ""
+        found.append(f"{name}: vaelab has no such metric{hint}")
+    return found
 
 
 def is_of_protocol(record: Mapping[str, Any], protocol: Protocol, run: str, form: Form) -> bool:
