@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from vaelab.acceleration import step_counts
-from vaelab.data.description import change_warning, data_record, label_warning
+from vaelab.data.description import change_warning, data_record
 from vaelab.data.images import Images
 from vaelab.distributed import draw_share
 from vaelab.errors import UserError, first_line
@@ -325,8 +325,7 @@ class ELBO(Inference, LightningModule):
 
         Labels count if the model is told them. Arguments are those of `change_warning`.
         """
-        told = label_warning(data, then) if self.context_dim else None
-        return change_warning(data, then) or told
+        return change_warning(data, then, with_labels=self.context_dim > 0)
 
 
 def check_pair(batch: Any) -> None:

@@ -537,9 +537,7 @@ def test_images_in_another_order_than_in_training_are_warned_of(tmp_path, monkey
 
 @pytest.mark.parametrize("condition", ["none", "continuous"])
 @pytest.mark.parametrize("changed", ["label", "size", "shares", "nothing"])
-def test_other_labels_than_in_training_are_warned_of(
-    tmp_path, monkeypatch, capsys, condition, changed
-):
+def test_other_labels_than_in_training_are_warned_of(tmp_path, capsys, condition, changed):
     draws = np.random.default_rng(0)
     arrays = {
         "train_images": draws.integers(256, size=(60, 8, 8), dtype=np.uint8),

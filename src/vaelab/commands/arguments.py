@@ -97,10 +97,10 @@ def config_dirs(flags: Sequence[str]) -> list[Path]:
     return found
 
 
-def refuse_words_of_training(flags: Sequence[str], overrides: Sequence[str]) -> None:
+def refuse_words_of_training(overrides: Sequence[str], sweeping: bool) -> None:
     """Raises UserError for words of sweeps and run folders, in commands that make neither."""
-    if sweeping := {"-m", "--multirun"} & set(flags):
-        raise UserError(f"{sweeping.pop()}: only train makes sweeps")
+    if sweeping:
+        raise UserError("-m: only train makes sweeps")
     for word in overrides:
         if word.lstrip("+~").startswith(("hydra.run.", "hydra.sweep.")):
             raise UserError(f"{word}: only train makes such a folder; --help has what is possible")

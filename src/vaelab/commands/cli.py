@@ -131,7 +131,7 @@ def task(
                 if is_training:
                     overrides = earlier_settings.expand_from(overrides, folders)
                 else:
-                    arguments.refuse_words_of_training(flags, overrides)
+                    arguments.refuse_words_of_training(overrides, sweeping)
                 arguments.check_overrides(overrides, sweeping, folders, is_training)
                 sys.argv[1:] = [*flags, *overrides]
                 if {"-h", "--help"} & set(flags):

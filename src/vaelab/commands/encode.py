@@ -94,7 +94,7 @@ def encode_run(
     """
     from pathlib import Path
 
-    from vaelab.data.description import change_warning, label_warning
+    from vaelab.data.description import change_warning
     from vaelab.evaluation import encoding
     from vaelab.observations import kind_text
     from vaelab.pictures.gallery import load_model_and_data
@@ -103,10 +103,8 @@ def encode_run(
 
     model, data = load_model_and_data(folder, device, cfg.trust, Path(cfg.paths.data), shared)
     is_used = cfg.images in PARTS or cfg.reference
-    if data is not None and is_used:
-        changed = change_warning(data, model.data_then) or label_warning(data, model.data_then)
-        if changed:
-            print(printable(f"{folder}: {changed}"))
+    if data is not None and is_used and (changed := change_warning(data, model.data_then)):
+        print(printable(f"{folder}: {changed}"))
     drawn: dict[str, Any] = {"num_samples": cfg.num_samples, "seed": cfg.seed, "track": track}
     found = encode_asked(folder, model, data, cfg, drawn)
     score = encoding.choose_score(found, cfg.score)

@@ -14,7 +14,6 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from vaelab.commands import arguments, cli, command_lines
-from vaelab.commands.arguments import FLAGS
 from vaelab.commands.config_folders import CONF, config_dir_flags
 from vaelab.errors import UserError
 from vaelab.runs import naming
@@ -44,8 +43,8 @@ def named_words(words: Sequence[str]) -> list[str]:
         key = word.partition("=")[0]
         if word == "--short":
             found.append("short=true")
-        elif FLAGS.get(word):
-            found += [word, *(left.pop(0) for _ in range(FLAGS[word]) if left)]
+        elif arguments.FLAGS.get(word):
+            found += [word, *(left.pop(0) for _ in range(arguments.FLAGS[word]) if left)]
         elif "=" not in word and not word.startswith("-"):
             names.append(word)
         elif key in FOLDERS:

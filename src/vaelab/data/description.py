@@ -143,16 +143,23 @@ def reach_text(values: Tensor) -> str:
     return f"{least:.{digits}g} to {largest:.{digits}g}"
 
 
-def change_warning(data: Images, then: Mapping[str, Any]) -> str | None:
+def change_warning(data: Images, then: Mapping[str, Any], with_labels: bool = True) -> str | None:
+    """Returns a warning that the data are not those of the training; None if they seem to be.
+
+    Args:
+        data: The data as they are now.
+        then: `data_record` of the training; those of earlier versions lack some of it.
+        with_labels: Whether labels and other columns of y are compared, too.
+    """
+    return image_warning(data, then) or (label_warning(data, then) if with_labels else None)
+
+
+def image_warning(data: Images, then: Mapping[str, Any]) -> str | None:
     """Returns a warning that the images are not those of the training; None if they seem to be.
 
     Images are compared by the means of some of them, see `sampled_rows`. At most a level of
     a pixel, as of another decoder, or 0.05 deviations of numbers, as of another split by which they
     are standardised, is no change, nor is that of a few of them.
-
-    Args:
-        data: The images as they are now.
-        then: `data_record` of the training; of a checkpoint of earlier versions without means.
     """
     count, means = then.get("images"), then.get("image_means")
     tested = "what is tested may have been trained on"
@@ -172,8 +179,7 @@ def change_warning(data: Images, then: Mapping[str, Any]) -> str | None:
 def label_warning(data: Images, then: Mapping[str, Any]) -> str | None:
     """Returns a warning that labels, or further columns of y, are not those of the training.
 
-    They are compared for some images, see `sampled_rows`; a few others are no change. Arguments are
-    those of `change_warning`; checkpoints of earlier versions have no columns.
+    They are compared for some images, see `sampled_rows`; a few others are no change.
     """
     columns: dict[str, list[float]] = then.get("columns", {})
     changed = [
@@ -200,10 +206,7 @@ def differ(
 
 
 def data_record(data: Images) -> dict[str, Any]:
-    """Returns what a checkpoint keeps of its data.
-
-    It is to be compared by `change_warning` and `label_warning`.
-    """
+    """Returns what a checkpoint keeps of its data, to be compared by `change_warning`."""
     return {"images": data.total, "image_means": image_means(data), "columns": y_columns(data)}
 
 

@@ -13,7 +13,7 @@ from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.data import Images
-from vaelab.data.description import change_warning, label_warning
+from vaelab.data.description import change_warning
 from vaelab.elbo import ELBO
 from vaelab.errors import (
     NotApplicable,
@@ -173,8 +173,7 @@ class Plan:
         absent, failed = {}, []
         every = {n: metric_settings(self.metrics[n]) | {"seed": self.seed} for n in self.what}
         left = {n: each for n, each in every.items() if self.rerun or not record.has(n, each)}
-        then = model.data_then
-        if left and (changed := change_warning(data, then) or label_warning(data, then)):
+        if left and (changed := change_warning(data, model.data_then)):
             self.say(f"{folder}: {changed}")
         for name, settings in left.items():
             torch.manual_seed(stream_seed(f"evaluate {name}", self.seed))
